@@ -1,0 +1,102 @@
+"""The score table: one Parquet part per unit of work, one row per image, provenance in every file.
+
+``OUT/scores/part-<unit>.parquet`` holds ``id, source, row, label, prediction, confidence`` and one float64 column
+per score; ``OUT/quarantine/part-<unit>.parquet`` holds the images that could not be scored, with the reason.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+
+from regrad import storage
+from regrad.errors import RegradError, UsageError
+
+SCHEMA_VERSION = 1
+PROVENANCE_KEY = b"regrad"
+FIXED_COLUMNS = (
+    ("id", pa.string()),
+    ("source", pa.string()),
+    ("row", pa.int64()),
+    ("label", pa.int32()),
+    ("prediction", pa.int32()),
+    ("confidence", pa.float32()),
+)
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("row", pa.int64()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+def score_schema(scores: Sequence[str]) -> pa.Schema:
+    """The Arrow schema of ``scores/`` for these score names."""
+    return pa.schema([*FIXED_COLUMNS, *((name, pa.float64()) for name in scores)])
+
+
+def to_parquet(table: pa.Table, provenance: dict[str, Any]) -> bytes:
+    """``table`` as a Parquet file whose footer key ``regrad`` holds ``provenance`` as JSON."""
+    metadata = {PROVENANCE_KEY: json.dumps(provenance, sort_keys=True).encode()}
+    sink = io.BytesIO()
+    pa.parquet.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_run(output: str) -> dict[str, Any]:
+    """``OUT/run.json`` of the run at ``output``.
+
+    Raises:
+        UsageError: ``output`` holds no run, or one of another schema version.
+    """
+    try:
+        run = json.loads(storage.read_bytes(storage.join(output, "run.json")))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{storage.mask(output)}: no run.json here; give the --output of a jobs/score.py run"
+        ) from error
+    except ValueError as error:
+        raise RegradError(
+            f"{storage.mask(output)}/run.json: not valid JSON ({error}); score into a new output"
+        ) from error
+    if run.get("schema_version") != SCHEMA_VERSION:
+        raise UsageError(
+            f"{storage.mask(output)}: holds a run of schema version {run.get('schema_version')}, this regrad reads "
+            f"{SCHEMA_VERSION}; use another --output, or the regrad version that wrote it ({run.get('regrad_version')})"
+        )
+    return run
+
+
+def dataset(output: str, kind: str = "scores") -> pyarrow.dataset.Dataset | None:
+    """The parts under ``output/kind`` as one Arrow dataset, or None when there is none."""
+    names = storage.list_files(storage.join(output, kind), ".parquet")
+    if not names:
+        return None
+    fs, path = storage.filesystem(storage.join(output, kind))
+    return pyarrow.dataset.dataset([f"{path}/{name}" for name in names], format="parquet", filesystem=fs)
+
+
+def read(output: str, columns: Sequence[str] | None = None, kind: str = "scores") -> pa.Table:
+    """All rows of the run at ``output``, only ``columns`` when given.
+
+    Raises:
+        UsageError: there are no rows, or a column is missing (the columns there are, are named).
+    """
+    parts = dataset(output, kind)
+    if parts is None:
+        raise UsageError(f"{storage.mask(output)}: no rows under {kind}/; has the scoring run finished?")
+    missing = sorted(set(columns or ()) - set(parts.schema.names))
+    if missing:
+        raise UsageError(
+            f"{storage.mask(output)}: no column {', '.join(missing)}; the columns are {', '.join(parts.schema.names)}"
+        )
+    return parts.to_table(columns=list(columns) if columns is not None else None)
