@@ -1,0 +1,7 @@
+"""The methods of the paper's tables, one family a file, and their registry."""
+
+from regrad.scores.registry import SCORES, Inputs, Norms, Score, find_scores, load_families, score
+
+load_families()
+
+__all__ = ["SCORES", "Inputs", "Norms", "Score", "find_scores", "score"]

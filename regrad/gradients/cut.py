@@ -1,0 +1,84 @@
+"""Where a network may be cut: the layers whose share of the weighted gradient is below a tolerance are left out.
+
+With signs s_c = +-1 drawn at random, v = sum_c s_c sqrt(p_c) (e_c - p) is a logit cotangent with
+
+    E ||a_l J_l^T v||^2 = sum_c p_c ||a_l g_c^(l)||^2,
+
+so one backward pass through the whole network estimates what every layer contributes. Layer weights alone are no sound
+criterion: upstream layers of a trained network have up to 30 times the squared norm of the last. The estimate is taken
+on fixed seeded probes, so the cut is a function of network and configuration alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regrad import perturb
+from regrad.gradients.layers import Layer, layer_parameters, plain_attention
+
+PROBES, DRAWS = 8, 2
+
+
+def probe_images(count: int, channels: int, size: tuple[int, int]) -> Tensor:
+    """Seeded pictures of smooth blobs with some grain, in [0, 1]: float32 (count, channels, H, W).
+
+    White noise alone excites a network unlike any picture; blobs of two scales have the falling spectrum of pictures.
+    """
+    height, width = size
+    key = perturb.keys(0, [f"probe-{i}" for i in range(count)], purpose="probe")
+    total = torch.zeros(count, channels, height, width)
+    place = 0
+    grids = ((4, 0.8), (8, 0.6), (16, 0.4), (max(height, width), 0.15))
+    noise = perturb.normal(key, 1, channels * sum(side * side for side, _ in grids))[:, 0]
+    for side, scale in grids:
+        grid = noise[:, place : place + channels * side * side].reshape(count, channels, side, side)
+        place += channels * side * side
+        total += scale * F.interpolate(grid, size=(height, width), mode="bilinear", align_corners=False)
+    return torch.sigmoid(1.5 * total)
+
+
+def layer_shares(network: nn.Module, layers: list[Layer], weights: Tensor, inputs: Tensor) -> Tensor:
+    """Each layer's mean share of sum_c p_c ||a g_c||^2 over ``inputs``: float64 (len(layers),), sums to 1.
+
+    Args:
+        network: a private copy; its parameters are asked for gradients in between.
+        layers, weights: the layers and their a_l, (len(layers),).
+        inputs: what the network receives, (B, channels, H, W).
+    """
+    groups = layer_parameters(network, layers)
+    parameters = [parameter for group in groups for parameter in group]
+    wanted = [parameter.requires_grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    signs = torch.Generator().manual_seed(0)
+    shares = torch.zeros(len(layers), dtype=torch.float64)
+    with torch.enable_grad(), plain_attention():
+        for image in inputs:
+            logits = network(image[None])
+            p = logits.detach().double().softmax(1)
+            contributions = torch.zeros(len(layers), dtype=torch.float64)
+            for draw in range(DRAWS):
+                s = torch.randint(0, 2, p.shape, generator=signs).to(p) * 2 - 1
+                v = s * p.sqrt() - (s * p.sqrt()).sum(1, keepdim=True) * p
+                gradients = iter(
+                    torch.autograd.grad(logits, parameters, v.to(logits.dtype), retain_graph=draw + 1 < DRAWS)
+                )
+                squared = [sum(float(next(gradients).double().square().sum()) for _ in group) for group in groups]
+                contributions += torch.tensor(squared, dtype=torch.float64) * weights.cpu().double().square()
+            shares += contributions / contributions.sum().clamp_min(1e-300)
+    for parameter, before in zip(parameters, wanted, strict=True):
+        parameter.requires_grad_(before)
+    return shares / len(inputs)
+
+
+def first_kept(layers: list[Layer], shares: Tensor, tolerance: float) -> tuple[int, float]:
+    """The largest l such that the layers before it have at most ``tolerance`` of the share, and that share."""
+    last = max(layer.index for layer in layers)
+    by_index = torch.zeros(last + 1, dtype=torch.float64)
+    for layer, share in zip(layers, shares, strict=True):
+        by_index[layer.index] += share
+    before = by_index.cumsum(0)  # before[l]: share of layers 1..l
+    keep = next((index for index in range(last, 1, -1) if float(before[index - 1]) <= tolerance), 1)
+    return keep, float(before[keep - 1])

@@ -1,0 +1,259 @@
+"""Which layers a network has, in which order an image meets them, and what each weighs (Eq. 12).
+
+a_l = exp(lambda (l - L)), l = 1..L: the last layer weighs 1. A layer is a module that owns parameters directly.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regrad.errors import UsageError
+
+GROUPINGS = ("modules", "stages")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module that owns parameters, and its place in the order of Eq. 12.
+
+    Attributes:
+        name: the module's qualified name; the network itself is ``""``.
+        index: l, from 1 to L; several modules share an l under ``stages``.
+        parameters: names of the parameters counted here (a shared one is counted where it is entered first), without
+            those that the logits do not depend on, such as an auxiliary head's: their gradient is zero.
+        calls: how often one forward pass runs the module.
+        batch_major: in every call, row k of input and output belongs to image k // (rows / images).
+    """
+
+    name: str
+    index: int
+    parameters: tuple[str, ...]
+    calls: int
+    batch_major: bool
+
+
+@dataclass(frozen=True)
+class ClassNorms:
+    """What an engine returns for B images.
+
+    Attributes:
+        squared: ||a * g_q||^2, float64 (S, B, T): S weightings, T targets (the C classes first).
+        logits: f(x_i), float64 (B, N+1, C), the clean image first.
+    """
+
+    squared: Tensor
+    logits: Tensor
+
+
+def find_layers(network: nn.Module, probe: Tensor, grouping: str = "modules") -> list[Layer]:
+    """The layers of ``network`` in the order in which modules are first entered.
+
+    A module that is never called itself (the output projection inside attention) stands right after its nearest
+    called ancestor; a parameter shared by two modules belongs to the one entered first.
+
+    Args:
+        network: in eval mode; see :func:`private_copy`.
+        probe: at least two different inputs (B, channels, H, W).
+        grouping: ``modules`` (one l per module) or ``stages`` (one l per top-level child).
+
+    Raises:
+        UsageError: a module mixes the images of a batch, or ``grouping`` is unknown.
+    """
+    if grouping not in GROUPINGS:
+        raise UsageError(f"layers {grouping!r}: one of {', '.join(GROUPINGS)}")
+    calls = _Calls(network)
+    changed = probe.clone()
+    changed[0] = probe[0].flip(-1) * 0.5 + 0.25
+    with calls.recording():
+        first, logits = calls.run(probe)
+        second, changed_logits = calls.run(changed)
+    _refuse_mixing(network, logits, changed_logits)
+    entered = _entry_order(network, list(first))
+    used = _used_parameters(network, probe[:1])
+    owner: dict[int, str] = {}
+    found: list[Layer] = []
+    places: dict[str, int] = {}
+    modules = dict(network.named_modules(remove_duplicate=False))
+    for name in entered:
+        own = [(key, value) for key, value in modules[name].named_parameters(recurse=False) if id(value) not in owner]
+        if not own:
+            continue
+        owner.update((id(value), name) for _, value in own)
+        group = name if grouping == "modules" else name.partition(".")[0]
+        places.setdefault(group, len(places) + 1)
+        major = name in first and all(
+            _batch_major(a, b, len(probe)) for a, b in zip(first[name], second[name], strict=True)
+        )
+        names = tuple(key for key, value in own if id(value) in used)
+        found.append(Layer(name, places[group], names, len(first.get(name, ())), major))
+    if not found:
+        raise UsageError("the network has no parameters: there is no gradient to measure")
+    return found
+
+
+def layer_parameters(network: nn.Module, layers: list[Layer]) -> list[list[nn.Parameter]]:
+    """The counted parameters of each of ``layers`` in ``network``."""
+    modules = dict(network.named_modules(remove_duplicate=False))
+    return [[getattr(modules[layer.name], name) for name in layer.parameters] for layer in layers]
+
+
+def layer_weights(layers: list[Layer], depth_decay: float) -> Tensor:
+    """a_l = exp(lambda (l - L)) for each entry of ``layers``: float64 (len(layers),); lambda = inf keeps l = L alone.
+
+    Source: Wang & Ji 2024, Eq. 12, scaled so that a_L = 1: the same ranking, and no overflow.
+
+    Raises:
+        UsageError: lambda is negative or not a number.
+    """
+    if not depth_decay >= 0:
+        raise UsageError(f"depth decay (lambda) {depth_decay}: must be 0 or larger")
+    last = max(layer.index for layer in layers)
+    if math.isinf(depth_decay):
+        return torch.tensor([float(layer.index == last) for layer in layers], dtype=torch.float64)
+    return torch.tensor([math.exp(depth_decay * (layer.index - last)) for layer in layers], dtype=torch.float64)
+
+
+def private_copy(network: nn.Module) -> nn.Module:
+    """``network`` in eval mode with parameters that share memory but need no gradient, and in-place layers off.
+
+    Hooks, modes and buffers of the copy are its own, so nothing done to it can be seen on the caller's network.
+    Its forward hooks come along, since they may be part of the function.
+    """
+    memo: dict[int, Any] = {
+        id(value): nn.Parameter(value.detach(), requires_grad=False) for value in network.parameters()
+    }
+    try:
+        clone = copy.deepcopy(network, memo)
+    except Exception as error:
+        raise UsageError(
+            f"{type(network).__name__} cannot be copied (copy.deepcopy), which scoring needs so that your network "
+            f"stays as it is: {error}"
+        ) from error
+    for module in clone.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
+    return clone.eval()
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Run attention through its modules: the fused fast path skips the sub-modules that are to be watched."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+class _Calls:
+    """Inputs and outputs of every module call, by module name in order of entry."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.seen: dict[str, list[tuple[Any, Any]]] = {}
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        handles = []
+        for name, module in self.network.named_modules():
+            handles.append(module.register_forward_pre_hook(self._enter(name)))
+            handles.append(module.register_forward_hook(self._leave(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def run(self, images: Tensor) -> tuple[dict[str, list[tuple[Any, Any]]], Tensor]:
+        self.seen = {}
+        with torch.no_grad(), plain_attention():
+            logits = self.network(images)
+        return self.seen, logits
+
+    def _enter(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any) -> None:
+            self.seen.setdefault(name, [])
+
+        return hook
+
+    def _leave(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            self.seen[name].append((args[0].clone() if args and isinstance(args[0], Tensor) else None, _copied(output)))
+
+        return hook
+
+
+def _copied(output: Any) -> Any:
+    return output.clone() if isinstance(output, Tensor) else None
+
+
+def _entry_order(network: nn.Module, called: list[str]) -> list[str]:
+    order = list(called)
+    for name, _ in network.named_modules():
+        if name in order:
+            continue
+        ancestor = name
+        while ancestor not in called and ancestor:
+            ancestor = ancestor.rpartition(".")[0]
+        place = order.index(ancestor) + 1 if ancestor in order else 0
+        # Behind the uncalled relatives that were already put there, so that declaration order is kept.
+        while place < len(order) and order[place] not in called and order[place].startswith(ancestor):
+            place += 1
+        order.insert(place, name)
+    return order
+
+
+def _batch_major(before: tuple[Any, Any], after: tuple[Any, Any], images: int) -> bool:
+    """Whether changing image 0 changed only the first 1/images of the rows of a module's input and output."""
+    for old, new in zip(before, after, strict=True):
+        if not isinstance(old, Tensor) or old.dim() < 2 or old.shape != new.shape or len(old) % images:
+            return False
+        if not _close(old[len(old) // images :], new[len(old) // images :]):
+            return False
+    return True
+
+
+def _used_parameters(network: nn.Module, image: Tensor) -> set[int]:
+    """ids of the parameters that the logits of ``image`` depend on."""
+    parameters = list(network.parameters())
+    wanted = [value.requires_grad for value in parameters]
+    for value in parameters:
+        value.requires_grad_(True)
+    try:
+        with torch.enable_grad(), plain_attention():
+            gradients = torch.autograd.grad(network(image).sum(), parameters, allow_unused=True)
+    finally:
+        for value, before in zip(parameters, wanted, strict=True):
+            value.requires_grad_(before)
+    return {id(value) for value, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+
+
+def _refuse_mixing(network: nn.Module, before: Tensor, after: Tensor) -> None:
+    if _close(before[1:], after[1:]):
+        return
+    culprits = [
+        f"{name} ({type(module).__name__} without running statistics)"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
+    ]
+    raise UsageError(
+        "the network's logits for one image depend on the other images of its batch"
+        + (f": {', '.join(culprits[:3])}" if culprits else "")
+        + "; a score would not belong to an image"
+    )
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if not a.is_floating_point():
+        return bool(torch.equal(a, b))
+    scale = a.abs().max().clamp_min(1e-12) if a.numel() else 1.0
+    return bool(((a - b).abs() <= 1e-4 * scale).all())

@@ -1,0 +1,64 @@
+"""The definition, written down: one image, one class, one backward pass at a time, in float64.
+
+||a * g_c||^2 with g_c = 1/(N+1) sum_i grad_theta log p(c | x_i) (Eq. 13) and block l scaled by a_l (Eq. 12). Slow and
+obviously right: the oracle of every faster engine, and what speed is measured against.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from regrad.gradients.layers import ClassNorms, Layer, layer_parameters, plain_attention
+
+
+class ReferenceEngine:
+    """Squared class-gradient norms by plain autograd.
+
+    Args:
+        network: a private copy in eval mode; it is converted to ``dtype`` in place.
+        layers: from :func:`regrad.gradients.layers.find_layers`.
+        weights: a_l for each of ``layers``, (S, len(layers)), S weightings at once.
+        probe: not needed; engines are built alike.
+    """
+
+    bytes_per_input = 1  # images go through one at a time, however many there are
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: list[Layer],
+        weights: Tensor,
+        probe: Tensor | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        self.network = network.to(dtype)
+        self.dtype = dtype
+        self.weights = weights.double().cpu().reshape(-1, len(layers))
+        self._groups = layer_parameters(self.network, layers)
+
+    def __call__(self, copies: Tensor) -> ClassNorms:
+        """Norms for ``copies`` (B, N+1, channels, H, W), what the network receives, the clean image first.
+
+        Source: Wang & Ji 2024, Eqs. 12 and 13.
+        """
+        parameters = [parameter for group in self._groups for parameter in group]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        logits, rows = [], []
+        with torch.enable_grad(), plain_attention():
+            for image in copies.to(self.dtype):
+                logits.append(self.network(image))
+                log_p = logits[-1].log_softmax(1).mean(0)
+                for c in range(len(log_p)):
+                    gradients = iter(torch.autograd.grad(log_p[c], parameters, retain_graph=c + 1 < len(log_p)))
+                    rows.append([sum(_squared(next(gradients)) for _ in group) for group in self._groups])
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        per_layer = torch.tensor(rows, dtype=torch.float64).reshape(len(copies), -1, len(self._groups))
+        squared = torch.einsum("sl,bcl->sbc", self.weights.square(), per_layer)
+        return ClassNorms(squared, torch.stack(logits).detach().double())
+
+
+def _squared(gradient: Tensor) -> float:
+    return float(gradient.double().square().sum())

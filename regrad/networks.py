@@ -1,0 +1,185 @@
+"""The small networks of the paper's experiments, for ``--model regrad.networks:NAME`` with ``--weights``.
+
+Each factory returns the untrained network and what its preprocessing needs; the CIFAR ones take checkpoints under the
+names of their original implementations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Known = dict[str, Any]
+
+CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+DIGITS = [str(digit) for digit in range(10)]
+
+
+class StandardCNN(nn.Module):
+    """Two convolutional and two fully connected layers, with BatchNorm behind the convolutions.
+
+    (B, channels, size, size) -> conv 3x3 to ``width`` -> pool 2 -> conv 3x3 to 2 ``width`` -> pool 2 -> 128 -> C.
+    """
+
+    def __init__(self, channels: int = 1, size: int = 28, classes: int = 10, width: int = 32) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(2 * width)
+        self.fc1 = nn.Linear(2 * width * (size // 4) ** 2, 128)
+        self.fc2 = nn.Linear(128, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
+        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+
+
+class BasicBlock(nn.Module):
+    """relu(bn(conv(relu(bn(conv x)))) + shortcut x); a shortcut that changes shape subsamples and pads with zeros.
+
+    Source: He et al., CVPR 2016, option A.
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.stride, self.padding = stride, (channels - channels_in) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels_in, H, W) -> (B, channels, H / stride, W / stride)."""
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        return F.relu(y + F.pad(shortcut, (0, 0, 0, 0, self.padding, self.padding)))
+
+
+class CifarResNet(nn.Module):
+    """The residual network for 32x32 images of depth 6 n + 2: three stages of n blocks with 16, 32 and 64 channels."""
+
+    def __init__(self, depth: int = 20, classes: int = 10) -> None:
+        super().__init__()
+        blocks, remainder = divmod(depth - 2, 6)
+        if remainder or blocks < 1:
+            raise ValueError(f"depth {depth} is not 6 n + 2")
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = self._stage(16, 16, blocks, 1)
+        self.layer2 = self._stage(16, 32, blocks, 2)
+        self.layer3 = self._stage(32, 64, blocks, 2)
+        self.linear = nn.Linear(64, classes)
+
+    @staticmethod
+    def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+        first = BasicBlock(channels_in, channels, stride)
+        return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
+        return self.linear(x.mean((2, 3)))
+
+
+class Bottleneck(nn.Module):
+    """[x, conv3x3(relu(bn(conv1x1(relu(bn x)))))]: a dense layer that adds ``growth`` channels."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, 4 * growth, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(4 * growth)
+        self.conv2 = nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, channels + growth, H, W)."""
+        y = self.conv1(F.relu(self.bn1(x)))
+        return torch.cat([x, self.conv2(F.relu(self.bn2(y)))], 1)
+
+
+class DenseBlock(nn.Module):
+    """``depth`` bottleneck layers, each of which sees all before it."""
+
+    def __init__(self, channels: int, growth: int, depth: int) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(*(Bottleneck(channels + i * growth, growth) for i in range(depth)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, channels + depth * growth, H, W)."""
+        return self.layer(x)
+
+
+class Transition(nn.Module):
+    """Half the channels, half the sides: avg_pool(conv1x1(relu(bn x)))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, channels // 2, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, channels // 2, H / 2, W / 2)."""
+        return F.avg_pool2d(self.conv1(F.relu(self.bn1(x))), 2)
+
+
+class CifarDenseNet(nn.Module):
+    """DenseNet-BC for 32x32 images: three dense blocks of (depth - 4) / 6 bottleneck layers, compression one half.
+
+    Source: Huang et al., CVPR 2017.
+    """
+
+    def __init__(self, depth: int = 100, growth: int = 12, classes: int = 10) -> None:
+        super().__init__()
+        layers, remainder = divmod(depth - 4, 6)
+        if remainder or layers < 1:
+            raise ValueError(f"depth {depth} is not 6 n + 4")
+        channels = 2 * growth
+        self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
+        self.block1 = DenseBlock(channels, growth, layers)
+        channels += layers * growth
+        self.trans1 = Transition(channels)
+        channels //= 2
+        self.block2 = DenseBlock(channels, growth, layers)
+        channels += layers * growth
+        self.trans2 = Transition(channels)
+        channels //= 2
+        self.block3 = DenseBlock(channels, growth, layers)
+        channels += layers * growth
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.fc = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        x = self.trans1(self.block1(self.conv1(x)))
+        x = self.block3(self.trans2(self.block2(x)))
+        return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+
+
+def mnist_cnn() -> tuple[nn.Module, Known]:
+    """The standard CNN for MNIST or Fashion-MNIST: 1x28x28, pixels in [0, 1]."""
+    return StandardCNN(), {"image_size": 28, "channels": 1, "mean": 0.1307, "std": 0.3081, "class_names": DIGITS}
+
+
+def resnet20_cifar10() -> tuple[nn.Module, Known]:
+    """ResNet-20 for CIFAR-10; normalised with ImageNet's mean and deviation, as it was trained."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return CifarResNet(20), {"image_size": 32, "mean": mean, "std": std, "class_names": CIFAR10_CLASSES}
+
+
+def densenet100_cifar10() -> tuple[nn.Module, Known]:
+    """DenseNet-BC-100 with growth 12 for CIFAR-10."""
+    return CifarDenseNet(classes=10), {**_DENSENET_INPUT, "class_names": CIFAR10_CLASSES}
+
+
+def densenet100_cifar100() -> tuple[nn.Module, Known]:
+    """DenseNet-BC-100 with growth 12 for CIFAR-100."""
+    return CifarDenseNet(classes=100), dict(_DENSENET_INPUT)
+
+
+_DENSENET_INPUT: Known = {"image_size": 32, "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
