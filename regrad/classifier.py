@@ -336,7 +336,10 @@ def _load_state(network: nn.Module, state: dict[str, Tensor], what: str) -> None
     ]
     if problems:
         raise UsageError(f"weights do not fit: {storage.mask(what)}: {'; '.join(problems)}")
-    network.load_state_dict(state, strict=False)
+    try:
+        network.load_state_dict(state, strict=False)
+    except Exception as error:  # a module with a loader of its own
+        raise UsageError(f"weights do not fit: {storage.mask(what)}: {storage.reason(error)}") from error
 
 
 def _per_channel(name: str, value: float | Sequence[float], channels: int) -> tuple[float, ...]:

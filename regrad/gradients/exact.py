@@ -160,7 +160,8 @@ class ExactEngine:
 
     def _hook(self, own: dict[str, int]) -> Any:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            if not self._recording:
+            wanted = {name: key for name, key in own.items() if key not in self._plain}
+            if not self._recording or not wanted:
                 return None
             x = args[0].detach()
             if module is self._head:
@@ -172,7 +173,7 @@ class ExactEngine:
                 output = leaf.clone()  # the network may change it in place, which a leaf does not allow
             factors = self._factors(module, x.clone() if module in self._copies_input else x)
             slots = []
-            for name, key in own.items():
+            for name, key in wanted.items():
                 use = self._uses.setdefault(key, _Use())
                 use.factors.append(factors[name])
                 use.arrived.append(None)

@@ -1,0 +1,45 @@
+"""Where the network is cut: shares of the gradient, estimated on probes."""
+
+from __future__ import annotations
+
+import torch
+
+from regrad.gradients.cut import first_kept, layer_shares, probe_images
+from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.reference import ReferenceEngine
+from tests.networks import build, copies
+
+
+def test_shares_estimate_the_layers_part_of_the_weighted_trace() -> None:
+    network = private_copy(build("BatchNorm CNN"))
+    x = copies(images=30)[:, 0]
+    layers = find_layers(network, x[:3])
+    weights = layer_weights(layers, 0.3)
+    engine = ReferenceEngine(private_copy(network), layers, torch.diag(weights))
+    found = engine(x[:, None])
+    traces = torch.einsum("bc,lbc->bl", found.logits[:, 0].softmax(1), found.squared)
+    wanted = (traces / traces.sum(1, keepdim=True)).mean(0)
+    got = layer_shares(network, layers, weights, x)
+    torch.testing.assert_close(got.sum(), torch.tensor(1.0, dtype=torch.float64))
+    torch.testing.assert_close(got, wanted, rtol=0.25, atol=0.005)
+
+
+def test_the_cut_leaves_out_at_most_the_tolerance() -> None:
+    network = private_copy(build("BatchNorm CNN"))
+    layers = find_layers(network, copies()[:, 0])
+    shares = torch.tensor([0.01, 0.02, 0.07, 0.3, 0.6], dtype=torch.float64)
+    cases = {0.0: (1, 0.0), 0.01: (2, 0.01), 0.029: (2, 0.01), 0.04: (3, 0.03), 0.999: (5, 0.4)}
+    for tolerance, (index, left_out) in cases.items():
+        first, left = first_kept(layers, shares, tolerance)
+        assert first == index
+        assert abs(left - left_out) < 1e-12
+
+
+def test_probe_images_are_pictures_and_always_the_same() -> None:
+    images = probe_images(4, 3, (32, 24))
+    assert images.shape == (4, 3, 32, 24)
+    assert float(images.min()) >= 0
+    assert float(images.max()) <= 1
+    torch.testing.assert_close(images, probe_images(4, 3, (32, 24)), rtol=0, atol=0)
+    neighbours = torch.corrcoef(torch.stack([images[..., 1:].flatten(), images[..., :-1].flatten()]))[0, 1]
+    assert neighbours > 0.8  # smooth like a picture: white noise has 0

@@ -1,0 +1,115 @@
+"""The exact engine against the definition: float64 autograd, one image, one class at a time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from regrad.gradients.exact import ExactEngine
+from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.reference import ReferenceEngine
+from tests.networks import NETWORKS, build, copies
+
+LAMBDAS = (0.0, 0.3, math.inf)
+
+
+def _both(name: str, number: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    network = build(name)
+    x = copies(number=number)
+    layers = find_layers(private_copy(network), x[:, 0])
+    weights = torch.stack([layer_weights(layers, decay) for decay in LAMBDAS])
+    wanted = ReferenceEngine(private_copy(network), layers, weights)(x).squared
+    engine = ExactEngine(private_copy(network.to(dtype)), layers, weights, x[:, 0].to(dtype))
+    return engine(x.to(dtype)).squared, wanted
+
+
+@pytest.mark.parametrize("number", [1, 4], ids=["clean", "smoothed"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equals_the_reference_in_float64(name: str, number: int) -> None:
+    got, wanted = _both(name, number, torch.float64)
+    assert got.shape == wanted.shape == (len(LAMBDAS), 3, 5)
+    torch.testing.assert_close(got.sqrt(), wanted.sqrt(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("number", [1, 4], ids=["clean", "smoothed"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equals_the_reference_in_float32(name: str, number: int) -> None:
+    got, wanted = _both(name, number, torch.float32)
+    torch.testing.assert_close(got.sqrt(), wanted.sqrt(), rtol=1e-4, atol=0)
+
+
+def test_further_targets_are_expected_gradients() -> None:
+    """The norm for a distribution q is that of sum_c q_c g_c, from gradients that autograd makes."""
+    network = build("BatchNorm CNN")
+    x = copies()
+    layers = find_layers(private_copy(network), x[:, 0])
+    weights = layer_weights(layers, 0.3)
+    uniform = torch.full((5,), 0.2, dtype=torch.float64)
+    engine = ExactEngine(private_copy(network), layers, weights, x[:, 0])
+    got = engine(x, targets=lambda log_p: torch.stack([uniform.expand_as(log_p), log_p.exp()], 1)).squared[0, :, 5:]
+    clone = private_copy(network).requires_grad_(True)
+    scale = {name: weight for layer, weight in zip(layers, weights, strict=True) for name in [layer.name]}
+    for b, image in enumerate(x):
+        log_p = clone(image).log_softmax(1)
+        for e, q in enumerate([uniform, log_p[0].detach().exp()]):
+            gradients = torch.autograd.grad((q * log_p.mean(0)).sum(), list(clone.parameters()), retain_graph=True)
+            wanted = sum(
+                (scale[name.rpartition(".")[0]] * gradient).square().sum()
+                for (name, _), gradient in zip(clone.named_parameters(), gradients, strict=True)
+            )
+            torch.testing.assert_close(got[b, e], wanted, rtol=1e-9, atol=1e-20)
+
+
+@pytest.mark.parametrize("name", ["timm ViT", "torchvision ViT", "unknown layer", "tokens", "layer used twice"])
+def test_parameters_without_a_rule_are_left_to_autograd(name: str) -> None:
+    network = private_copy(build(name))
+    x = copies()[:, 0]
+    layers = find_layers(network, x)
+    assert ExactEngine(network, layers, torch.ones(len(layers)), x).per_image
+
+
+def test_a_convolutional_network_needs_no_fallback() -> None:
+    network = private_copy(build("ResNet"))
+    x = copies()[:, 0]
+    layers = find_layers(network, x)
+    assert not ExactEngine(network, layers, torch.ones(len(layers)), x).per_image
+
+
+def test_a_vit_without_its_first_layers_needs_no_fallback() -> None:
+    network = private_copy(build("timm ViT"))
+    x = copies()[:, 0]
+    layers = find_layers(network, x)
+    weights = torch.tensor([float(layer.index > 1) for layer in layers])  # layer 1 owns class token and positions
+    assert not ExactEngine(network, layers, weights, x).per_image
+
+
+def test_left_out_layers_build_no_graph() -> None:
+    network = private_copy(build("ResNet"))
+    x = copies()
+    layers = find_layers(network, x[:, 0])
+    engine = ExactEngine(network, layers, layer_weights(layers, math.inf), x[:, 0])
+    seen = []
+    network.layer4.register_forward_hook(lambda module, args, output: seen.append(output.requires_grad))
+    engine(x)
+    assert seen == [False]
+
+
+def test_an_extra_convolution_by_function_is_found_by_the_self_check() -> None:
+    class Twice(nn.Conv2d):
+        """Uses its weight as its type does, and once more."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + 0.5 * torch.nn.functional.conv2d(x * x, self.weight, None, padding=1)
+
+    torch.manual_seed(0)
+    network = nn.Sequential(Twice(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 16 * 16, 5)).double().eval()
+    x = copies()
+    layers = find_layers(private_copy(network), x[:, 0])
+    weights = torch.ones(1, len(layers))
+    got = ExactEngine(private_copy(network), layers, weights, x[:, 0])(x).squared
+    torch.testing.assert_close(
+        got, ReferenceEngine(private_copy(network), layers, weights)(x).squared, rtol=1e-9, atol=0
+    )

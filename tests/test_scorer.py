@@ -1,0 +1,212 @@
+"""What a user of the library relies on: invariance, an untouched network, clear refusals."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regrad import Classifier, Scorer, UsageError, perturb
+from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.reference import ReferenceEngine
+from tests.networks import NETWORKS, SIZE, build
+
+ALL = ("regrad", "exgrad", "entropy", "max_probability")
+
+
+def _classifier(name: str = "BatchNorm CNN", dtype: torch.dtype = torch.float32) -> Classifier:
+    return Classifier(build(name, dtype), SIZE, mean=0.4, std=0.3)
+
+
+def _images(count: int = 7) -> tuple[Tensor, list[str]]:
+    generator = torch.Generator().manual_seed(5)
+    return torch.rand(count, 3, SIZE, SIZE, generator=generator), [f"image-{i}" for i in range(count)]
+
+
+def _assert_same(a: dict[str, Tensor], b: dict[str, Tensor], rtol: float = 1e-6) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=rtol, atol=0, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.parametrize("name", ["BatchNorm CNN", "timm ViT"])
+@pytest.mark.parametrize("space", ["normalized", "pixel"])
+def test_scores_follow_their_definitions(name: str, space: str) -> None:
+    """Everything from scratch in float64: noise, gradients one class at a time, sums over classes."""
+    classifier = _classifier(name, torch.float64)
+    images, ids = _images(2)
+    images = images.double()
+    got = Scorer(classifier, ALL, samples=3, tolerance=0, seed=4, noise_space=space)(images, ids)
+    noise = perturb.normal(perturb.keys(4, ids), 3, images[0].numel()).reshape(2, 3, *images.shape[1:]).double() * 0.02
+    copies = torch.cat([images[:, None], images[:, None] + noise], 1)
+    normalized = classifier.normalize(images)
+    if space == "pixel":
+        copies = classifier.normalize(copies)
+    else:
+        copies = torch.cat([normalized[:, None], normalized[:, None] + noise], 1)
+    layers = find_layers(private_copy(classifier.network), normalized)
+    reference = {
+        decay: ReferenceEngine(private_copy(classifier.network), layers, layer_weights(layers, decay))
+        for decay in (0.0, 0.3)
+    }
+    p = classifier.network(normalized).softmax(1)
+    wanted = {
+        "regrad": (p.sqrt() * reference[0.3](copies).squared[0].sqrt()).sum(1),
+        "exgrad": (p * reference[0.0](normalized[:, None]).squared[0].sqrt()).sum(1),
+        "entropy": -(p * p.log()).sum(1),
+        "max_probability": -p.max(1).values,
+    }
+    for score, value in wanted.items():
+        # float32 noise is added to float64 images by both
+        torch.testing.assert_close(got[score], value.detach(), rtol=1e-7, atol=0)
+    assert got["prediction"].tolist() == p.argmax(1).tolist()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_score_does_not_depend_on_the_batch(name: str) -> None:
+    scorer = Scorer(_classifier(name), ALL, samples=2)
+    images, ids = _images()
+    together = scorer(images, ids)
+    order = [3, 0, 6, 5, 1, 2, 4]
+    pieces = [order[:1], order[1:4], order[4:]]
+    parts = [scorer(images[piece], [ids[i] for i in piece]) for piece in pieces]
+    _assert_same(
+        {key: torch.cat([part[key] for part in parts]) for key in together}, {k: v[order] for k, v in together.items()}
+    )
+
+
+def test_a_score_does_not_depend_on_threads_or_memory() -> None:
+    classifier = _classifier("ResNet")
+    images, ids = _images()
+    wanted = Scorer(classifier, ALL, samples=2)(images, ids)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _assert_same(Scorer(classifier, ALL, samples=2)(images, ids), wanted)
+    finally:
+        torch.set_num_threads(threads)
+    small = Scorer(classifier, ALL, samples=2, memory_budget=1)
+    assert small._images_per_step() == 1
+    _assert_same(small(images, ids), wanted)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_callers_network_stays_as_it_was(name: str) -> None:
+    network = build(name, torch.float32).train()
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    next(network.parameters()).requires_grad_(False)
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    before = _visible(network)
+    images, ids = _images(2)
+    Scorer(Classifier(network, SIZE), ALL, samples=1)(images, ids)
+    assert _visible(network) == before
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(value, state[key], rtol=0, atol=0)
+    assert all(bool((parameter.grad == 1).all()) for parameter in network.parameters())
+
+
+def _visible(network: nn.Module) -> list[Any]:
+    modules = [
+        (name, module.training, len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
+        for name, module in network.named_modules()
+    ]
+    return modules + [(name, id(value), value.requires_grad) for name, value in network.named_parameters()]
+
+
+def test_a_cut_changes_a_score_by_less_than_the_tolerance() -> None:
+    classifier = _classifier("ResNet")
+    images, ids = _images()
+    whole = Scorer(classifier, samples=2, tolerance=0)
+    cut = Scorer(classifier, samples=2, tolerance=0.05)
+    assert whole.plan["first_layer"] == 1
+    assert cut.plan["first_layer"] > 1
+    a, b = whole(images, ids)["regrad"], cut(images, ids)["regrad"]
+    assert float(((a - b) / a).abs().max()) < 0.05
+    assert float((a - b).abs().max()) > 0
+
+
+def test_infinite_depth_decay_keeps_the_last_layer_alone() -> None:
+    classifier = _classifier("BatchNorm CNN", torch.float64)
+    images, ids = _images(3)
+    got = Scorer(classifier, samples=0, depth_decay=math.inf)(images.double(), ids)["regrad"]
+    features: list[Tensor] = []
+    clone = private_copy(classifier.network)
+    clone.fc.register_forward_pre_hook(lambda module, args: features.append(args[0]))
+    p = clone(classifier.normalize(images.double())).softmax(1)
+    residual = (torch.eye(5, dtype=torch.float64)[None] - p[:, None]).norm(dim=2)  # ||e_c - p||
+    wanted = (p.sqrt() * residual).sum(1) * (features[0].square().sum(1) + 1).sqrt()
+    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=0)
+
+
+def test_a_plan_can_be_handed_on() -> None:
+    classifier = _classifier("ResNet")
+    images, ids = _images(2)
+    first = Scorer(classifier, samples=1)
+    second = Scorer(classifier, samples=1, plan=first.plan)
+    assert second.plan == first.plan
+    _assert_same(first(images, ids), second(images, ids), rtol=0)
+
+
+def test_without_copies_smoothed_and_clean_norms_are_one_pass() -> None:
+    scorer = Scorer(_classifier(), ALL, samples=0)
+    assert [item.kinds for item in scorer._engines] == [[*scorer._engines[0].kinds]]
+    assert len(scorer._engines[0].kinds) == 2
+
+
+def test_an_image_the_network_breaks_on_has_no_score_and_costs_no_other_its_own() -> None:
+    class Breaks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = build("BatchNorm CNN", torch.float32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) / (x.flatten(1).max(1).values < 4)[:, None].float()
+
+    images, ids = _images(4)
+    images[2, 0, 0, 0] = 5
+    scorer = Scorer(Classifier(Breaks(), SIZE), ALL, samples=2)
+    got = scorer(images, ids)
+    assert [math.isnan(value) for value in got["regrad"]] == [False, False, True, False]
+    rest = scorer(images[[0, 1, 3]], [ids[i] for i in (0, 1, 3)])
+    _assert_same({key: value[[0, 1, 3]] for key, value in got.items()}, rest)
+
+
+def test_no_images_give_empty_columns() -> None:
+    got = Scorer(_classifier(), ALL)(torch.zeros(0, 3, SIZE, SIZE), [])
+    assert {key: len(value) for key, value in got.items()} == dict.fromkeys(("prediction", "confidence", *ALL), 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sigma": -0.1}, "sigma -0.1: must be 0 or larger"),
+        ({"samples": -1}, "samples -1"),
+        ({"samples": 2.5}, "samples 2.5: must be a whole number"),
+        ({"tolerance": 1.0}, "tolerance 1.0"),
+        ({"depth_decay": -1.0}, "depth decay"),
+        ({"noise_space": "fourier"}, "noise space 'fourier': one of normalized, pixel"),
+        ({"engine": "magic"}, "engine 'magic': one of auto, exact"),
+        ({"scores": ["regrat"]}, "no score regrat; the scores are regrad, exgrad"),
+        ({"scores": []}, "name at least one"),
+        ({"scores": ["entropy", "entropy"]}, "each once"),
+        ({"layers": "blocks"}, "layers 'blocks'"),
+        ({"memory_budget": 0}, "memory budget 0: must be positive"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Scorer(_classifier(), **settings)
+
+
+def test_images_and_ids_must_fit() -> None:
+    scorer = Scorer(_classifier(), ["entropy"])
+    images, ids = _images(3)
+    for bad in (images[:, :1], images[..., :8], images[0], (images * 255).to(torch.uint8)):
+        with pytest.raises(UsageError, match="this classifier takes float"):
+            scorer(bad, ids)
+    with pytest.raises(UsageError, match="2 ids for 3 images"):
+        scorer(images, ids[:2])
