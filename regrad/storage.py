@@ -47,8 +47,8 @@ def mask(text: str) -> str:
     >>> mask("cannot read s3://key:secret@bucket/a?X-Amz-Signature=1")
     'cannot read s3://***@bucket/a?***'
     """
-    text = re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", text)
-    return re.sub(r"(\w+://[^\s?]+\?)\S+", r"\1***", text)
+    text = re.sub(r"(\b\w+://)[^/@\s]+@", r"\1***@", text)
+    return re.sub(r"(\b\w+://[^\s?]+\?)\S+", r"\1***", text)
 
 
 def read_bytes(uri: str) -> bytes:

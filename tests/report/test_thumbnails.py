@@ -1,0 +1,118 @@
+"""Thumbnails of every kind of picture, and of none."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regrad.report import thumbnails
+
+
+def encode(image: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def decode(thumbnail: thumbnails.Thumbnail) -> Image.Image:
+    assert thumbnail.uri is not None
+    return Image.open(io.BytesIO(base64.b64decode(thumbnail.uri.removeprefix("data:image/webp;base64,"))))
+
+
+def noise(mode: str, size: tuple[int, int]) -> Image.Image:
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], bands), dtype=np.uint8)
+    return Image.fromarray(pixels.squeeze(-1) if bands == 1 else pixels, mode)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [(8, 8), (28, 20), (64, 64)])
+def test_small_pictures_keep_every_pixel(mode: str, size: tuple[int, int]) -> None:
+    image = noise(mode, size)
+    made = thumbnails.shrink(encode(image))
+    assert (made.width, made.height) == size
+    assert np.array_equal(np.asarray(decode(made).convert("RGB")), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize(("size", "expected"), [((1600, 400), (160, 40)), ((300, 300), (160, 160))])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_large_pictures_shrink_in_proportion(size: tuple[int, int], expected: tuple[int, int], kind: str) -> None:
+    made = thumbnails.shrink(encode(noise("RGB", size), kind))
+    assert decode(made).size == (made.width, made.height) == expected
+
+
+def test_2000_thumbnails_of_photographs_fit_in_a_page() -> None:
+    # Smooth shading with fine grain compresses about as well as a photograph; plain noise does not.
+    y, x = np.mgrid[0:480, 0:640]
+    shade = 128 + 60 * np.sin(x / 37) + 50 * np.cos(y / 23)
+    grain = np.random.default_rng(0).normal(0, 8, shade.shape)
+    photo = Image.fromarray((shade + grain).clip(0, 255).astype(np.uint8)).convert("RGB")
+    made = thumbnails.shrink(encode(photo, "JPEG"))
+    assert made.uri is not None
+    assert 2000 * len(made.uri) < 24_000_000
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
+    values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    pixels = np.asarray(decode(thumbnails.shrink(encode(Image.fromarray(values)))).convert("L"))
+    assert pixels.ravel() == pytest.approx(np.linspace(0, 255, 256), abs=1.5)
+
+
+def test_transparency_is_kept() -> None:
+    image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert decode(thumbnails.shrink(encode(image))).getchannel("A").getextrema() == (0, 0)
+
+
+def test_a_picture_of_too_many_pixels_is_refused_undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thumbnails, "MAX_PIXELS", 99)
+    with pytest.raises(ValueError, match="10 x 10 pixels are too many"):
+        thumbnails.shrink(encode(noise("L", (10, 10))))
+
+
+def test_collect_keeps_the_order_of_rows_and_asks_each_source_once() -> None:
+    pictures = {source: {row: noise("L", (row + 1, 3)) for row in range(5)} for source in ("a", "b")}
+    asked = []
+
+    def fetch(source: str, rows: Sequence[int]) -> dict[int, bytes]:
+        asked.append((source, list(rows)))
+        return {row: encode(pictures[source][row]) for row in rows}
+
+    rows = [{"source": source, "row": row} for source, row in [("a", 4), ("b", 1), ("a", 0), ("a", 4)]]
+    assert [made.width for made in thumbnails.collect(rows, fetch)] == [5, 2, 1, 5]
+    assert sorted(asked) == [("a", [0, 4]), ("b", [1])]
+
+
+def test_sources_are_read_in_parallel() -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def fetch(source: str, rows: Sequence[int]) -> dict[int, bytes]:
+        both.wait()  # passes only when two sources are being read at the same time
+        return {row: encode(noise("L", (4, 4))) for row in rows}
+
+    made = thumbnails.collect([{"source": "a", "row": 0}, {"source": "b", "row": 0}], fetch)
+    assert [thumbnail.problem for thumbnail in made] == ["", ""]
+
+
+def test_failures_become_placeholders_with_a_masked_reason() -> None:
+    def fetch(source: str, rows: Sequence[int]) -> dict[int, bytes]:
+        if source == "gone":
+            raise FileNotFoundError("s3://key:secret@bucket/gone.tar")
+        return {0: encode(noise("L", (4, 4))), 1: b"no picture"}
+
+    rows = [{"source": s, "row": r} for s, r in [("gone", 0), ("here", 0), ("here", 1), ("here", 2)]]
+    gone, good, damaged, missing = thumbnails.collect(rows, fetch)
+    assert good.uri is not None
+    assert (gone.uri, damaged.uri, missing.uri) == (None, None, None)
+    assert gone.problem == "FileNotFoundError: s3://***@bucket/gone.tar"
+    assert "cannot identify image" in damaged.problem
+    assert missing.problem == "not in its source any more"
+
+
+def test_no_rows_need_no_source() -> None:
+    assert thumbnails.collect([], lambda source, rows: {}) == []
