@@ -24,17 +24,63 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients import head
+from regrad.gradients.fold import fold_batch_norms
 from regrad.gradients.layers import ClassNorms, Layer, layer_parameters, plain_attention
 from regrad.gradients.rules import Direct, Outer, find_rule
 
 
 @dataclass
 class _Use:
-    """The calls of one parameter in one forward pass: how its gradient follows from the output gradients."""
+    """The calls of one parameter in one forward pass: how its gradient follows from the output gradients.
+
+    Attributes:
+        factors: one for each call.
+        arrived: the output gradients of the calls, as far as the backward pass has brought them.
+        gram: A A^T over the positions of all calls, where the Gram form is the cheaper one.
+        inputs: A, likewise, where the direct form is.
+    """
 
     factors: list[Outer | Direct] = field(default_factory=list)
     arrived: list[Tensor | None] = field(default_factory=list)
     gram: Tensor | None = None
+    inputs: list[Tensor] = field(default_factory=list)
+
+    def prepare(self, classes: int) -> None:
+        """Form what does not depend on the class, once all calls are known."""
+        outer = [factor for factor in self.factors if isinstance(factor, Outer)]
+        if not outer or len(outer) < len(self.factors):
+            self.inputs = [factor.inputs() if isinstance(factor, Outer) else torch.empty(0) for factor in self.factors]
+            return
+        _, _, d_in, d_out = outer[0].shape
+        n = sum(factor.shape[1] for factor in outer)
+        if n * n * (d_out + d_in / classes) >= n * d_in * d_out:
+            self.inputs = [factor.inputs() for factor in outer]
+        elif len(outer) == 1 and outer[0].gram is not None:
+            self.gram = outer[0].gram()
+        else:
+            inputs = torch.cat([factor.inputs() for factor in outer], dim=2)
+            self.gram = inputs @ inputs.transpose(2, 3)
+
+    def squared(self) -> Tensor | None:
+        """||block||^2 for the gradients that have arrived, float64 (B,); None if none has. They are forgotten."""
+        arrived, self.arrived = self.arrived, [None] * len(self.arrived)
+        if all(d is None for d in arrived):
+            return None
+        if self.gram is not None and all(d is not None for d in arrived):
+            rows = torch.cat([f.rows(d) for f, d in zip(self.factors, arrived, strict=True)], dim=2)  # type: ignore[arg-type, union-attr]
+            products = self.gram * (rows @ rows.transpose(2, 3))
+            return products.sum(3).sum((1, 2), dtype=torch.float64)
+        gradient = sum(self._gradient(i, d) for i, d in enumerate(arrived) if d is not None)
+        assert isinstance(gradient, Tensor)
+        return gradient.square().sum(1, dtype=torch.float64)
+
+    def _gradient(self, call: int, d: Tensor) -> Tensor:
+        """The parameter's gradient from one call, one row an image."""
+        factor = self.factors[call]
+        if isinstance(factor, Direct):
+            return factor.gradient(d)
+        inputs = self.inputs[call] if self.inputs else factor.inputs()
+        return (factor.rows(d).transpose(2, 3) @ inputs).flatten(1)
 
 
 class ExactEngine:
@@ -54,19 +100,23 @@ class ExactEngine:
         self.network = network
         self.layers = layers
         self.weights = weights.double().reshape(-1, len(layers))
+        kept = [i for i in range(len(layers)) if float(self.weights[:, i].max()) > 0]
+        self._channels_last = any(isinstance(module, nn.Conv2d) for module in network.modules())
+        if self._channels_last:  # what convolutions are fastest in, and positions times channels without a copy
+            network.to(memory_format=torch.channels_last)
+        fold_batch_norms(network, _users(network, [layers[i] for i in kept]), self._format(probe[:1]))
         self._modules = dict(network.named_modules(remove_duplicate=False))
         self._place: dict[int, int] = {}  # id of a counted parameter -> its layer's position
         self._parameters: dict[int, nn.Parameter] = {}
-        for i, group in enumerate(layer_parameters(network, layers)):
-            if float(self.weights[:, i].max()) > 0:
-                self._place |= {id(parameter): i for parameter in group}
-                self._parameters |= {id(parameter): parameter for parameter in group}
+        for i, group in zip(kept, layer_parameters(network, [layers[i] for i in kept]), strict=True):
+            self._place |= {id(parameter): i for parameter in group}
+            self._parameters |= {id(parameter): parameter for parameter in group}
         self._uses: dict[int, _Use] = {}
         self._leaves: list[Tensor] = []
-        self._head: nn.Module | None = None
+        self._head: nn.Linear | None = None
         self._head_input: Tensor | None = None
+        self._outputs: list[tuple[nn.Module, Tensor]] = []
         self._recording = self._checking = False
-        self._copies_input: set[nn.Module] = set()
         self._plain = self._parameters_without_rule()
         self._watch()
         self._check(probe[:1])
@@ -106,7 +156,8 @@ class ExactEngine:
             per_layer[self._place[id(self._head.weight)]] += squares
         inputs = [*self._leaves, *self._plain.values()]
         if logits.requires_grad:
-            self._finish_forward(classes + extra.shape[1])
+            for use in self._uses.values():
+                use.prepare(per_layer.shape[-1])
             for t in range(per_layer.shape[-1]):
                 cotangent = (_target(extra, t, p) - p) / number
                 gradients = torch.autograd.grad(
@@ -125,12 +176,16 @@ class ExactEngine:
         self._images, self._recording = images, True
         try:
             with torch.enable_grad(), plain_attention():
-                return self.network(x)
+                return self.network(self._format(x))
         finally:
             self._recording = False
 
+    def _format(self, x: Tensor) -> Tensor:
+        channels_last = self._channels_last and x.dim() == 4
+        return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
     def _forget(self) -> None:
-        self._uses, self._leaves, self._head_input = {}, [], None
+        self._uses, self._leaves, self._head_input, self._outputs = {}, [], None, []
 
     # -- what is watched -------------------------------------------------------------------------------------------
 
@@ -165,13 +220,13 @@ class ExactEngine:
                 return None
             x = args[0].detach()
             if module is self._head:
-                self._head_input = x.clone() if module in self._copies_input else x
+                self._head_input = x
                 return None
             if not output.requires_grad:
                 leaf = output.detach().requires_grad_(True)
                 self._leaves.append(leaf)
                 output = leaf.clone()  # the network may change it in place, which a leaf does not allow
-            factors = self._factors(module, x.clone() if module in self._copies_input else x)
+            factors = self._factors(module, x)
             slots = []
             for name, key in wanted.items():
                 use = self._uses.setdefault(key, _Use())
@@ -184,6 +239,8 @@ class ExactEngine:
                     use.arrived[slot] = gradient
 
             output.register_hook(receive)
+            if self._checking:
+                self._outputs.append((module, output))
             return output
 
         return hook
@@ -204,38 +261,10 @@ class ExactEngine:
 
     # -- what a backward pass brought --------------------------------------------------------------------------------
 
-    def _finish_forward(self, targets: int) -> None:
-        """Form the class-independent Grams, and let go of the inputs they replace."""
-        for use in self._uses.values():
-            if not all(isinstance(factor, Outer) for factor in use.factors):
-                continue
-            inputs = torch.cat([factor.inputs for factor in use.factors if isinstance(factor, Outer)], dim=2)
-            n, d_in = inputs.shape[2:]
-            d_out = self._parameter_rows(use)
-            if n * n * (d_out + d_in / targets) < n * d_in * d_out:
-                use.gram = inputs @ inputs.transpose(2, 3)
-                use.factors = [Outer(inputs[:, :, :0], factor.rows) for factor in use.factors]  # type: ignore[union-attr]
-
-    def _parameter_rows(self, use: _Use) -> int:
-        key = next(key for key, value in self._uses.items() if value is use)
-        factor = use.factors[0]
-        assert isinstance(factor, Outer)
-        return self._parameters[key].numel() // (factor.inputs.shape[1] * factor.inputs.shape[3])
-
     def _squares(self) -> dict[int, Tensor]:
         """||block||^2 of every watched parameter for the gradients that have just arrived: float64 (B,)."""
-        result = {}
-        for key, use in self._uses.items():
-            pairs = [(f, d) for f, d in zip(use.factors, use.arrived, strict=True) if d is not None]
-            if not pairs:
-                continue
-            if use.gram is not None and len(pairs) == len(use.factors):
-                rows = torch.cat([f.rows(d) for f, d in pairs if isinstance(f, Outer)], dim=2)
-                result[key] = (use.gram * (rows @ rows.transpose(2, 3))).sum((1, 2, 3), dtype=torch.float64)
-            else:
-                result[key] = sum(_gradient(f, d) for f, d in pairs).double().square().sum(1)  # type: ignore[union-attr]
-            use.arrived = [None] * len(use.arrived)
-        return result
+        found = {key: use.squared() for key, use in self._uses.items()}
+        return {key: value for key, value in found.items() if value is not None}
 
     # -- self-check --------------------------------------------------------------------------------------------------
 
@@ -252,11 +281,14 @@ class ExactEngine:
             logits = self._forward(image, 1)
         cotangent = torch.linspace(-1, 1, logits.shape[1], dtype=logits.dtype, device=logits.device)[None]
         parameters = list(self._parameters.values())
+        for use in self._uses.values():
+            use.prepare(logits.shape[1])
         truth = torch.autograd.grad(logits, parameters, cotangent, retain_graph=True, allow_unused=True)
         arrived = sum(_size(d) for use in self._uses.values() for d in use.arrived if d is not None)
-        inputs = sum(_size(f.inputs) for use in self._uses.values() for f in use.factors if isinstance(f, Outer))
-        self.bytes_per_input = sum(saved.values()) + inputs + 2 * arrived + _size(image)
+        kept = [held for use in self._uses.values() for held in (*use.inputs, use.gram) if held is not None]
+        self.bytes_per_input = sum(saved.values()) + sum(map(_size, kept)) + 2 * arrived + _size(image)
         mine = self._squares()
+        last = self._find_head(logits)
         self._forget()
         self._checking = False
         for parameter, gradient in zip(parameters, truth, strict=True):
@@ -268,6 +300,27 @@ class ExactEngine:
             if not abs(got - wanted) <= 1e-3 * max(wanted, got, 1e-30):
                 parameter.requires_grad_(True)
                 self._plain[id(parameter)] = parameter
+        if last is not None and not any(id(parameter) in self._plain for parameter in last.parameters()):
+            self._head = last
+
+    def _find_head(self, logits: Tensor) -> nn.Linear | None:
+        """The Linear layer whose output the logits are, if it is used for nothing else."""
+        made = [module for module, output in self._outputs if output is logits]
+        if len(made) != 1 or not isinstance(made[0], nn.Linear):
+            return None
+        alone = all(len(self._uses[id(p)].factors) == 1 for p in made[0].parameters() if id(p) in self._uses)
+        counted = id(made[0].weight) in self._uses
+        return made[0] if alone and counted and sum(module is made[0] for module, _ in self._outputs) == 1 else None
+
+
+def _users(network: nn.Module, layers: list[Layer]) -> set[str]:
+    """Names of the modules that hold a parameter of ``layers``, shared ones included."""
+    counted = {id(parameter) for group in layer_parameters(network, layers) for parameter in group}
+    return {
+        name
+        for name, module in network.named_modules(remove_duplicate=False)
+        if any(id(parameter) in counted for parameter in module.parameters(recurse=False))
+    }
 
 
 def _size(tensor: Tensor) -> int:
@@ -282,13 +335,6 @@ def _note(saved: dict[int, int], tensor: Tensor) -> Tensor:
 def _has_rule(module: nn.Module) -> bool:
     # A forward hook of the network's own may change the output, so that the rule's output gradient is not the layer's.
     return find_rule(module) is not None and not module._forward_hooks
-
-
-def _gradient(factor: Outer | Direct, d: Tensor) -> Tensor:
-    """The parameter's gradient, one row an image."""
-    if isinstance(factor, Direct):
-        return factor.gradient(d)
-    return (factor.rows(d).transpose(2, 3) @ factor.inputs).flatten(1)
 
 
 def _target(extra: Tensor, t: int, p: Tensor) -> Tensor:

@@ -26,12 +26,16 @@ class Outer:
     """A gradient of the form sum_n rows(D)_n (x) inputs_n, for each of G groups of channels.
 
     Attributes:
-        inputs: (B, G, n, d_in), n positions over all copies of an image.
+        shape: (G, n, d_in, d_out), n positions over all copies of an image.
+        inputs: makes the positions' inputs A, (B, G, n, d_in).
+        gram: makes A A^T, (B, G, n, n), where there is a cheaper way than from A.
         rows: maps the output gradient D to (B, G, n, d_out).
     """
 
-    inputs: Tensor
+    shape: tuple[int, int, int, int]
+    inputs: Callable[[], Tensor]
     rows: Callable[[Tensor], Tensor]
+    gram: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,10 @@ def find_rule(module: nn.Module) -> Rule | None:
 @rule(nn.Linear)
 def linear(module: nn.Linear, x: Tensor, images: int) -> dict[str, Outer | Direct]:
     """y = x W^T + b on (..., d_in): dW = sum_n D_n (x) x_n, db = sum_n D_n."""
+    inputs = x.reshape(images, 1, -1, module.in_features)
+    shape = (1, inputs.shape[2], module.in_features, module.out_features)
     return {
-        "weight": Outer(x.reshape(images, 1, -1, module.in_features), _rows(images, module.out_features)),
+        "weight": Outer(shape, lambda: inputs, lambda d: d.reshape(images, 1, -1, module.out_features)),
         "bias": Direct(lambda d: d.reshape(images, -1, module.out_features).sum(1)),
     }
 
@@ -85,17 +91,28 @@ def linear(module: nn.Linear, x: Tensor, images: int) -> dict[str, Outer | Direc
 def convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[str, Outer | Direct]:
     """y = W * x + b: a Linear on the unfolded input patches of every position, one for each group of channels."""
     groups, out = module.groups, module.out_channels
-    patches = unfolded(module, x)  # (M, C_in * k, P)
-    per_group = patches.reshape(images, -1, groups, patches.shape[1] // groups, patches.shape[2])
-    inputs = per_group.permute(0, 2, 1, 4, 3).reshape(images, groups, -1, per_group.shape[3])
+    x, size, stride, dilation = padded(module, x)
+    height, width = (
+        (side - d * (k - 1) - 1) // s + 1 for side, k, s, d in zip(x.shape[2:], size, stride, dilation, strict=True)
+    )
+    positions = len(x) // images * height * width
+    d_in = x.shape[1] // groups * size[0] * size[1]
+
+    def inputs() -> Tensor:
+        patches = F.unfold(x, size, dilation, 0, stride).reshape(images, -1, groups, d_in, height * width)
+        return patches.permute(0, 2, 1, 4, 3).reshape(images, groups, positions, d_in)
 
     def rows(d: Tensor) -> Tensor:
-        d = d.reshape(images, -1, groups, out // groups, patches.shape[2])
-        return d.permute(0, 2, 1, 4, 3).reshape(images, groups, -1, out // groups)
+        return _channels_last(d, images).unflatten(2, (groups, out // groups)).transpose(1, 2)
 
     return {
-        "weight": Outer(inputs, rows),
-        "bias": Direct(lambda d: d.reshape(images, -1, out, patches.shape[2]).sum((1, 3))),
+        "weight": Outer(
+            (groups, positions, d_in, out // groups),
+            inputs,
+            rows,
+            _pixel_gram(x, images, (height, width), size, stride, dilation) if groups == 1 else None,
+        ),
+        "bias": Direct(lambda d: _channels_last(d, images).sum(1)),
     }
 
 
@@ -106,7 +123,7 @@ def batch_norm(module: nn.modules.batchnorm._BatchNorm, x: Tensor, images: int) 
     assert module.running_var is not None
     shape = (1, -1, *[1] * (x.dim() - 2))
     scale = (module.running_var + module.eps).rsqrt()
-    return _scale_and_shift((x - module.running_mean.view(shape)) * scale.view(shape), images, channel_dim=1)
+    return _scale_and_shift((x - module.running_mean.view(shape)) * scale.view(shape), images)
 
 
 @rule(nn.LayerNorm)
@@ -124,7 +141,7 @@ def layer_norm(module: nn.LayerNorm, x: Tensor, images: int) -> dict[str, Outer 
 @rule(nn.GroupNorm)
 def group_norm(module: nn.GroupNorm, x: Tensor, images: int) -> dict[str, Outer | Direct]:
     """y = w x^ + b with x^ normalised over groups of channels: dw = sum D x^, db = sum D per channel."""
-    return _scale_and_shift(F.group_norm(x, module.num_groups, eps=module.eps), images, channel_dim=1)
+    return _scale_and_shift(F.group_norm(x, module.num_groups, eps=module.eps), images)
 
 
 @rule(nn.Embedding)
@@ -142,36 +159,61 @@ def embedding(module: nn.Embedding, x: Tensor, images: int) -> dict[str, Outer |
     return {"weight": Direct(gradient)}
 
 
-def unfolded(module: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
-    """The patches a convolution multiplies with its weight: (M, C_in * k, P), ordered as ``F.unfold`` does."""
+Pair = tuple[int, int]
+
+
+def padded(module: nn.Conv1d | nn.Conv2d, x: Tensor) -> tuple[Tensor, Pair, Pair, Pair]:
+    """The input with its padding written out, kernel size, stride and dilation; one-dimensional as one pixel high."""
     size, stride, dilation = (_pair(value) for value in (module.kernel_size, module.stride, module.dilation))
-    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+    if any(module._reversed_padding_repeated_twice):
         mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-        x, padding = F.pad(x, module._reversed_padding_repeated_twice, mode=mode), (0, 0)
-    else:
-        padding = _pair(module.padding)
-        padding = (0, padding[1]) if x.dim() == 3 else padding
-    if x.dim() == 3:
-        x = x.unsqueeze(2)
-    return F.unfold(x, size, dilation, padding, stride)
+        x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
+    return (x.unsqueeze(2) if x.dim() == 3 else x), size, stride, dilation
 
 
-def _scale_and_shift(normalized: Tensor, images: int, channel_dim: int) -> dict[str, Outer | Direct]:
-    channels = normalized.shape[channel_dim]
-    normalized = normalized.reshape(images, -1, channels, normalized[0, 0].numel())
+def _pixel_gram(
+    x: Tensor, images: int, out: Pair, size: Pair, stride: Pair, dilation: Pair
+) -> Callable[[], Tensor] | None:
+    """A A^T of a convolution from the Gram of its pixels, without unfolding: a sum of shifted windows of X X^T.
+
+    (A A^T)[p, q] = sum_o x[s p + d o] . x[s q + d o] over the offsets o of the kernel. X X^T has (pixels)^2 C
+    multiplications where A A^T from the patches has (positions)^2 C k; None where that is more.
+    """
+    height, width = x.shape[2:]
+    offsets = [(i * dilation[0], j * dilation[1]) for i in range(size[0]) for j in range(size[1])]
+    if (height * width) ** 2 >= (out[0] * out[1]) ** 2 * len(offsets) and len(offsets) > 1:
+        return None
+
+    def window(offset: int, axis: int) -> slice:
+        return slice(offset, offset + (out[axis] - 1) * stride[axis] + 1, stride[axis])
+
+    def gram() -> Tensor:
+        pixels = _channels_last(x, images)
+        number = len(x) // images
+        k = (pixels @ pixels.transpose(1, 2)).reshape(images, number, height, width, number, height, width)
+        total = sum(k[:, :, window(i, 0), window(j, 1), :, window(i, 0), window(j, 1)] for i, j in offsets)
+        assert isinstance(total, Tensor)
+        side = number * out[0] * out[1]
+        return total.reshape(images, 1, side, side)
+
+    return gram
+
+
+def _channels_last(x: Tensor, images: int) -> Tensor:
+    """(M, C, ...) as (images, positions over all copies, C): a view where the memory is channels-last already."""
+    return x.movedim(1, -1).reshape(images, -1, x.shape[1])
+
+
+def _scale_and_shift(normalized: Tensor, images: int) -> dict[str, Outer | Direct]:
+    normalized = _channels_last(normalized, images)
     return {
-        "weight": Direct(lambda d: (d.reshape(normalized.shape) * normalized).sum((1, 3))),
-        "bias": Direct(lambda d: d.reshape(normalized.shape).sum((1, 3))),
+        "weight": Direct(lambda d: (_channels_last(d, images) * normalized).sum(1)),
+        "bias": Direct(lambda d: _channels_last(d, images).sum(1)),
     }
 
 
-def _rows(images: int, width: int) -> Callable[[Tensor], Tensor]:
-    return lambda d: d.reshape(images, 1, -1, width)
-
-
-def _pair(value: int | tuple[int, ...] | str) -> tuple[int, int]:
-    """A convolution setting as (vertical, horizontal); one-dimensional ones run along a picture one pixel high."""
-    assert not isinstance(value, str)
+def _pair(value: int | tuple[int, ...]) -> Pair:
+    """A convolution setting as (vertical, horizontal)."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return (1, values[0]) if len(values) == 1 else (values[0], values[1])
 
