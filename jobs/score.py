@@ -1,0 +1,71 @@
+"""Score every image of a dataset by how little a pre-trained classifier understands it.
+
+    python jobs/score.py s3://bucket/shards --model torchvision:resnet50@IMAGENET1K_V2 --output s3://bucket/scores
+    python jobs/score.py images/ --model my_package.my_module:build --weights weights.safetensors --output scores
+
+INPUT is any number of WebDataset tars, Parquet files, folders of these or of images, globs, and ranges like
+train-{000..099}.tar. Run the same command again to go on where it stopped; what is done is not done again.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 done but more rows in quarantine than
+--max-quarantined allows, 130 and 143 stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from regrad import storage
+from regrad.cli import run_job
+from regrad.pipeline import options
+from regrad.pipeline.execute import Outcome, run
+from regrad.pipeline.prepare import Job, describe, duration, prepare
+from regrad.scores import SCORES
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job with these arguments; returns its exit code."""
+    return run_job(lambda: score(argv), verbose="--verbose" in (sys.argv if argv is None else argv))
+
+
+def score(argv: Sequence[str] | None) -> int:
+    """Plan, score and commit, and say what came of it."""
+    settings = options.parse(argv, "score.py", __doc__)
+    if settings.list_scores:
+        print("\n".join(f"{score.name:<20} {score.summary}" for score in SCORES.values()))
+        return 0
+    job = prepare(settings)
+    if settings.dry_run:
+        print(describe(job))
+        return 0
+    outcome = run(job)
+    print(summary(job, outcome))
+    return outcome.exit_code
+
+
+def summary(job: Job, outcome: Outcome) -> str:
+    """What the run did and what the output holds now."""
+    done, held, output = outcome.this_run, outcome.counts, storage.mask(job.task.output)
+    speed = f"{duration(done['seconds'])}, {done['images_per_second']:.3g} images/s"
+    lines = [
+        f"scored {done['rows_scored']} images ({speed}), {done['rows_quarantined']} quarantined; "
+        f"{len(job.plan.done)} units were done before",
+        f"{output} holds {held['rows_scored']} scores and {held['rows_quarantined']} quarantined rows",
+    ]
+    if held["accuracy"] is not None:
+        lines.append(f"accuracy {held['accuracy']:.2%} of {held['labelled']} labelled images")
+    if held["labels_outside"]:
+        lines.append(
+            f"warning: {held['labels_outside']} labels are outside the model's {job.classifier.num_classes} classes; "
+            "they are kept and left out of the accuracy"
+        )
+    if outcome.exit_code == 4:
+        lines.append(
+            f"quarantined rows exceed --max-quarantined {job.options.max_quarantined}: see {output}/quarantine for "
+            "each one's stage and reason"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

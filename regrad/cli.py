@@ -1,0 +1,53 @@
+"""How every job ends: exit codes, one line per error, signals."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from regrad import storage
+from regrad.errors import RegradError
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+def run_job(action: Callable[[], int], verbose: bool = False) -> int:
+    """The exit code of ``action()``; an error becomes one line on stderr, with its traceback only if ``verbose``.
+
+    0 done, 1 failed, 2 wrong usage or configuration, 130 and 143 stopped by a signal; 3 and 4 are the action's own.
+    """
+    previous = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return action()
+    except Stopped as stopped:
+        print(f"stopped by {stopped}; what was committed stays, run the same command to go on", file=sys.stderr)
+        return stopped.exit_code
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        print(f"error: {line(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, RegradError) else 1
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def line(error: Exception) -> str:
+    """``error`` on one masked line."""
+    if isinstance(error, RegradError):
+        return storage.mask(" ".join(str(error).split()))
+    return f"{storage.reason(error)} (a fault of regrad's; --verbose shows where)"
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped(number)

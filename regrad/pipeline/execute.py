@@ -1,0 +1,120 @@
+"""A prepared job carried out: what is out of date goes, what is pending is scored, ``run.json`` tells how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from regrad.errors import RegradError
+from regrad.pipeline import commit, manifest
+from regrad.pipeline.options import exceeds
+from regrad.pipeline.prepare import Job
+from regrad.pipeline.worker import UnitScorer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the counts of this run and of the whole output."""
+
+    exit_code: int
+    this_run: dict[str, Any]
+    counts: dict[str, Any]
+
+
+def run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None = None) -> Outcome:
+    """Carry out ``job``: retire, score what is pending, and keep ``run.json`` up to date.
+
+    Args:
+        score_units: scores and commits the pending units, and gives each one's ledger record; None: on Ray.
+
+    Raises:
+        RegradError: the storage, the model or the cluster failed; what was committed stays.
+    """
+    output = job.task.output
+    tally = Tally(job)
+    # Before run.json speaks of a new configuration, nothing of the old one may be left to be taken for it.
+    commit.retire(output, sorted({*job.plan.obsolete, *job.retired}))
+    manifest.write(output, job.run)
+    commit.sweep(output, tally.committed | {unit.key for unit in job.plan.pending})
+    try:
+        if job.plan.pending:
+            for record in (score_units or _on_ray)(job):
+                tally.add(record)
+        return tally.finish()
+    except BaseException as error:
+        tally.fail(error)
+        raise
+
+
+def _on_ray(job: Job) -> Iterator[dict[str, Any]]:
+    from regrad.pipeline.run import score_units  # seconds to import: a run with nothing to do should not wait for it
+
+    return score_units(job)
+
+
+def score_here(job: Job) -> Iterator[dict[str, Any]]:
+    """Score the pending units in this process, without Ray: for tests, and to look into a problem."""
+    return UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer).score(job.plan.pending)
+
+
+class Tally:
+    """Keeps the counts of the whole output without reading its ledger again.
+
+    Built before anything is retired, since it takes note of what will be.
+    """
+
+    def __init__(self, job: Job):
+        self._job = job
+        self._started = time.monotonic()
+        self._replaces = {unit.key: unit.replaces for unit in job.plan.pending}
+        going = {*job.plan.obsolete, *(key for keys in self._replaces.values() for key in keys)}
+        read = commit.read_records(job.task.output, sorted(going))
+        self._held = {record["unit"]: record for record in read}
+        self.committed = set(job.committed) - job.retired
+        self.counts = dict(job.counts)
+        self.this_run = manifest.totals([])
+        self._remove(set(job.plan.obsolete))
+
+    def _remove(self, keys: set[str]) -> None:
+        gone = manifest.totals(self._held[key] for key in keys & self.committed)
+        self.counts = {name: self.counts[name] - gone[name] for name in gone}
+        self.committed -= keys
+
+    def add(self, record: dict[str, Any]) -> None:
+        """A unit has committed."""
+        if record["unit"] in self.committed:
+            return  # a retried task gives its units again
+        self._remove(set(self._replaces.get(record["unit"], ())))
+        new = manifest.totals([record])
+        self.counts = {name: self.counts[name] + new[name] for name in new}
+        self.this_run = {name: self.this_run[name] + new[name] for name in new}
+        self.committed.add(record["unit"])
+
+    def finish(self) -> Outcome:
+        """Write that the run is done, and with which exit code: 4 where too many rows are in quarantine."""
+        limit = self._job.options.max_quarantined
+        code = 4 if exceeds(self.counts["rows_quarantined"], self.counts["rows_in"], limit) else 0
+        return self._write("done", code)
+
+    def fail(self, error: BaseException) -> None:
+        """Write that the run did not end well; a storage that fails now too is not the news."""
+        code = error.exit_code if isinstance(error, RegradError) else 1
+        stopped = isinstance(error, KeyboardInterrupt)
+        with contextlib.suppress(RegradError):
+            late = commit.committed(self._job.task.output) - self.committed
+            for record in commit.read_records(self._job.task.output, sorted(late)):
+                self.add(record)  # committed, but the news of it did not come through
+            self._write("interrupted" if stopped else "failed", getattr(error, "exit_code", 130) if stopped else code)
+
+    def _write(self, status: str, code: int) -> Outcome:
+        seconds = time.monotonic() - self._started
+        speed = self.this_run["rows_in"] / seconds if seconds else 0.0
+        this_run = self.this_run | {"seconds": round(seconds, 3), "images_per_second": round(speed, 3)}
+        accuracy = self.counts["correct"] / self.counts["labelled"] if self.counts["labelled"] else None
+        counts = self.counts | {"accuracy": accuracy, "ledger": manifest.ledger_digest(self.committed)}
+        ended = {"status": status, "exit_code": code, "finished": manifest.now()}
+        manifest.write(self._job.task.output, self._job.run | ended | {"this_run": this_run, "counts": counts})
+        return Outcome(code, this_run, counts)

@@ -1,0 +1,188 @@
+"""The sources that a job's INPUT arguments name: shards and image folders, with what tells one content from another."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from regrad import storage
+from regrad.errors import RegradError, UsageError
+from regrad.pipeline.parquet import ParquetFields, parquet_footer
+from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, is_image, kind_of
+
+_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """One shard, or one folder of images.
+
+    Attributes:
+        identity: changes when the content does (ETag, or size and time of change).
+        rows: how many there are; None where only reading the shard tells (a tar).
+        files, labels, identities: of a folder, one entry per image, in row order.
+    """
+
+    uri: str
+    kind: str
+    identity: str
+    size: int
+    rows: int | None = None
+    files: tuple[str, ...] = ()
+    labels: tuple[int | None, ...] = ()
+    identities: tuple[str, ...] = field(default=(), repr=False)
+
+    def identity_of(self, start: int, stop: int | None) -> str:
+        """The identity of a range of rows: the shard's, or that of the folder's files in the range."""
+        if self.kind != "folder":
+            return self.identity
+        rows = zip(self.files[start:stop], self.labels[start:stop], self.identities[start:stop], strict=True)
+        return hashlib.sha256(repr(list(rows)).encode()).hexdigest()
+
+
+def list_sources(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, output: str | None = None) -> list[Source]:
+    """The sources that ``inputs`` name (files, folders, globs, ``{000..123}`` ranges), each once, in order.
+
+    A folder that holds tars or Parquet files at any depth stands for these; any other is a folder of images, whose
+    labels are the positions of its sorted first-level sub-folders. Files under ``output`` are no input.
+
+    Raises:
+        UsageError: nothing there, nothing usable there, or a Parquet file without the columns.
+        RegradError: the storage refused or failed.
+    """
+    found: dict[str, Source] = {}
+    for given in inputs:
+        for pattern in expand_braces(given):
+            for source in _sources(pattern, output):
+                found.setdefault(source.uri, source)
+    with ThreadPoolExecutor(_THREADS, "regrad-footers") as pool:
+        return list(pool.map(lambda source: _with_rows(source, columns), found.values()))
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """``pattern`` with shell braces written out.
+
+    >>> expand_braces("train-{008..010}.tar"), expand_braces("{a,b}/x.parquet")
+    (['train-008.tar', 'train-009.tar', 'train-010.tar'], ['a/x.parquet', 'b/x.parquet'])
+    """
+    brace = re.search(r"\{([^{}]*)\}", pattern)
+    if brace is None:
+        return [pattern]
+    bounds = re.fullmatch(r"(\d+)\.\.(\d+)", brace[1])
+    if bounds:
+        first, last = int(bounds[1]), int(bounds[2])
+        parts = [str(number).zfill(len(bounds[1])) for number in range(first, last + 1)]
+    elif "," in brace[1]:
+        parts = brace[1].split(",")
+    else:
+        return [pattern]
+    names = (pattern[: brace.start()] + part + pattern[brace.end() :] for part in parts)
+    return list(itertools.chain.from_iterable(map(expand_braces, names)))
+
+
+def absolute(uri: str) -> str:
+    """``uri`` as rows name it: local paths absolute and without a scheme, the same from every working directory."""
+    fs, path = storage.filesystem(uri)
+    return os.path.abspath(path) if storage.is_local(fs) else uri.rstrip("/")
+
+
+def identify(info: dict[str, Any]) -> str:
+    """What tells one content of a file from another, of what its listing says: ETag, or size and time of change."""
+    for name in ("ETag", "etag", "md5Hash", "content_md5", "generation"):
+        if info.get(name):
+            # Listings and single requests of one store differ in whether they quote it.
+            return f"{info.get('size')}:{str(info[name]).strip(chr(34))}"
+    times = ("mtime", "LastModified", "last_modified", "updated", "created")
+    return f"{info.get('size')}:{next((info[name] for name in times if info.get(name)), '')}"
+
+
+def _sources(pattern: str, output: str | None) -> Iterator[Source]:
+    shown = storage.mask(pattern)
+    fs, path = storage.filesystem(pattern)
+    try:
+        fs.invalidate_cache()  # a shard may have changed since this process listed it last
+        infos = _infos(fs, path)
+        if not infos:
+            raise FileNotFoundError
+        for info in infos:
+            if info["type"] == "directory":
+                yield from _folder(fs, info["name"], output, shown)
+            elif (kind := kind_of(info["name"])) is None:
+                raise UsageError(
+                    f"{storage.mask(_name(fs, info['name']))}: not a .tar or .parquet file; for single images give "
+                    "the folder that holds them"
+                )
+            else:
+                yield _shard(fs, kind, info)
+    except FileNotFoundError as error:
+        raise UsageError(f"{shown}: no such file or folder, and no object under this name") from error
+    except RegradError:
+        raise
+    except Exception as error:
+        raise RegradError(f"{shown}: cannot list: {storage.reason(error)}") from error
+
+
+def _infos(fs: Any, path: str) -> list[dict[str, Any]]:
+    try:
+        return [fs.info(path)]
+    except FileNotFoundError:
+        if not re.search(r"[*?\[]", path):
+            raise
+    found = fs.glob(path, detail=True)
+    return [found[name] for name in sorted(found)]
+
+
+def _name(fs: Any, path: str) -> str:
+    return os.path.abspath(path) if storage.is_local(fs) else fs.unstrip_protocol(path)
+
+
+def _shard(fs: Any, kind: str, info: dict[str, Any]) -> Source:
+    return Source(_name(fs, info["name"]), kind, identify(info), int(info.get("size") or 0))
+
+
+def _folder(fs: Any, path: str, output: str | None, shown: str) -> Iterator[Source]:
+    hidden = absolute(output) + "/" if output else None
+    files = {
+        name: info
+        for name, info in sorted(fs.find(path, detail=True).items())
+        if not os.path.basename(name).startswith(("_", "."))
+        and not (hidden and (_name(fs, name) + "/").startswith(hidden))
+    }
+    shards = [(kind_of(name), info) for name, info in files.items()]
+    if any(kind for kind, _ in shards):
+        yield from (_shard(fs, kind, info) for kind, info in shards if kind)
+        return
+    prefix = path.rstrip("/") + "/"
+    images = [(name.removeprefix(prefix), info) for name, info in files.items() if is_image(name)]
+    if not images:
+        raise UsageError(f"{shown}: an empty input: no .tar, no .parquet and no image under it")
+    images.sort()
+    classes = sorted({name.partition("/")[0] for name, _ in images if "/" in name})
+    index = {name: position for position, name in enumerate(classes)}
+    yield Source(
+        _name(fs, path).rstrip("/"),
+        "folder",
+        "",
+        sum(int(info.get("size") or 0) for _, info in images),
+        len(images),
+        tuple(name for name, _ in images),
+        tuple(index.get(name.partition("/")[0]) if "/" in name else None for name, _ in images),
+        tuple(identify(info) for _, info in images),
+    )
+
+
+def _with_rows(source: Source, columns: Columns) -> Source:
+    if source.kind != "parquet":
+        return source
+    footer = parquet_footer(source.uri)
+    if footer is None:
+        return source  # not Parquet: its unit quarantines it with the reason, and costs the others nothing
+    rows, schema = footer
+    ParquetFields.choose(schema, columns, source.uri)
+    return Source(source.uri, source.kind, source.identity, source.size, rows)

@@ -1,0 +1,134 @@
+"""``OUT/run.json``: what ran, with which configuration, and how it went. An output holds one configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import Any
+
+from regrad import __version__, storage, table
+from regrad.errors import UsageError
+from regrad.pipeline import commit
+from regrad.pipeline.options import Options
+
+COUNTS = ("rows_in", "rows_scored", "rows_quarantined", "labelled", "correct", "labels_outside")
+_PACKAGES = ("torch", "torchvision", "timm", "ray", "pyarrow", "pillow", "numpy")
+
+
+def configuration(options: Options) -> dict[str, Any]:
+    """All settings that the rows of an output depend on, as JSON keeps them."""
+    return {key: _plain(value) for key, value in options.of("model", "scorer", "read").items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no infinity
+    return storage.mask(value) if isinstance(value, str) else value
+
+
+def existing(output: str) -> dict[str, Any] | None:
+    """The ``run.json`` that is at ``output`` already, or None for a new output.
+
+    Raises:
+        UsageError: it is of another schema version, or there are units without it.
+    """
+    if "run.json" in storage.list_files(output, ".json"):
+        return table.read_run(output)
+    if commit.committed(output):
+        raise UsageError(
+            f"{storage.mask(output)}: holds units but no run.json, so what made them is unknown; use another --output"
+        )
+    return None
+
+
+def differences(run: Mapping[str, Any], options: Options, fingerprint: str) -> list[str]:
+    """How the configuration of ``run`` differs from the one asked for, one ``name old, now new`` each."""
+    wanted, held = configuration(options), run["config"]
+
+    def changed(*roles: str) -> list[str]:
+        keys = [key for key in options.of(*roles) if held.get(key) != wanted[key]]
+        return [f"{key.replace('_', '-')} {_shown(held.get(key))}, now {_shown(wanted[key])}" for key in keys]
+
+    found = changed("scorer", "read")
+    if run["model"]["fingerprint"] != fingerprint:
+        # The same network may be named in several ways: it is the fingerprint that decides, the names that explain.
+        found += changed("model") or [
+            f"the model's content (fingerprint {run['model']['fingerprint'][:12]}, now {fingerprint[:12]})"
+        ]
+    return found
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def salt(fingerprint: str, options: Options, plan: Mapping[str, Any]) -> str:
+    """What a unit's key depends on besides its content: model, configuration, the engine's choices, schema."""
+    choices = {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
+    settings = {key: value for key, value in configuration(options).items() if key not in options.of("model")}
+    return json.dumps([table.SCHEMA_VERSION, fingerprint, settings, choices], sort_keys=True)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that scores may depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """The sums over ledger records, and their number as ``units``."""
+    sums = dict.fromkeys(("units", *COUNTS), 0)
+    for record in records:
+        sums["units"] += 1
+        for name in COUNTS:
+            sums[name] += record[name]
+    return sums
+
+
+def ledger_digest(keys: Iterable[str]) -> str:
+    """Stands for the set of committed units: equal digests, equal totals."""
+    return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
+
+
+def held_totals(output: str, run: Mapping[str, Any] | None, keys: set[str]) -> dict[str, int]:
+    """The totals of the committed units ``keys``: from ``run.json`` where it is of the same units, else re-read."""
+    counts = (run or {}).get("counts", {})
+    if keys and counts.get("ledger") == ledger_digest(keys):
+        return {name: counts[name] for name in ("units", *COUNTS)}
+    return totals(commit.read_records(output, sorted(keys)))
+
+
+def write(output: str, run: Mapping[str, Any]) -> None:
+    """Write ``run`` as ``OUT/run.json``."""
+    storage.write_atomically(storage.join(output, "run.json"), (json.dumps(run, indent=2) + "\n").encode())
+
+
+def start(options: Options, model: dict[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``run.json`` while a run goes on."""
+    return {
+        "schema_version": table.SCHEMA_VERSION,
+        "regrad_version": __version__,
+        "status": "running",
+        "exit_code": None,
+        "started": now(),
+        "inputs": [storage.mask(uri) for uri in options.inputs],
+        "model": model,
+        "config": configuration(options),
+        "plan": dict(plan),
+        "versions": versions(),
+    }
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

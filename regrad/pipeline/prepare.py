@@ -1,0 +1,194 @@
+"""Everything before the first image is scored, without changing the output: check, load, list, plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from regrad import __version__, storage, table
+from regrad.classifier import Classifier
+from regrad.errors import UsageError
+from regrad.pipeline import commit, manifest
+from regrad.pipeline.inputs import Source, absolute, list_sources
+from regrad.pipeline.options import Options
+from regrad.pipeline.plan import Plan, Unit, make_plan
+from regrad.pipeline.samples import Columns
+from regrad.pipeline.webdataset import TarReader
+from regrad.pipeline.worker import Task, UnitScorer
+from regrad.scorer import Scorer
+from regrad.scores import SCORES
+
+_COUNTED_TARS = 8  # up to so many tars are counted whole, of more a sample
+_SAMPLED_TARS, _SAMPLED_ROWS = 3, 64
+_TRIAL_IMAGES = 16
+
+
+@dataclass
+class Job:
+    """A run that is ready to start.
+
+    Attributes:
+        run: what ``run.json`` will say when it starts.
+        committed: the keys of the units in the output now.
+        retired: all of them, where ``--replace`` makes room for another configuration.
+    """
+
+    options: Options
+    task: Task
+    plan: Plan
+    run: dict[str, Any]
+    committed: set[str]
+    retired: set[str]
+    counts: dict[str, int]
+    classifier: Classifier
+    scorer: Scorer
+
+
+def prepare(options: Options) -> Job:
+    """Check the options against inputs and output, load the model, and plan.
+
+    Raises:
+        UsageError: a setting, the model or an input is wrong, or the output holds another configuration.
+        RegradError: the storage refused or failed.
+    """
+    output = absolute(options.output)
+    columns = Columns(options.image_column, options.label_column, options.id_column)
+    sources = list_sources(options.inputs, columns, output)
+    found = manifest.existing(output)
+    model = model_arguments(options)
+    classifier = Classifier.load(**model)
+    settings = scorer_arguments(options)
+    differences = manifest.differences(found, options, classifier.fingerprint) if found else []
+    stored = found["plan"] if found and not differences else None
+    scorer = Scorer(classifier, **settings, plan=stored)
+    if differences and not options.replace:
+        raise UsageError(
+            f"{storage.mask(output)}: holds scores of another configuration: {'; '.join(differences)}; use another "
+            "--output, or --replace to score it anew"
+        )
+    committed = commit.committed(output)
+    retired = committed if differences else set()
+    salt = manifest.salt(classifier.fingerprint, options, scorer.plan)
+    plan = make_plan(
+        sources,
+        options.unit_rows,
+        salt,
+        committed - retired,
+        lambda keys: commit.read_records(output, keys),
+        options.limit,
+    )
+    _refuse_empty(sources, plan)
+    named = {
+        "spec": options.model,
+        "fingerprint": classifier.fingerprint,
+        "classes": classifier.num_classes,
+        "class_names": list(classifier.class_names) if classifier.class_names else None,
+    }
+    run = manifest.start(options, named, scorer.plan)
+    provenance = {
+        "schema_version": table.SCHEMA_VERSION,
+        "regrad_version": __version__,
+        "model": {name: named[name] for name in ("spec", "fingerprint")},
+        "config": run["config"],
+        "plan": run["plan"],
+        "versions": run["versions"],
+    }
+    task = Task(
+        output=output,
+        model=model,
+        scorer={**settings, "plan": scorer.plan},
+        fingerprint=classifier.fingerprint,
+        provenance=provenance,
+        columns=columns,
+        max_pixels=options.max_pixels,
+        batch_size=options.batch_size,
+        threads=len(os.sched_getaffinity(0)),
+    )
+    counts = manifest.held_totals(output, found, committed - retired)
+    return Job(options, task, plan, run, committed, retired, counts, classifier, scorer)
+
+
+def model_arguments(options: Options) -> dict[str, Any]:
+    """The arguments of ``Classifier.load``; a local weights file is named so that every worker finds it."""
+    given = options.of("model")
+    weights = absolute(given["weights"]) if given["weights"] else None
+    return {"spec": given.pop("model"), **given, "weights": weights}
+
+
+def scorer_arguments(options: Options) -> dict[str, Any]:
+    """The arguments of ``Scorer``; scores come in the order of the registry, so that their order means nothing."""
+    given = options.of("scorer")
+    known = sorted({name for name in given["scores"] if name in SCORES}, key=list(SCORES).index)
+    unknown = [name for name in given["scores"] if name not in SCORES]
+    return {**given, "scores": unknown or known}
+
+
+def _refuse_empty(sources: Sequence[Source], plan: Plan) -> None:
+    """A mistake in the inputs is told now; a tar must be looked into, and the first one with an image settles it."""
+    if plan.done or any(unit.rows != 0 for unit in plan.pending if unit.kind != "tar"):
+        return
+    for unit in plan.pending:
+        if next(TarReader(unit.source).rows(0, 1), None) is not None:
+            return
+    raise UsageError(f"{', '.join(storage.mask(source.uri) for source in sources[:3])}: no image in the input")
+
+
+def expected_images(units: Sequence[Unit], thorough: bool = False) -> tuple[int, bool]:
+    """How many images ``units`` hold, and whether that is exact.
+
+    Parquet files and folders are counted. Tars are taken from their sizes and the first samples of a few of them;
+    ``thorough`` counts the headers of up to eight tars.
+    """
+    known = sum(unit.rows or 0 for unit in units)
+    tars = [unit for unit in units if unit.kind == "tar"]
+    if not tars:
+        return known, True
+    if thorough and len(tars) <= _COUNTED_TARS:
+        counts = (TarReader(unit.source).count(unit.stop)[0] for unit in tars)
+        return known + sum(max(0, count - unit.start) for count, unit in zip(counts, tars, strict=True)), True
+    sample = tars[:: max(1, len(tars) // _SAMPLED_TARS)][:_SAMPLED_TARS]
+    sizes = [TarReader(unit.source).count(_SAMPLED_ROWS)[1] for unit in sample]
+    mean = sum(sizes) / len(sizes) or 1.0
+    about = sum(min(unit.size / mean, unit.stop or float("inf")) for unit in tars)
+    return known + round(about), False
+
+
+def describe(job: Job) -> str:
+    """The plan in words, with an estimate of the time from one small real batch."""
+    pending = job.plan.pending
+    images, exact = expected_images(pending, thorough=True)
+    lines = [
+        f"model      {job.run['model']['spec']}, {job.classifier.num_classes} classes, images of "
+        f"{job.classifier.channels} x {' x '.join(map(str, job.classifier.image_size))}, "
+        f"fingerprint {job.task.fingerprint[:12]}",
+        f"scores     {', '.join(job.task.scorer['scores'])}",
+        f"engine     {job.scorer.plan['engine']}: {job.scorer.plan.get('why', '')}",
+        f"output     {storage.mask(job.task.output)}",
+        f"units      {len(pending)} to score, {len(job.plan.done)} done, "
+        f"{len(job.plan.obsolete) + len(job.retired)} to retire",
+        f"images     {'' if exact else 'about '}{images} to score",
+    ]
+    if pending:
+        scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
+        count, seconds = scorer.trial(pending[0], min(_TRIAL_IMAGES, job.options.batch_size))
+        if count:
+            speed = count / seconds
+            lines.append(
+                f"estimate   about {duration(images / speed)} for one worker on this machine "
+                f"({speed:.3g} images/s on a batch of {count})"
+            )
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` for people.
+
+    >>> duration(5), duration(3725)
+    ('5 s', '1 h 02 min')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

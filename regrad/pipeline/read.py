@@ -1,0 +1,102 @@
+"""Reading by format: the registry of readers, image folders, and images read back for a report.
+
+A new format is one class with ``rows(start, stop)`` and one line in :func:`open_reader` and ``samples.kind_of``.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+
+from regrad import storage
+from regrad.pipeline.parquet import ParquetReader
+from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Reader, Sample, is_image, kind_of
+from regrad.pipeline.webdataset import TarReader
+
+_FOLDER_REQUESTS = 16  # files of a folder asked for at the same time; a store's latency hides behind it
+
+
+def open_reader(
+    source: str,
+    kind: str,
+    columns: Columns = DEFAULT_COLUMNS,
+    files: Sequence[str] = (),
+    labels: Sequence[int | None] = (),
+    first: int = 0,
+) -> Reader:
+    """The reader for a source of this ``kind``; ``files`` and ``labels`` are a folder's, from row ``first`` on."""
+    if kind == "tar":
+        return TarReader(source, columns)
+    if kind == "parquet":
+        return ParquetReader(source, columns)
+    return FolderReader(source, files, labels, first)
+
+
+class FolderReader:
+    """A folder of images: ``files`` (relative paths, which are the ids) from row ``first`` on, with their labels."""
+
+    def __init__(self, uri: str, files: Sequence[str], labels: Sequence[int | None], first: int = 0):
+        self.uri = uri
+        self.files = files
+        self.labels = labels or [None] * len(files)
+        self.first = first
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
+        """The samples ``start <= row < stop``, several files asked for at a time."""
+        last = self.first + len(self.files) if stop is None else min(stop, self.first + len(self.files))
+        waiting: list[tuple[int, concurrent.futures.Future[bytes]]] = []
+        with concurrent.futures.ThreadPoolExecutor(_FOLDER_REQUESTS, "regrad-folder") as pool:
+            for row in range(max(start, self.first), last):
+                name = self.files[row - self.first]
+                waiting.append((row, pool.submit(storage.read_bytes, storage.join(self.uri, name))))
+                if len(waiting) >= 2 * _FOLDER_REQUESTS:
+                    yield self._sample(*waiting.pop(0))
+            while waiting:
+                yield self._sample(*waiting.pop(0))
+
+    def _sample(self, row: int, content: concurrent.futures.Future[bytes]) -> Sample:
+        name = self.files[row - self.first]
+        try:
+            return Sample(row, name, content.result(), self.labels[row - self.first])
+        except FileNotFoundError:
+            return Sample(row, name, error="the file is gone since the folder was listed; run again")
+
+
+def _reason(error: Exception) -> str:
+    return storage.reason(error)
+
+
+# -------------------------------------------------------------------------------------------- for reports
+
+
+def list_folder(uri: str) -> list[str]:
+    """The relative paths of the images under ``uri``, sorted: row k of a folder is the k-th of them."""
+    fs, path = storage.filesystem(uri)
+    prefix = path.rstrip("/") + "/"
+    return sorted(
+        name.removeprefix(prefix)
+        for name in fs.find(path)
+        if is_image(name) and not os.path.basename(name).startswith(("_", "."))
+    )
+
+
+def fetch_images(source: str, rows: Sequence[int], columns: Columns = DEFAULT_COLUMNS) -> dict[int, bytes]:
+    """The encoded images of some ``rows`` of a ``source`` as the score table names them; rows without one are left out.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    wanted = sorted(set(rows))
+    if not wanted:
+        return {}
+    kind = kind_of(source)
+    if kind == "tar":
+        samples = TarReader(source, columns).rows(wanted[0], wanted[-1] + 1)
+    elif kind == "parquet":
+        samples = ParquetReader(source, columns).pick(wanted)
+    else:
+        reader = FolderReader(source, list_folder(source), ())
+        samples = itertools.chain.from_iterable(reader.rows(row, row + 1) for row in wanted)
+    return {sample.row: sample.image for sample in samples if sample.row in set(wanted) and sample.image is not None}

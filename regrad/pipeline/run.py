@@ -1,0 +1,208 @@
+"""Units on Ray: descriptions of units go out to actors, ledger records come back.
+
+Pixels never travel through Ray: an actor reads, decodes, scores and commits its units itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+import ray.data
+
+from regrad import storage
+from regrad.errors import RegradError, UsageError
+from regrad.pipeline.cluster import Cluster, Workers, connected, share_out
+from regrad.pipeline.plan import Unit
+from regrad.pipeline.prepare import Job, expected_images
+from regrad.pipeline.progress import Progress
+from regrad.pipeline.worker import Task, UnitScorer
+
+# What a worker needs of the driver's environment to reach storage and caches.
+_ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_", "HF_", "TORCH_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
+_REPORT_SECONDS = 0.5
+STALL_SECONDS = 60.0
+
+
+def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[dict[str, Any]]:
+    """Score the pending units of ``job`` on Ray; gives each unit's ledger record as it commits, in any order.
+
+    Raises:
+        RegradError: a worker could not load the model, read its input or write its output.
+    """
+    options, units = job.options, job.plan.pending
+    progress = Progress(*expected_images(units))
+    with connected(options.ray_address, options.num_workers, options.verbose) as cluster:
+        workers = share_out(cluster, options.num_workers, options.gpus_per_worker)
+        task = replace(job.task, threads=workers.cpus)
+        board = _start_board()
+        dataset = _dataset(task, group(units, workers.count), workers, board, options.verbose)
+        with _watched(board, progress, lambda: stalled(cluster, workers, stall_seconds), stall_seconds):
+            yield from _results(dataset)
+
+
+@contextlib.contextmanager
+def _watched(board: Any, progress: Progress, explain: Callable[[], str], stall_seconds: float) -> Iterator[None]:
+    """Progress is shown meanwhile, and what is wrong when no worker starts."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        waiting_since = time.monotonic()
+        while not ended.wait(_REPORT_SECONDS):
+            with contextlib.suppress(ray.exceptions.RayError):  # the cluster ends: the results tell of that
+                started, scored, quarantined = ray.get(board.read.remote(), timeout=_REPORT_SECONDS)
+                progress.update(scored, quarantined)
+                if not started and time.monotonic() - waiting_since > stall_seconds:
+                    progress.say(explain())
+                    waiting_since = time.monotonic()
+
+    thread = threading.Thread(target=watch, name="regrad-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()  # a call to Ray after its end would start it again
+        progress.clear()
+
+
+def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    # Closed at once when anything is raised: that stops the workers while Ray is still there.
+    with contextlib.closing(iter(dataset.iter_rows())) as rows:
+        try:
+            for row in rows:
+                result = json.loads(row["result"])
+                if "error" in result:
+                    kind = UsageError if result["usage"] else RegradError
+                    raise kind(result["error"]) from RuntimeError(result["traceback"])
+                yield result
+        except ray.exceptions.RayError as error:
+            raise RegradError(f"Ray failed: {_cause(error)}") from error
+
+
+def group(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
+    """``units`` in tasks of neighbours: large enough to read on without a pause, small enough to share out evenly."""
+    size = max(1, min(_UNITS_PER_TASK, len(units) // (4 * workers)))
+    return [units[start : start + size] for start in range(0, len(units), size)]
+
+
+def stalled(cluster: Cluster, workers: Workers, seconds: float) -> str:
+    """The line that says why nothing moves."""
+    free = ray.available_resources()
+    return (
+        f"still waiting: no worker has started after {seconds:.0f} s; each needs {workers.cpus} CPUs and "
+        f"{workers.gpus:g} GPUs, the cluster has {cluster}, of which {free.get('CPU', 0):g} and {free.get('GPU', 0):g} "
+        "are free; lower --num-workers or --gpus-per-worker, or free some"
+    )
+
+
+def _dataset(
+    task: Task, tasks: Sequence[Sequence[Unit]], workers: Workers, board: Any, verbose: bool
+) -> ray.data.Dataset:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = verbose
+    context.enable_auto_log_stats = False
+    context.log_internal_stack_trace = False
+    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    rows = [{"units": json.dumps([unit.to_json() for unit in units])} for units in tasks]
+    size = min(workers.count, len(tasks))
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
+    paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _Worker,
+        batch_size=1,
+        batch_format="pyarrow",
+        # One worker is enough to go on: Ray Data would wait for all of `min_size`, for ever if they do not fit.
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size),
+        num_cpus=workers.cpus,
+        num_gpus=workers.gpus or None,
+        fn_constructor_args=(task, board, environment, [path for path in paths if path]),
+    )
+
+
+def _start_board() -> Any:
+    """Where workers post their counts, so that a unit of an hour shows progress too."""
+
+    class Board:  # local, so that it travels by value: its process need not import torch to add numbers
+        def __init__(self) -> None:
+            self.counts: dict[str, tuple[int, int]] = {}
+
+        def post(self, worker: str, scored: int, quarantined: int) -> None:
+            self.counts[worker] = (scored, quarantined)
+
+        def read(self) -> tuple[int, int, int]:
+            """Workers that have started, images scored, images quarantined."""
+            scored, quarantined = (sum(column) for column in zip((0, 0), *self.counts.values(), strict=True))
+            return len(self.counts), scored, quarantined
+
+    return ray.remote(num_cpus=0)(Board).remote()
+
+
+class _Worker:
+    """A :class:`UnitScorer` in an actor. Errors travel as rows: raised, they would arrive wrapped and retried."""
+
+    def __init__(self, task: Task, board: Any, environment: dict[str, str], paths: Sequence[str]) -> None:
+        # Set here and not through Ray's runtime_env: that one conflicts with a submitted job's own, and shows secrets.
+        os.environ.update(environment)
+        sys.path.extend(path for path in paths if path not in sys.path)
+        self.board, self.name = board, uuid.uuid4().hex
+        self.scored = self.quarantined = 0
+        self.posted = 0.0
+        self._post()
+        self.scorer: UnitScorer | None = None
+        self.problem: dict[str, Any] = {}
+        try:
+            self.scorer = UnitScorer(task, self._count)
+        except Exception as error:
+            self.problem = _problem(error)
+
+    def __call__(self, batch: Any) -> Iterator[dict[str, list[str]]]:
+        if self.scorer is None:
+            yield {"result": [json.dumps(self.problem)]}
+            return
+        units = [Unit.from_json(text) for text in json.loads(batch["units"][0].as_py())]
+        try:
+            for record in self.scorer.score(units):
+                yield {"result": [json.dumps(record)]}
+        except Exception as error:
+            yield {"result": [json.dumps(_problem(error))]}
+        self._post()
+
+    def _count(self, scored: int, quarantined: int) -> None:
+        self.scored += scored
+        self.quarantined += quarantined
+        if time.monotonic() - self.posted > _REPORT_SECONDS:
+            self._post()
+
+    def _post(self) -> None:
+        self.posted = time.monotonic()
+        self.board.post.remote(self.name, self.scored, self.quarantined)
+
+
+def _problem(error: Exception) -> dict[str, Any]:
+    known = isinstance(error, RegradError)
+    return {
+        "error": str(error) if known else f"a worker failed: {storage.reason(error)}",
+        "usage": isinstance(error, UsageError),
+        "traceback": traceback.format_exc(),
+    }
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return storage.mask(f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__)

@@ -1,0 +1,320 @@
+"""Units in, committed units out: reading, decoding and scoring overlap, and nothing here knows of Ray."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from regrad import storage, table
+from regrad.classifier import Classifier
+from regrad.errors import RegradError
+from regrad.pipeline import commit, decode
+from regrad.pipeline.plan import Unit
+from regrad.pipeline.read import open_reader
+from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Sample
+from regrad.scorer import Scorer
+
+_BATCH_BYTES = 64 * 2**20  # decoded; together with what is read ahead, four times this is in memory
+_PUT_TIMEOUT = 0.2  # seconds between looks at whether anybody still wants the images that were read ahead
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a worker must know besides its units; plain data, so that it travels.
+
+    Attributes:
+        model: arguments of ``Classifier.load``.
+        scorer: arguments of ``Scorer``, with the plan that the driver resolved.
+        fingerprint: of the driver's classifier; a worker that loads another one refuses to score.
+        provenance: written in the footer of every Parquet part.
+    """
+
+    output: str
+    model: dict[str, Any]
+    scorer: dict[str, Any]
+    fingerprint: str
+    provenance: dict[str, Any]
+    columns: Columns = DEFAULT_COLUMNS
+    max_pixels: int = decode.DEFAULT_MAX_PIXELS
+    batch_size: int = 64
+    threads: int = 2
+
+
+@dataclass
+class Account:
+    """The rows of one unit while it is scored: every row read ends in exactly one of the two lists."""
+
+    unit: Unit
+    scores: Sequence[str]
+    num_classes: int
+    rows_in: int = 0
+    scored: list[tuple[Any, ...]] = field(default_factory=list)
+    quarantined: list[tuple[Any, ...]] = field(default_factory=list)
+    complete: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole unit was read and every row of it has its place."""
+        return self.complete and self.rows_in == len(self.scored) + len(self.quarantined)
+
+    def add(self, sample: Sample, prediction: int, confidence: float, values: Sequence[float]) -> bool:
+        """Take the scores of one image; False when a value is no number, which puts the row in quarantine."""
+        named = zip(("confidence", *self.scores), (confidence, *values), strict=True)
+        bad = [f"{name} is {value}" for name, value in named if not math.isfinite(value)]
+        if bad:
+            self.reject(sample, "score", f"{', '.join(bad)}: the network's outputs are not finite for this image")
+            return False
+        self.scored.append((sample.id, self.unit.source, sample.row, sample.label, prediction, confidence, *values))
+        return True
+
+    def reject(self, sample: Sample, stage: str, reason: str) -> None:
+        """Put a row in quarantine."""
+        self.quarantined.append((sample.id, self.unit.source, sample.row, stage, reason))
+
+    def tables(self) -> tuple[pa.Table, pa.Table]:
+        """The score rows and the quarantine rows."""
+        return (
+            _table(sorted(self.scored, key=lambda row: row[2]), table.score_schema(self.scores)),
+            _table(self.quarantined, table.QUARANTINE_SCHEMA),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The unit's ledger record; labels outside the classes are counted and left out of the accuracy."""
+        labelled = [(label, prediction) for _, _, _, label, prediction, *_ in self.scored if label is not None]
+        known = [(label, prediction) for label, prediction in labelled if 0 <= label < self.num_classes]
+        unit = self.unit
+        return {
+            "unit": unit.key,
+            "source": unit.source,
+            "start": unit.start,
+            "stop": unit.stop,
+            "identity": unit.identity,
+            "rows_in": self.rows_in,
+            "rows_scored": len(self.scored),
+            "rows_quarantined": len(self.quarantined),
+            "labelled": len(known),
+            "correct": sum(label == prediction for label, prediction in known),
+            "labels_outside": len(labelled) - len(known),
+            "seconds": round(time.monotonic() - self.started, 3),
+            "schema_version": table.SCHEMA_VERSION,
+        }
+
+
+def _table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema=schema)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A row on its way: ``image`` is being decoded; None for a row that has an error instead."""
+
+    account: Account
+    sample: Sample
+    image: Future[torch.Tensor] | None
+
+
+class UnitScorer:
+    """Scores units and commits them: one per worker process, used for all of its units.
+
+    A thread reads, a pool decodes a bounded number of images ahead, the calling thread scores, a thread commits. Units
+    follow each other without a pause: a batch may hold the end of one and the beginning of the next.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        on_progress: Callable[[int, int], None] | None = None,
+        classifier: Classifier | None = None,
+        scorer: Scorer | None = None,
+    ):
+        Image.MAX_IMAGE_PIXELS = None  # decode() has the limit that the user set, and checks it before decoding
+        torch.set_num_threads(task.threads)
+        self.task = task
+        self.on_progress = on_progress or (lambda scored, quarantined: None)
+        self.classifier = classifier or Classifier.load(**task.model)
+        if self.classifier.fingerprint != task.fingerprint:
+            raise RegradError(
+                f"{task.model['spec']}: this worker loaded another network than the driver (fingerprint "
+                f"{self.classifier.fingerprint[:12]}, not {task.fingerprint[:12]}): give --weights if the factory "
+                "draws its own, and use the same code and library versions on every node"
+            )
+        self.scorer = scorer or Scorer(self.classifier, **task.scorer)
+        self.scores = tuple(task.scorer["scores"])
+        image_bytes = 4 * self.classifier.channels * self.classifier.image_size[0] * self.classifier.image_size[1]
+        self.batch_size = max(1, min(task.batch_size, _BATCH_BYTES // image_bytes))
+
+    def score(self, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
+        """Score ``units`` in order, commit each, and give its ledger record once it is committed.
+
+        Raises:
+            RegradError: the storage failed, or the network did.
+        """
+        accounts = [Account(unit, self.scores, self.classifier.num_classes) for unit in units]
+        waiting = deque(accounts)
+        commits: deque[Future[dict[str, Any]]] = deque()
+        with ThreadPoolExecutor(1, "regrad-commit") as committer, _ReadAhead(self, accounts) as rows:
+            for batch in _batches(rows, self.batch_size):
+                self._score_batch(batch)
+                while waiting and waiting[0].finished:
+                    commits.append(committer.submit(self._commit, waiting.popleft()))
+                while commits and commits[0].done():
+                    yield commits.popleft().result()
+            while waiting and waiting[0].finished:
+                commits.append(committer.submit(self._commit, waiting.popleft()))
+            while commits:
+                yield commits.popleft().result()
+        if waiting:
+            lost = waiting[0]
+            raise RegradError(f"{storage.mask(lost.unit.source)}: lost rows while scoring; please report this as a bug")
+
+    def trial(self, unit: Unit, count: int) -> tuple[int, float]:
+        """Read and score the first ``count`` images of ``unit`` without committing; returns images and seconds.
+
+        A first pass warms up and is not timed; no images at all gives (0, 0.0).
+        """
+        for _ in range(2):
+            account = Account(unit, self.scores, self.classifier.num_classes)
+            started = time.monotonic()
+            with _ReadAhead(self, [account]) as rows:
+                self._score_batch(next(_batches(rows, count), []))
+        return len(account.scored), time.monotonic() - started
+
+    def _score_batch(self, batch: Sequence[_Read]) -> None:
+        ready = [(row, image) for row in batch if (image := _decoded(row)) is not None]
+        scored = 0
+        if ready:
+            columns = self._columns(torch.stack([image for _, image in ready]), [row.sample for row, _ in ready])
+            for (row, _), (prediction, confidence, *values) in zip(ready, columns, strict=True):
+                scored += row.account.add(row.sample, int(prediction), confidence, values)
+        self.on_progress(scored, len(batch) - scored)
+
+    def _columns(self, images: torch.Tensor, samples: Sequence[Sample]) -> Iterator[tuple[float, ...]]:
+        try:
+            columns = self.scorer(images, [sample.id or "" for sample in samples])
+        except RegradError:
+            raise
+        except Exception as error:
+            raise RegradError(
+                f"scoring a batch of {len(images)} images failed (the first is {samples[0].id}): "
+                f"{storage.reason(error)}"
+            ) from error
+        return zip(*(columns[name].tolist() for name in ("prediction", "confidence", *self.scores)), strict=True)
+
+    def _commit(self, account: Account) -> dict[str, Any]:
+        record = account.record()
+        unit = account.unit
+        if unit.rows is not None and account.rows_in != unit.rows:
+            raise RegradError(
+                f"{storage.mask(unit.source)}: {account.rows_in} rows read where {unit.rows} were planned; the file "
+                "changed while it was read, run again"
+            )
+        provenance = {**self.task.provenance, "unit": unit.key, "identity": unit.identity}
+        commit.write_unit(self.task.output, record, *account.tables(), provenance, unit.replaces)
+        return record
+
+
+class _ReadAhead:
+    """The rows of some units, read by a thread and decoded by a pool; leaving the context stops both."""
+
+    def __init__(self, scorer: UnitScorer, accounts: Sequence[Account]):
+        self._classifier = scorer.classifier
+        self._task = scorer.task
+        self._accounts = accounts
+        self._ready: queue.Queue[_Read | BaseException | None] = queue.Queue(3 * scorer.batch_size)
+        self._stopped = threading.Event()
+        self._pool = ThreadPoolExecutor(max(2, scorer.task.threads), "regrad-decode")
+        self._thread = threading.Thread(target=self._produce, name="regrad-read", daemon=True)
+
+    def __enter__(self) -> Iterator[_Read]:
+        self._thread.start()
+        return self._consume()
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _consume(self) -> Iterator[_Read]:
+        while (item := self._ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _put(self, item: _Read | BaseException | None) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._ready.put(item, timeout=_PUT_TIMEOUT)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def _produce(self) -> None:
+        reader: Any = None
+        last: Unit | None = None
+        try:
+            for account in self._accounts:
+                unit = account.unit
+                # Units of one Parquet file that follow each other share a reader, which then reads straight on.
+                if last is None or unit.kind != "parquet" or unit.source != last.source:
+                    reader = open_reader(
+                        unit.source, unit.kind, self._task.columns, unit.files, unit.labels, first=unit.start
+                    )
+                last = unit
+                account.started = time.monotonic()
+                seen: dict[str, int | None] = {}
+                for sample in reader.rows(unit.start, unit.stop):
+                    account.rows_in += 1
+                    if not self._put(self._start(account, sample, seen)):
+                        return
+                account.complete = True
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _start(self, account: Account, sample: Sample, seen: dict[str, int | None]) -> _Read:
+        if sample.image is None or sample.id is None:
+            return _Read(account, sample, None)
+        bare = Sample(sample.row, sample.id, None, sample.label)
+        if sample.id in seen:
+            why = f"row {seen[sample.id]} has the same id; --id-column names another, `row` numbers the rows of Parquet"
+            return _Read(account, Sample(sample.row, sample.id, error=why), None)
+        seen[sample.id] = sample.row
+        image = self._pool.submit(decode.to_tensor, sample.image, self._classifier, self._task.max_pixels)
+        return _Read(account, bare, image)
+
+
+def _decoded(row: _Read) -> torch.Tensor | None:
+    """The image of a row; None when it has none, and is in quarantine now."""
+    if row.image is None:
+        row.account.reject(row.sample, "read", row.sample.error or "unreadable")
+        return None
+    try:
+        return row.image.result()
+    except decode.BadImage as error:
+        row.account.reject(row.sample, error.stage, error.reason)
+        return None
+
+
+def _batches(rows: Iterator[_Read], size: int) -> Iterator[list[_Read]]:
+    batch: list[_Read] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,71 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from regrad import table
+from tests.services import bucket, job_server, ray_session, s3_server
+
+__all__ = ["bucket", "job_server", "ray_session", "s3_server"]  # fixtures for every test
+
+WriteRun = Callable[..., str]
+
+
+def png(seed: int, size: int = 8) -> bytes:
+    """A random grey picture as a PNG file."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels, "L").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> WriteRun:
+    """Writes what jobs/score.py leaves behind: a shard of pictures, ``run.json`` and a score table in two parts."""
+
+    def write(name: str, scores: dict[str, Any], labels: Any = None, predictions: Any = None, **run: Any) -> str:
+        count = len(next(iter(scores.values())))
+        shard = tmp_path / f"{name}.parquet"
+        pa.parquet.write_table(pa.table({"image": [png(row) for row in range(count)]}), shard)
+        output = tmp_path / "runs" / name
+        columns = {
+            "id": [f"{name}/{row:04}" for row in range(count)],
+            "source": [str(shard)] * count,
+            "row": range(count),
+            "label": [None] * count if labels is None else labels,
+            "prediction": [row % 10 for row in range(count)] if predictions is None else predictions,
+            "confidence": [0.5] * count,
+            **scores,
+        }
+        rows = pa.table({key: list(values) for key, values in columns.items()}, schema=table.score_schema(list(scores)))
+        (output / "scores").mkdir(parents=True)
+        for part, begin in enumerate((0, count // 3)):
+            piece = rows.slice(begin, count // 3 if part == 0 else None)
+            (output / "scores" / f"part-{part}.parquet").write_bytes(table.to_parquet(piece, {}))
+        (output / "run.json").write_text(json.dumps(run_json() | run))
+        return str(output)
+
+    return write
+
+
+def run_json() -> dict[str, Any]:
+    """As much of ``run.json`` as a report reads."""
+    return {
+        "schema_version": table.SCHEMA_VERSION,
+        "regrad_version": "0.1.0",
+        "status": "done",
+        "model": {"spec": "tests:network", "fingerprint": "f" * 64, "classes": 10, "class_names": None},
+        "config": {"weights": None, "sigma": 0.02, "samples": 10, "transform": None, "image_column": None},
+        "counts": {"rows_in": 0, "rows_scored": 0, "rows_quarantined": 0},
+    }

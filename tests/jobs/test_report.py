@@ -1,0 +1,129 @@
+"""The report job as it is called: files, exit codes, and one line per error."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from sklearn.metrics import roc_auc_score
+
+ROOT = Path(__file__).resolve().parents[2]
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def job() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("report_job", ROOT / "jobs/report.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def runs(write_run: Any) -> dict[str, str]:
+    return {
+        "digits": write_run("digits", {"regrad": RNG.normal(0, 1, 30)}, labels=[row % 10 for row in range(30)]),
+        "photos": write_run("photos", {"regrad": RNG.normal(2, 1, 20)}),
+        "drawings": write_run("drawings", {"regrad": RNG.normal(1, 1, 10)}, labels=[658] * 10),
+    }
+
+
+def scores(run: str) -> np.ndarray:
+    return pyarrow.parquet.read_table(f"{run}/scores", columns=["regrad"])["regrad"].to_numpy()
+
+
+def test_report_json_and_page(job: ModuleType, runs: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    sets = [f"photos={runs['photos']}", f"drawings={runs['drawings']}"]
+    assert job.main(["--id", runs["digits"], "--ood", *sets, "--output", str(tmp_path / "out"), "--top", "3"]) == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    for name in ("photos", "drawings"):
+        # The independent check: scikit-learn on what the Parquet files hold.
+        known, unknown = scores(runs["digits"]), scores(runs[name])
+        expected = roc_auc_score([0] * len(known) + [1] * len(unknown), np.r_[known, unknown])
+        assert report["scores"]["regrad"]["ood"][name]["auroc"] == pytest.approx(expected, abs=1e-12)
+    html = (tmp_path / "out/report.html").read_text()
+    assert html.count("data:image/webp;base64,") == 9  # three pictures, read back from each run's shard
+    assert "no picture" not in html
+    headline, page = capsys.readouterr().out.splitlines()
+    assert headline == report["headline"][0]
+    assert page == str(tmp_path / "out/report.html")
+
+
+def test_ood_sets_may_be_given_one_by_one(job: ModuleType, runs: dict[str, str], tmp_path: Path) -> None:
+    sets = ["--ood", f"photos={runs['photos']}", "--ood", f"drawings={runs['drawings']}"]
+    assert job.main(["--id", runs["digits"], *sets, "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert [run["name"] for run in report["ood"]] == ["photos", "drawings"]
+
+
+def test_a_shard_that_has_gone_costs_its_pictures_only(job: ModuleType, runs: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "photos.parquet").unlink()
+    arguments = ["--id", runs["digits"], "--ood", f"photos={runs['photos']}", "--output", str(tmp_path / "out")]
+    assert job.main([*arguments, "--top", "5"]) == 0
+    html = (tmp_path / "out/report.html").read_text()
+    assert html.count("data:image/webp;base64,") == 5
+    assert html.count("no picture:") == 5
+
+
+def test_images_are_read_from_the_column_of_the_run(job: ModuleType, write_run: Any, tmp_path: Path) -> None:
+    config = {"config": {"image_column": "picture", "label_column": None, "id_column": None}}
+    run = write_run("digits", {"regrad": RNG.normal(0, 1, 9)}, **config)
+    shard = tmp_path / "digits.parquet"
+    rows = pyarrow.parquet.read_table(shard)
+    renamed = pyarrow.table({"picture": rows["image"], "image": [b"not this one"] * 9})
+    pyarrow.parquet.write_table(renamed, shard)
+    assert job.main(["--id", run, "--output", str(tmp_path / "out"), "--top", "2"]) == 0
+    assert (tmp_path / "out/report.html").read_text().count("data:image/webp;base64,") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: --id, --output"),
+        (["--id", "x", "--output", "y", "--ood", "photos"], "'photos' is not NAME=URI"),
+        (["--id", "x", "--output", "y", "--top", "-1"], "'-1' is not a whole number"),
+        (["--id", "x", "--output", "y", "--tip", "1"], "unrecognized arguments: --tip"),
+        (["--id", "nowhere", "--output", "y"], "nowhere: no run.json here"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(
+    job: ModuleType, arguments: list[str], message: str, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert job.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_unreadable_scores_are_code_1(job: ModuleType, runs: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    Path(runs["photos"], "scores/part-1.parquet").write_bytes(b"PAR1 no")
+    arguments = ["--id", runs["digits"], "--ood", f"photos={runs['photos']}", "--output", str(tmp_path / "out")]
+    assert job.main(arguments) == 1
+    quiet = capsys.readouterr().err
+    assert quiet.startswith("error: ")
+    assert "photos/scores: cannot read" in quiet
+    assert quiet.count("\n") == 1
+    assert job.main([*arguments, "--verbose"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_script_exits_with_the_code_of_main(tmp_path: Path) -> None:
+    command = [sys.executable, "jobs/report.py", "--id", str(tmp_path), "--output", str(tmp_path / "out")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr

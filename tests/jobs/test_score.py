@@ -1,0 +1,185 @@
+"""jobs/score.py as a user runs it: exit codes, lines, and a cluster's job server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.score import main
+from regrad import table
+from tests.services import BIN
+from tests.shards import digits, write_parquet, write_tar
+
+ROOT = Path(__file__).parents[2]
+MODEL = ("--model", "tests.shards:build", "--scores", "entropy")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
+    code = main([*map(str, arguments)])
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_from_shards_to_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    relabelled = [(name, image, 658 if row < 5 else label) for row, (name, image, label) in enumerate(digits())]
+    source = write_parquet(tmp_path / "in.parquet", [*relabelled, ("bad", b"no image", 1)])
+    code, out, _ = run(capsys, source, *MODEL, "--output", tmp_path / "out")
+    assert code == 4
+    assert "scored 60 images" in out
+    assert "1 quarantined; 0 units were done before" in out
+    assert f"{tmp_path}/out holds 60 scores and 1 quarantined rows" in out
+    assert "% of 55 labelled images" in out
+    assert "warning: 5 labels are outside the model's 10 classes" in out
+    assert "exceed --max-quarantined 0: see" in out
+    assert table.read(str(tmp_path / "out")).num_rows == 60
+    code, out, _ = run(capsys, source, *MODEL, "--output", tmp_path / "out", "--max-quarantined", "2%")
+    assert code == 0
+    assert "scored 0 images" in out
+    assert "1 units were done before" in out
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_tar(tmp_path / "in.tar", digits())
+    code, out, _ = run(capsys, source, *MODEL, "--output", tmp_path / "out", "--dry-run")
+    assert code == 0
+    assert "images     60 to score" in out
+    assert "estimate   about " in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_scores_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--list-scores")
+    assert code == 0
+    assert "regrad" in out
+    assert "entropy" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere.tar", *MODEL), "nowhere.tar: no such file or folder"),
+        (("{tmp}/empty", *MODEL), "empty: an empty input"),
+        (("{tmp}/words.parquet", *MODEL), "words.parquet: no image column: the columns are word (string)"),
+        (("{tmp}/in.parquet", *MODEL, "--image-column", "photo"), "no column 'photo' for --image-column"),
+        (("{tmp}/in.parquet", "--model", "tests.shards:nothing"), "has no 'nothing'"),
+        (("{tmp}/in.parquet", "--model", "no_such_package:f"), "no module no_such_package"),
+        (("{tmp}/in.parquet", *MODEL, "--scores", "regrat"), "no score regrat; the scores are"),
+        (("{tmp}/in.parquet", *MODEL, "--sigma", "-1"), "sigma -1.0: must be 0 or larger"),
+        (("{tmp}/in.parquet", *MODEL, "--channels", "3"), "(3, 8, 8)"),
+        (("{tmp}/in.parquet", *MODEL, "--weights", "{tmp}/in.parquet"), "not readable without executing code"),
+        (("{tmp}/in.parquet", *MODEL, "--gpus-per-worker", "lots"), "--gpus-per-worker 'lots'"),
+        ((*MODEL,), "INPUT missing"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    (tmp_path / "empty").mkdir()
+    write_parquet(tmp_path / "in.parquet", digits(3))
+    pa.parquet.write_table(pa.table({"word": ["cat"]}), tmp_path / "words.parquet")
+    filled = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
+    code, out, err = run(capsys, *filled, "--output", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import safetensors.torch
+    import torch
+
+    safetensors.torch.save_file({"other.weight": torch.zeros(3)}, tmp_path / "w.safetensors")
+    source = write_parquet(tmp_path / "in.parquet", digits(3))
+    code, _, err = run(capsys, source, *MODEL, "--weights", tmp_path / "w.safetensors", "--output", tmp_path / "out")
+    assert code == 2
+    assert "features.0.weight" in err or "other.weight" in err
+
+
+def test_an_unreachable_store_is_a_failure_of_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "tests-key",
+        "AWS_SECRET_ACCESS_KEY": "tests-secret",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    code, _, err = run(capsys, "s3://bucket/in.tar", *MODEL, "--output", tmp_path / "out")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert code == 1
+    assert err.startswith("error: s3://bucket/in.tar: cannot list: ")
+    assert err.count("\n") == 1
+    assert "tests-secret" not in err
+
+
+def test_verbose_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "nowhere.tar", *MODEL, "--output", tmp_path / "out", "--verbose")
+    assert code == 2
+    assert "Traceback" in err
+
+
+def command(*arguments: Any) -> list[str]:
+    return [sys.executable, str(ROOT / "jobs/score.py"), *map(str, arguments)]
+
+
+def test_a_run_of_its_own_is_quiet_and_can_be_stopped(tmp_path: Path) -> None:
+    """A process with a Ray of its own: SIGTERM while it scores, then the same command again."""
+    many = [(f"{row}", image, label) for row, (_, image, label) in enumerate(digits() * 200)]
+    source = write_parquet(tmp_path / "in.parquet", many)
+    arguments = command(source, "--model", "tests.shards:build", "--samples", 50, "--output", tmp_path / "out")
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").glob("ledger/*.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert out == ""
+    *progress, last = err.splitlines()
+    assert all(" of 12000 images, " in line for line in progress), err
+    assert last == "stopped by SIGTERM; what was committed stays, run the same command to go on"
+    content = json.loads((tmp_path / "out/run.json").read_text())
+    assert (content["status"], content["exit_code"]) == ("interrupted", 143)
+    held = table.read(str(tmp_path / "out"))
+    assert content["counts"]["rows_scored"] == len(set(held["id"].to_pylist())) == held.num_rows > 0
+
+
+def test_submitted_to_a_cluster(tmp_path: Path, job_server: str) -> None:
+    source = write_tar(tmp_path / "in.tar", [*digits(), ("bad.png", b"no image", 1)])
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": job_server}
+    runtime = json.dumps({"working_dir": str(ROOT), "excludes": [".venv", ".git", "demo", "data"]})
+
+    def submit(name: str, *arguments: Any) -> "subprocess.Popen[str]":
+        entry = [sys.executable, "jobs/score.py", source, *MODEL, "--output", tmp_path / name, *arguments]
+        submitting = [str(BIN / "ray"), "job", "submit", "--runtime-env-json", runtime, "--", *map(str, entry)]
+        return subprocess.Popen(
+            submitting, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    good, wrong = submit("out", "--max-quarantined", "1"), submit("wrong", "--sigma", "-1")
+    said = good.communicate(timeout=300)[0]
+    assert good.returncode == 0, said
+    assert "holds 60 scores and 1 quarantined rows" in said
+    content = json.loads((tmp_path / "out/run.json").read_text())
+    assert (content["status"], content["exit_code"], content["counts"]["rows_scored"]) == ("done", 0, 60)
+    assert table.read(str(tmp_path / "out")).num_rows == 60
+    said = wrong.communicate(timeout=300)[0]
+    assert wrong.returncode == 1
+    assert "error: sigma -1.0" in said
+    assert "exit code 2" in said
+    assert not (tmp_path / "wrong").exists()

@@ -1,0 +1,283 @@
+"""Runs on one output, one after the other, without Ray: what is redone, what is kept, what is refused."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+
+from regrad import storage, table
+from regrad.errors import RegradError, UsageError
+from regrad.pipeline import commit, manifest
+from regrad.pipeline.execute import Outcome, run, score_here
+from regrad.pipeline.options import parse
+from regrad.pipeline.prepare import Job, describe, expected_images, prepare
+from tests.services import Bucket
+from tests.shards import build, digits, write_folder, write_parquet, write_tar
+
+ARGUMENTS = ("--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", "25")
+
+
+def job(output: Any, *arguments: Any) -> Job:
+    return prepare(parse([*map(str, arguments), "--output", str(output), *ARGUMENTS], "score.py", None))
+
+
+def score(output: Any, *arguments: Any) -> Outcome:
+    return run(job(output, *arguments), score_here)
+
+
+def rows(output: Any) -> list[tuple[str, int]]:
+    return sorted((row["source"], row["row"]) for row in table.read(str(output)).to_pylist())
+
+
+def run_json(output: Path) -> dict[str, Any]:
+    return json.loads((output / "run.json").read_text())
+
+
+def checked(output: Path) -> dict[str, Any]:
+    """``run.json``, after making sure that its counts are those of the ledger and of the parts."""
+    content = run_json(output)
+    counts = manifest.totals(commit.read_records(str(output), commit.committed(str(output))))
+    assert {name: content["counts"][name] for name in counts} == counts
+    held = 0 if not counts["rows_scored"] else table.read(str(output)).num_rows
+    assert held == counts["rows_scored"]
+    return content
+
+
+def test_a_second_run_scores_nothing(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    assert score(tmp_path / "out", source).this_run["rows_scored"] == 60
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("part-*")}
+    outcome = run(job(tmp_path / "out", source), lambda job: pytest.fail("scored again"))
+    assert (outcome.exit_code, outcome.this_run["rows_in"], outcome.counts["rows_scored"]) == (0, 0, 60)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("part-*")} == before
+    assert checked(tmp_path / "out")["status"] == "done"
+
+
+def test_a_second_run_reads_no_ledger_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    score(tmp_path / "out", source)
+    monkeypatch.setattr(commit, "_read_record", lambda uri: pytest.fail(f"read {uri}"))
+    assert score(tmp_path / "out", source).counts["rows_scored"] == 60
+
+
+def test_a_changed_shard_is_scored_again_and_its_old_rows_go(tmp_path: Path) -> None:
+    first = write_parquet(tmp_path / "a.parquet", digits())
+    second = write_parquet(tmp_path / "b.parquet", digits(30))
+    score(tmp_path / "out", tmp_path / "*.parquet")
+    write_parquet(tmp_path / "a.parquet", digits(40))
+    outcome = score(tmp_path / "out", tmp_path / "*.parquet")
+    assert outcome.this_run["rows_scored"] == 40
+    assert rows(tmp_path / "out") == [(first, row) for row in range(40)] + [(second, row) for row in range(30)]
+    checked(tmp_path / "out")
+
+
+def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    score(tmp_path / "out", source)
+    before = run_json(tmp_path / "out")
+    with pytest.raises(UsageError, match=r"out: holds .*: sigma 0.02, now 0.05; depth-decay 0.3, now inf; use another"):
+        job(tmp_path / "out", source, "--sigma", "0.05", "--depth-decay", "inf")
+    with pytest.raises(UsageError, match="scores entropy, now regrad"):
+        prepare(parse([source, "--output", str(tmp_path / "out"), *ARGUMENTS, "--scores", "regrad"], "", None))
+    with pytest.raises(UsageError, match=r"another configuration: mean None, now 0\.5; use"):
+        job(tmp_path / "out", source, "--mean", "0.5")
+    with pytest.raises(UsageError, match=r"transform None, now tests\.shards:invert"):
+        job(tmp_path / "out", source, "--transform", "tests.shards:invert")
+    assert run_json(tmp_path / "out") == before
+    job(tmp_path / "out", source, "--batch-size", "3", "--limit", "7", "--num-workers", "5", "--max-quarantined", "9")
+
+
+def test_changed_weights_are_refused_and_replaced_when_asked(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    weights = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(build(seed=1)[0].state_dict(), weights)
+    score(tmp_path / "out", source, "--weights", weights)
+    old = table.read(str(tmp_path / "out"))
+    safetensors.torch.save_file(build(seed=2)[0].state_dict(), weights)
+    with pytest.raises(UsageError, match=r"the model's content \(fingerprint .{12}, now .{12}\)"):
+        job(tmp_path / "out", source, "--weights", weights)
+    outcome = score(tmp_path / "out", source, "--weights", weights, "--replace")
+    assert (outcome.this_run["rows_scored"], outcome.counts["rows_scored"]) == (60, 60)
+    new = table.read(str(tmp_path / "out"))
+    assert new.num_rows == 60
+    assert new["entropy"] != old["entropy"]
+    assert checked(tmp_path / "out")["counts"]["units"] == 3
+
+
+def test_the_same_weights_under_another_name_are_the_same_model(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(5))
+    for name in ("a", "b"):
+        safetensors.torch.save_file(build()[0].state_dict(), tmp_path / f"{name}.safetensors")
+    score(tmp_path / "out", source, "--weights", tmp_path / "a.safetensors")
+    assert score(tmp_path / "out", source, "--weights", tmp_path / "b.safetensors").this_run["rows_in"] == 0
+
+
+def test_limits_then_all_leave_every_row_once(tmp_path: Path) -> None:
+    sources = [write_tar(tmp_path / "a.tar", digits(30)), write_parquet(tmp_path / "b.parquet", digits())]
+    sources.append(write_folder(tmp_path / "c", digits(40)))
+    everything = [(source, row) for source, count in zip(sources, (30, 60, 40), strict=True) for row in range(count)]
+    for limit in (12, 7, 36, 100, None, 50):
+        score(tmp_path / "out", *sources, *(["--limit", limit] if limit else []))
+        content = checked(tmp_path / "out")
+        assert len(rows(tmp_path / "out")) == content["counts"]["rows_in"]
+    assert rows(tmp_path / "out") == everything
+
+
+def test_inputs_that_are_not_named_keep_their_rows(tmp_path: Path) -> None:
+    for name in "ab":
+        write_parquet(tmp_path / f"{name}.parquet", digits(30))
+    score(tmp_path / "out", tmp_path / "a.parquet")
+    outcome = score(tmp_path / "out", tmp_path / "b.parquet")
+    assert (outcome.this_run["rows_scored"], outcome.counts["rows_scored"]) == (30, 60)
+    checked(tmp_path / "out")
+
+
+def test_a_run_that_breaks_is_continued(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+
+    def breaking(job: Job) -> Iterator[dict[str, Any]]:
+        for number, record in enumerate(score_here(job)):
+            if number == 1:
+                raise RegradError("the power went out")
+            yield record
+
+    with pytest.raises(RegradError):
+        run(job(tmp_path / "out", source), breaking)
+    content = checked(tmp_path / "out")
+    assert (content["status"], content["exit_code"]) == ("failed", 1)
+    done = content["counts"]["rows_in"]
+    assert done >= 50  # with the unit whose record never reached the driver
+    (tmp_path / "out/scores" / f"part-{'f' * 32}.parquet").write_bytes(b"rest of an attempt with another key")
+    outcome = score(tmp_path / "out", source)
+    assert outcome.this_run["rows_in"] == 60 - done
+    assert rows(tmp_path / "out") == [(source, row) for row in range(60)]
+    assert checked(tmp_path / "out")["status"] == "done"
+
+
+def test_counts_are_right_after_a_run_that_was_killed(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    score(tmp_path / "out", source)
+    content = run_json(tmp_path / "out")
+    del content["counts"]  # as it is while a run goes on
+    (tmp_path / "out/run.json").write_text(json.dumps(content | {"status": "running"}))
+    assert score(tmp_path / "out", source).counts["rows_scored"] == 60
+    checked(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"), [(None, 4), ("2", 4), ("3", 0), ("4%", 4), ("5%", 0), ("4.76%", 4), ("100%", 0)]
+)
+def test_too_many_quarantined_rows_are_exit_code_4(tmp_path: Path, limit: str | None, code: int) -> None:
+    bad = [(f"bad-{row}", b"no image", 0) for row in range(3)]
+    source = write_parquet(tmp_path / "in.parquet", [*digits(), *bad])
+    arguments = ["--max-quarantined", limit] if limit else []
+    assert score(tmp_path / "out", source, *arguments).exit_code == code
+    assert score(tmp_path / "out", source, *arguments).exit_code == code  # nothing is new, and the rows are still bad
+    assert checked(tmp_path / "out")["exit_code"] == code
+
+
+def test_run_json_says_what_ran(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    score(tmp_path / "out", source)
+    content = checked(tmp_path / "out")
+    assert content["schema_version"] == table.SCHEMA_VERSION
+    assert content["inputs"] == [source]
+    assert content["config"]["sigma"] == 0.02
+    assert content["model"] | {"fingerprint": ""} == {
+        "spec": "tests.shards:build",
+        "fingerprint": "",
+        "classes": 10,
+        "class_names": None,
+    }
+    assert content["versions"].keys() >= {"python", "torch", "pillow"}
+    assert 0 < content["counts"]["accuracy"] < 1
+    assert content["this_run"]["seconds"] > 0
+
+
+def test_an_output_of_another_schema_version_is_refused(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(5))
+    score(tmp_path / "out", source)
+    (tmp_path / "out/run.json").write_text(json.dumps(run_json(tmp_path / "out") | {"schema_version": 99}))
+    with pytest.raises(UsageError, match="holds a run of schema version 99"):
+        job(tmp_path / "out", source)
+
+
+def test_units_without_a_run_json_are_refused(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(5))
+    score(tmp_path / "out", source)
+    (tmp_path / "out/run.json").unlink()
+    with pytest.raises(UsageError, match=r"holds units but no run\.json"):
+        job(tmp_path / "out", source)
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_shards_without_images_are_refused(tmp_path: Path, kind: str) -> None:
+    source = (write_tar if kind == "tar" else write_parquet)(tmp_path / f"a.{kind}", digits(1))
+    if kind == "tar":
+        write_tar(Path(source), [])
+    else:
+        pyarrow_empty(Path(source))
+    with pytest.raises(UsageError, match=f"a.{kind}: no image in the input"):
+        job(tmp_path / "out", source)
+    assert not (tmp_path / "out").exists()
+
+
+def pyarrow_empty(path: Path) -> None:
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).slice(0, 0), path)
+
+
+def test_an_output_that_cannot_be_written_fails_before_scoring(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(5))
+    (tmp_path / "out").write_text("a file is in the way")
+    with pytest.raises(RegradError, match="out"):
+        run(job(tmp_path / "out", source), lambda job: pytest.fail("scored"))
+
+
+def test_s3_to_s3(tmp_path: Path, bucket: Bucket) -> None:
+    bucket.put(write_tar(tmp_path / "a.tar", digits(30)), "in/a.tar")
+    bucket.put(write_parquet(tmp_path / "b.parquet", digits()), "in/b.parquet")
+    bucket.put(write_folder(tmp_path / "images", digits(20)), "images")
+    output = f"{bucket.uri}/out"
+    assert score(output, f"{bucket.uri}/in", f"{bucket.uri}/images").this_run["rows_scored"] == 110
+    assert len(rows(output)) == 110
+    assert score(output, f"{bucket.uri}/in", f"{bucket.uri}/images").this_run["rows_in"] == 0
+    bucket.put(write_tar(tmp_path / "a.tar", digits(10)), "in/a.tar")
+    assert score(output, f"{bucket.uri}/in", f"{bucket.uri}/images").this_run["rows_scored"] == 10
+    assert len(rows(output)) == 90
+    assert "tests-secret" not in subprocess.check_output(["cat", *bucket.folder.rglob("*.json")], text=True)
+
+
+def test_estimates_count_images(tmp_path: Path) -> None:
+    for name in "abcdefghijkl":
+        write_tar(tmp_path / f"{name}.tar", digits(40))
+    write_parquet(tmp_path / "z.parquet", digits(50))
+    pending = job(tmp_path / "out", tmp_path / "*.*").plan.pending
+    about, exact = expected_images(pending, thorough=True)
+    assert not exact
+    assert about == pytest.approx(12 * 40 + 50, rel=0.15)
+    assert expected_images(pending[:3], thorough=True) == (120, True)
+    assert expected_images(pending[-2:]) == (50, True)
+    text = describe(job(tmp_path / "out", tmp_path / "[ab].tar"))
+    assert "units      2 to score, 0 done" in text
+    assert "images     80 to score" in text
+    assert "images/s on a batch of 16" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_that_was_resolved_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(30))
+    arguments = (source, "--output", str(tmp_path / "out"), *ARGUMENTS, "--scores", "regrad", "--samples", "1")
+    first = prepare(parse(arguments, "", None))
+    run(first, score_here)
+    stored = run_json(tmp_path / "out")
+    stored["plan"]["why"] = "kept"
+    storage.write_atomically(str(tmp_path / "out/run.json"), json.dumps(stored).encode())
+    second = prepare(parse(arguments, "", None))
+    assert second.scorer.plan["why"] == "kept"
+    assert second.plan.pending == ()

@@ -1,0 +1,105 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from regrad.errors import UsageError
+from regrad.pipeline.options import OPTIONS, Options, exceeds, parse
+
+REQUIRED = ("in.tar", "--model", "timm:resnet18", "--output", "out")
+
+
+def parsed(*arguments: str) -> Options:
+    return parse(arguments, "score.py", "what it does")
+
+
+def test_defaults_are_those_of_the_library() -> None:
+    import inspect
+
+    from regrad import Scorer
+
+    options = parsed(*REQUIRED)
+    parameters = inspect.signature(Scorer).parameters
+    for option in OPTIONS:
+        if option.role == "scorer":
+            default = parameters[option.key].default
+            assert options.values[option.key] == (list(default) if isinstance(default, tuple) else default)
+
+
+def test_flags_go_before_the_file_and_the_file_before_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "inputs: [a.tar, b.tar]\nmodel: m:f\noutput: out\n"
+        "sigma: 0.1\nsamples: 3\ndepth-decay: .inf\nscores: [entropy]\n"
+    )
+    options = parsed("--config", str(file), "--sigma", "0.2")
+    assert options.inputs == ["a.tar", "b.tar"]
+    assert (options.sigma, options.samples, options.depth_decay, options.scores) == (0.2, 3, math.inf, ["entropy"])
+    assert parsed("c.tar", "--config", str(file)).inputs == ["c.tar"]
+
+
+def test_values_are_understood() -> None:
+    options = parsed(*REQUIRED, "--mean", "0.1,0.2,0.3", "--std", "0.5", "--image-size", "32x48", "--scores", "a, b")
+    assert (options.mean, options.std, options.image_size, options.scores) == (
+        [0.1, 0.2, 0.3],
+        0.5,
+        [32, 48],
+        ["a", "b"],
+    )
+    assert parsed(*REQUIRED, "--depth-decay", "inf", "--image-size", "224").of("model")["image_size"] == 224
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--sigma", "much"), "--sigma 'much': not understood"),
+        (("--samples", "1.5"), "--samples '1.5'"),
+        (("--limit", "0"), "--limit '0'"),
+        (("--unit-rows", "-3"), "--unit-rows '-3'"),
+        (("--max-quarantined", "101%"), "--max-quarantined '101%'"),
+        (("--image-size", "3x4x5"), "--image-size"),
+        (("--sigam", "1"), "unrecognized arguments: --sigam"),
+    ],
+)
+def test_wrong_values_are_named(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parsed(*REQUIRED, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sigam: 1", "unknown sigam; the names are inputs, batch-size"),
+        ("sigma: much", "sigma 'much': not understood"),
+        ("replace: 3", "replace 3"),
+        ("- a\n- b", "must hold `name: value` lines"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(UsageError, match=message):
+        parsed(*REQUIRED, "--config", str(tmp_path / "c.yaml"))
+    with pytest.raises(UsageError, match="no such file"):
+        parsed(*REQUIRED, "--config", str(tmp_path / "d.yaml"))
+
+
+def test_what_is_required_is_named() -> None:
+    with pytest.raises(UsageError, match="INPUT, --model, --output missing"):
+        parsed()
+    assert parsed("--list-scores").list_scores
+
+
+def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parsed("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"--{option.name}" in text for option in OPTIONS)
+    assert "such as 1%;" in text
+
+
+def test_the_limit_of_quarantined_rows_is_inclusive() -> None:
+    assert not exceeds(3, 100, "3%")
+    assert exceeds(4, 100, "3%")
+    assert not exceeds(0, 0, "0")

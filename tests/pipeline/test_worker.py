@@ -1,0 +1,198 @@
+import io
+import itertools
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from regrad import Classifier, Scorer, table
+from regrad.errors import RegradError
+from regrad.pipeline.inputs import list_sources
+from regrad.pipeline.plan import Unit, make_plan
+from regrad.pipeline.samples import Columns
+from regrad.pipeline.worker import Task, UnitScorer
+from tests.shards import Row, digits, png, write_folder, write_hugging_face, write_parquet, write_tar
+
+SCORES = ("regrad", "entropy")
+
+
+def task(output: Path, factory: str = "build", **settings: Any) -> Task:
+    model = {"spec": f"tests.shards:{factory}"}
+    fingerprint = Classifier.load(**model).fingerprint
+    scorer = {"scores": SCORES, "samples": 2, "depth_decay": 0.3}
+    return Task(str(output), model, scorer, fingerprint, {"regrad_version": "test"}, batch_size=16, **settings)
+
+
+def units(*inputs: str, unit_rows: int = 25) -> list[Unit]:
+    return list(make_plan(list_sources(inputs), unit_rows, "", set(), lambda keys: []).pending)
+
+
+def score(output: Path, *inputs: str, unit_rows: int = 25, **settings: Any) -> list[dict[str, Any]]:
+    return list(UnitScorer(task(output, **settings)).score(units(*inputs, unit_rows=unit_rows)))
+
+
+def rows(output: Path, kind: str = "scores") -> dict[str, dict[str, Any]]:
+    found = table.read(str(output), kind=kind).to_pylist()
+    assert len({row["id"] for row in found}) == len(found)
+    return {row["id"]: row for row in found}
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Any]:
+    """The scores of the plain loop a user of the library writes: one image at a time."""
+    classifier = Classifier.load("tests.shards:build")
+    scorer = Scorer(classifier, scores=SCORES, samples=2)
+    found = {}
+    for name, image, _ in digits():
+        columns = scorer(classifier.preprocess(Image.open(io.BytesIO(image)))[None], [name])
+        found[name] = {key: column.item() for key, column in columns.items()}
+    return found
+
+
+@pytest.mark.parametrize("form", ["tar", "parquet", "hugging-face", "folder"])
+def test_every_form_gives_the_scores_of_the_plain_loop(tmp_path: Path, form: str, expected: dict[str, Any]) -> None:
+    writers: dict[str, Any] = {"tar": write_tar, "hugging-face": write_hugging_face, "folder": write_folder}
+    write = writers.get(form, write_parquet)
+    source = write(tmp_path / {"tar": "in.tar", "folder": "in"}.get(form, "in.parquet"), digits())
+    # In a tar the id is the key, which has no extension; the noise is keyed by the id, so ids must be the same here.
+    columns = Columns(id="name" if form == "tar" else None)
+    records = score(tmp_path / "out", source, columns=columns)
+    assert sum(record["rows_scored"] for record in records) == 60
+    found = rows(tmp_path / "out")
+    order = sorted(name for name, *_ in digits()) if form == "folder" else [name for name, *_ in digits()]
+    for name, _, label in digits():
+        row = found[name]
+        assert (row["source"], row["row"], row["label"]) == (source, order.index(name), label)
+        assert row["prediction"] == expected[name]["prediction"]
+        np.testing.assert_allclose([row[key] for key in SCORES], [expected[name][key] for key in SCORES], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("unit_rows", "batch_size"), [(1, 7), (13, 1), (1000, 64)])
+def test_scores_do_not_depend_on_units_or_batches(
+    tmp_path: Path, unit_rows: int, batch_size: int, expected: dict[str, Any]
+) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    settings = task(tmp_path / "out")
+    scorer = UnitScorer(Task(**{**vars(settings), "batch_size": batch_size}))
+    records = list(scorer.score(units(source, unit_rows=unit_rows)))
+    assert [record["start"] for record in records] == list(range(0, 60, unit_rows))
+    found = rows(tmp_path / "out")
+    for name in expected:
+        np.testing.assert_allclose([found[name][key] for key in SCORES], [expected[name][key] for key in SCORES], 1e-6)
+
+
+def test_bad_rows_cost_nobody_else_anything(tmp_path: Path) -> None:
+    good = digits(8)
+    first, image, label = good[0]
+    bad: list[Row] = [("text", b"no image", 1), ("empty", b"", 1), ("half", image[:70], 1), (first, image, label)]
+    white = ("white", png(np.full((8, 8), 255)), 1)
+    large = ("large", png(np.zeros((300, 300))), 1)
+    source = write_parquet(tmp_path / "in.parquet", [*good[:4], *bad, *good[4:], white, large])
+    (record,) = score(tmp_path / "out", source, factory="build_nan", max_pixels=10_000)
+    assert (record["rows_in"], record["rows_scored"], record["rows_quarantined"]) == (14, 8, 6)
+    assert list(rows(tmp_path / "out")) == [name for name, *_ in good]
+    quarantined = {row["row"]: row for row in table.read(str(tmp_path / "out"), kind="quarantine").to_pylist()}
+    assert {row: (found["id"], found["stage"]) for row, found in quarantined.items()} == {
+        4: ("text", "decode"),
+        5: ("empty", "decode"),
+        6: ("half", "decode"),
+        7: (first, "read"),
+        12: ("white", "score"),
+        13: ("large", "decode"),
+    }
+    assert "row 0 has the same id" in quarantined[7]["reason"]
+    assert "regrad is nan" in quarantined[12]["reason"]
+    assert "300 x 300 pixels" in quarantined[13]["reason"]
+
+
+def test_a_unit_that_fails_to_read_still_adds_up(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(Path(write_tar(tmp_path / "b.tar", digits(9))).read_bytes()[:20_000])
+    (tmp_path / "c.parquet").write_bytes(b"nothing")
+    records = score(tmp_path / "out", str(tmp_path / "*.*"))
+    assert [(record["rows_scored"], record["rows_quarantined"]) for record in records] == [(6, 1), (9, 0), (0, 1)]
+    reasons = {row["source"]: row["reason"] for row in table.read(str(tmp_path / "out"), kind="quarantine").to_pylist()}
+    assert "cannot be read from row 6 on" in reasons[str(tmp_path / "a.tar")]
+    assert "not readable as Parquet" in reasons[str(tmp_path / "c.parquet")]
+
+
+def test_labels_are_counted_where_the_model_knows_them(tmp_path: Path) -> None:
+    relabelled = [(name, image, 658 if row < 5 else label) for row, (name, image, label) in enumerate(digits())]
+    (record,) = score(tmp_path / "out", write_parquet(tmp_path / "in.parquet", relabelled), unit_rows=100)
+    found = rows(tmp_path / "out")
+    assert (record["labelled"], record["labels_outside"]) == (55, 5)
+    assert record["correct"] == sum(found[name]["prediction"] == label for name, _, label in relabelled)
+    assert [found[name]["label"] for name, *_ in relabelled] == [label for *_, label in relabelled]
+
+
+def test_the_footer_says_what_made_the_rows(tmp_path: Path) -> None:
+    (record, *_) = score(tmp_path / "out", write_parquet(tmp_path / "in.parquet", digits(3)))
+    (part,) = (tmp_path / "out/scores").iterdir()
+    schema = pyarrow.parquet.read_schema(part)
+    assert schema.equals(table.score_schema(SCORES))
+    assert f'"unit": "{record["unit"]}"'.encode() in schema.metadata[table.PROVENANCE_KEY]
+
+
+def test_units_commit_while_later_ones_are_scored(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    scorer = UnitScorer(task(tmp_path / "out"))
+    records = scorer.score(units(source, unit_rows=5))
+    next(records)
+    committed = len(list((tmp_path / "out/ledger").glob("*.json")))
+    assert 1 <= committed < 12
+    records.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("regrad-")]
+
+
+def test_what_is_read_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from regrad.pipeline import decode
+
+    decoded = itertools.count()
+    real = decode.to_tensor
+    monkeypatch.setattr(decode, "to_tensor", lambda *arguments: (next(decoded), real(*arguments))[1])
+    repeated = [(f"{row}", image, label) for row, (_, image, label) in enumerate(digits() * 10)]
+    source = write_parquet(tmp_path / "in.parquet", repeated)
+    release, entered = threading.Event(), threading.Event()
+    scorer = UnitScorer(task(tmp_path / "out"))
+    inner = scorer.scorer
+
+    def slow(images: Tensor, ids: list[str]) -> dict[str, Tensor]:
+        entered.set()
+        release.wait(20)
+        return inner(images, ids)
+
+    scorer.scorer = slow  # type: ignore[assignment]
+    thread = threading.Thread(target=lambda: list(scorer.score(units(source, unit_rows=1000))))
+    thread.start()
+    entered.wait(20)
+    threading.Event().wait(0.5)
+    ahead = next(decoded)
+    release.set()
+    thread.join()
+    assert 16 < ahead <= 16 + 3 * 16 + 2
+
+
+def test_another_network_than_the_drivers_is_refused(tmp_path: Path) -> None:
+    wrong = task(tmp_path / "out")
+    with pytest.raises(RegradError, match="this worker loaded another network than the driver"):
+        UnitScorer(Task(**{**vars(wrong), "fingerprint": "f" * 64}))
+
+
+def test_a_network_that_breaks_fails_the_run_with_one_line(tmp_path: Path) -> None:
+    scorer = UnitScorer(task(tmp_path / "out"))
+    scorer.scorer = lambda images, ids: torch.zeros(3) @ torch.zeros(4)  # type: ignore[assignment,return-value]
+    with pytest.raises(RegradError, match=r"scoring a batch of \d+ images failed .*RuntimeError: "):
+        list(scorer.score(units(write_parquet(tmp_path / "in.parquet", digits(5)))))
+
+
+def test_a_trial_commits_nothing(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    count, seconds = UnitScorer(task(tmp_path / "out")).trial(units(source)[0], 8)
+    assert count == 8
+    assert seconds > 0
+    assert not (tmp_path / "out").exists()
