@@ -27,6 +27,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from regrad.training import fit
+
 ROOT = Path(__file__).resolve().parent.parent
 TURNED = (2, 3, 4, 5, 7)  # the others are still digits upside down, or nearly
 SIZE, PATCHES, TRAINING_IMAGES, EPOCHS = 8, 400, 1000, 12
@@ -96,18 +98,12 @@ def patches() -> np.ndarray:
 
 
 def train(images: np.ndarray, labels: np.ndarray) -> dict[str, torch.Tensor]:
-    """The state dict of :func:`network` after some epochs of Adam on cross entropy."""
+    """The state dict of :func:`network` after some epochs."""
     torch.manual_seed(0)
     torch.set_num_threads(1)  # such small batches are slower on two
     module, known = network()
     inputs = (torch.from_numpy(images)[:, None] / 255 - known["mean"]) / known["std"]
-    targets = torch.from_numpy(labels).long()
-    optimizer = torch.optim.Adam(module.parameters(), lr=2e-3)
-    for _ in range(EPOCHS):
-        for batch in torch.randperm(len(inputs)).split(50):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(module(inputs[batch]), targets[batch]).backward()
-            optimizer.step()
+    fit(module, inputs, torch.from_numpy(labels).long(), EPOCHS, batch_size=50, learning_rate=4e-3)
     return module.state_dict()
 
 

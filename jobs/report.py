@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from regrad import storage
-from regrad.cli import run_job
-from regrad.pipeline.options import Parser
+from regrad.cli import Parser, run_job
 from regrad.pipeline.read import fetch_images
 from regrad.pipeline.samples import Columns
 from regrad.report import numbers, page, thumbnails

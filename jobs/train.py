@@ -19,9 +19,8 @@ import safetensors.torch
 import torch
 
 from regrad import Classifier, UsageError, storage
-from regrad.cli import run_job
+from regrad.cli import Parser, run_job
 from regrad.pipeline.load import load_images
-from regrad.pipeline.options import Parser
 from regrad.training import accuracy, fit
 
 

@@ -153,23 +153,19 @@ class Classifier:
         return (images - mean) / std
 
     @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over weights, spec, ``repr(network)`` and preprocessing: equal fingerprints, equal scores."""
-        digest = hashlib.sha256()
+    def network_fingerprint(self) -> str:
+        """SHA-256 over weights and ``repr(network)``: tells whether two runs used the same network."""
+        digest = hashlib.sha256(repr(self.network).encode())
         for name, tensor in self.network.state_dict().items():
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        settings = (
-            self.spec,
-            repr(self.network),
-            self.image_size,
-            self.resize_size,
-            self.channels,
-            self.mean,
-            self.std,
-        )
-        digest.update(repr(settings).encode())
         return digest.hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over weights, spec, ``repr(network)`` and preprocessing: equal fingerprints, equal scores."""
+        preprocessing = (self.image_size, self.resize_size, self.channels, self.mean, self.std)
+        return hashlib.sha256(repr((self.network_fingerprint, self.spec, preprocessing)).encode()).hexdigest()
 
     def _probe(self) -> int:
         shape = (2, self.channels, *self.image_size)

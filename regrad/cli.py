@@ -1,7 +1,8 @@
-"""How every job ends: exit codes, one line per error, signals."""
+"""How every job begins and ends: arguments, exit codes, one line per error, signals."""
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import traceback
@@ -10,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from regrad import storage
-from regrad.errors import RegradError
+from regrad.errors import RegradError, UsageError
 
 
 class Stopped(KeyboardInterrupt):
@@ -19,6 +20,14 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises instead of printing a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UsageError with argparse's message."""
+        raise UsageError(f"{message}; {self.prog} --help lists the options")
 
 
 def run_job(action: Callable[[], int], verbose: bool = False) -> int:

@@ -65,7 +65,7 @@ def run_json() -> dict[str, Any]:
         "schema_version": table.SCHEMA_VERSION,
         "regrad_version": "0.1.0",
         "status": "done",
-        "model": {"spec": "tests:network", "fingerprint": "f" * 64, "classes": 10, "class_names": None},
+        "model": {"spec": "tests:network", "network": "f" * 64, "classes": 10, "class_names": None},
         "config": {"weights": None, "sigma": 0.02, "samples": 10, "transform": None, "image_column": None},
         "counts": {"rows_in": 0, "rows_scored": 0, "rows_quarantined": 0},
     }

@@ -161,6 +161,7 @@ def test_a_transform_is_applied_and_part_of_the_fingerprint() -> None:
     assert plain.preprocess(white).mean() == 1
     assert inverted.preprocess(white).mean() == 0
     assert plain.fingerprint != inverted.fingerprint
+    assert plain.network_fingerprint == inverted.network_fingerprint
 
 
 def test_the_fingerprint_changes_with_what_scores_depend_on() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from regrad import storage
+from regrad.cli import Parser
 from regrad.errors import UsageError
 from regrad.pipeline.decode import DEFAULT_MAX_PIXELS
 from regrad.pipeline.plan import DEFAULT_UNIT_ROWS
@@ -169,14 +170,6 @@ class Options:
     def of(self, *roles: str) -> dict[str, Any]:
         """The settings with these roles."""
         return {option.key: self.values[option.key] for option in OPTIONS if option.role in roles}
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that raises instead of printing a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise a UsageError with argparse's message."""
-        raise UsageError(f"{message}; {self.prog} --help lists the options")
 
 
 def parse(argv: Sequence[str] | None, prog: str, description: str | None) -> Options:

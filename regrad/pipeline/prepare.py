@@ -83,6 +83,7 @@ def prepare(options: Options) -> Job:
     named = {
         "spec": options.model,
         "fingerprint": classifier.fingerprint,
+        "network": classifier.network_fingerprint,
         "classes": classifier.num_classes,
         "class_names": list(classifier.class_names) if classifier.class_names else None,
     }

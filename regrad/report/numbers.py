@@ -36,7 +36,6 @@ ID_NAME = "in-distribution"
 NO_LABEL = -(2**31) - 1  # below every int32, so no label that a table can hold is taken for a missing one
 BINS = 48
 SCORE_SETTINGS = ("sigma", "samples", "depth_decay", "engine", "tolerance", "noise_space", "layers")
-PREPROCESSING = ("image_size", "channels", "mean", "std", "transform")
 SHEET_COLUMNS = ("id", "source", "row", "label", "prediction", "confidence")
 
 Ints = npt.NDArray[np.int64]
@@ -140,7 +139,7 @@ def refuse_incomparable(known: Run, unknown: Sequence[Run]) -> None:
         if names.count(name) > 1:
             raise UsageError(f"two runs are called {name!r}: give each --ood set a name of its own")
     for run in unknown:
-        ours, theirs = (_settings(each.info, other.info) for each, other in ((known, run), (run, known)))
+        ours, theirs = _settings(known.info), _settings(run.info)
         for setting, value in ours.items():
             if theirs[setting] != value:
                 raise UsageError(
@@ -154,23 +153,17 @@ def refuse_incomparable(known: Run, unknown: Sequence[Run]) -> None:
             )
 
 
-def _settings(info: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """What the run of this run.json must share with the ``other`` for their scores to mean the same.
+def _settings(info: dict[str, Any]) -> dict[str, Any]:
+    """What runs must share for their scores to mean the same: the network and how it was scored.
 
-    The fingerprint settles whether the network is the same. It covers the preprocessing too, which may rightly
-    differ: drawings of black on white, say, are inverted for a model of white on black. Model and weights are then
-    compared by name.
+    The preprocessing may rightly differ: drawings of black on white, say, are inverted for a model of white on black.
     """
-    config, others = info.get("config", {}), other.get("config", {})
-    if all(config.get(name) == others.get(name) for name in PREPROCESSING):
-        model = {"model": _model(info)["fingerprint"][:12]}
-    else:
-        model = {"model": _model(info)["spec"], "weights": str(config.get("weights")).rsplit("/", 1)[-1]}
-    return model | {name: config.get(name) for name in SCORE_SETTINGS}
+    config = info.get("config", {})
+    return {"network": _model(info)["network"][:12]} | {name: config.get(name) for name in SCORE_SETTINGS}
 
 
 def _model(info: dict[str, Any]) -> dict[str, Any]:
-    return {"spec": None, "fingerprint": "", "classes": None, "class_names": None} | info.get("model", {})
+    return {"spec": None, "network": "", "classes": None, "class_names": None} | info.get("model", {})
 
 
 def most_uncertain(run: Run, score: str, top: int, judge: bool) -> list[dict[str, Any]]:

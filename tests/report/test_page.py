@@ -39,7 +39,7 @@ class Elements(HTMLParser):
 
 
 def build(write_run: Any, sets: dict[str, str], top: int = 4, class_names: list[str] | None = None) -> dict[str, Any]:
-    model = {"spec": "tests:network", "fingerprint": "f" * 64, "classes": 10, "class_names": class_names}
+    model = {"spec": "tests:network", "network": "f" * 64, "classes": 10, "class_names": class_names}
     scores = {"regrad": RNG.normal(0, 1, 30), "max_probability": RNG.normal(0, 1, 30)}
     labels = [row % 10 for row in range(30)]
     known = numbers.load(numbers.ID_NAME, write_run("id", scores, labels=labels, model=model))
