@@ -24,7 +24,7 @@ from regrad.scores import Inputs, Norms, Score, find_scores
 
 ENGINES: dict[str, Any] = {"exact": ExactEngine, "reference": ReferenceEngine}
 NOISE_SPACES = ("normalized", "pixel")
-MAX_STEP = 64
+MAX_INPUTS = {"cpu": 256, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
 DEFAULT_MEMORY = {"cpu": 1 << 30, "cuda": 16 << 30}
 
 
@@ -181,10 +181,12 @@ class Scorer:
 
     def _images_per_step(self) -> int:
         """How many images fit the memory budget at once, in the dearest pass."""
-        needs = [
-            item.engine.bytes_per_input * (self.samples + 1 if item.smoothed else 1) for item in self._engines
-        ] or [1 << 20]
-        return max(1, min(MAX_STEP, int(self.memory_budget // max(needs))))
+        most = MAX_INPUTS.get(self.device.type, 256)
+        steps = [
+            min(most, self.memory_budget // item.engine.bytes_per_input) // (self.samples + 1 if item.smoothed else 1)
+            for item in self._engines
+        ]
+        return max(1, min(steps, default=most))
 
 
 @dataclass(frozen=True)
