@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from regrad.errors import RegradError, UsageError
 _OBJECT_STORE_BYTES = 256 * 2**20  # only descriptions of units travel through it
 _SPARE_CPUS = 2  # Ray hangs without a word when actors take every CPU
 _CORES_PER_WORKER = 4
+_KNOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def connected(address: str | None, workers: int | None, verbose: bool = False) -
         if own:
             start_local(max(len(os.sched_getaffinity(0)), workers or 1) + _SPARE_CPUS, verbose)
         else:
+            _knock(str(address))
             _init(verbose, address=address)
     except Exception as error:
         what = "cannot start Ray on this machine" if own else f"no Ray cluster at {storage.mask(str(address))}"
@@ -73,6 +77,13 @@ def connected(address: str | None, workers: int | None, verbose: bool = False) -
         yield _describe(own)
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once where nobody listens: Ray itself would try for minutes, without a word."""
+    place = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)", address)
+    if place:
+        socket.create_connection((place[1], int(place[2])), timeout=_KNOCK_SECONDS).close()
 
 
 def start_local(cpus: int, verbose: bool = False) -> None:

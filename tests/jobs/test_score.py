@@ -126,6 +126,20 @@ def test_an_unreachable_store_is_a_failure_of_one_line(
     assert "tests-secret" not in err
 
 
+def test_a_cluster_that_does_not_answer_is_a_failure_of_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # whatever other tests have started
+    source = write_parquet(tmp_path / "in.parquet", digits(3))
+    code, _, err = run(capsys, source, *MODEL, "--output", tmp_path / "out", "--ray-address", "127.0.0.1:9")
+    assert code == 1
+    assert err.startswith("error: no Ray cluster at 127.0.0.1:9: ConnectionRefusedError")
+    assert err.count("\n") == 1
+    assert json.loads((tmp_path / "out/run.json").read_text())["status"] == "failed"
+
+
 def test_verbose_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "nowhere.tar", *MODEL, "--output", tmp_path / "out", "--verbose")
     assert code == 2
