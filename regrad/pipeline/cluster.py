@@ -18,6 +18,7 @@ import ray
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
+from regrad.pipeline.worker import cores
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # only descriptions of units travel through it
 _SPARE_CPUS = 2  # Ray hangs without a word when actors take every CPU
@@ -64,7 +65,7 @@ def connected(address: str | None, workers: int | None, verbose: bool = False) -
     own = not address or address == "local"
     try:
         if own:
-            start_local(max(len(os.sched_getaffinity(0)), workers or 1) + _SPARE_CPUS, verbose)
+            start_local(max(cores(), workers or 1) + _SPARE_CPUS, verbose)
         else:
             _knock(str(address))
             _init(verbose, address=address)

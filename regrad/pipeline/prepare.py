@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from regrad.pipeline.options import Options
 from regrad.pipeline.plan import Plan, Unit, make_plan
 from regrad.pipeline.samples import Columns
 from regrad.pipeline.webdataset import TarReader
-from regrad.pipeline.worker import Task, UnitScorer
+from regrad.pipeline.worker import Task, UnitScorer, cores
 from regrad.scorer import Scorer
 from regrad.scores import SCORES
 
@@ -105,7 +104,7 @@ def prepare(options: Options) -> Job:
         columns=columns,
         max_pixels=options.max_pixels,
         batch_size=options.batch_size,
-        threads=len(os.sched_getaffinity(0)),
+        threads=cores(),
     )
     counts = manifest.held_totals(output, found, committed - retired)
     return Job(options, task, plan, run, committed, retired, counts, classifier, scorer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import queue
 import threading
 import time
@@ -27,6 +28,11 @@ from regrad.scorer import Scorer
 
 _BATCH_BYTES = 64 * 2**20  # decoded; together with what is read ahead, four times this is in memory
 _PUT_TIMEOUT = 0.2  # seconds between looks at whether anybody still wants the images that were read ahead
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
