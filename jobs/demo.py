@@ -7,11 +7,11 @@ Everything is written to ``demo/``; the page to look at is ``demo/report/report.
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tarfile
 import time
@@ -27,6 +27,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from regrad.pipeline import cluster
 from regrad.training import fit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepare model and shards, then score and report; returns the first exit code that is not 0, else 0."""
     started = time.monotonic()
     folder = Path(argv[0] if argv else "demo")
-    os.chdir(ROOT)  # the commands below are typed in the repository's folder, where `jobs.demo` can be imported
+    os.chdir(ROOT)  # the commands below are typed in the repository's folder, where `jobs` can be imported
+    sys.path.insert(0, str(ROOT))
     for name in ("data", "scores", "report"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
@@ -70,10 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = [["jobs/score.py", *inputs[name], *model, "--output", outputs[name]] for name in inputs]
     unknown = [f"{name}={outputs[name]}" for name in ("photos", "upside-down")]
     commands.append(["jobs/report.py", "--id", outputs["digits"], "--ood", *unknown, "--output", f"{folder}/report"])
-    for command in commands:
-        print(f"\n$ python {shlex.join(command)}", flush=True)
-        if code := subprocess.run([sys.executable, *command], check=False).returncode:
-            return code
+    with cluster.connected(address=None, workers=None):  # one Ray for all; a job that finds none starts its own
+        for script, *arguments in commands:
+            print(f"\n$ python {shlex.join([script, *arguments])}", flush=True)
+            if code := importlib.import_module(script.removesuffix(".py").replace("/", ".")).main(arguments):
+                return code
     print(f"\n{time.monotonic() - started:.0f} s. Open {(folder / 'report/report.html').resolve()}")
     return 0
 

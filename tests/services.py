@@ -20,6 +20,7 @@ import fsspec
 import pytest
 
 BIN = Path(sys.executable).parent
+TOKEN = "a-token-of-the-tests-0123456789abcdef"  # the job server's and its clients'
 
 
 def free_port() -> int:
@@ -113,7 +114,7 @@ def job_server() -> Iterator[str]:
     host, ports = "127.0.0.2", [free_port() for _ in range(5)]
     names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "metrics-export-port")
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets lie in it: its path must be short
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("RAY_ADDRESS", None)
     command = [
         *(str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=4"),

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.score import main
 from regrad import table
-from tests.services import BIN
+from tests.services import BIN, TOKEN
 from tests.shards import digits, write_parquet, write_tar
 
 ROOT = Path(__file__).parents[2]
@@ -175,7 +175,7 @@ def test_a_run_of_its_own_is_quiet_and_can_be_stopped(tmp_path: Path) -> None:
 
 def test_submitted_to_a_cluster(tmp_path: Path, job_server: str) -> None:
     source = write_tar(tmp_path / "in.tar", [*digits(), ("bad.png", b"no image", 1)])
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": job_server}
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_ADDRESS": job_server}
     runtime = json.dumps({"working_dir": str(ROOT), "excludes": [".venv", ".git", "demo", "data"]})
 
     def submit(name: str, *arguments: Any) -> "subprocess.Popen[str]":
