@@ -54,6 +54,13 @@ def summary(job: Job, outcome: Outcome) -> str:
     ]
     if held["accuracy"] is not None:
         lines.append(f"accuracy {held['accuracy']:.2%} of {held['labelled']} labelled images")
+    lines += [f"warning: {note}" for note in outcome.notes]
+    measured, tolerance = outcome.measured or {"max_relative_error": 0.0}, job.options.tolerance
+    if measured["max_relative_error"] > tolerance > 0 and job.scorer.plan["engine"] == "exact":
+        lines.append(
+            f"warning: on {measured['images']} images the gradients are off by up to "
+            f"{measured['max_relative_error']:.1e}, more than --tolerance {tolerance:g} allows; lower it"
+        )
     if held["labels_outside"]:
         lines.append(
             f"warning: {held['labels_outside']} labels are outside the model's {job.classifier.num_classes} classes; "

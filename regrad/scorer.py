@@ -6,8 +6,9 @@ Each kind of class-gradient norms (clean or smoothed) is computed once, whatever
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,17 +16,16 @@ from torch import Tensor
 
 from regrad import perturb
 from regrad.classifier import Classifier
-from regrad.errors import UsageError
+from regrad.errors import RegradError, UsageError
 from regrad.gradients import cut
-from regrad.gradients.exact import ExactEngine
-from regrad.gradients.layers import Layer, find_layers, layer_weights, private_copy
-from regrad.gradients.reference import ReferenceEngine
+from regrad.gradients.layers import ClassNorms, private_copy
+from regrad.gradients.passes import ENGINES, Passes, Settings
+from regrad.precision import PRECISIONS, computing
 from regrad.scores import Inputs, Norms, Score, find_scores
 
-ENGINES: dict[str, Any] = {"exact": ExactEngine, "reference": ReferenceEngine}
 NOISE_SPACES = ("normalized", "pixel")
 MAX_INPUTS = {"cpu": 256, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
-DEFAULT_MEMORY = {"cpu": 1 << 30, "cuda": 16 << 30}
+DEFAULT_MEMORY = 1 << 30  # of a GPU, half of what is free
 
 
 class Scorer:
@@ -39,16 +39,19 @@ class Scorer:
         sigma: deviation of the input noise (Eq. 13), in the units of ``noise_space``.
         samples: N, how many noisy copies an image gets; 0 turns smoothing off.
         depth_decay: lambda of Eq. 12; 0 weighs all layers alike, ``math.inf`` keeps the last alone.
-        seed: of the noise.
-        engine: ``auto``, ``exact``, or ``reference`` (float64, one class at a time: slow, for checks).
+        seed: of the noise, and of the sketch engine's directions.
+        engine: ``auto``, ``exact``, ``sketch`` (random directions: an estimate, whose cost does not depend on the
+            number of classes), or ``reference`` (float64, one class at a time: slow, for checks).
         tolerance: the share of the squared gradient that may be left out upstream, where layers weigh little; the
             relative error of a score is about half of it. 0 differentiates every layer.
         noise_space: ``normalized`` adds noise to what the network receives, ``pixel`` to the [0, 1] image.
         layers: ``modules`` (each module with parameters is a layer) or ``stages`` (each top-level child is one).
-        directions: of the sketch engine.
+        directions: of the sketch engine; more are more precise and cost more.
         memory_budget: bytes the engine may use beside the network; larger batches are split inside.
         device: where to compute; None takes the GPU if there is one.
         plan: the ``plan`` of another scorer of the same configuration, so that workers do not resolve it again.
+        standard_errors: add a column ``<score>_se`` for each gradient score: the standard error that the sketch
+            engine's directions leave, by the jackknife; 0 with the other engines.
 
     Raises:
         UsageError: a setting out of its range, an unknown name, or a network whose images influence each other.
@@ -67,23 +70,33 @@ class Scorer:
         noise_space: str = "normalized",
         layers: str = "modules",
         directions: int = 16,
+        standard_errors: bool = False,
+        precision: str = "float32",
         memory_budget: int | None = None,
         device: str | torch.device | None = None,
         plan: dict[str, Any] | None = None,
     ) -> None:
-        _check_settings(sigma, samples, tolerance, noise_space, engine, memory_budget)
+        settings = Settings(samples, depth_decay, engine, tolerance, layers, directions, seed)
+        _check_settings(settings, sigma, noise_space, precision, memory_budget, standard_errors)
         self.classifier = classifier
         self.scores = find_scores(scores)
         self.sigma, self.samples, self.seed, self.noise_space = sigma, samples, seed, noise_space
+        self.standard_errors, self.precision = standard_errors, precision
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.memory_budget = memory_budget or DEFAULT_MEMORY.get(self.device.type, 1 << 30)
+        self.warn: Callable[[str], None] = warnings.warn
         self._network = private_copy(classifier.network).to(self.device)
-        self._dtype = next((value.dtype for value in self._network.parameters()), torch.float32)
-        self._engines: list[_Pass] = []
+        own = next((value.dtype for value in self._network.parameters()), torch.float32)
+        self._dtype = torch.bfloat16 if precision == "bfloat16" else own
+        self._network.to(self._dtype)
+        self._passes: Passes | None = None
         self.plan: dict[str, Any] = {"engine": "none", "why": "no score needs gradients"}
         kinds = list(dict.fromkeys(_kind(item, samples) for item in self.scores if item.norms is not None))
         if kinds:
-            self.plan = self._plan_gradients(kinds, engine, depth_decay, tolerance, layers, plan)
+            probe = cut.probe_images(cut.PROBES, classifier.channels, classifier.image_size)
+            inputs = classifier.normalize(probe).to(self.device, own)
+            self._passes = Passes(classifier.network, kinds, inputs, settings, self._dtype, plan)
+            self.plan = self._passes.plan
+        self._planned_step = self._step = self._images_per_step(memory_budget)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
@@ -108,15 +121,21 @@ class Scorer:
             )
         if len(ids) != len(images):
             raise UsageError(f"{len(ids)} ids for {len(images)} images")
-        step = self._images_per_step()
-        parts = [self._score(images[i : i + step], ids[i : i + step]) for i in range(0, len(images), step)]
-        parts = parts or [{name: torch.zeros(0) for name in ("prediction", "confidence", *self.names)}]
+        parts = [{name: torch.zeros(0) for name in ("prediction", "confidence", *self.names)}] * (not len(images))
+        start = 0
+        while start < len(images):
+            step = self._step
+            try:
+                parts.append(self._score(images[start : start + step], ids[start : start + step]))
+                start += step
+            except RuntimeError as error:
+                self._split_further(error, min(step, len(images) - start))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     @property
     def names(self) -> list[str]:
-        """The requested scores, in order."""
-        return [item.name for item in self.scores]
+        """The columns of the requested scores, in order, each before its standard error if that was asked for."""
+        return [name for item in self.scores for name in (item.name, *self._error_names(item))]
 
     def _score(self, images: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
         if len(images) == 1:
@@ -124,26 +143,56 @@ class Scorer:
             # (2e-5 in ExGrad); from two rows on, results do not depend on the batch.
             twice = self._score(images.repeat(2, 1, 1, 1), [*ids, *ids])
             return {name: column[:1] for name, column in twice.items()}
-        norms, logits = self._norms(images.to(self.device), ids)
+        images = images.to(self.device, non_blocking=True)
+        with computing(self.precision):
+            norms, logits = self._norms(images, ids)
         p = logits.softmax(1)
         columns = {"prediction": p.argmax(1), "confidence": p.amax(1)}
         broken = ~logits.isfinite().all(1)
         for item in self.scores:
-            value = item.compute(Inputs(logits, norms.get(_kind(item, self.samples)) if item.norms else None))
+            found = norms[_kind(item, self.samples)] if item.norms else None
+            value = item.compute(Inputs(logits, found.norms[0] if found else None))
             columns[item.name] = value.masked_fill(broken, math.nan)
+            for name in self._error_names(item):
+                columns[name] = _jackknife(item, logits, found).masked_fill(broken, math.nan)
         return {name: column.cpu() for name, column in columns.items()}
 
-    def _norms(self, images: Tensor, ids: Sequence[str]) -> tuple[dict[Norms, Tensor], Tensor]:
-        """Class-gradient norms of every kind that is needed, each (B, C), and the clean logits."""
-        result: dict[Norms, Tensor] = {}
-        logits: Tensor | None = None
-        for item in self._engines:
-            found = item.engine(self._copies(images, ids, item.smoothed))
-            logits = found.logits[:, 0]
-            result |= {kind: squared.sqrt() for kind, squared in zip(item.kinds, found.squared, strict=True)}
-        if logits is None:
-            logits = self._network(self._copies(images, ids, False)[:, 0]).double()
-        return result, logits
+    @torch.no_grad()
+    def measure_error(self, images: Tensor, ids: Sequence[str]) -> Tensor | None:
+        """|S - S'| / S for each image, (B,): how far this scorer's gradients are from those of all layers by autograd.
+
+        S = sum_c sqrt(p_c) ||a g_c||, as in REGrad, over some of the classes where there are many. Cut, sketch and
+        precision all show. None where nothing is estimated: no gradients, or the reference engine.
+        """
+        if self._passes is None or self.plan["engine"] == "reference":
+            return None
+        with computing(self.precision):
+            return self._passes.error(partial(self._copies, images.to(self.device), ids))
+
+    def _split_further(self, error: RuntimeError, images: int) -> None:
+        """Halve how many images go at once when ``images`` were too many for the memory; else raise."""
+        texts = ("out of memory", "can't allocate memory")
+        if not any(text in str(error) for text in texts):
+            raise error
+        if images == 1:
+            raise RegradError(
+                f"out of memory with a single image and its {self.samples} copies; lower samples, or raise tolerance"
+            ) from error
+        if self._step >= self._planned_step:
+            self.warn(f"out of memory with {images} images at once: going on with fewer; a memory budget avoids this")
+        self._step = images // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _error_names(self, item: Score) -> list[str]:
+        return [f"{item.name}_se"] if self.standard_errors and item.norms else []
+
+    def _norms(self, images: Tensor, ids: Sequence[str]) -> tuple[dict[Norms, ClassNorms], Tensor]:
+        """Class-gradient norms of every kind that is needed, and the clean logits, float64 (B, C)."""
+        copies = partial(self._copies, images, ids)
+        if self._passes is None:
+            return {}, self._network(copies(False)[:, 0]).double()
+        return self._passes(copies)
 
     def _copies(self, images: Tensor, ids: Sequence[str], smoothed: bool) -> Tensor:
         """What the network receives: (B, N+1, channels, H, W), the clean image first."""
@@ -154,48 +203,11 @@ class Scorer:
         normalized = self.classifier.normalize(images)
         return perturb.noisy_copies(normalized, ids, samples, self.sigma, self.seed).to(self._dtype)
 
-    def _plan_gradients(
-        self,
-        kinds: list[Norms],
-        engine: str,
-        depth_decay: float,
-        tolerance: float,
-        grouping: str,
-        plan: dict[str, Any] | None,
-    ) -> dict[str, Any]:
-        probe = cut.probe_images(cut.PROBES, self.classifier.channels, self.classifier.image_size)
-        inputs = self.classifier.normalize(probe).to(self.device, self._dtype)
-        layers = find_layers(self._network, inputs[:3], grouping)
-        decayed = layer_weights(layers, depth_decay)
-        plan = plan or _resolve(self._network, engine, layers, decayed, inputs, tolerance)
-        counted = torch.tensor([float(layer.index >= plan["first_layer"]) for layer in layers], dtype=torch.float64)
-        rows = {True: decayed * counted, False: torch.ones_like(decayed)}
-        for smoothed in (True, False):
-            own = [kind for kind in kinds if kind.smoothed == smoothed]
-            if own:
-                weights = torch.stack([rows[kind.decayed] for kind in own])
-                network = private_copy(self.classifier.network).to(self.device)
-                built = ENGINES[plan["engine"]](network, layers, weights, inputs)
-                self._engines.append(_Pass(smoothed, own, built))
-        return plan
-
-    def _images_per_step(self) -> int:
-        """How many images fit the memory budget at once, in the dearest pass."""
+    def _images_per_step(self, memory: int | None) -> int:
         most = MAX_INPUTS.get(self.device.type, 256)
-        steps = [
-            min(most, self.memory_budget // item.engine.bytes_per_input) // (self.samples + 1 if item.smoothed else 1)
-            for item in self._engines
-        ]
-        return max(1, min(steps, default=most))
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """One run of an engine over a batch, and the kinds of norms it brings, in the order of its weightings."""
-
-    smoothed: bool
-    kinds: list[Norms]
-    engine: Any
+        if memory is None:
+            memory = torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else DEFAULT_MEMORY
+        return self._passes.images_per_step(memory, most) if self._passes else most
 
 
 def _kind(item: Score, samples: int) -> Norms:
@@ -204,30 +216,37 @@ def _kind(item: Score, samples: int) -> Norms:
     return item.norms if samples else Norms(False, item.norms.decayed)
 
 
-def _resolve(
-    network: torch.nn.Module, engine: str, layers: list[Layer], weights: Tensor, inputs: Tensor, tolerance: float
-) -> dict[str, Any]:
-    """The choices that scores depend on, from the model and the configuration alone."""
-    count = max(layer.index for layer in layers)
-    plan: dict[str, Any] = {"engine": "exact" if engine == "auto" else engine, "layers": count, "first_layer": 1}
-    if plan["engine"] == "reference" or tolerance == 0:
-        return plan | {"left_out": 0.0, "why": "every layer is differentiated"}
-    shares = cut.layer_shares(network, layers, weights, inputs)
-    first, left_out = cut.first_kept(layers, shares, tolerance)
-    why = f"layers before {first} of {count} hold {left_out:.1e} of the squared gradient, at most {tolerance:g}"
-    return plan | {"first_layer": first, "left_out": left_out, "why": why}
+def _jackknife(item: Score, logits: Tensor, found: ClassNorms | None) -> Tensor:
+    """Standard error of a score over the draws of its norms: sqrt((k-1)/k sum_j (U_(j) - mean U)^2), float64 (B,).
+
+    U_(j) is the score from the norms without draw j; 0 where nothing is drawn. Source: Tukey 1958.
+    """
+    without = found.norms_without_each() if found else None
+    if without is None:
+        return logits.new_zeros(len(logits))
+    values = torch.stack([item.compute(Inputs(logits, norms[0])) for norms in without])
+    return (values.var(0, correction=0) * (len(values) - 1)).sqrt()
 
 
 def _check_settings(
-    sigma: float, samples: int, tolerance: float, noise_space: str, engine: str, memory_budget: int | None
+    settings: Settings,
+    sigma: float,
+    noise_space: str,
+    precision: str,
+    memory_budget: int | None,
+    standard_errors: bool,
 ) -> None:
+    samples, directions, engine, tolerance = settings.samples, settings.directions, settings.engine, settings.tolerance
     checks = {
         f"sigma {sigma}: must be 0 or larger": sigma >= 0 and math.isfinite(sigma),
         f"samples {samples}: must be a whole number, 0 or larger": isinstance(samples, int) and samples >= 0,
         f"tolerance {tolerance}: must be at least 0 and below 1": 0 <= tolerance < 1,
         f"noise space {noise_space!r}: one of {', '.join(NOISE_SPACES)}": noise_space in NOISE_SPACES,
         f"engine {engine!r}: one of auto, {', '.join(ENGINES)}": engine == "auto" or engine in ENGINES,
+        f"precision {precision!r}: one of {', '.join(PRECISIONS)}": precision in PRECISIONS,
         f"memory budget {memory_budget}: must be positive": memory_budget is None or memory_budget > 0,
+        f"directions {directions}: must be a whole number, 1 or larger": isinstance(directions, int) and directions > 0,
+        "directions 1: standard errors need at least 2": directions != 1 or not standard_errors,
     }
     for message, holds in checks.items():
         if not holds:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import resnet
 
 from regrad import Classifier, Scorer, UsageError, perturb
+from regrad.errors import RegradError
 from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.passes import Passes
 from regrad.gradients.reference import ReferenceEngine
 from tests.networks import NETWORKS, SIZE, build
 
@@ -89,7 +92,7 @@ def test_a_score_does_not_depend_on_threads_or_memory() -> None:
     finally:
         torch.set_num_threads(threads)
     small = Scorer(classifier, ALL, samples=2, memory_budget=1)
-    assert small._images_per_step() == 1
+    assert small._step == 1
     _assert_same(small(images, ids), wanted)
 
 
@@ -153,8 +156,9 @@ def test_a_plan_can_be_handed_on() -> None:
 
 def test_without_copies_smoothed_and_clean_norms_are_one_pass() -> None:
     scorer = Scorer(_classifier(), ALL, samples=0)
-    assert [item.kinds for item in scorer._engines] == [[*scorer._engines[0].kinds]]
-    assert len(scorer._engines[0].kinds) == 2
+    assert scorer._passes is not None
+    (only,) = scorer._passes._runs
+    assert len(only.kinds) == 2
 
 
 def test_an_image_the_network_breaks_on_has_no_score_and_costs_no_other_its_own() -> None:
@@ -210,3 +214,128 @@ def test_images_and_ids_must_fit() -> None:
             scorer(bad, ids)
     with pytest.raises(UsageError, match="2 ids for 3 images"):
         scorer(images, ids[:2])
+
+
+# -- the error of the gradients ----------------------------------------------------------------------------------------
+
+
+def test_the_error_that_is_measured_is_the_scores_error() -> None:
+    classifier = _classifier("ResNet", torch.float64)
+    images, ids = _images(3)
+    whole = Scorer(classifier, samples=2, tolerance=0)(images.double(), ids)["regrad"]
+    cut = Scorer(classifier, samples=2, tolerance=0.2)
+    assert cut.plan["first_layer"] > 1
+    wanted = (whole - cut(images.double(), ids)["regrad"]) / whole
+    found = cut.measure_error(images.double(), ids)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+    assert float(wanted.min()) > 1e-4
+
+
+def test_of_many_classes_some_stand_for_all() -> None:
+    torch.manual_seed(0)
+    network = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=40).double().eval()
+    classifier = Classifier(network, SIZE, mean=0.4, std=0.3)
+    images, ids = _images(3)
+    whole = Scorer(classifier, samples=1, engine="reference")(images.double(), ids)["regrad"]
+    cut = Scorer(classifier, samples=1, tolerance=0.1, engine="exact")
+    wanted = (whole - cut(images.double(), ids)["regrad"]) / whole
+    found = cut.measure_error(images.double(), ids)
+    torch.testing.assert_close(found, wanted, rtol=0.3, atol=0)
+
+
+def test_nothing_is_measured_where_nothing_is_estimated() -> None:
+    images, ids = _images(2)
+    assert Scorer(_classifier(), ("entropy",)).measure_error(images, ids) is None
+    assert Scorer(_classifier(), engine="reference").measure_error(images, ids) is None
+
+
+# -- engines, precision and memory -------------------------------------------------------------------------------------
+
+
+def test_auto_takes_exact_where_the_sketch_cannot() -> None:
+    class NoForwardMode(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Linear(3 * SIZE * SIZE, 4)
+            self.fc = nn.Linear(4, 400)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(_Same.apply(self.embed(x.flatten(1))))
+
+    scorer = Scorer(Classifier(NoForwardMode().eval(), SIZE, mean=0.4, std=0.3), samples=1, depth_decay=0)
+    assert scorer.plan["engine"] == "exact"
+    assert "no forward-mode derivative" in scorer.plan["why"]
+
+
+class _Same(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> Tensor:
+        return d
+
+
+def test_standard_errors_are_columns_beside_the_scores() -> None:
+    images, ids = _images(4)
+    settings: dict[str, Any] = {"engine": "sketch", "samples": 1, "standard_errors": True}
+    scorer = Scorer(_classifier("ResNet"), ALL, **settings)
+    assert scorer.names == ["regrad", "regrad_se", "exgrad", "exgrad_se", "entropy", "max_probability"]
+    few = scorer(images, ids)
+    many = Scorer(_classifier("ResNet"), ALL, directions=128, **settings)(images, ids)
+    assert float((few["regrad_se"] / many["regrad_se"]).mean()) == pytest.approx(8**0.5, rel=0.5)
+    exact = Scorer(_classifier("ResNet"), ALL, engine="exact", samples=1, standard_errors=True)(images, ids)
+    assert exact["regrad_se"].tolist() == [0.0] * 4
+    assert float(((many["regrad"] - exact["regrad"]) / many["regrad_se"]).abs().max()) < 5
+
+
+@pytest.mark.parametrize("engine", ["exact", "sketch"])
+@pytest.mark.parametrize("name", ["ResNet", "torchvision ViT"])
+def test_bfloat16_is_coarser_and_still_the_same_score(name: str, engine: str) -> None:
+    images, ids = _images()
+    fine = Scorer(_classifier(name), ALL, engine=engine, samples=2)(images, ids)
+    coarse = Scorer(_classifier(name), ALL, engine=engine, samples=2, precision="bfloat16")(images, ids)
+    for score in ALL:
+        error = float(((coarse[score] - fine[score]) / fine[score]).abs().max())
+        assert 1e-5 < error < 0.1
+
+
+def test_too_little_memory_splits_the_batch_and_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, ids = _images()
+    wanted = Scorer(_classifier(), ALL, samples=2)(images, ids)
+    said: list[str] = []
+    scorer = Scorer(_classifier(), ALL, samples=2)
+    scorer.warn = said.append
+    run = Passes.__call__
+
+    def limited(self: Passes, copies: Any) -> Any:
+        if len(copies(False)) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 99 bytes")
+        return run(self, copies)
+
+    monkeypatch.setattr(Passes, "__call__", limited)
+    _assert_same(scorer(images, ids), wanted)
+    _assert_same(scorer(images, ids), wanted)
+    assert said == ["out of memory with 7 images at once: going on with fewer; a memory budget avoids this"]
+
+
+def test_too_little_memory_for_one_image_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(self: Passes, copies: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 99 bytes")
+
+    scorer = Scorer(_classifier(), samples=2)
+    scorer.warn = lambda line: None
+    monkeypatch.setattr(Passes, "__call__", none_left)
+    with pytest.raises(RegradError, match="out of memory with a single image and its 2 copies"):
+        scorer(*_images(3))
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Passes, copies: Any) -> Any:
+        raise RuntimeError("size mismatch")
+
+    scorer = Scorer(_classifier(), samples=2)
+    monkeypatch.setattr(Passes, "__call__", broken)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        scorer(*_images(3))

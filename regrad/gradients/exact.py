@@ -115,16 +115,22 @@ class ExactEngine:
         self._leaves: list[Tensor] = []
         self._head: nn.Linear | None = None
         self._head_input: Tensor | None = None
-        self._outputs: list[tuple[nn.Module, Tensor]] = []
         self._recording = self._checking = False
         self._plain = self._parameters_without_rule()
+        last = head.find_head(network, self._format(probe[:1]))
         self._watch()
         self._check(probe[:1])
+        if last is not None:
+            self._take_head(network.get_submodule(last))
 
     @property
     def per_image(self) -> bool:
         """Whether some counted parameter has no rule, so that images go through one at a time."""
         return bool(self._plain)
+
+    def convert(self, dtype: torch.dtype) -> None:
+        """Compute in ``dtype`` from now on; rules have been checked in the one before."""
+        self.network.to(dtype)
 
     def __call__(self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None) -> ClassNorms:
         """Squared norms for ``copies`` (B, N+1, channels, H, W), whose first copy is the clean image.
@@ -185,7 +191,7 @@ class ExactEngine:
         return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
     def _forget(self) -> None:
-        self._uses, self._leaves, self._head_input, self._outputs = {}, [], None, []
+        self._uses, self._leaves, self._head_input = {}, [], None
 
     # -- what is watched -------------------------------------------------------------------------------------------
 
@@ -239,8 +245,6 @@ class ExactEngine:
                     use.arrived[slot] = gradient
 
             output.register_hook(receive)
-            if self._checking:
-                self._outputs.append((module, output))
             return output
 
         return hook
@@ -288,7 +292,6 @@ class ExactEngine:
         kept = [held for use in self._uses.values() for held in (*use.inputs, use.gram) if held is not None]
         self.bytes_per_input = sum(saved.values()) + sum(map(_size, kept)) + 2 * arrived + _size(image)
         mine = self._squares()
-        last = self._find_head(logits)
         self._forget()
         self._checking = False
         for parameter, gradient in zip(parameters, truth, strict=True):
@@ -300,17 +303,12 @@ class ExactEngine:
             if not abs(got - wanted) <= 1e-3 * max(wanted, got, 1e-30):
                 parameter.requires_grad_(True)
                 self._plain[id(parameter)] = parameter
-        if last is not None and not any(id(parameter) in self._plain for parameter in last.parameters()):
-            self._head = last
 
-    def _find_head(self, logits: Tensor) -> nn.Linear | None:
-        """The Linear layer whose output the logits are, if it is used for nothing else."""
-        made = [module for module, output in self._outputs if output is logits]
-        if len(made) != 1 or not isinstance(made[0], nn.Linear):
-            return None
-        alone = all(len(self._uses[id(p)].factors) == 1 for p in made[0].parameters() if id(p) in self._uses)
-        counted = id(made[0].weight) in self._uses
-        return made[0] if alone and counted and sum(module is made[0] for module, _ in self._outputs) == 1 else None
+    def _take_head(self, last: nn.Module) -> None:
+        """Let ``last`` be the head in closed form, if its parameters are counted and its rule stood the check."""
+        own = {id(parameter) for parameter in last.parameters()}
+        if isinstance(last, nn.Linear) and id(last.weight) in self._parameters and not own & self._plain.keys():
+            self._head = last
 
 
 def _users(network: nn.Module, layers: list[Layer]) -> set[str]:

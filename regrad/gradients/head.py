@@ -7,8 +7,60 @@ For logits z_i = W h_i + b and a target distribution q, with k(i, j) = h_i . h_j
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regrad.gradients.layers import plain_attention
+
+
+def find_head(network: nn.Module, probe: Tensor) -> str | None:
+    """Name of the Linear layer whose output the logits are, if layer and weight serve for nothing else; else None.
+
+    Args:
+        network: a private copy in eval mode.
+        probe: one or more inputs (B, channels, H, W).
+    """
+    calls: list[tuple[str, Tensor, Any]] = []
+    handles = [
+        module.register_forward_hook(lambda _, args, output, name=name: calls.append((name, args[0], output)))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        with torch.no_grad(), plain_attention():
+            logits = network(probe)
+    finally:
+        for handle in handles:
+            handle.remove()
+    last = [(name, h) for name, h, output in calls if output is logits]
+    if len(last) != 1 or sum(name == last[0][0] for name, _, _ in calls) != 1:
+        return None
+    name, h = last[0]
+    return name if h.dim() == 2 and _used_once(network, name, h, probe) else None
+
+
+def _used_once(network: nn.Module, name: str, h: Tensor, probe: Tensor) -> bool:
+    """Whether logits and their gradient are those of one use of the layer: a function may use its weight once more."""
+    module = network.get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    before = module.weight.requires_grad
+    module.weight.requires_grad_(True)
+    try:
+        with torch.enable_grad(), plain_attention():
+            logits = network(probe)
+            cotangent = torch.linspace(-1, 1, logits.shape[1]).to(logits).expand_as(logits)
+            (gradient,) = torch.autograd.grad(logits, module.weight, cotangent)
+    finally:
+        module.weight.requires_grad_(before)
+    expected = F.linear(h, module.weight.detach(), module.bias)
+    return _close(logits.detach(), expected) and _close(gradient, cotangent.T @ h)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return float((a - b).abs().max()) <= 1e-3 * float(b.abs().max().clamp_min(1e-30))
 
 
 def squared_norms(h: Tensor, p: Tensor, extra: Tensor, bias: bool = True) -> Tensor:

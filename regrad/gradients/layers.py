@@ -47,10 +47,31 @@ class ClassNorms:
     Attributes:
         squared: ||a * g_q||^2, float64 (S, B, T): S weightings, T targets (the C classes first).
         logits: f(x_i), float64 (B, N+1, C), the clean image first.
+        roots: ||a * g_q|| of an engine that estimates and knows the bias of its roots, (S, B, T).
+        draws: whose mean ``squared`` is, (k, S, B, T), of an engine that estimates.
     """
 
     squared: Tensor
     logits: Tensor
+    roots: Tensor | None = None
+    draws: Tensor | None = None
+
+    @property
+    def norms(self) -> Tensor:
+        """||a * g_q||, float64 (S, B, T)."""
+        return self.squared.sqrt() if self.roots is None else self.roots
+
+    def row(self, s: int) -> ClassNorms:
+        """Weighting ``s`` alone, still with a dimension S = 1."""
+        parts = [None if part is None else part[..., s : s + 1, :, :] for part in (self.roots, self.draws)]
+        return ClassNorms(self.squared[s : s + 1], self.logits, *parts)
+
+    def norms_without_each(self) -> Tensor | None:
+        """The norms that all draws but one give, (k, S, B, T), for a jackknife; None without draws."""
+        if self.draws is None:
+            return None
+        number = len(self.draws)
+        return ((number * self.squared - self.draws) / (number - 1)).clamp_min(0).sqrt()
 
 
 def find_layers(network: nn.Module, probe: Tensor, grouping: str = "modules") -> list[Layer]:

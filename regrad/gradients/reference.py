@@ -37,8 +37,12 @@ class ReferenceEngine:
         self.weights = weights.double().cpu().reshape(-1, len(layers))
         self._groups = layer_parameters(self.network, layers)
 
-    def __call__(self, copies: Tensor) -> ClassNorms:
+    def __call__(self, copies: Tensor, classes: Tensor | None = None) -> ClassNorms:
         """Norms for ``copies`` (B, N+1, channels, H, W), what the network receives, the clean image first.
+
+        Args:
+            copies: what the network receives.
+            classes: which classes of each image, int64 (B, T); None: all of them.
 
         Source: Wang & Ji 2024, Eqs. 12 and 13.
         """
@@ -47,11 +51,11 @@ class ReferenceEngine:
             parameter.requires_grad_(True)
         logits, rows = [], []
         with torch.enable_grad(), plain_attention():
-            for image in copies.to(self.dtype):
+            for b, image in enumerate(copies.to(self.dtype)):
                 logits.append(self.network(image))
                 log_p = logits[-1].log_softmax(1).mean(0)
-                for c in range(len(log_p)):
-                    gradients = iter(torch.autograd.grad(log_p[c], parameters, retain_graph=c + 1 < len(log_p)))
+                for value in log_p if classes is None else log_p[classes[b]]:
+                    gradients = iter(torch.autograd.grad(value, parameters, retain_graph=True))
                     rows.append([sum(_squared(next(gradients)) for _ in group) for group in self._groups])
         for parameter in parameters:
             parameter.requires_grad_(False)

@@ -17,18 +17,20 @@ from regrad.pipeline.worker import UnitScorer
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the counts of this run and of the whole output."""
+    """How a run ended: the counts of this run and of the whole output, the measured error, and lines to show."""
 
     exit_code: int
     this_run: dict[str, Any]
     counts: dict[str, Any]
+    measured: dict[str, Any] | None
+    notes: list[str]
 
 
 def run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None = None) -> Outcome:
     """Carry out ``job``: retire, score what is pending, and keep ``run.json`` up to date.
 
     Args:
-        score_units: scores and commits the pending units, and gives each one's ledger record; None: on Ray.
+        score_units: scores and commits the pending units, and gives what ``UnitScorer.score`` does; None: on Ray.
 
     Raises:
         RegradError: the storage, the model or the cluster failed; what was committed stays.
@@ -41,8 +43,8 @@ def run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None 
     commit.sweep(output, tally.committed | {unit.key for unit in job.plan.pending})
     try:
         if job.plan.pending:
-            for record in (score_units or _on_ray)(job):
-                tally.add(record)
+            for item in (score_units or _on_ray)(job):
+                tally.take(item)
         return tally.finish()
     except BaseException as error:
         tally.fail(error)
@@ -57,7 +59,8 @@ def _on_ray(job: Job) -> Iterator[dict[str, Any]]:
 
 def score_here(job: Job) -> Iterator[dict[str, Any]]:
     """Score the pending units in this process, without Ray: for tests, and to look into a problem."""
-    return UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer).score(job.plan.pending)
+    scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
+    return scorer.score(job.plan.pending, measure="measured" not in job.run)
 
 
 class Tally:
@@ -76,12 +79,22 @@ class Tally:
         self.committed = set(job.committed) - job.retired
         self.counts = dict(job.counts)
         self.this_run = manifest.totals([])
+        self._notes: dict[str, None] = {}  # in order, each once, whichever worker it came from
         self._remove(set(job.plan.obsolete))
 
     def _remove(self, keys: set[str]) -> None:
         gone = manifest.totals(self._held[key] for key in keys & self.committed)
         self.counts = {name: self.counts[name] - gone[name] for name in gone}
         self.committed -= keys
+
+    def take(self, item: dict[str, Any]) -> None:
+        """A ledger record, the measured error, or a line to show."""
+        if "measured" in item:
+            self._job.run["measured"] = item["measured"]
+        elif "note" in item:
+            self._notes |= {item["note"]: None}
+        else:
+            self.add(item)
 
     def add(self, record: dict[str, Any]) -> None:
         """A unit has committed."""
@@ -117,4 +130,4 @@ class Tally:
         counts = self.counts | {"accuracy": accuracy, "ledger": manifest.ledger_digest(self.committed)}
         ended = {"status": status, "exit_code": code, "finished": manifest.now()}
         manifest.write(self._job.task.output, self._job.run | ended | {"this_run": this_run, "counts": counts})
-        return Outcome(code, this_run, counts)
+        return Outcome(code, this_run, counts, self._job.run.get("measured"), list(self._notes))

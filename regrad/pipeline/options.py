@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,19 @@ def whole(value: Any) -> int:
     return int(value)
 
 
+def memory(value: Any) -> int:
+    """Bytes, or a number with a unit.
+
+    >>> memory("4GiB"), memory("500MB"), memory(4096)
+    (4294967296, 500000000, 4096)
+    """
+    match = re.fullmatch(r"([\d.]+)\s*([kmgt]?)(i?)b?", str(value).strip().lower())
+    if match is None:
+        raise ValueError
+    power = " kmgt".index(match[2] or " ")
+    return count(int(float(match[1]) * (1024 if match[3] else 1000) ** power))
+
+
 def share(value: Any) -> str:
     """A count, or a share such as ``1%``.
 
@@ -128,11 +142,13 @@ OPTIONS = (
     Option("samples", "scorer", whole, 10, "noisy copies of every image; 0 turns smoothing off"),
     Option("depth-decay", "scorer", float, 0.3, "lambda, how fast layers lose weight with distance; inf: last alone"),
     Option("seed", "scorer", whole, 0, "of the noise"),
-    Option("engine", "scorer", str, "auto", "auto, exact, or reference (float64, slow, for checks)"),
+    Option("engine", "scorer", str, "auto", "auto, exact, sketch, or reference (float64, slow, for checks)"),
     Option("tolerance", "scorer", float, 2e-3, "share of the squared gradient that may be left out upstream"),
     Option("noise-space", "scorer", str, "normalized", "normalized: what the network receives; pixel: [0, 1]"),
     Option("layers", "scorer", str, "modules", "what a layer is: modules, or stages (top-level children)"),
-    Option("directions", "scorer", count, 16, "random directions of an engine that draws some"),
+    Option("directions", "scorer", count, 16, "random directions that the sketch engine draws"),
+    Option("standard-errors", "scorer", _flag, False, "add SCORE_se, what the sketch's directions leave uncertain"),
+    Option("precision", "scorer", str, "float32", "of the network's products: float32, tf32 or bfloat16"),
     Option("image-column", "read", str, None, "Parquet column or WebDataset extension that holds the images"),
     Option("label-column", "read", str, None, "Parquet column, WebDataset extension or JSON field of the labels"),
     Option("id-column", "read", str, None, "the same for the ids; `row` numbers the rows of Parquet"),
@@ -142,6 +158,9 @@ OPTIONS = (
     Option("max-quarantined", "run", share, "0", "a count or a share such as 1%%; beyond it the exit code is 4"),
     Option("num-workers", "run", count, None, "scoring processes; default: one per GPU, or one per four cores"),
     Option("gpus-per-worker", "run", float, None, "may be a fraction; default: 1 where there are GPUs, else 0"),
+    Option(
+        "memory-budget", "run", memory, None, "of an engine, such as 4GiB; default: 1GiB, or half of the GPU's free"
+    ),
     Option("batch-size", "run", count, 64, "images handed to the model at a time"),
     Option("limit", "run", count, None, "score the first LIMIT images only"),
     Option("ray-address", "run", str, None, "cluster to run on; default: $RAY_ADDRESS, else this machine"),

@@ -61,7 +61,7 @@ def prepare(options: Options) -> Job:
     settings = scorer_arguments(options)
     differences = manifest.differences(found, options, classifier.fingerprint) if found else []
     stored = found["plan"] if found and not differences else None
-    scorer = Scorer(classifier, **settings, plan=stored)
+    scorer = Scorer(classifier, **settings, plan=stored, memory_budget=options.memory_budget)
     if differences and not options.replace:
         raise UsageError(
             f"{storage.mask(output)}: holds scores of another configuration: {'; '.join(differences)}; use another "
@@ -87,6 +87,8 @@ def prepare(options: Options) -> Job:
         "class_names": list(classifier.class_names) if classifier.class_names else None,
     }
     run = manifest.start(options, named, scorer.plan)
+    if stored and found and "measured" in found:
+        run["measured"] = found["measured"]
     provenance = {
         "schema_version": table.SCHEMA_VERSION,
         "regrad_version": __version__,
@@ -98,7 +100,7 @@ def prepare(options: Options) -> Job:
     task = Task(
         output=output,
         model=model,
-        scorer={**settings, "plan": scorer.plan},
+        scorer={**settings, "plan": scorer.plan, "memory_budget": options.memory_budget},
         fingerprint=classifier.fingerprint,
         provenance=provenance,
         columns=columns,
@@ -163,7 +165,7 @@ def describe(job: Job) -> str:
         f"model      {job.run['model']['spec']}, {job.classifier.num_classes} classes, images of "
         f"{job.classifier.channels} x {' x '.join(map(str, job.classifier.image_size))}, "
         f"fingerprint {job.task.fingerprint[:12]}",
-        f"scores     {', '.join(job.task.scorer['scores'])}",
+        f"scores     {', '.join(job.scorer.names)}",
         f"engine     {job.scorer.plan['engine']}: {job.scorer.plan.get('why', '')}",
         f"output     {storage.mask(job.task.output)}",
         f"units      {len(pending)} to score, {len(job.plan.done)} done, "

@@ -37,7 +37,7 @@ STALL_SECONDS = 60.0
 
 
 def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[dict[str, Any]]:
-    """Score the pending units of ``job`` on Ray; gives each unit's ledger record as it commits, in any order.
+    """Score the pending units of ``job`` on Ray; gives what :meth:`UnitScorer.score` does, in any order.
 
     Raises:
         RegradError: a worker could not load the model, read its input or write its output.
@@ -48,7 +48,8 @@ def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[dict
         workers = share_out(cluster, options.num_workers, options.gpus_per_worker)
         task = replace(job.task, threads=workers.cpus)
         board = _start_board()
-        dataset = _dataset(task, group(units, workers.count), workers, board, options.verbose)
+        groups = group(units, workers.count)
+        dataset = _dataset(task, groups, "measured" not in job.run, workers, board, options.verbose)
         with _watched(board, progress, lambda: stalled(cluster, workers, stall_seconds), stall_seconds):
             yield from _results(dataset)
 
@@ -109,7 +110,7 @@ def stalled(cluster: Cluster, workers: Workers, seconds: float) -> str:
 
 
 def _dataset(
-    task: Task, tasks: Sequence[Sequence[Unit]], workers: Workers, board: Any, verbose: bool
+    task: Task, tasks: Sequence[Sequence[Unit]], measure: bool, workers: Workers, board: Any, verbose: bool
 ) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -117,7 +118,10 @@ def _dataset(
     context.enable_auto_log_stats = False
     context.log_internal_stack_trace = False
     logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
-    rows = [{"units": json.dumps([unit.to_json() for unit in units])} for units in tasks]
+    rows = [
+        {"units": json.dumps([unit.to_json() for unit in units]), "measure": measure and number == 0}
+        for number, units in enumerate(tasks)
+    ]
     size = min(workers.count, len(tasks))
     environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
     paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -175,8 +179,8 @@ class _Worker:
             return
         units = [Unit.from_json(text) for text in json.loads(batch["units"][0].as_py())]
         try:
-            for record in self.scorer.score(units):
-                yield {"result": [json.dumps(record)]}
+            for item in self.scorer.score(units, measure=batch["measure"][0].as_py()):
+                yield {"result": [json.dumps(item)]}
         except Exception as error:
             yield {"result": [json.dumps(_problem(error))]}
         self._post()

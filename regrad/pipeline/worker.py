@@ -27,6 +27,7 @@ from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Sample
 from regrad.scorer import Scorer
 
 _BATCH_BYTES = 64 * 2**20  # decoded; together with what is read ahead, four times this is in memory
+MEASURED_IMAGES = 4  # of a run, on which the error of its gradients is measured
 _PUT_TIMEOUT = 0.2  # seconds between looks at whether anybody still wants the images that were read ahead
 
 
@@ -158,22 +159,31 @@ class UnitScorer:
                 "draws its own, and use the same code and library versions on every node"
             )
         self.scorer = scorer or Scorer(self.classifier, **task.scorer)
-        self.scores = tuple(task.scorer["scores"])
+        self.scores = tuple(self.scorer.names)
+        self._notes: list[str] = []
+        self._to_measure = 0
+        self._measured: dict[str, Any] | None = None
+        self.scorer.warn = self._notes.append
         image_bytes = 4 * self.classifier.channels * self.classifier.image_size[0] * self.classifier.image_size[1]
         self.batch_size = max(1, min(task.batch_size, _BATCH_BYTES // image_bytes))
 
-    def score(self, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
+    def score(self, units: Sequence[Unit], measure: bool = False) -> Iterator[dict[str, Any]]:
         """Score ``units`` in order, commit each, and give its ledger record once it is committed.
+
+        In between come ``{"measured": ...}``, the error of the gradients on the first images, if ``measure`` asks for
+        it, and ``{"note": ...}`` with a line to show once.
 
         Raises:
             RegradError: the storage failed, or the network did.
         """
         accounts = [Account(unit, self.scores, self.classifier.num_classes) for unit in units]
+        self._to_measure = MEASURED_IMAGES * measure
         waiting = deque(accounts)
         commits: deque[Future[dict[str, Any]]] = deque()
         with ThreadPoolExecutor(1, "regrad-commit") as committer, _ReadAhead(self, accounts) as rows:
             for batch in _batches(rows, self.batch_size):
                 self._score_batch(batch)
+                yield from self._news()
                 while waiting and waiting[0].finished:
                     commits.append(committer.submit(self._commit, waiting.popleft()))
                 while commits and commits[0].done():
@@ -202,7 +212,9 @@ class UnitScorer:
         ready = [(row, image) for row in batch if (image := _decoded(row)) is not None]
         scored = 0
         if ready:
-            columns = self._columns(torch.stack([image for _, image in ready]), [row.sample for row, _ in ready])
+            images, samples = torch.stack([image for _, image in ready]), [row.sample for row, _ in ready]
+            columns = self._columns(images, samples)
+            self._measure(images, samples)
             for (row, _), (prediction, confidence, *values) in zip(ready, columns, strict=True):
                 scored += row.account.add(row.sample, int(prediction), confidence, values)
         self.on_progress(scored, len(batch) - scored)
@@ -218,6 +230,25 @@ class UnitScorer:
                 f"{storage.reason(error)}"
             ) from error
         return zip(*(columns[name].tolist() for name in ("prediction", "confidence", *self.scores)), strict=True)
+
+    def _measure(self, images: torch.Tensor, samples: Sequence[Sample]) -> None:
+        count, self._to_measure = self._to_measure, 0
+        if count:
+            error = self.scorer.measure_error(images[:count], [sample.id or "" for sample in samples[:count]])
+            error = error[error.isfinite()] if error is not None else images.new_zeros(0)  # NaN where the network broke
+            if len(error):
+                self._measured = {
+                    "images": len(error),
+                    "median_relative_error": float(error.median()),
+                    "max_relative_error": float(error.max()),
+                }
+
+    def _news(self) -> Iterator[dict[str, Any]]:
+        if self._measured is not None:
+            measured, self._measured = self._measured, None
+            yield {"measured": measured}
+        while self._notes:
+            yield {"note": self._notes.pop(0)}
 
     def _commit(self, account: Account) -> dict[str, Any]:
         record = account.record()

@@ -154,7 +154,8 @@ def test_a_run_of_its_own_is_quiet_and_can_be_stopped(tmp_path: Path) -> None:
     """A process with a Ray of its own: SIGTERM while it scores, then the same command again."""
     many = [(f"{row}", image, label) for row, (_, image, label) in enumerate(digits() * 200)]
     source = write_parquet(tmp_path / "in.parquet", many)
-    arguments = command(source, "--model", "tests.shards:build", "--samples", 50, "--output", tmp_path / "out")
+    settings = ("--model", "tests.shards:build", "--samples", 50, "--unit-rows", 100)
+    arguments = command(source, *settings, "--output", tmp_path / "out")
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "out").glob("ledger/*.json")) and time.monotonic() < deadline:

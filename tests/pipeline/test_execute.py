@@ -298,3 +298,36 @@ def test_the_plan_that_was_resolved_first_stays(tmp_path: Path, monkeypatch: pyt
     second = prepare(parse(arguments, "", None))
     assert second.scorer.plan["why"] == "kept"
     assert second.plan.pending == ()
+
+
+def test_the_error_of_the_gradients_is_measured_once(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    arguments = (source, "--scores", "regrad", "--samples", "1")
+
+    def parsed(*more: str) -> Job:
+        return prepare(
+            parse([*map(str, arguments), "--output", str(tmp_path / "out"), *ARGUMENTS[:2], *more], "", None)
+        )
+
+    measured = run(parsed("--limit", "30"), score_here).measured
+    assert measured is not None
+    assert measured["images"] == 4
+    assert 0 < measured["median_relative_error"] <= measured["max_relative_error"] < 2e-3
+    assert run_json(tmp_path / "out")["measured"] == measured
+    items = []
+    again = parsed()
+    run(again, lambda ready: (items.append(item) or item for item in score_here(ready)))  # type: ignore[func-returns-value]
+    assert again.run["measured"] == measured
+    assert items
+    assert all("unit" in item for item in items)
+
+
+def test_a_line_that_workers_say_is_kept_once(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+
+    def noting(ready: Job) -> Iterator[dict[str, Any]]:
+        yield {"note": "memory is short"}
+        yield from score_here(ready)
+        yield {"note": "memory is short"}
+
+    assert run(job(tmp_path / "out", source), noting).notes == ["memory is short"]

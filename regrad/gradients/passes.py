@@ -1,0 +1,167 @@
+"""Every kind of class-gradient norms that is asked for, from as few passes of an engine as there are sets of copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from regrad.errors import UsageError
+from regrad.gradients import choose
+from regrad.gradients.exact import ExactEngine
+from regrad.gradients.layers import ClassNorms, find_layers, layer_weights, private_copy
+from regrad.gradients.reference import ReferenceEngine
+from regrad.gradients.sketch import SketchEngine
+
+ENGINES: dict[str, Any] = {"exact": ExactEngine, "sketch": SketchEngine, "reference": ReferenceEngine}
+LIKELY, OTHERS = 5, 5  # classes of an image on which the error is measured: the most probable, and some at random
+
+
+class Kind(Protocol):
+    """Which norms: over the perturbed copies or on the clean image, layers weighed by Eq. 12 or all alike."""
+
+    @property
+    def smoothed(self) -> bool: ...  # noqa: D102
+
+    @property
+    def decayed(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How gradients are taken; see :class:`regrad.scorer.Scorer`, which has the same names."""
+
+    samples: int
+    depth_decay: float
+    engine: str
+    tolerance: float
+    layers: str
+    directions: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Run:
+    smoothed: bool
+    kinds: list[Any]
+    engine: Any
+
+
+class Passes:
+    """The engines that a set of kinds needs.
+
+    Args:
+        network: the caller's; copies of it are made.
+        kinds: the kinds of norms, each once.
+        inputs: what the network receives for the probe images, (B, channels, H, W), on the device to compute on.
+        dtype: what the engines compute in once they have been built and checked.
+        plan: of another of the same settings, so that it is not resolved again.
+
+    Attributes:
+        plan: what was resolved; see :func:`regrad.gradients.choose.resolve`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        kinds: Sequence[Any],
+        inputs: Tensor,
+        settings: Settings,
+        dtype: torch.dtype = torch.float32,
+        plan: dict[str, Any] | None = None,
+    ) -> None:
+        self._network, self._inputs, self._settings, self._dtype = network, inputs, settings, dtype
+        own = self._copy()
+        self._layers = find_layers(own, inputs[:3], settings.layers)
+        self._decayed = layer_weights(self._layers, settings.depth_decay)
+        self._groups = {
+            smoothed: group for smoothed in (True, False) if (group := [k for k in kinds if k.smoothed == smoothed])
+        }
+        self.plan = plan or self._resolve(own, settings.engine)
+        try:
+            self._runs = self._build()
+        except UsageError as error:
+            if plan or settings.engine != "auto" or self.plan["engine"] == "exact":
+                raise
+            self.plan = self._resolve(own, "exact") | {"why": str(error)}
+            self._runs = self._build()
+
+    def __call__(self, copies: Callable[[bool], Tensor]) -> tuple[dict[Any, ClassNorms], Tensor]:
+        """The norms of every kind, each with S = 1, and the clean logits, float64 (B, C).
+
+        Args:
+            copies: gives what the network receives, (B, copies, channels, H, W): with noise or clean alone.
+        """
+        found: dict[Any, ClassNorms] = {}
+        for run in self._runs:
+            norms = run.engine(copies(run.smoothed))
+            found |= {kind: norms.row(i) for i, kind in enumerate(run.kinds)}
+        return found, norms.logits[:, 0]
+
+    def images_per_step(self, memory: int, most_inputs: int) -> int:
+        """How many images fit ``memory`` bytes at once, ``most_inputs`` copies at most; 1 or more."""
+        steps = [
+            min(most_inputs, memory // run.engine.bytes_per_input) // self._copies(run.smoothed) for run in self._runs
+        ]
+        return max(1, min(steps))
+
+    def error(self, copies: Callable[[bool], Tensor]) -> Tensor:
+        """|S - S'| / S with S = sum_c sqrt(p_c) ||a g_c|| over all layers, by autograd, and S' of the engine: (B,).
+
+        Of the first kind, on the most probable classes and some drawn at random, which stand for the others.
+        """
+        run = self._runs[0]
+        x = copies(run.smoothed)
+        got = run.engine(x).row(0)
+        p = got.logits[:, 0].softmax(1)
+        classes, stand_for = _some_classes(p)
+        weights = self._rows(run.kinds)[:1]
+        engine = ReferenceEngine(self._copy(), self._layers, weights, dtype=self._inputs.dtype)
+        wanted = engine(x, classes).norms[0].to(p.device)
+        factor = p.gather(1, classes).sqrt() * stand_for
+        difference = (factor * (got.norms[0].gather(1, classes) - wanted)).sum(1).abs()
+        return (difference / (factor * wanted).sum(1).clamp_min(1e-300)).cpu()
+
+    def _resolve(self, own: nn.Module, engine: str) -> dict[str, Any]:
+        passes = [choose.Pass(self._copies(smoothed), self._rows(kinds)) for smoothed, kinds in self._groups.items()]
+        settings = self._settings
+        return choose.resolve(
+            own, engine, self._layers, self._decayed, passes, self._inputs, settings.tolerance, settings.directions
+        )
+
+    def _build(self) -> list[_Run]:
+        engine = ENGINES[self.plan["engine"]]
+        draws = {"directions": self.plan["directions"], "seed": self._settings.seed} if engine is SketchEngine else {}
+        runs = []
+        for smoothed, kinds in self._groups.items():
+            uncut = choose.Pass(self._copies(smoothed), self._rows(kinds))
+            (cut,) = choose.kept(self._layers, [uncut], self.plan["first_layer"])
+            built = engine(self._copy(), self._layers, cut.weights, self._inputs, **draws)
+            if self._dtype != self._inputs.dtype and engine is not ReferenceEngine:
+                built.convert(self._dtype)
+            runs.append(_Run(smoothed, kinds, built))
+        return runs
+
+    def _rows(self, kinds: Sequence[Any]) -> Tensor:
+        """a_l for each of ``kinds``, (S, layers), before the cut."""
+        return torch.stack([self._decayed if kind.decayed else torch.ones_like(self._decayed) for kind in kinds])
+
+    def _copies(self, smoothed: bool) -> int:
+        return self._settings.samples + 1 if smoothed else 1
+
+    def _copy(self) -> nn.Module:
+        return private_copy(self._network).to(self._inputs.device)
+
+
+def _some_classes(p: Tensor) -> tuple[Tensor, Tensor]:
+    """Classes of each image, int64 (B, T), and how many each stands for, (T,)."""
+    number = p.shape[1]
+    ranked = p.argsort(1, descending=True)
+    if number <= LIKELY + OTHERS:
+        return ranked, p.new_ones(number)
+    drawn = torch.randperm(number - LIKELY, generator=torch.Generator().manual_seed(0))[:OTHERS] + LIKELY
+    stand_for = torch.tensor([1.0] * LIKELY + [(number - LIKELY) / OTHERS] * OTHERS, dtype=p.dtype, device=p.device)
+    return torch.cat([ranked[:, :LIKELY], ranked[:, drawn.to(p.device)]], 1), stand_for

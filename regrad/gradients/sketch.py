@@ -1,0 +1,333 @@
+"""Class-gradient norms from k random directions: one forward-mode derivative a direction, whatever the class count.
+
+For a direction v over the counted parameters with E v v^T = I, block l scaled by a_l, and J_i v the derivative of copy
+i's logits along a v, all C classes at once:
+
+    X_c = 1/k sum_j ( 1/(N+1) sum_i [ (J_i v_j)_c - p_i . J_i v_j ] )^2,      E X_c = ||a * g_c||^2.
+
+A Linear last layer is left out of v and added in closed form A_c (:mod:`regrad.gradients.head`): A + X is unbiased too.
+
+The root: given the signs that directions share (:mod:`regrad.gradients.directions`), X is E X chi^2_k / k, so that
+sqrt(A + X) is too small in the mean. With T = A + X and r = X / T the engine's norm is
+
+    sqrt(T) (1 + r^2 (1 / b_k - 1)),      b_k = sqrt(2/k) Gamma((k+1)/2) / Gamma(k/2) = 1 - 1/(4k) + O(1/k^2).
+
+Where all is sketched (r = 1) it is unbiased, since sqrt(chi^2_k / k) has mean b_k. Beside an exact part the Taylor term
+-Var X / (8 T^{3/2}) = -sqrt(T) r^2 / (4k) is what has to be added: what is left is of order 1/k^2.
+
+Only what lies behind the first counted parameter has derivatives, and all directions go through it together; the
+network before it runs once. No layer needs a rule: where a module's output is linear in its parameters, row by row, is
+found by trying.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from regrad.errors import UsageError
+from regrad.gradients import head
+from regrad.gradients.directions import Block, corrected_root, draw_block
+from regrad.gradients.fold import fold_batch_norms
+from regrad.gradients.layers import ClassNorms, Layer, plain_attention
+from regrad.gradients.shortcuts import AddDerivative, along_axis, close, record_calls, row_axis
+
+LIVE = 4  # layer outputs that exist at once: input, output, a residual, and one in the making
+Draws = dict[str, dict[str, Tensor]]  # by module and parameter
+
+
+class SketchEngine:
+    """Unbiased squared class-gradient norms from random directions, for any network and number of classes.
+
+    Args:
+        network: a private copy (:func:`regrad.gradients.layers.private_copy`); the engine changes it.
+        layers: from :func:`regrad.gradients.layers.find_layers`.
+        weights: a_l >= 0, (S, len(layers)); a layer with weight 0 in every row is left out.
+        probe: one or more inputs (B, channels, H, W) on which shortcuts are tried.
+        directions: k; the relative standard error of a squared norm is at most about sqrt(2/k).
+        seed: of the directions.
+
+    Attributes:
+        bytes_per_input: memory one copy of one image takes, estimated on the probe; fixes how many go at once.
+
+    Raises:
+        UsageError: a function of the network has no forward-mode derivative.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: list[Layer],
+        weights: Tensor,
+        probe: Tensor,
+        directions: int = 16,
+        seed: int = 0,
+    ) -> None:
+        self.network = network
+        self.directions = directions
+        self.weights = weights.double().cpu().reshape(-1, len(layers))
+        self._channels_last = any(isinstance(module, nn.Conv2d) for module in network.modules())
+        if self._channels_last:  # what convolutions are fastest in
+            network.to(memory_format=torch.channels_last)
+        probe = self._format(probe[:2])
+        self._head, self._head_place, self._head_bias = _split_head(network, layers, probe)
+        kept = [i for i in range(len(layers)) if float(self.weights[:, i].max()) > 0 and i != self._head_place]
+        fold_batch_norms(network, {layers[i].name for i in kept}, probe)
+        modules = dict(network.named_modules(remove_duplicate=False))
+        self._blocks = [
+            draw_block(layer.name, i, _values(modules[layer.name], layer), directions, seed)
+            for i, layer in enumerate(layers)
+            if i in kept and layer.parameters
+        ]
+        self._shortcuts: set[str] = set()  # modules that add d (w x) to their output's derivative themselves
+        self._steps: dict[str, Tensor] = {}
+        self._mode = _Mode(together=True, plain=False)
+        self.bytes_per_input = _estimate_memory(network, [block.module for block in self._blocks], probe, directions)
+        if self._blocks:
+            self._mode = self._find_mode(probe)
+            self._find_shortcuts(modules, probe)
+
+    def convert(self, dtype: torch.dtype) -> None:
+        """Compute in ``dtype`` from now on; shortcuts have been tried in the one before."""
+        self.network.to(dtype)
+        self._blocks = [block.to(dtype) for block in self._blocks]
+
+    @torch.no_grad()
+    def __call__(self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None) -> ClassNorms:
+        """Norms for ``copies`` (B, N+1, channels, H, W), whose first copy is the clean image.
+
+        Args:
+            copies: what the network receives.
+            targets: maps clean log-probabilities (B, C) to further target distributions (B, E, C), appended to the
+                classes.
+        """
+        images, number = copies.shape[:2]
+        h, tangents = self._derivatives(self._format(copies.flatten(0, 1)))
+        logits = (h if self._head is None else F.linear(h, self._head.weight, self._head.bias)).double()
+        logits, h = logits.reshape(images, number, -1), h.reshape(images, number, -1)
+        log_p = logits.log_softmax(-1)
+        p = log_p.exp()
+        extra = targets(log_p[:, 0]) if targets is not None else p.new_zeros(images, 0, p.shape[-1])
+        exact = p.new_zeros(len(self.weights), images, p.shape[-1] + extra.shape[1])
+        if self._head is not None:
+            squared = self.weights[:, self._head_place].square().to(p.device)
+            exact += squared[:, None, None] * head.squared_norms(h, p, extra, self._head_bias)
+        draws = torch.stack([self._squares(t.unflatten(1, (images, number)), p, extra) for t in tangents], 1)
+        sketched = draws.mean(0)
+        roots = corrected_root(exact, sketched, self.directions)
+        return ClassNorms(exact + sketched, logits, roots, exact + draws)
+
+    def _squares(self, tangents: Tensor, p: Tensor, extra: Tensor) -> Tensor:
+        """(q . W m - mean_i p_i . W t_i)^2 for every target q, with m = mean_i t_i: float64 (k, B, C + E).
+
+        Args:
+            tangents: t, derivatives of the head's input, or with W = 1 of the logits, (k, B, N+1, d).
+            p: (B, N+1, C).
+            extra: (B, E, C).
+        """
+        # In float64, as the difference of nearly equal numbers for the classes with p close to 1.
+        tangents = tangents.double()
+        mean = tangents.mean(2)
+        pulled = p
+        if self._head is not None:
+            weight = self._head.weight.double()
+            mean, pulled = mean @ weight.T, p @ weight
+        expected = torch.einsum("kbid,bid->kb", tangents, pulled) / tangents.shape[2]
+        own = torch.cat([mean, torch.einsum("kbc,bec->kbe", mean, extra)], 2)
+        return (own - expected[..., None]).square()
+
+    def _format(self, x: Tensor) -> Tensor:
+        channels_last = self._channels_last and x.dim() == 4
+        return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
+    # -- derivatives -------------------------------------------------------------------------------------------------
+
+    def _derivatives(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The output of the network before its head, (M, d), and its derivatives (k, M, d) for each weighting."""
+        h: Tensor | None = None
+        found: list[Tensor | None] = []
+        for weights in self.weights.tolist():
+            blocks = [block for block in self._blocks if weights[block.place]]
+            draws = {
+                block.module: {name: draw * weights[block.place] for name, draw in block.draws.items()}
+                for block in blocks
+            }
+            if blocks:
+                h, tangents = self._along(x, blocks, draws)
+            found.append(tangents if blocks else None)
+        if h is None:
+            with plain_attention():
+                h = self.network(x)
+        nothing = h.new_zeros(self.directions, *h.shape)
+        return h, [nothing if tangents is None else tangents for tangents in found]
+
+    def _along(self, x: Tensor, blocks: list[Block], draws: Draws) -> tuple[Tensor, Tensor]:
+        """The network's output (M, d) and its derivatives along ``draws`` of ``blocks``, (k, M, d)."""
+        zeros = {
+            module: {name: torch.zeros_like(draw[0]) for name, draw in own.items()} for module, own in draws.items()
+        }
+
+        def moved(steps: Draws) -> Tensor:
+            parameters: dict[str, Tensor] = {}
+            for block in blocks:
+                if block.module in self._shortcuts:
+                    self._steps[block.module] = steps[block.module]["rows"]
+                else:
+                    parameters |= block.moved(steps[block.module])
+            return functional_call(self.network, parameters, (x,))
+
+        def directional(one: Draws) -> Any:
+            return jvp(moved, (zeros,), (one,))
+
+        try:
+            with self._mode.active():
+                if self._mode.together:
+                    return vmap(directional, out_dims=(None, 0))(draws)  # type: ignore[arg-type]
+                number = len(next(iter(next(iter(draws.values())).values())))
+                pairs = [directional(_at(draws, j)) for j in range(number)]
+                return pairs[0][0], torch.stack([tangent for _, tangent in pairs])
+        finally:
+            self._steps = {}
+
+    def _first_draws(self) -> Draws:
+        """A single direction, to try things with."""
+        return {block.module: {name: draw[:1] for name, draw in block.draws.items()} for block in self._blocks}
+
+    @torch.no_grad()
+    def _find_mode(self, probe: Tensor) -> _Mode:
+        """The first way in which the network can be differentiated at all, the fastest first."""
+        message = ""
+        for together in (True, False):
+            for plain in (False, True):
+                self._mode = _Mode(together, plain)
+                try:
+                    self._along(probe, self._blocks, self._first_draws())
+                except (RuntimeError, ValueError) as error:
+                    message = message or str(error).strip().splitlines()[0]
+                else:
+                    return self._mode
+        raise UsageError(
+            f"engine sketch: {type(self.network).__name__} has no forward-mode derivative ({message}); use exact"
+        )
+
+    # -- shortcuts ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _find_shortcuts(self, modules: dict[str, nn.Module], probe: Tensor) -> None:
+        """Let modules whose output is linear in their parameters, row by row, add d (w x) to its derivative themselves.
+
+        What single calls cannot show, such as a weight used once more by a function, the network's derivative does.
+        """
+        shared = [block for block in self._blocks if block.signs and _unhooked(modules[block.module])]
+        calls = record_calls({block.module: modules[block.module] for block in shared}, self.network, probe)
+        axes = {block.module: row_axis(modules[block.module], block, calls[block.module]) for block in shared}
+        found = {module: axis for module, axis in axes.items() if axis is not None}
+        for place, block in enumerate(self._blocks):
+            if block.module in found:
+                modules[block.module].register_forward_hook(self._hook(place, found[block.module]))
+        draws = self._first_draws()
+        truth = self._along(probe, self._blocks, draws)[1]
+
+        def fits(shortcuts: set[str]) -> bool:
+            self._shortcuts = shortcuts
+            return close(self._along(probe, self._blocks, draws)[1], truth)
+
+        if not fits(set(found)):
+            good: set[str] = set()
+            for module in found:
+                good |= {module} if fits(good | {module}) else set()
+            self._shortcuts = good
+
+    def _hook(self, place: int, axis: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            block = self._blocks[place]
+            step = self._steps.pop(block.module, None)  # absent while the module is called below
+            if step is None:
+                return None
+            # Without derivatives of the input, whose part the output has already.
+            inputs = tuple(value.detach() if isinstance(value, Tensor) else value for value in args)
+            product = functional_call(module, block.signs, inputs)
+            self._steps[block.module] = step
+            return AddDerivative.apply(output, along_axis(step, product, axis), product)
+
+        return hook
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """A way to differentiate a network forward.
+
+    Attributes:
+        together: all directions in one pass, where every function allows it; else one after another.
+        plain: attention from plain products; its fused kernels may have no forward-mode derivative.
+    """
+
+    together: bool
+    plain: bool
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        kernel = sdpa_kernel(SDPBackend.MATH) if self.plain else nullcontext()
+        with warnings.catch_warnings(), plain_attention(), kernel:
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            yield
+
+
+def _split_head(network: nn.Module, layers: list[Layer], probe: Tensor) -> tuple[nn.Linear | None, int, bool]:
+    """Make the network return its head's input: the head, its layer's position, and whether its bias counts.
+
+    None and -1 where the head is no Linear layer of its own, or its weight is not counted.
+    """
+    name = head.find_head(network, probe)
+    places = [i for i, layer in enumerate(layers) if layer.name == name and "weight" in layer.parameters]
+    if name is None or not places:
+        return None, -1, False
+    module = network.get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    module.forward = _identity  # type: ignore[assignment]
+    return module, places[0], "bias" in layers[places[0]].parameters
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def _values(module: nn.Module, layer: Layer) -> dict[str, Tensor]:
+    return {name: getattr(module, name).detach() for name in layer.parameters}
+
+
+def _at(draws: Draws, j: int) -> Draws:
+    return {module: {name: draw[j] for name, draw in own.items()} for module, own in draws.items()}
+
+
+def _unhooked(module: nn.Module) -> bool:
+    return not module._forward_hooks and not module._forward_pre_hooks
+
+
+def _estimate_memory(network: nn.Module, counted: list[str], probe: Tensor, directions: int) -> int:
+    """Bytes per input: a few of the largest outputs, k times as many behind the first counted parameter."""
+    sizes: list[int] = []
+    behind: list[int] = []
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            (behind if behind or module in first else sizes).append(output.numel() * output.element_size())
+
+    modules = dict(network.named_modules(remove_duplicate=False))
+    first = {modules[name] for name in counted}
+    handles = [module.register_forward_hook(hook) for module in modules.values()]
+    with torch.no_grad(), plain_attention():
+        network(probe)
+    for handle in handles:
+        handle.remove()
+    total = LIVE * (max(sizes, default=0) + (directions + 1) * max(behind, default=0))
+    return probe[0].numel() * probe.element_size() + total // len(probe)

@@ -1,0 +1,80 @@
+"""Engine, cut and directions: sizes counted by hand, and the choice that follows from them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from regrad.gradients import choose
+from regrad.gradients.cut import probe_images
+from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from tests.networks import build
+
+WIDE = 300  # more rows than directions.SHARED_ROWS
+
+
+def perceptron(classes: int) -> nn.Module:
+    """12 -> 20 -> WIDE -> classes."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, WIDE), nn.ReLU(), nn.Linear(WIDE, classes)
+    ).eval()
+
+
+def passes(network: nn.Module, copies: int = 11, first: int = 1) -> tuple[list, list[choose.Pass], torch.Tensor]:
+    inputs = probe_images(4, 3, (2, 2)) if isinstance(network, nn.Sequential) else probe_images(4, 3, (16, 16))
+    layers = find_layers(private_copy(network), inputs[:3])
+    weights = layer_weights(layers, 0.3)[None] * torch.tensor([float(layer.index >= first) for layer in layers])
+    return layers, [choose.Pass(copies, weights)], inputs
+
+
+def test_costs_are_those_counted_by_hand() -> None:
+    network = perceptron(7)
+    layers, wanted, inputs = passes(network)
+    sizes = [12 * 20, 20 * WIDE, WIDE * 7]
+    total = sum(sizes)
+    pairs = ((12, 20), (20, WIDE), (WIDE, 7))
+    grams = sum(min(11 * 11 * (d_out + d_in / 7), 11 * d_in * d_out) / 11 for d_in, d_out in pairs)
+    cost = choose.estimate(network, layers, wanted, inputs, directions=16)
+    assert cost["exact"] == pytest.approx(1 + 7 * (choose.BACKWARD * total + grams) / total, abs=0.01)
+    unshared = sizes[0] + sizes[2]
+    assert cost["sketch"] == pytest.approx(1 + 16 * choose.FORWARD * (total + unshared) / total, abs=0.01)
+
+
+def test_what_is_left_out_costs_nothing_and_a_clean_pass_a_copys_share() -> None:
+    network = perceptron(7)
+    layers, tail, inputs = passes(network, first=3)
+    assert choose.estimate(network, layers, tail, inputs, 16)["exact"] < 12
+    both = [*tail, choose.Pass(1, torch.ones(1, 3))]
+    clean = choose.estimate(network, layers, [choose.Pass(1, torch.ones(1, 3))], inputs, 16)
+    added = choose.estimate(network, layers, both, inputs, 16)["exact"]
+    assert added == pytest.approx(
+        choose.estimate(network, layers, tail, inputs, 16)["exact"] + clean["exact"] / 11, abs=0.02
+    )
+
+
+@pytest.mark.parametrize(("classes", "engine"), [(5, "exact"), (1000, "sketch")])
+def test_auto_takes_the_sketch_for_many_classes(classes: int, engine: str) -> None:
+    network = perceptron(classes)
+    layers, wanted, inputs = passes(network)
+    plan = choose.resolve(network, "auto", layers, wanted[0].weights[0], wanted, inputs, 0.0, 16)
+    assert plan["engine"] == engine
+    assert plan.get("directions") == (16 if engine == "sketch" else None)
+    assert (plan["cost"]["exact"] > choose.WORTH * plan["cost"]["sketch"]) == (engine == "sketch")
+    assert f"{plan['cost']['exact']:.3g} forward passes with exact" in plan["why"]
+
+
+def test_the_engine_asked_for_is_taken() -> None:
+    network = build("ResNet", torch.float32)
+    layers, wanted, inputs = passes(network)
+    for engine in ("exact", "sketch", "reference"):
+        plan = choose.resolve(network, engine, layers, wanted[0].weights[0], wanted, inputs, 2e-3, 8)
+        assert plan["engine"] == engine
+        assert (plan["first_layer"] > 1) == (engine != "reference")
+
+
+def test_rows_without_decay_are_not_cut() -> None:
+    layers, _, _ = passes(perceptron(5))
+    weights = torch.stack([layer_weights(layers, 0.3), torch.ones(3, dtype=torch.float64)])
+    (kept,) = choose.kept(layers, [choose.Pass(1, weights)], 3)
+    assert (kept.weights > 0).tolist() == [[False, False, True], [True, True, True]]
