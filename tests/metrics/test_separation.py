@@ -1,8 +1,7 @@
-"""Every metric against an independent reference: scikit-learn's curves, counting pairs, or every order of the ties."""
+"""ID against OOD: every metric against scikit-learn's curves, or against counting pairs."""
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -82,78 +81,8 @@ def test_aupr_of_a_perfect_separation_is_one_from_either_side() -> None:
     assert metrics.aupr(id_scores, id_scores + 100, "id") == pytest.approx(1.0)
 
 
-def test_accuracy_is_the_share_of_right_predictions() -> None:
-    assert metrics.accuracy([1, 2, 3, 4], [1, 2, 3, 0]) == 0.75
-    with pytest.raises(ValueError, match="at least one"):
-        metrics.accuracy([], [])
-
-
-def test_lift_curve_by_hand() -> None:
-    # Right, wrong, right, right in order of uncertainty: accuracies 1, 1/2, 2/3, 3/4, overall 3/4.
-    lift = metrics.lift_curve([0.4, 0.1, 0.3, 0.2], [True, True, True, False])
-    assert lift == pytest.approx(np.array([1, 1 / 2, 2 / 3, 3 / 4]) / 0.75)
-    assert metrics.aulc([0.4, 0.1, 0.3, 0.2], [True, True, True, False]) == pytest.approx(lift.mean() - 1)
-
-
-def test_raulc_by_hand() -> None:
-    # Oracle: accuracies 1, 1, 1, 3/4. AULC = mean(accuracies) / (3/4) - 1: 35/36 - 1 here, 5/4 - 1 for the oracle.
-    assert metrics.raulc([0.4, 0.1, 0.3, 0.2], [True, True, True, False]) == pytest.approx((35 / 36 - 1) / (5 / 4 - 1))
-
-
-@pytest.mark.parametrize("right", [1, 5, 30, 59])
-def test_raulc_of_perfect_random_and_reversed_orders(right: int) -> None:
-    rng = np.random.default_rng(right)
-    correct = np.arange(60) < right
-    order = np.arange(60.0)
-    assert metrics.raulc(order, correct) == pytest.approx(1.0, abs=1e-12)
-    assert metrics.raulc(-order, correct) < -0.1
-    shuffled = [metrics.raulc(rng.permutation(60), correct) for _ in range(2000)]
-    standard_error = np.std(shuffled) / math.sqrt(len(shuffled))
-    assert abs(np.mean(shuffled)) < 4 * standard_error
-
-
-@pytest.mark.parametrize(
-    ("uncertainty", "correct"),
-    [
-        ([1, 1, 1, 1], [1, 0, 0, 1]),
-        ([0, 1, 1, 1, 2], [1, 1, 0, 0, 1]),
-        ([3, 3, 0, 0, 0, 1], [0, 1, 1, 0, 1, 0]),
-        ([2, 1, 2, 1, 2, 1], [0, 0, 1, 1, 1, 0]),
-    ],
-)
-def test_ties_are_the_expectation_over_every_order_of_the_tied_images(
-    uncertainty: list[int], correct: list[int]
-) -> None:
-    values, right = np.array(uncertainty, dtype=float), np.array(correct, dtype=bool)
-    curves, ratios = [], []
-    for positions in itertools.permutations(range(len(values))):
-        breaker = np.array(positions) / 100
-        curves.append(metrics.lift_curve(values + breaker, right))
-        ratios.append(metrics.raulc(values + breaker, right))
-    assert metrics.lift_curve(values, right) == pytest.approx(np.mean(curves, axis=0), abs=1e-12)
-    assert metrics.raulc(values, right) == pytest.approx(np.mean(ratios), abs=1e-12)
-
-
-def test_one_score_for_all_images_is_a_random_order() -> None:
-    assert metrics.raulc(np.zeros(50), np.arange(50) % 3 > 0) == pytest.approx(0.0, abs=1e-12)
-
-
-def test_raulc_does_not_depend_on_the_order_of_the_rows() -> None:
-    rng = np.random.default_rng(0)
-    uncertainty, correct = rng.integers(0, 6, 40), rng.random(40) < 0.7
-    order = rng.permutation(40)
-    expected = metrics.raulc(uncertainty, correct)
-    assert metrics.raulc(uncertainty[order], correct[order]) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("correct", [[True] * 3, [False] * 3])
-def test_raulc_is_undefined_when_no_order_is_better_than_another(correct: list[bool]) -> None:
-    assert math.isnan(metrics.raulc([1, 2, 3], correct))
-
-
 def test_infinite_scores_rank_beyond_every_finite_one() -> None:
     assert metrics.auroc([1.0, -math.inf], [math.inf, 5.0]) == 1.0
-    assert metrics.raulc([-math.inf, 0.0, math.inf], [True, True, False]) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -165,12 +94,6 @@ def test_bad_arrays_are_refused(bad: list[float], message: str) -> None:
         lambda: metrics.auroc([0.0, 1.0], bad),
         lambda: metrics.aupr(bad, [0.0, 1.0]),
         lambda: metrics.fpr_at_tpr(bad, [1.0]),
-        lambda: metrics.lift_curve(bad, np.ones(np.shape(bad))),
     ):
         with pytest.raises(ValueError, match=message):
             call()
-
-
-def test_lengths_must_agree() -> None:
-    with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
-        metrics.lift_curve([1.0, 2.0], [True, False, True])
