@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-# float32: the network's own type in full, on a GPU too, where PyTorch rounds convolutions to TensorFloat-32 if left alone;
+# float32: the network's own type in full, on a GPU too, where PyTorch would round convolutions;
 # tf32: factors of products rounded to 10 bits of mantissa, on GPUs that can; bfloat16: everything rounded to 7 bits.
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
