@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 Known = dict[str, Any]
@@ -172,14 +173,43 @@ def resnet20_cifar10() -> tuple[nn.Module, Known]:
     return CifarResNet(20), {"image_size": 32, "mean": mean, "std": std, "class_names": CIFAR10_CLASSES}
 
 
+def resnet18_cifar10() -> tuple[nn.Module, Known]:
+    """ResNet-18 for CIFAR-10: the ImageNet network with a 3x3 stem of stride 1 and no first pooling."""
+    return cifar_resnet18(10), {**_CIFAR_INPUT, "class_names": CIFAR10_CLASSES}
+
+
+def resnet18_cifar100() -> tuple[nn.Module, Known]:
+    """The same for CIFAR-100."""
+    return cifar_resnet18(100), dict(_CIFAR_INPUT)
+
+
+def resnet50() -> tuple[nn.Module, Known]:
+    """torchvision's ResNet-50 for ImageNet, to be filled with weights."""
+    return torchvision.models.resnet50(), dict(_IMAGENET_INPUT)
+
+
+def vit_small() -> tuple[nn.Module, Known]:
+    """ViT-S/16 for ImageNet: 12 blocks of 6 heads, 384 wide."""
+    return torchvision.models.VisionTransformer(224, 16, 12, 6, 384, 1536), dict(_IMAGENET_INPUT)
+
+
+def cifar_resnet18(classes: int) -> nn.Module:
+    """torchvision's ResNet-18 with the stem that is usual for 32x32 images."""
+    network = torchvision.models.resnet18(num_classes=classes)
+    network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    network.maxpool = nn.Identity()
+    return network
+
+
 def densenet100_cifar10() -> tuple[nn.Module, Known]:
     """DenseNet-BC-100 with growth 12 for CIFAR-10."""
-    return CifarDenseNet(classes=10), {**_DENSENET_INPUT, "class_names": CIFAR10_CLASSES}
+    return CifarDenseNet(classes=10), {**_CIFAR_INPUT, "class_names": CIFAR10_CLASSES}
 
 
 def densenet100_cifar100() -> tuple[nn.Module, Known]:
     """DenseNet-BC-100 with growth 12 for CIFAR-100."""
-    return CifarDenseNet(classes=100), dict(_DENSENET_INPUT)
+    return CifarDenseNet(classes=100), dict(_CIFAR_INPUT)
 
 
-_DENSENET_INPUT: Known = {"image_size": 32, "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+_IMAGENET_INPUT: Known = {"image_size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_CIFAR_INPUT: Known = {"image_size": 32, "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}

@@ -1,0 +1,164 @@
+"""Who is timed: our engines, the definition, and what others offer for the same or a smaller piece of the work.
+
+A contender is made for a network and gives a function of copies (B, N+1, channels, H, W). To add one, write a function
+here and put it in the table.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev
+
+from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.passes import Passes, Settings
+from regrad.gradients.reference import ReferenceEngine
+
+Run = Callable[[Tensor], Any]
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """One of our engines, ready to run."""
+
+    passes: Passes
+
+    @torch.no_grad()
+    def __call__(self, copies: Tensor) -> Any:
+        """Norms and logits."""
+        return self.passes(lambda smoothed: copies)
+
+    @torch.no_grad()
+    def error(self, copies: Tensor) -> Tensor:
+        """See :meth:`regrad.gradients.passes.Passes.error`."""
+        return self.passes.error(lambda smoothed: copies)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that is timed beside the plain forward passes.
+
+    Attributes:
+        make: from a network, inputs to build on, and N.
+        does: what it computes, if it is less than the full method.
+        images: how many at once, where fewer than the case's.
+        classes: pairs of class counts to run and to scale from, where there are more than the larger one.
+        clean: whether it has no copies: it gets the clean image alone, and is compared with N+1 forwards all the same.
+    """
+
+    name: str
+    make: Callable[[nn.Module, Tensor, int], Run]
+    does: str = "all classes, layers and copies"
+    images: int | None = None
+    classes: tuple[int, int] | None = None
+    clean: bool = False
+
+
+def forward(network: nn.Module, inputs: Tensor, samples: int) -> Run:
+    """The plain forward passes that everything is measured against, in the memory format that is fastest."""
+    channels_last = any(isinstance(module, nn.Conv2d) for module in network.modules())
+    network = private_copy(network)
+    if channels_last:
+        network.to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def run(copies: Tensor) -> Tensor:
+        x = copies.flatten(0, 1)
+        return network(x.contiguous(memory_format=torch.channels_last) if channels_last else x)
+
+    return run
+
+
+@dataclass(frozen=True)
+class _Kind:
+    smoothed: bool
+    decayed: bool
+
+
+def engine(name: str, tolerance: float = 0.0, directions: int = 16, depth_decay: float = 0.3) -> Any:
+    """One of ours, with the smoothed and weighted norms of REGrad."""
+
+    def make(network: nn.Module, inputs: Tensor, samples: int) -> Run:
+        settings = Settings(samples, depth_decay, name, tolerance, "modules", directions, 0)
+        return EngineRun(Passes(network, [_Kind(samples > 0, True)], inputs, settings))
+
+    return make
+
+
+def reference(network: nn.Module, inputs: Tensor, samples: int) -> Run:
+    """The definition in float32: one image and one class at a time."""
+    layers = find_layers(private_copy(network), inputs[:3])
+    weights = layer_weights(layers, 0.3)
+    return ReferenceEngine(private_copy(network).to(inputs.device), layers, weights, dtype=inputs.dtype)
+
+
+def functional(network: nn.Module, inputs: Tensor, samples: int) -> Run:
+    """The shortest way to write it: ``jacrev``, ``vmap`` over classes, of an image's mean log-probabilities."""
+    network = private_copy(network)
+    parameters = {name: value.detach() for name, value in network.named_parameters()}
+
+    def log_p(parameters: dict[str, Tensor], copies: Tensor) -> Tensor:
+        return functional_call(network, parameters, (copies,)).log_softmax(1).mean(0)
+
+    def run(copies: Tensor) -> list[Tensor]:
+        rows = []
+        for image in copies:
+            blocks = jacrev(log_p, chunk_size=4)(parameters, image)
+            rows.append(sum(block.flatten(1).square().sum(1) for block in blocks.values()))
+        return rows
+
+    return run
+
+
+def grad_norm(network: nn.Module, inputs: Tensor, samples: int) -> Run:
+    """pytorch-ood's GradNorm over all parameters: one backward pass an image, whatever the classes."""
+    from pytorch_ood.detector import GradNorm
+
+    detector = GradNorm(copy.deepcopy(network).eval(), param_filter=lambda name: True)
+    return lambda copies: detector.predict(copies[:, 0])
+
+
+def backpack_root(network: nn.Module, inputs: Tensor, samples: int) -> Run:
+    """BackPACK's SqrtGGNExact: the root of every image's Fisher matrix, whose columns are sqrt(p_c) g_c."""
+    import backpack
+    import backpack.extensions
+
+    network = backpack.extend(copy.deepcopy(network).eval(), use_converter=True)
+    loss = backpack.extend(nn.CrossEntropyLoss(reduction="sum"))
+
+    def run(copies: Tensor) -> None:
+        x = copies[:, 0]
+        with backpack.backpack(backpack.extensions.SqrtGGNExact()):
+            loss(network(x), torch.zeros(len(x), dtype=torch.long, device=x.device)).backward()
+
+    return run
+
+
+def laplace_jacobians(network: nn.Module, inputs: Tensor, samples: int) -> Run:
+    """laplace-torch's Jacobians of the logits, from which all class gradients of a clean image follow."""
+    from laplace.curvature import CurvlinopsGGN
+
+    backend = CurvlinopsGGN(copy.deepcopy(network).eval(), "classification")
+    return lambda copies: backend.jacobians(copies[:, 0])
+
+
+CONTENDERS = (
+    Contender("exact 2e-3", engine("exact", 2e-3), classes=(4, 28)),
+    Contender("exact 1e-3", engine("exact", 1e-3), classes=(4, 28)),
+    Contender("exact 2e-4", engine("exact", 2e-4), classes=(4, 28)),
+    Contender("exact, all layers", engine("exact"), classes=(2, 6)),
+    Contender("exact, lambda 0", engine("exact", depth_decay=0.0), classes=(2, 6)),
+    Contender("sketch 8", engine("sketch", 1e-3, 8)),
+    Contender("sketch 16", engine("sketch", 1e-3, 16)),
+    Contender("sketch 64", engine("sketch", 1e-3, 64)),
+    Contender("reference", reference, images=1, classes=(1, 3)),
+    Contender("torch.func", functional, images=1, classes=(4, 8)),
+    Contender("pytorch-ood GradNorm", grad_norm, "one gradient, clean image", images=1, clean=True),
+    Contender("BackPACK SqrtGGNExact", backpack_root, "all classes, clean image", images=1, classes=(2, 6), clean=True),
+    Contender("laplace-torch Jacobians", laplace_jacobians, "all classes, clean", images=1, classes=(2, 6), clean=True),
+)

@@ -1,0 +1,43 @@
+"""The benchmark as a user runs it, on a case of no size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs import benchmark
+from regrad.benchmarks.cases import CASES, Case
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CASES, "tiny", Case("tiny", "tests.shards:build", 2, samples=1))
+
+
+def test_a_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "SWEEPS", {"classes": (2, 5), "samples": (0, 1)})
+    arguments = ["engine", "--cases", "tiny", "--contenders", "exact 1e-3", "reference", "--rounds", "2", "--sweep"]
+    assert benchmark.main([*arguments, "--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "tiny, 8x8, C = 10, N = 1, random weights, 2 images at once" in printed
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [row["name"] for row in found["cases"][0]["rows"]] == ["exact 1e-3", "reference"]
+    assert [case["classes"] for case in found["sweeps"]["classes"]] == [2, 5]
+    assert [case["samples"] for case in found["sweeps"]["samples"]] == [0, 1]
+    assert (tmp_path / "benchmark.md").read_text().startswith("**tiny, 8x8")
+    assert (tmp_path / "benchmark.svg").read_bytes().startswith(b"<?xml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cases", "huge"], "no case huge; the cases are resnet18"),
+        (["--contenders", "magic"], "no contender magic; there are: exact 2e-3"),
+        (["--weights", "x"], "'x' is not CASE=URI"),
+    ],
+)
+def test_wrong_names_are_told(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert benchmark.main(["engine", *arguments]) == 2
+    assert message in capsys.readouterr().err
