@@ -20,7 +20,7 @@ from regrad.cli import run_job
 from regrad.pipeline import options
 from regrad.pipeline.execute import Outcome, run
 from regrad.pipeline.prepare import Job, describe, duration, prepare
-from regrad.scores import SCORES
+from regrad.scores import SCORES, load_module
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +32,8 @@ def score(argv: Sequence[str] | None) -> int:
     """Plan, score and commit, and say what came of it."""
     settings = options.parse(argv, "score.py", __doc__)
     if settings.list_scores:
+        for module in settings.score_module:
+            load_module(module)
         print("\n".join(f"{score.name:<20} {score.summary}" for score in SCORES.values()))
         return 0
     job = prepare(settings)

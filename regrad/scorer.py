@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regrad import perturb
+from regrad import perturb, predictions
 from regrad.classifier import Classifier
 from regrad.errors import RegradError, UsageError
 from regrad.gradients import cut
-from regrad.gradients.layers import ClassNorms, private_copy
+from regrad.gradients.layers import ClassNorms, forward_bytes, plain_attention, private_copy
 from regrad.gradients.passes import ENGINES, Passes, Settings
 from regrad.precision import PRECISIONS, computing
-from regrad.scores import Inputs, Norms, Score, find_scores
+from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
 
 NOISE_SPACES = ("normalized", "pixel")
 MAX_INPUTS = {"cpu": 256, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
@@ -71,6 +71,10 @@ class Scorer:
         layers: str = "modules",
         directions: int = 16,
         standard_errors: bool = False,
+        draws: int = 10,
+        theta_sigma: float = 1e-3,
+        dropout_rate: float = 0.1,
+        dropout_at: str = "all",
         precision: str = "float32",
         memory_budget: int | None = None,
         device: str | torch.device | None = None,
@@ -90,13 +94,17 @@ class Scorer:
         self._network.to(self._dtype)
         self._passes: Passes | None = None
         self.plan: dict[str, Any] = {"engine": "none", "why": "no score needs gradients"}
+        probe = cut.probe_images(cut.PROBES, classifier.channels, classifier.image_size)
+        inputs = classifier.normalize(probe).to(self.device, own)
         kinds = list(dict.fromkeys(_kind(item, samples) for item in self.scores if item.norms is not None))
         if kinds:
-            probe = cut.probe_images(cut.PROBES, classifier.channels, classifier.image_size)
-            inputs = classifier.normalize(probe).to(self.device, own)
             self._passes = Passes(classifier.network, kinds, inputs, settings, self._dtype, plan)
             self.plan = self._passes.plan
-        self._planned_step = self._step = self._images_per_step(memory_budget)
+        memory = memory_budget or self._default_memory()
+        perturbing = predictions.Settings(draws, theta_sigma, dropout_rate, dropout_at, seed, memory)
+        perturbing.check()
+        self._sources = self._build_sources(perturbing, inputs[:1].to(self._dtype))
+        self._planned_step = self._step = self._images_per_step(memory, inputs[:1].to(self._dtype))
 
     @torch.no_grad()
     def __call__(self, images: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
@@ -145,13 +153,14 @@ class Scorer:
             return {name: column[:1] for name, column in twice.items()}
         images = images.to(self.device, non_blocking=True)
         with computing(self.precision):
-            norms, logits = self._norms(images, ids)
+            norms, draws, logits = self._shared(images, ids)
         p = logits.softmax(1)
         columns = {"prediction": p.argmax(1), "confidence": p.amax(1)}
         broken = ~logits.isfinite().all(1)
         for item in self.scores:
             found = norms[_kind(item, self.samples)] if item.norms else None
-            value = item.compute(Inputs(logits, found.norms[0] if found else None))
+            drawn = draws[item.predictions.source] if item.predictions else None
+            value = item.compute(Inputs(logits, _of(item, found.norms[0]) if found else None, drawn))
             columns[item.name] = value.masked_fill(broken, math.nan)
             for name in self._error_names(item):
                 columns[name] = _jackknife(item, logits, found).masked_fill(broken, math.nan)
@@ -187,12 +196,36 @@ class Scorer:
     def _error_names(self, item: Score) -> list[str]:
         return [f"{item.name}_se"] if self.standard_errors and item.norms else []
 
-    def _norms(self, images: Tensor, ids: Sequence[str]) -> tuple[dict[Norms, ClassNorms], Tensor]:
-        """Class-gradient norms of every kind that is needed, and the clean logits, float64 (B, C)."""
+    def _shared(self, images: Tensor, ids: Sequence[str]) -> tuple[dict[Norms, ClassNorms], dict[str, Tensor], Tensor]:
+        """What scores are functions of, each piece once: norms by kind, draws by source, and clean logits (B, C)."""
         copies = partial(self._copies, images, ids)
-        if self._passes is None:
-            return {}, self._network(copies(False)[:, 0]).double()
-        return self._passes(copies)
+        norms, logits = self._passes(copies) if self._passes else ({}, {})
+        noisy = "noise" in self._needed
+        if noisy not in logits and (noisy or not logits):
+            x = copies(noisy)
+            with plain_attention():
+                logits[noisy] = self._network(x.flatten(0, 1)).double().unflatten(0, x.shape[:2])
+        clean = next(iter(logits.values()))[:, 0]
+        draws = {"noise": logits[True][:, 1:].log_softmax(2)} if noisy else {}
+        if self._sources:
+            x = copies(False)[:, 0]
+            draws |= {name: source(x, ids) for name, source in self._sources.items()}
+        return norms, draws, clean
+
+    @property
+    def _needed(self) -> list[str]:
+        """The sources of perturbed predictions that some score needs."""
+        return list(dict.fromkeys(item.predictions.source for item in self.scores if item.predictions))
+
+    def _build_sources(self, settings: predictions.Settings, probe: Tensor) -> dict[str, predictions.Source]:
+        if "noise" in self._needed and not self.samples:
+            names = ", ".join(item.name for item in self.scores if item.need == Predictions("noise"))
+            raise UsageError(f"{names}: needs noisy copies of every image, and samples is 0")
+        network = private_copy(self._network)
+        scale = 1.0 if self.noise_space == "normalized" else 1 / probe.new_tensor(self.classifier.std)[:, None, None]
+        steps = self.sigma * scale * probe.new_ones(self.classifier.channels, 1, 1)
+        others = [name for name in self._needed if name != "noise"]
+        return {name: predictions.build(name, network, settings, steps, probe) for name in others}
 
     def _copies(self, images: Tensor, ids: Sequence[str], smoothed: bool) -> Tensor:
         """What the network receives: (B, N+1, channels, H, W), the clean image first."""
@@ -203,17 +236,26 @@ class Scorer:
         normalized = self.classifier.normalize(images)
         return perturb.noisy_copies(normalized, ids, samples, self.sigma, self.seed).to(self._dtype)
 
-    def _images_per_step(self, memory: int | None) -> int:
+    def _default_memory(self) -> int:
+        return torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else DEFAULT_MEMORY
+
+    def _images_per_step(self, memory: int, probe: Tensor) -> int:
+        """How many images go at once: what fits into ``memory``, one or more."""
         most = MAX_INPUTS.get(self.device.type, 256)
-        if memory is None:
-            memory = torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else DEFAULT_MEMORY
-        return self._passes.images_per_step(memory, most) if self._passes else most
+        copies = self.samples + 1 if "noise" in self._needed else 1
+        step = max(1, min(most, memory // forward_bytes(self._network, probe)) // copies)
+        return min(step, self._passes.images_per_step(memory, most)) if self._passes else step
 
 
 def _kind(item: Score, samples: int) -> Norms:
     """The norms a score needs; without copies, smoothed norms are the clean ones."""
     assert item.norms is not None
-    return item.norms if samples else Norms(False, item.norms.decayed)
+    return item.norms if samples else Norms(False, item.norms.decayed, item.norms.target)
+
+
+def _of(item: Score, norms: Tensor) -> Tensor:
+    """(B, C), or (B,) for a score that asked for the norm of one target distribution."""
+    return norms[:, 0] if item.norms and item.norms.target else norms
 
 
 def _jackknife(item: Score, logits: Tensor, found: ClassNorms | None) -> Tensor:
@@ -224,7 +266,7 @@ def _jackknife(item: Score, logits: Tensor, found: ClassNorms | None) -> Tensor:
     without = found.norms_without_each() if found else None
     if without is None:
         return logits.new_zeros(len(logits))
-    values = torch.stack([item.compute(Inputs(logits, norms[0])) for norms in without])
+    values = torch.stack([item.compute(Inputs(logits, _of(item, norms[0]))) for norms in without])
     return (values.var(0, correction=0) * (len(values) - 1)).sqrt()
 
 

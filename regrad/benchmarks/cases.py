@@ -99,16 +99,17 @@ def with_classes(network: nn.Module, classes: int, probe: Tensor) -> nn.Module:
             f"{type(network).__name__}: its logits come from no Linear layer that could get {classes} outputs"
         )
     parent, _, own = last.rpartition(".")
-    features = network.get_submodule(last).weight.shape[1]  # type: ignore[union-attr, index]
-    setattr(network.get_submodule(parent), own, nn.Linear(features, classes))
+    replaced = network.get_submodule(last)
+    assert isinstance(replaced, nn.Linear)
+    setattr(network.get_submodule(parent), own, nn.Linear(replaced.in_features, classes))
     return network
 
 
 CASES = {
     case.name: case
     for case in (
-        Case("resnet18", "regrad.networks:resnet18_cifar10", 16),
-        Case("resnet18-100", "regrad.networks:resnet18_cifar100", 16),
+        Case("resnet18", "regrad.networks:resnet18_cifar10", 8),
+        Case("resnet18-100", "regrad.networks:resnet18_cifar100", 8),
         Case("resnet50", "regrad.networks:resnet50", 2),
         Case("vit-s", "regrad.networks:vit_small", 2),
     )

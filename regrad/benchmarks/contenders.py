@@ -78,6 +78,7 @@ def forward(network: nn.Module, inputs: Tensor, samples: int) -> Run:
 class _Kind:
     smoothed: bool
     decayed: bool
+    target: str | None = None
 
 
 def engine(name: str, tolerance: float = 0.0, directions: int = 16, depth_decay: float = 0.3) -> Any:
@@ -151,11 +152,10 @@ CONTENDERS = (
     Contender("exact 2e-3", engine("exact", 2e-3), classes=(4, 28)),
     Contender("exact 1e-3", engine("exact", 1e-3), classes=(4, 28)),
     Contender("exact 2e-4", engine("exact", 2e-4), classes=(4, 28)),
-    Contender("exact, all layers", engine("exact"), classes=(2, 6)),
-    Contender("exact, lambda 0", engine("exact", depth_decay=0.0), classes=(2, 6)),
+    Contender("exact, all layers", engine("exact", depth_decay=0.0), "the same with lambda = 0", 4, classes=(2, 6)),
     Contender("sketch 8", engine("sketch", 1e-3, 8)),
     Contender("sketch 16", engine("sketch", 1e-3, 16)),
-    Contender("sketch 64", engine("sketch", 1e-3, 64)),
+    Contender("sketch 64", engine("sketch", 1e-3, 64), images=4),
     Contender("reference", reference, images=1, classes=(1, 3)),
     Contender("torch.func", functional, images=1, classes=(4, 8)),
     Contender("pytorch-ood GradNorm", grad_norm, "one gradient, clean image", images=1, clean=True),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from regrad.errors import UsageError
 
 GROUPINGS = ("modules", "stages")
+LIVE = 4  # layer outputs that exist at once: input, output, a residual, and one in the making
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ class ClassNorms:
         """||a * g_q||, float64 (S, B, T)."""
         return self.squared.sqrt() if self.roots is None else self.roots
 
-    def row(self, s: int) -> ClassNorms:
-        """Weighting ``s`` alone, still with a dimension S = 1."""
-        parts = [None if part is None else part[..., s : s + 1, :, :] for part in (self.roots, self.draws)]
-        return ClassNorms(self.squared[s : s + 1], self.logits, *parts)
+    def part(self, s: int, targets: slice) -> ClassNorms:
+        """Weighting ``s`` and some targets alone, still with a dimension S = 1."""
+        parts = [None if part is None else part[..., s : s + 1, :, targets] for part in (self.roots, self.draws)]
+        return ClassNorms(self.squared[s : s + 1, :, targets], self.logits, *parts)
 
     def norms_without_each(self) -> Tensor | None:
         """The norms that all draws but one give, (k, S, B, T), for a jackknife; None without draws."""
@@ -140,6 +141,22 @@ def layer_weights(layers: list[Layer], depth_decay: float) -> Tensor:
     if math.isinf(depth_decay):
         return torch.tensor([float(layer.index == last) for layer in layers], dtype=torch.float64)
     return torch.tensor([math.exp(depth_decay * (layer.index - last)) for layer in layers], dtype=torch.float64)
+
+
+def forward_bytes(network: nn.Module, probe: Tensor) -> int:
+    """Memory that one input takes in a forward pass without a graph, about: a few of the largest outputs at once."""
+    sizes = [probe.numel() * probe.element_size()]
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel() * output.element_size())
+
+    handles = [module.register_forward_hook(note) for module in network.modules()]
+    with torch.no_grad(), plain_attention():
+        network(probe)
+    for handle in handles:
+        handle.remove()
+    return LIVE * max(sizes) // len(probe)
 
 
 def private_copy(network: nn.Module) -> nn.Module:

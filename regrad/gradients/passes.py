@@ -17,17 +17,27 @@ from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
 
 ENGINES: dict[str, Any] = {"exact": ExactEngine, "sketch": SketchEngine, "reference": ReferenceEngine}
+TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
+    "predicted": lambda log_p: log_p.exp(),
+    "uniform": lambda log_p: torch.full_like(log_p, 1 / log_p.shape[1]),
+}
 LIKELY, OTHERS = 5, 5  # classes of an image on which the error is measured: the most probable, and some at random
 
 
 class Kind(Protocol):
-    """Which norms: over the perturbed copies or on the clean image, layers weighed by Eq. 12 or all alike."""
+    """Which norms: over the perturbed copies or on the clean image, layers weighed by Eq. 12 or all alike.
+
+    ``target`` None stands for all classes, a name of :data:`TARGETS` for one distribution over them.
+    """
 
     @property
     def smoothed(self) -> bool: ...  # noqa: D102
 
     @property
     def decayed(self) -> bool: ...  # noqa: D102
+
+    @property
+    def target(self) -> str | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -45,9 +55,26 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Run:
+    """One engine over one set of copies, and which of its weightings and targets each kind takes."""
+
     smoothed: bool
     kinds: list[Any]
+    decays: list[bool]
+    targets: list[str]
     engine: Any
+
+    def __call__(self, copies: Tensor) -> ClassNorms:
+        further = [TARGETS[name] for name in self.targets]
+        if not further:
+            return self.engine(copies)
+        return self.engine(copies, lambda log_p: torch.stack([target(log_p) for target in further], 1))
+
+    def part(self, found: ClassNorms, kind: Kind) -> ClassNorms:
+        """What ``kind`` asks for, of all that was found."""
+        classes = found.logits.shape[-1]
+        place = classes + self.targets.index(kind.target) if kind.target else 0
+        columns = slice(place, place + 1) if kind.target else slice(0, classes)
+        return found.part(self.decays.index(kind.decayed), columns)
 
 
 class Passes:
@@ -89,17 +116,19 @@ class Passes:
             self.plan = self._resolve(own, "exact") | {"why": str(error)}
             self._runs = self._build()
 
-    def __call__(self, copies: Callable[[bool], Tensor]) -> tuple[dict[Any, ClassNorms], Tensor]:
-        """The norms of every kind, each with S = 1, and the clean logits, float64 (B, C).
+    def __call__(self, copies: Callable[[bool], Tensor]) -> tuple[dict[Any, ClassNorms], dict[bool, Tensor]]:
+        """The norms of every kind, each with S = 1, and the logits with and without noise, (B, copies, C).
 
         Args:
             copies: gives what the network receives, (B, copies, channels, H, W): with noise or clean alone.
         """
         found: dict[Any, ClassNorms] = {}
+        logits: dict[bool, Tensor] = {}
         for run in self._runs:
-            norms = run.engine(copies(run.smoothed))
-            found |= {kind: norms.row(i) for i, kind in enumerate(run.kinds)}
-        return found, norms.logits[:, 0]
+            norms = run(copies(run.smoothed))
+            logits[run.smoothed] = norms.logits
+            found |= {kind: run.part(norms, kind) for kind in run.kinds}
+        return found, logits
 
     def images_per_step(self, memory: int, most_inputs: int) -> int:
         """How many images fit ``memory`` bytes at once, ``most_inputs`` copies at most; 1 or more."""
@@ -111,22 +140,25 @@ class Passes:
     def error(self, copies: Callable[[bool], Tensor]) -> Tensor:
         """|S - S'| / S with S = sum_c sqrt(p_c) ||a g_c|| over all layers, by autograd, and S' of the engine: (B,).
 
-        Of the first kind, on the most probable classes and some drawn at random, which stand for the others.
+        Of the first weighting, on the most probable classes and some drawn at random, which stand for the others.
         """
         run = self._runs[0]
         x = copies(run.smoothed)
-        got = run.engine(x).row(0)
+        got = run.engine(x)
+        got = got.part(0, slice(0, got.logits.shape[-1]))
         p = got.logits[:, 0].softmax(1)
         classes, stand_for = _some_classes(p)
-        weights = self._rows(run.kinds)[:1]
+        weights = self._rows(run.decays)[:1]
         engine = ReferenceEngine(self._copy(), self._layers, weights, dtype=self._inputs.dtype)
-        wanted = engine(x, classes).norms[0].to(p.device)
+        wanted = engine(x, classes=classes).norms[0].to(p.device)
         factor = p.gather(1, classes).sqrt() * stand_for
         difference = (factor * (got.norms[0].gather(1, classes) - wanted)).sum(1).abs()
         return (difference / (factor * wanted).sum(1).clamp_min(1e-300)).cpu()
 
     def _resolve(self, own: nn.Module, engine: str) -> dict[str, Any]:
-        passes = [choose.Pass(self._copies(smoothed), self._rows(kinds)) for smoothed, kinds in self._groups.items()]
+        passes = [
+            choose.Pass(self._copies(smoothed), self._rows(_decays(kinds))) for smoothed, kinds in self._groups.items()
+        ]
         settings = self._settings
         return choose.resolve(
             own, engine, self._layers, self._decayed, passes, self._inputs, settings.tolerance, settings.directions
@@ -137,23 +169,29 @@ class Passes:
         draws = {"directions": self.plan["directions"], "seed": self._settings.seed} if engine is SketchEngine else {}
         runs = []
         for smoothed, kinds in self._groups.items():
-            uncut = choose.Pass(self._copies(smoothed), self._rows(kinds))
+            decays, targets = _decays(kinds), list(dict.fromkeys(kind.target for kind in kinds if kind.target))
+            uncut = choose.Pass(self._copies(smoothed), self._rows(decays))
             (cut,) = choose.kept(self._layers, [uncut], self.plan["first_layer"])
             built = engine(self._copy(), self._layers, cut.weights, self._inputs, **draws)
             if self._dtype != self._inputs.dtype and engine is not ReferenceEngine:
                 built.convert(self._dtype)
-            runs.append(_Run(smoothed, kinds, built))
+            runs.append(_Run(smoothed, kinds, decays, targets, built))
         return runs
 
-    def _rows(self, kinds: Sequence[Any]) -> Tensor:
-        """a_l for each of ``kinds``, (S, layers), before the cut."""
-        return torch.stack([self._decayed if kind.decayed else torch.ones_like(self._decayed) for kind in kinds])
+    def _rows(self, decays: Sequence[bool]) -> Tensor:
+        """a_l by Eq. 12 or 1, for each of ``decays``: (S, layers), before the cut."""
+        return torch.stack([self._decayed if decayed else torch.ones_like(self._decayed) for decayed in decays])
 
     def _copies(self, smoothed: bool) -> int:
         return self._settings.samples + 1 if smoothed else 1
 
     def _copy(self) -> nn.Module:
         return private_copy(self._network).to(self._inputs.device)
+
+
+def _decays(kinds: Sequence[Any]) -> list[bool]:
+    """The weightings that ``kinds`` need, each once."""
+    return list(dict.fromkeys(kind.decayed for kind in kinds))
 
 
 def _some_classes(p: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,8 @@ obviously right: the oracle of every faster engine, and what speed is measured a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -37,11 +39,15 @@ class ReferenceEngine:
         self.weights = weights.double().cpu().reshape(-1, len(layers))
         self._groups = layer_parameters(self.network, layers)
 
-    def __call__(self, copies: Tensor, classes: Tensor | None = None) -> ClassNorms:
+    def __call__(
+        self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None, classes: Tensor | None = None
+    ) -> ClassNorms:
         """Norms for ``copies`` (B, N+1, channels, H, W), what the network receives, the clean image first.
 
         Args:
             copies: what the network receives.
+            targets: maps clean log-probabilities (B, C) to further target distributions (B, E, C), appended to the
+                classes.
             classes: which classes of each image, int64 (B, T); None: all of them.
 
         Source: Wang & Ji 2024, Eqs. 12 and 13.
@@ -53,8 +59,11 @@ class ReferenceEngine:
         with torch.enable_grad(), plain_attention():
             for b, image in enumerate(copies.to(self.dtype)):
                 logits.append(self.network(image))
-                log_p = logits[-1].log_softmax(1).mean(0)
-                for value in log_p if classes is None else log_p[classes[b]]:
+                log_p = logits[-1].log_softmax(1)
+                values = log_p.mean(0) if classes is None else log_p.mean(0)[classes[b]]
+                if targets is not None:
+                    values = torch.cat([values, targets(log_p[:1].detach().double())[0].to(log_p) @ log_p.mean(0)])
+                for value in values:
                     gradients = iter(torch.autograd.grad(value, parameters, retain_graph=True))
                     rows.append([sum(_squared(next(gradients)) for _ in group) for group in self._groups])
         for parameter in parameters:

@@ -38,10 +38,9 @@ from regrad.errors import UsageError
 from regrad.gradients import head
 from regrad.gradients.directions import Block, corrected_root, draw_block
 from regrad.gradients.fold import fold_batch_norms
-from regrad.gradients.layers import ClassNorms, Layer, plain_attention
+from regrad.gradients.layers import LIVE, ClassNorms, Layer, plain_attention
 from regrad.gradients.shortcuts import AddDerivative, along_axis, close, record_calls, row_axis
 
-LIVE = 4  # layer outputs that exist at once: input, output, a residual, and one in the making
 Draws = dict[str, dict[str, Tensor]]  # by module and parameter
 
 

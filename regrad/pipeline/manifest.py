@@ -22,7 +22,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "ray", "pyarrow", "pillow", "numpy"
 
 def configuration(options: Options) -> dict[str, Any]:
     """All settings that the rows of an output depend on, as JSON keeps them."""
-    return {key: _plain(value) for key, value in options.of("model", "scorer", "read").items()}
+    return {key: _plain(value) for key, value in options.of("model", "scorer", "plugin", "read").items()}
 
 
 def _plain(value: Any) -> Any:
@@ -54,7 +54,7 @@ def differences(run: Mapping[str, Any], options: Options, fingerprint: str) -> l
         keys = [key for key in options.of(*roles) if held.get(key) != wanted[key]]
         return [f"{key.replace('_', '-')} {_shown(held.get(key))}, now {_shown(wanted[key])}" for key in keys]
 
-    found = changed("scorer", "read")
+    found = changed("scorer", "plugin", "read")
     if run["model"]["fingerprint"] != fingerprint:
         # The same network may be named in several ways: it is the fingerprint that decides, the names that explain.
         found += changed("model") or [

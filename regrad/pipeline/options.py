@@ -22,8 +22,9 @@ class Option:
     """One setting.
 
     Attributes:
-        role: who takes it: ``model`` (Classifier.load), ``scorer`` (Scorer), ``read`` (how rows are read and cut) or
-            ``run`` (how the work is done). The first three make the configuration that an output holds one of.
+        role: who takes it: ``model`` (Classifier.load), ``scorer`` (Scorer), ``plugin`` (the registry of scores),
+            ``read`` (how rows are read and cut) or ``run`` (how the work is done). All but the last make the
+            configuration that an output holds one of.
     """
 
     name: str
@@ -147,6 +148,11 @@ OPTIONS = (
     Option("noise-space", "scorer", str, "normalized", "normalized: what the network receives; pixel: [0, 1]"),
     Option("layers", "scorer", str, "modules", "what a layer is: modules, or stages (top-level children)"),
     Option("directions", "scorer", count, 16, "random directions that the sketch engine draws"),
+    Option("draws", "scorer", count, 10, "perturbed predictions of perturb_theta, mc_aa and inserted_dropout"),
+    Option("theta-sigma", "scorer", float, 1e-3, "deviation of every parameter for perturb_theta"),
+    Option("dropout-rate", "scorer", float, 0.1, "of inserted_dropout"),
+    Option("dropout-at", "scorer", str, "all", "inserted_dropout's places: all layers but the first, or the last"),
+    Option("score-module", "plugin", names, [], "comma-separated modules that define scores of your own"),
     Option("standard-errors", "scorer", _flag, False, "add SCORE_se, what the sketch's directions leave uncertain"),
     Option("precision", "scorer", str, "float32", "of the network's products: float32, tf32 or bfloat16"),
     Option("image-column", "read", str, None, "Parquet column or WebDataset extension that holds the images"),

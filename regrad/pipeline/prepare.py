@@ -17,7 +17,7 @@ from regrad.pipeline.samples import Columns
 from regrad.pipeline.webdataset import TarReader
 from regrad.pipeline.worker import Task, UnitScorer, cores
 from regrad.scorer import Scorer
-from regrad.scores import SCORES
+from regrad.scores import SCORES, load_module
 
 _COUNTED_TARS = 8  # up to so many tars are counted whole, of more a sample
 _SAMPLED_TARS, _SAMPLED_ROWS = 3, 64
@@ -103,6 +103,7 @@ def prepare(options: Options) -> Job:
         scorer={**settings, "plan": scorer.plan, "memory_budget": options.memory_budget},
         fingerprint=classifier.fingerprint,
         provenance=provenance,
+        score_modules=tuple(options.score_module),
         columns=columns,
         max_pixels=options.max_pixels,
         batch_size=options.batch_size,
@@ -122,6 +123,8 @@ def model_arguments(options: Options) -> dict[str, Any]:
 def scorer_arguments(options: Options) -> dict[str, Any]:
     """The arguments of ``Scorer``; scores come in the order of the registry, so that their order means nothing."""
     given = options.of("scorer")
+    for module in options.score_module:
+        load_module(module)
     known = sorted({name for name in given["scores"] if name in SCORES}, key=list(SCORES).index)
     unknown = [name for name in given["scores"] if name not in SCORES]
     return {**given, "scores": unknown or known}

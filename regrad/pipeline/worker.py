@@ -25,6 +25,7 @@ from regrad.pipeline.plan import Unit
 from regrad.pipeline.read import open_reader
 from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Sample
 from regrad.scorer import Scorer
+from regrad.scores import load_module
 
 _BATCH_BYTES = 64 * 2**20  # decoded; together with what is read ahead, four times this is in memory
 MEASURED_IMAGES = 4  # of a run, on which the error of its gradients is measured
@@ -45,6 +46,7 @@ class Task:
         scorer: arguments of ``Scorer``, with the plan that the driver resolved.
         fingerprint: of the driver's classifier; a worker that loads another one refuses to score.
         provenance: written in the footer of every Parquet part.
+        score_modules: modules that define scores of the user's own.
     """
 
     output: str
@@ -52,6 +54,7 @@ class Task:
     scorer: dict[str, Any]
     fingerprint: str
     provenance: dict[str, Any]
+    score_modules: tuple[str, ...] = ()
     columns: Columns = DEFAULT_COLUMNS
     max_pixels: int = decode.DEFAULT_MAX_PIXELS
     batch_size: int = 64
@@ -149,6 +152,8 @@ class UnitScorer:
     ):
         Image.MAX_IMAGE_PIXELS = None  # decode() has the limit that the user set, and checks it before decoding
         torch.set_num_threads(task.threads)
+        for module in task.score_modules:
+            load_module(module)
         self.task = task
         self.on_progress = on_progress or (lambda scored, quarantined: None)
         self.classifier = classifier or Classifier.load(**task.model)

@@ -1,7 +1,17 @@
 """The methods of the paper's tables, one family a file, and their registry."""
 
-from regrad.scores.registry import SCORES, Inputs, Norms, Score, find_scores, load_families, score
+from regrad.scores.registry import (
+    SCORES,
+    Inputs,
+    Norms,
+    Predictions,
+    Score,
+    find_scores,
+    load_families,
+    load_module,
+    score,
+)
 
 load_families()
 
-__all__ = ["SCORES", "Inputs", "Norms", "Score", "find_scores", "score"]
+__all__ = ["SCORES", "Inputs", "Norms", "Predictions", "Score", "find_scores", "load_module", "score"]

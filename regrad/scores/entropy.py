@@ -18,9 +18,46 @@ def entropy(inputs: Inputs) -> Tensor:
 
 
 @score()
+def exgrad_v(inputs: Inputs) -> Tensor:
+    """-sum_c |p_c - 1/C| on the clean image: ExGrad's V term, negated, since it falls with uncertainty.
+
+    Source: Igoe et al., 2022; a baseline of Wang & Ji 2024.
+    """
+    return -(inputs.p - 1 / inputs.logits.shape[1]).abs().sum(1)
+
+
+@score()
 def max_probability(inputs: Inputs) -> Tensor:
     """-max_c p_c on the clean image.
 
     Source: Hendrycks & Gimpel, ICLR 2017, negated so that larger is more uncertain.
     """
     return -inputs.p.amax(1)
+
+
+@score()
+def margin(inputs: Inputs) -> Tensor:
+    """p_2 - p_1 of the two most probable classes on the clean image: 0 where they tie, -1 where there is one.
+
+    Source: Scheffer et al., IDA 2001, negated.
+    """
+    largest = inputs.p.topk(min(2, inputs.logits.shape[1]), dim=1).values
+    return largest[:, 1:].sum(1) - largest[:, 0]
+
+
+@score()
+def max_logit(inputs: Inputs) -> Tensor:
+    """-max_c z_c on the clean image.
+
+    Source: Hendrycks et al., ICML 2022, negated.
+    """
+    return -inputs.logits.amax(1)
+
+
+@score()
+def energy(inputs: Inputs) -> Tensor:
+    """-log sum_c exp z_c on the clean image, in the temperature 1.
+
+    Source: Liu et al., NeurIPS 2020.
+    """
+    return -inputs.logits.logsumexp(1)

@@ -16,7 +16,25 @@ def regrad(inputs: Inputs) -> Tensor:
 
     Source: Wang & Ji, CVPR 2024, Eqs. 11, 12 and 13.
     """
-    return (inputs.p.sqrt() * _norms(inputs)).sum(1)
+    return _root_sum(inputs)
+
+
+@score(Norms(smoothed=False, decayed=True))
+def regrad_layers(inputs: Inputs) -> Tensor:
+    """sum_c sqrt(p_c) ||a * g_c|| on the clean image: REGrad without perturbation.
+
+    Source: Wang & Ji 2024, Eqs. 11 and 12 (the ablation of Table 4).
+    """
+    return _root_sum(inputs)
+
+
+@score(Norms(smoothed=False, decayed=False))
+def regrad_plain(inputs: Inputs) -> Tensor:
+    """sum_c sqrt(p_c) ||g_c|| on the clean image, all layers alike: Eq. 11 by itself.
+
+    Source: Wang & Ji 2024, Eq. 11 (the ablation of Table 4).
+    """
+    return _root_sum(inputs)
 
 
 @score(Norms(smoothed=False, decayed=False))
@@ -25,6 +43,71 @@ def exgrad(inputs: Inputs) -> Tensor:
 
     Source: Igoe et al., 2022; Wang & Ji 2024, Eq. 10.
     """
+    return _expected(inputs)
+
+
+@score(Norms(smoothed=False, decayed=True))
+def exgrad_layers(inputs: Inputs) -> Tensor:
+    """sum_c p_c ||a * g_c|| on the clean image: ExGrad with the layer weights of Eq. 12.
+
+    Source: Igoe et al., 2022; Wang & Ji 2024, Eqs. 10 and 12.
+    """
+    return _expected(inputs)
+
+
+@score(Norms(smoothed=True, decayed=True))
+def exgrad_smoothed(inputs: Inputs) -> Tensor:
+    """sum_c p_c ||a * g_c||, smoothed and weighed like ``regrad``, with p_c in place of sqrt(p_c).
+
+    Source: Igoe et al., 2022; Wang & Ji 2024, Eqs. 10, 12 and 13.
+    """
+    return _expected(inputs)
+
+
+@score(Norms(smoothed=False, decayed=False))
+def ungrad(inputs: Inputs) -> Tensor:
+    """mean_c ||g_c|| on the clean image: the expected norm under a uniform label.
+
+    Classes that the network excludes have the largest gradients, and count as much as the others.
+    Source: Igoe et al., 2022; a baseline of Wang & Ji 2024.
+    """
+    return _norms(inputs).mean(1)
+
+
+@score(Norms(smoothed=False, decayed=False, target="predicted"))
+def negrad(inputs: Inputs) -> Tensor:
+    """||sum_c p_c g_c|| on the clean image: identically zero, since the expected score is; listed for completeness.
+
+    What tables show of it is rounding, and so is this column (float32, root of a cancelled square).
+    Source: Igoe et al., 2022; a baseline of Wang & Ji 2024.
+    """
+    return _norms(inputs)
+
+
+@score(Norms(smoothed=False, decayed=False, target="uniform"))
+def gradnorm(inputs: Inputs) -> Tensor:
+    """||mean_c g_c|| on the clean image, read as in Wang & Ji's tables: a large norm is uncertain.
+
+    Its own paper reads it the other way round (``gradnorm_negated``), and takes the L1 norm of the last layer; this is
+    the L2 norm of all layers. Source: Wang & Ji 2024, section 5; Huang et al., NeurIPS 2021.
+    """
+    return _norms(inputs)
+
+
+@score(Norms(smoothed=False, decayed=False, target="uniform"))
+def gradnorm_negated(inputs: Inputs) -> Tensor:
+    """-||mean_c g_c|| on the clean image, read as in GradNorm's own paper: a large norm is in-distribution.
+
+    Source: Huang et al., NeurIPS 2021, with the L2 norm of all layers.
+    """
+    return -_norms(inputs)
+
+
+def _root_sum(inputs: Inputs) -> Tensor:
+    return (inputs.p.sqrt() * _norms(inputs)).sum(1)
+
+
+def _expected(inputs: Inputs) -> Tensor:
     return (inputs.p * _norms(inputs)).sum(1)
 
 

@@ -1,33 +1,55 @@
 """The table of scores: what each is called, what it needs, and how it is computed from that.
 
 To add a score, write one function in a file of this folder and decorate it with ``@score``; its docstring's first line
-is what ``jobs/score.py --list-scores`` shows. Larger always means more uncertain.
+is what ``jobs/score.py --list-scores`` shows. Larger always means more uncertain. A score of your own may stay in a
+module of your own: name it with ``--score-module``, or as an entry point of the group ``regrad.scores``.
 """
 
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 
 from torch import Tensor
 
 from regrad.errors import UsageError
 
-FAMILIES = ("gradient", "entropy")
+FAMILIES = ("gradient", "perturbation", "entropy")
+ENTRY_POINTS = "regrad.scores"
 
 
 @dataclass(frozen=True)
 class Norms:
-    """Which class-gradient norms a score is a function of.
+    """Class-gradient norms.
 
     Attributes:
         smoothed: over the perturbed copies (Eq. 13), or on the clean image alone.
         decayed: layers weighed by a_l = exp(lambda (l - L)) (Eq. 12), or all alike.
+        target: None: ||g_c|| for every class, (B, C). ``predicted`` or ``uniform``: ||sum_c q_c g_c|| with q = p or
+            q = 1 / C, (B,).
     """
 
     smoothed: bool
     decayed: bool
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Log-probabilities of K perturbed predictions, (B, K, C).
+
+    Attributes:
+        source: ``noise`` (the noisy copies), ``parameters``, ``dropout`` or ``adversarial``; see
+            :mod:`regrad.predictions`.
+    """
+
+    source: str
+
+
+Need = Norms | Predictions
 
 
 @dataclass(frozen=True)
@@ -36,11 +58,13 @@ class Inputs:
 
     Attributes:
         logits: of the clean image, float64 (B, C).
-        norms: ||a * g_c||, float64 (B, C), of the kind the score asked for; None if it asked for none.
+        norms: of the kind the score asked for, float64 (B, C), or (B,) for a target; None if it asked for none.
+        draws: log-probabilities of the kind it asked for, float64 (B, K, C); None if it asked for none.
     """
 
     logits: Tensor
     norms: Tensor | None = None
+    draws: Tensor | None = None
 
     @property
     def log_p(self) -> Tensor:
@@ -59,7 +83,17 @@ class Score:
 
     name: str
     compute: Callable[[Inputs], Tensor]
-    norms: Norms | None
+    need: Need | None
+
+    @property
+    def norms(self) -> Norms | None:
+        """The class-gradient norms it needs, if any."""
+        return self.need if isinstance(self.need, Norms) else None
+
+    @property
+    def predictions(self) -> Predictions | None:
+        """The perturbed predictions it needs, if any."""
+        return self.need if isinstance(self.need, Predictions) else None
 
     @property
     def summary(self) -> str:
@@ -70,11 +104,16 @@ class Score:
 SCORES: dict[str, Score] = {}
 
 
-def score(norms: Norms | None = None) -> Callable[[Callable[[Inputs], Tensor]], Callable[[Inputs], Tensor]]:
-    """Register the decorated function as the score of its name, which needs ``norms``."""
+def score(need: Need | None = None) -> Callable[[Callable[[Inputs], Tensor]], Callable[[Inputs], Tensor]]:
+    """Register the decorated function as the score of its name, which needs the logits and ``need``."""
 
     def register(function: Callable[[Inputs], Tensor]) -> Callable[[Inputs], Tensor]:
-        SCORES[function.__name__] = Score(function.__name__, function, norms)
+        held = SCORES.get(function.__name__)
+        if held is not None and held.compute.__module__ != function.__module__:
+            raise UsageError(
+                f"{function.__module__}: a score {function.__name__} is there already; name it differently"
+            )
+        SCORES[function.__name__] = Score(function.__name__, function, need)
         return function
 
     return register
@@ -95,6 +134,26 @@ def find_scores(names: Sequence[str]) -> list[Score]:
 
 
 def load_families() -> None:
-    """Import every family, which fills :data:`SCORES`."""
+    """Import every family, and the modules that installed packages name, which fills :data:`SCORES`."""
     for family in FAMILIES:
         importlib.import_module(f"regrad.scores.{family}")
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except Exception as error:  # somebody else's package must not keep this one from working
+            warnings.warn(f"scores of {entry.value} cannot be loaded: {error}", stacklevel=2)
+
+
+def load_module(name: str) -> None:
+    """Import a module of scores.
+
+    Raises:
+        UsageError: there is no such module, or it defines no score.
+    """
+    before = set(SCORES)
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(f"--score-module {name}: {error}; it must be importable from the working directory") from error
+    if set(SCORES) == before and not any(item.compute.__module__ == module.__name__ for item in SCORES.values()):
+        raise UsageError(f"--score-module {name}: it defines no score; decorate a function with regrad.scores.score")

@@ -15,6 +15,7 @@ from regrad.pipeline import commit, manifest
 from regrad.pipeline.execute import Outcome, run, score_here
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, describe, expected_images, prepare
+from regrad.scores import registry
 from tests.services import Bucket
 from tests.shards import build, digits, write_folder, write_parquet, write_tar
 
@@ -331,3 +332,23 @@ def test_a_line_that_workers_say_is_kept_once(tmp_path: Path) -> None:
         yield {"note": "memory is short"}
 
     assert run(job(tmp_path / "out", source), noting).notes == ["memory is short"]
+
+
+def test_a_score_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_scores.py").write_text(
+        "from regrad.scores import score\n\n"
+        "@score()\n"
+        "def second_logit(inputs):\n"
+        '    """The second largest logit."""\n'
+        "    return inputs.logits.topk(2).values[:, 1]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))
+    monkeypatch.setattr("regrad.pipeline.prepare.SCORES", registry.SCORES)
+    source = write_parquet(tmp_path / "in.parquet", digits(20))
+    arguments = ["--scores", "second_logit,max_logit", "--score-module", "their_scores", *ARGUMENTS[:2]]
+    ready = prepare(parse([source, "--output", str(tmp_path / "out"), *arguments], "", None))
+    assert run(ready, score_here).exit_code == 0
+    found = table.read(str(tmp_path / "out"))
+    assert all(-a >= b for a, b in zip(found["max_logit"].to_pylist(), found["second_logit"].to_pylist(), strict=True))
+    assert run_json(tmp_path / "out")["config"]["score_module"] == ["their_scores"]
