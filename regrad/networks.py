@@ -190,7 +190,9 @@ def resnet50() -> tuple[nn.Module, Known]:
 
 def vit_small() -> tuple[nn.Module, Known]:
     """ViT-S/16 for ImageNet: 12 blocks of 6 heads, 384 wide."""
-    return torchvision.models.VisionTransformer(224, 16, 12, 6, 384, 1536), dict(_IMAGENET_INPUT)
+    network = torchvision.models.VisionTransformer(224, 16, 12, 6, 384, 1536)
+    nn.init.trunc_normal_(network.heads.head.weight, std=0.02)  # torchvision's zeros let no gradient through
+    return network, dict(_IMAGENET_INPUT)
 
 
 def cifar_resnet18(classes: int) -> nn.Module:

@@ -29,7 +29,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-HEAD = ("", "x forwards", "range", "images", "peak MB", "error", "")
+HEAD = ("", "x forwards", "range", "estimate", "images", "peak MB", "error", "")
 
 
 def table(result: dict[str, Any]) -> str:
@@ -50,13 +50,14 @@ def markdown(result: dict[str, Any]) -> str:
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """The columns of one contender; ``~`` marks a ratio that was scaled from fewer classes."""
     if row["cannot"]:
-        return (row["name"], "-", "", "", "", "", f"cannot: {row['cannot'][:80]}")
+        return (row["name"], "-", "", "", "", "", "", f"cannot: {row['cannot'][:80]}")
     scaled = row["scaled_from"]
     note = row["does"] + (f"; scaled from C = {scaled[0]} and {scaled[1]}" if scaled else "")
     return (
         row["name"],
         f"{'~' if scaled else ''}{row['ratio']:.3g}",
         f"{row['low']:.3g} to {row['high']:.3g}",
+        f"{row['plan']['cost'][row['plan']['engine']]:.3g}" if row["plan"] and not scaled else "",
         str(row["images"]),
         "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}",
         f"{row['error']['max']:.1e}" if row["error"] else "",

@@ -3,11 +3,12 @@
 In units of one forward pass over all copies of an image, F multiplications a copy, for a pass that differentiates
 behind its first counted layer (T multiplications a copy from there on, of which W in counted layers):
 
-    exact:   1 + C (BACKWARD T + G) / F,      G = sum_l min(n^2 (d_out + d_in / C), n d_in d_out) / (N+1),
-    sketch:  1 + k FORWARD (T + W') / F,
+    exact:   1 + C (T + G) / F,      G = sum_l min(n^2 (d_out + d_in / C), n d_in d_out) / (N+1),
+    sketch:  1 + k (T + W') / F,
 
 n positions in all copies, and W' = W without the layers whose rows share signs, which need one product for all
-directions. A pass over the clean image alone counts 1 / (N+1) of that.
+directions. A pass over the clean image alone counts 1 / (N+1) of that. ``jobs/benchmark.py engine`` shows these
+estimates beside the times they stand for.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from regrad.gradients.directions import SHARED_ROWS
 from regrad.gradients.layers import Layer, plain_attention
 from regrad.gradients.rules import Outer, find_rule
 
-BACKWARD, FORWARD = 1.4, 1.6  # seconds a multiplication takes, over those of a plain forward pass; see the benchmark
 WORTH = 2.0  # an estimate must be so many times as fast as the exact number
 
 
@@ -108,8 +108,8 @@ def estimate(
         tail = sizes.total - before
         grams = sum(sizes.products(i, item.copies) for i in counted)
         own = sum(sizes.own.get(i, 0) for i in counted if not sizes.shared(i))
-        exact = 1 + sizes.classes * (BACKWARD * tail + grams) / sizes.total
-        sketch = 1 + directions * FORWARD * len(item.weights) * (tail + own) / sizes.total
+        exact = 1 + sizes.classes * (tail + grams) / sizes.total
+        sketch = 1 + directions * len(item.weights) * (tail + own) / sizes.total
         for name, cost in (("exact", exact), ("sketch", sketch)):
             total[name] += cost * item.copies / most
     return {name: round(cost, 2) for name, cost in total.items()}

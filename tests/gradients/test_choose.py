@@ -36,9 +36,9 @@ def test_costs_are_those_counted_by_hand() -> None:
     pairs = ((12, 20), (20, WIDE), (WIDE, 7))
     grams = sum(min(11 * 11 * (d_out + d_in / 7), 11 * d_in * d_out) / 11 for d_in, d_out in pairs)
     cost = choose.estimate(network, layers, wanted, inputs, directions=16)
-    assert cost["exact"] == pytest.approx(1 + 7 * (choose.BACKWARD * total + grams) / total, abs=0.01)
+    assert cost["exact"] == pytest.approx(1 + 7 * (total + grams) / total, abs=0.01)
     unshared = sizes[0] + sizes[2]
-    assert cost["sketch"] == pytest.approx(1 + 16 * choose.FORWARD * (total + unshared) / total, abs=0.01)
+    assert cost["sketch"] == pytest.approx(1 + 16 * (total + unshared) / total, abs=0.01)
 
 
 def test_what_is_left_out_costs_nothing_and_a_clean_pass_a_copys_share() -> None:
