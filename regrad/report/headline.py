@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from regrad.report.sift import share_interval
+
+DASH = "–"
 
 #: Lower bounds of AUROC, and what a score that reaches them does.
 VERDICTS = (
@@ -24,8 +29,11 @@ def sentences(report: dict[str, Any]) -> list[str]:
         _headline(report),
         *_hardest(report),
         *_alarm(report),
+        *_flagged(report),
+        *_worst(report),
         *_better(report),
         *_accuracy(report),
+        *_unknowable(report),
         *_left_out(report),
     ]
 
@@ -49,8 +57,10 @@ def percent(share: float) -> str:
 def _headline(report: dict[str, Any]) -> str:
     main, separations = report["main_score"], report["scores"][report["main_score"]]["ood"]
     if not separations:
+        rates = report["rates"][report["id"]["name"]]
         return (
-            f"{count(report['id']['images'], 'image')} scored; how well {main} finds unknown ones needs a set of them"
+            f"{rates['flagged']:,} of {count(rates['images'], 'image')} ({percent(rates['share'])}) "
+            f"look{'s' if rates['flagged'] == 1 else ''} unknown to the model"
         )
     value = min(numbers["auroc"] for numbers in separations.values())
     verdict = next(words for bound, words in VERDICTS if value >= bound)
@@ -75,6 +85,35 @@ def _alarm(report: dict[str, Any]) -> list[str]:
     ]
 
 
+def _flagged(report: dict[str, Any]) -> list[str]:
+    rule, rates = report["threshold"], report["rates"][report["id"]["name"]]
+    flagged = f"{count(rates['flagged'], 'image')} ({percent(rates['share'])}) flagged by "
+    flagged += f"{report['main_score']} ≥ {rule['value']:.4g}"
+    if rule["quantile"] is None:
+        return [f"{flagged}, the threshold that was given."]
+    expected = percent(1 - rule["quantile"])
+    if rule["reference"] == report["id"]["uri"]:
+        return [f"{flagged}: the most uncertain {expected} of this run itself. Only a reference run makes it an alarm."]
+    low, high = rates["interval"]
+    share = 1 - rule["quantile"]
+    verdict = "more than" if low > share else "fewer than" if high < share else "as many as"
+    return [f"{flagged}, {verdict} the {expected} that the threshold flags of its reference run."]
+
+
+def _worst(report: dict[str, Any]) -> list[str]:
+    """The shard and the class that stand out, if one does for sure."""
+    rates, names, sentences = report["rates"][report["id"]["name"]], report["class_names"], []
+    for kind, groups in (("shard", rates["sources"]), ("predicted class", rates["classes"])):
+        worst = groups[0] if len(groups) > 1 else None
+        if worst and share_interval(worst["flagged"], worst["images"])[0] > rates["share"]:
+            name = file_name(worst["source"]) if kind == "shard" else class_name(worst["class"], names)
+            sentences.append(
+                f"The {kind} with most of them is {name}: {worst['flagged']:,} of "
+                f"{count(worst['images'], 'image')} flagged, {percent(worst['share'])}."
+            )
+    return sentences
+
+
 def _better(report: dict[str, Any]) -> list[str]:
     if len(report["scores"]) < 2 or not report["ood"]:
         return []
@@ -93,8 +132,18 @@ def _better(report: dict[str, Any]) -> list[str]:
 def _accuracy(report: dict[str, Any]) -> list[str]:
     known = report["id"]
     if known["accuracy"] is None:
-        return ["No in-distribution labels: whether the classifier is right cannot be known."]
-    return [f"The classifier is right on {percent(known['accuracy'])} of {count(known['labelled'], 'labelled image')}."]
+        return []
+    right = f"The classifier is right on {percent(known['accuracy'])} of {count(known['labelled'], 'labelled image')}"
+    return [f"{right}; its confidence is off by {percent(known['ece'])} on average (ECE)."]
+
+
+def _unknowable(report: dict[str, Any]) -> list[str]:
+    notes = []
+    if report["id"]["accuracy"] is None:
+        notes.append("No labels: accuracy, calibration and whether flagged images are errors cannot be known.")
+    if not report["ood"]:
+        notes.append("No set of unknown images: how many of them the threshold would miss cannot be known.")
+    return notes
 
 
 def _left_out(report: dict[str, Any]) -> list[str]:
@@ -104,7 +153,7 @@ def _left_out(report: dict[str, Any]) -> list[str]:
         notes.append(
             f"{images} with a label outside the model's {known['classes']} classes: left out of accuracy and rAULC."
         )
-    for run in (known, *report["ood"]):
+    for run in (known, *report["ood"], *([report["reference"]] if report["reference"] else [])):
         if run["status"] != "done":
             notes.append(f"The run of {run['name']} is not complete (status: {run['status']}): numbers are of a part.")
         if run["quarantined"]:
@@ -124,3 +173,23 @@ def count(number: int, noun: str) -> str:
     ('1 image', '12,345 images')
     """
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def class_name(index: int | None, names: Sequence[str] | None) -> str:
+    """The name of class ``index``, or its number where names are not known or do not reach that far.
+
+    >>> class_name(1, ["cat", "dog"]), class_name(7, ["cat", "dog"]), class_name(None, None)
+    ('dog', '7', '–')
+    """
+    if index is None or index < 0:
+        return DASH
+    return names[index] if names and index < len(names) else str(index)
+
+
+def file_name(uri: str) -> str:
+    """The last part of ``uri``.
+
+    >>> file_name("s3://bucket/shards/0001.tar"), file_name("folder/")
+    ('0001.tar', 'folder')
+    """
+    return uri.rstrip("/").rsplit("/", 1)[-1]

@@ -1,45 +1,67 @@
-"""The report as one HTML file that needs nothing else: styles, figures and thumbnails are inside."""
+"""The report as one HTML file that needs nothing else: styles, scripts, data and thumbnails are inside."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import jinja2
+import plotly.offline
 from markupsafe import Markup
 
-from regrad.report import figures
-from regrad.report.headline import count
+from regrad.report.headline import DASH, class_name, file_name
 from regrad.report.thumbnails import Thumbnail
 
 FOLDER = resources.files("regrad.report")
-DASH = "–"
+SHEETS = {"uncertain": "Most uncertain", "errors": "Certain errors", "misses": "Misses"}
 
 
-def render(report: dict[str, Any], sheets: Mapping[str, Sequence[Thumbnail]]) -> str:
+def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]) -> str:
     """The page of ``report``; everything that came from data is escaped.
 
     Args:
         report: what :func:`regrad.report.numbers.published` returned, so that no credential is in it.
-        sheets: set name -> one thumbnail per row of ``report["most_uncertain"]``, in order; a set without
-            thumbnails is listed with placeholders.
+        thumbnails: set name -> one thumbnail per row of ``report["pictures"]``, in order; empty for a page without.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "percent": two_decimals,
-        "number": _number,
-        "counted": count,
+        "fine": lambda share: DASH if share is None else f"{100 * share:.2g}",
+        "number": format_number,
         "unbroken": _unbroken,
         "breakable": _breakable,
+        "short": short,
     }
+    environment.filters.update(filters)
+    # Our own files and the library's: nothing in them to escape. The browser runs no script but these two.
+    style, script = (Markup(FOLDER.joinpath(name).read_text("utf-8")) for name in ("page.css", "page.js"))
+    library = Markup(plotly.offline.get_plotlyjs())
     template = environment.from_string(FOLDER.joinpath("page.html").read_text("utf-8"))
+    flagged, names = report["rates"][report["id"]["name"]], report["class_names"]
+    cards = _cards(report, thumbnails)
+    separations = {run["name"]: _ranking(report, run["name"]) for run in report["ood"]}
     return template.render(
         report=report,
-        style=Markup(FOLDER.joinpath("page.css").read_text("utf-8")),  # our own file: nothing in it to escape
-        separations=[(run, _ranking(report, run["name"])) for run in report["ood"]],
-        charts=[(name, _charts(report, name)) for name in [run["name"] for run in report["ood"]] or [""]],
-        sheets=[_sheet(report, run, sheets.get(run["name"], ())) for run in (report["id"], *report["ood"])],
+        style=style,
+        script=script,
+        plotly=library,
+        hashes=Markup(" ".join(f"'sha256-{_digest(source)}'" for source in (library, script))),
+        data=_plot_data(report),
+        ordered=_main_first(report),
+        separations=separations.items(),
+        bound=max((numbers["auroc_error"] for rows in separations.values() for _, numbers, _ in rows), default=0),
+        errors=_error_ranking(report),
+        thumbnails=bool(thumbnails),
+        cards=cards,
+        views=_views(report, cards),
+        classes=sorted({(card["class_key"], card["prediction"]) for card in cards}, key=lambda item: int(item[0])),
+        sources=sorted({(card["source_key"], card["row"]["source"]) for card in cards}, key=lambda item: int(item[0])),
+        flagged=flagged,
+        class_rates=[entry | {"name": class_name(entry["class"], names)} for entry in flagged["classes"][:50]],
+        source_rates=[entry | {"name": file_name(entry["source"])} for entry in flagged["sources"][:50]],
         provenance=[(name, flatten(info)) for name, info in report["runs"].items()],
     )
 
@@ -51,6 +73,26 @@ def two_decimals(share: float | None) -> str:
     ('98.08', '–')
     """
     return DASH if share is None else f"{100 * share:.2f}"
+
+
+def format_number(value: float | str | None) -> str:
+    """``value`` with four significant digits, without a tail of zeros; words as they are.
+
+    >>> format_number(0.00012344), format_number(1500.0), format_number(2.0), format_number(None), format_number("inf")
+    ('0.0001234', '1500', '2', '–', 'inf')
+    """
+    return DASH if value is None else value if isinstance(value, str) else f"{value:.4g}"
+
+
+def short(text: object, most: int = 200) -> str:
+    """``text`` with its middle left out where it is longer than ``most``: a page repeats names many times.
+
+    >>> short("x" * 5, 3)
+    'x…x'
+    """
+    text = str(text)
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[len(text) - half :]}"
 
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
@@ -68,24 +110,9 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     return [(prefix, DASH if value in (None, {}, "") else str(value))]
 
 
-def class_name(index: int | None, names: Sequence[str] | None) -> str:
-    """The name of class ``index``, or its number where names are not known or do not reach that far.
-
-    >>> class_name(1, ["cat", "dog"]), class_name(7, ["cat", "dog"]), class_name(None, None)
-    ('dog', '7', '–')
-    """
-    if index is None or index < 0:
-        return DASH
-    return names[index] if names and index < len(names) else str(index)
-
-
-def _number(value: float | None) -> str:
-    return DASH if value is None else figures.format_number(value)
-
-
 def _unbroken(sentence: str) -> str:
     """No line break between a number and its sign."""
-    return sentence.replace(" %", "\u00a0%").replace("≥ ", "≥\u00a0")
+    return sentence.replace(" %", "\u00a0%").replace(" ≥ ", "\u00a0≥\u00a0")
 
 
 def _breakable(name: str) -> Markup:
@@ -93,42 +120,85 @@ def _breakable(name: str) -> Markup:
     return Markup("_<wbr>").join(name.split("_"))
 
 
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def _main_first(report: dict[str, Any]) -> list[str]:
     main = report["main_score"]
     return [main, *(name for name in report["scores"] if name != main)]
 
 
-def _ranking(report: dict[str, Any], run: str) -> list[tuple[str, dict[str, float], bool]]:
+def _ranking(report: dict[str, Any], run: str) -> list[tuple[str, dict[str, Any], bool]]:
     """Score, its numbers against ``run``, and whether it is the best, largest AUROC first."""
     rows = [(name, numbers["ood"][run]) for name, numbers in report["scores"].items()]
     rows.sort(key=lambda row: -row[1]["auroc"])
     return [(name, numbers, numbers["auroc"] == rows[0][1]["auroc"]) for name, numbers in rows]
 
 
-def _charts(report: dict[str, Any], run: str) -> list[tuple[str, figures.Histogram]]:
-    """A figure per score, known images against ``run``; alone where ``run`` is empty."""
-    made = []
-    for name in _main_first(report):
-        bins = report["scores"][name]["histogram"]
-        unknown = bins["ood"][run] if run else [0.0] * len(bins["id"])
-        made.append((name, figures.histogram(bins["edges"], bins["id"], unknown, bins["log"])))
-    return made
+def _error_ranking(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Score and its numbers at finding errors, largest AUROC first; empty without labels."""
+    rows = [(name, numbers["errors"]) for name, numbers in report["scores"].items() if numbers["errors"]]
+    return sorted(rows, key=lambda row: -(row[1]["auroc"] or 0))
 
 
-def _sheet(report: dict[str, Any], run: dict[str, Any], thumbnails: Sequence[Thumbnail]) -> dict[str, Any]:
-    rows = report["most_uncertain"][run["name"]]
-    pictures = list(thumbnails) or [Thumbnail(None, problem="no thumbnail was made")] * len(rows)
+def _cards(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]) -> list[dict[str, Any]]:
+    """What the page shows of each picture. Sets, classes and sources go by number, since names may be long."""
     names = report["class_names"]
-    # The labels of an out-of-distribution set are not the model's classes, so they get no names.
-    label_names = names if run is report["id"] else None
-    cards = [
-        {
-            "row": row,
-            "picture": picture,
-            "prediction": class_name(row["prediction"], names),
-            "label": class_name(row["label"], label_names),
-            "file": row["source"].rstrip("/").rsplit("/", 1)[-1],
-        }
-        for row, picture in zip(rows, pictures, strict=True)
-    ]
-    return {"run": run, "cards": cards}
+    sources: dict[str, int] = {}
+    cards = []
+    for number, (run, rows) in enumerate(report["pictures"].items()):
+        # The labels of an out-of-distribution set are not the model's classes, so they get no names.
+        label_names = names if run == report["id"]["name"] else None
+        for row, picture in zip(rows, thumbnails.get(run) or [Thumbnail(None)] * len(rows), strict=True):
+            cards.append(
+                {
+                    "row": row,
+                    "picture": picture,
+                    "views": " ".join(f"{number}-{sheet}" for sheet in row["sheets"]),
+                    "prediction": class_name(row["prediction"], names),
+                    "class_key": str(-1 if row["prediction"] is None else row["prediction"]),
+                    "source_key": str(sources.setdefault(row["source"], len(sources))),
+                    "label": class_name(row["label"], label_names),
+                    "file": file_name(row["source"]),
+                }
+            )
+    return cards
+
+
+def _views(report: dict[str, Any], cards: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The contact sheets that have a picture: their key in the cards, title and number of cards."""
+    for number, run in enumerate(report["pictures"]):
+        for sheet, title in SHEETS.items():
+            key = f"{number}-{sheet}"
+            if held := sum(key in card["views"].split() for card in cards):
+                yield {"key": key, "title": f"{title}: {run}", "cards": held}
+
+
+def _plot_data(report: dict[str, Any]) -> dict[str, Any]:
+    """What the page's script draws from."""
+    scores = []
+    for name in _main_first(report):
+        found = report["scores"][name]
+        bins = found["histogram"]
+        sets = [{"name": short(run, 60), "shares": shares} for run, shares in bins["shares"].items()]
+        scores.append(
+            {
+                "name": name,
+                "histogram": bins | {"shares": sets},
+                "ood": list(found["curves"]["ood"].values()),
+                "errors": found["curves"]["errors"],
+            }
+        )
+    sources = sorted(report["rates"][report["id"]["name"]]["sources"], key=lambda entry: entry["source"])
+    return {
+        "main": report["main_score"],
+        "threshold": report["threshold"]["value"],
+        "scores": scores,
+        "reliability": report["reliability"],
+        "sources": [
+            {"name": short(file_name(entry["source"]), 60)}
+            | {key: entry[key] for key in ("images", "flagged", "share")}
+            for entry in sources
+        ],
+    }

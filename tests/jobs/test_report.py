@@ -54,6 +54,10 @@ def test_report_json_and_page(job: ModuleType, runs: dict[str, str], tmp_path: P
     html = (tmp_path / "out/report.html").read_text()
     assert html.count("data:image/webp;base64,") == 9  # three pictures, read back from each run's shard
     assert "no picture" not in html
+    assert json.loads((tmp_path / "out/threshold.json").read_text())["reference"] == runs["digits"]
+    flags = pyarrow.parquet.read_table(tmp_path / "out/flags").to_pylist()
+    value = report["threshold"]["value"]
+    assert sum(row["set"] == "photos" for row in flags) == (scores(runs["photos"]) >= value).sum()
     headline, page = capsys.readouterr().out.splitlines()
     assert headline == report["headline"][0]
     assert page == str(tmp_path / "out/report.html")
@@ -86,6 +90,24 @@ def test_images_are_read_from_the_column_of_the_run(job: ModuleType, write_run: 
     assert (tmp_path / "out/report.html").read_text().count("data:image/webp;base64,") == 2
 
 
+def test_a_threshold_is_chosen_on_a_reference_and_used_again(
+    job: ModuleType, runs: dict[str, str], tmp_path: Path
+) -> None:
+    first = ["--id", runs["photos"], "--reference", runs["digits"], "--threshold", "quantile=0.9", "--no-thumbnails"]
+    assert job.main([*first, "--output", str(tmp_path / "first")]) == 0
+    stored = str(tmp_path / "first/threshold.json")
+    again = ["--id", runs["photos"], "--threshold", stored, "--output", str(tmp_path / "again"), "--no-thumbnails"]
+    assert job.main(again) == 0
+    made = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("first", "again")]
+    assert made[0]["threshold"] == made[1]["threshold"]
+    assert made[0]["threshold"]["value"] == np.sort(scores(runs["digits"]))[-3]
+    rates = [report["rates"]["in-distribution"]["flagged"] for report in made]
+    assert rates[0] == rates[1] == (scores(runs["photos"]) >= made[0]["threshold"]["value"]).sum()
+    for name in ("first", "again"):
+        assert "data:image/webp" not in (tmp_path / name / "report.html").read_text()
+        assert pyarrow.parquet.read_table(tmp_path / name / "flags").num_rows == rates[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,6 +115,8 @@ def test_images_are_read_from_the_column_of_the_run(job: ModuleType, write_run: 
         (["--id", "x", "--output", "y", "--ood", "photos"], "'photos' is not NAME=URI"),
         (["--id", "x", "--output", "y", "--top", "-1"], "'-1' is not a whole number"),
         (["--id", "x", "--output", "y", "--tip", "1"], "unrecognized arguments: --tip"),
+        (["--id", "x", "--output", "y", "--threshold", "quantile=2"], "between 0 and 1, such as quantile=0.95"),
+        (["--id", "x", "--output", "y", "--threshold", "high"], "give quantile=0.95, a value of the score"),
         (["--id", "nowhere", "--output", "y"], "nowhere: no run.json here"),
     ],
 )

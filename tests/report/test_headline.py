@@ -14,12 +14,19 @@ def report(auroc: dict[str, float], other: dict[str, float] | None = None, **kno
         ood = {name: {"auroc": value, "fpr95": 0.021, "threshold95": 3.21987} for name, value in values.items()}
         return {"ood": ood, "left_out": 0}
 
-    facts = {"name": "in-distribution", "images": 1234, "quarantined": 0, "status": "done", "classes": 10}
+    facts = {"name": "in-distribution", "uri": "tonight", "images": 1234, "quarantined": 0, "status": "done"}
+    facts |= {"classes": 10, "labelled": 1234, "labels_outside": 0, "accuracy": 0.97, "ece": 0.012}
+    groups = [{"class": 1, "source": "s3://b/a.tar", "images": 617, "flagged": 19} for _ in range(2)]
+    rates = {"images": 1234, "flagged": 38, "share": 38 / 1234, "interval": (0.0225, 0.042)}
     return {
         "main_score": "regrad",
-        "id": facts | {"labelled": 1234, "labels_outside": 0, "accuracy": 0.97} | known,
+        "id": facts | known,
         "ood": [{"name": name, "images": 1, "quarantined": 0, "status": "done"} for name in auroc],
+        "reference": None,
+        "threshold": {"value": 7.125, "quantile": None, "reference": None},
+        "rates": {"in-distribution": rates | {"classes": groups, "sources": groups}},
         "scores": {"regrad": numbers(auroc)} | ({"entropy": numbers(other)} if other else {}),
+        "class_names": None,
     }
 
 
@@ -65,5 +72,37 @@ def test_the_cost_of_a_threshold_and_the_accuracy_are_said() -> None:
 
 def test_what_cannot_be_known_is_said() -> None:
     first, *rest = headline.sentences(report({}, accuracy=None))
-    assert first == "1,234 images scored; how well regrad finds unknown ones needs a set of them"
-    assert rest == ["No in-distribution labels: whether the classifier is right cannot be known."]
+    assert first == "38 of 1,234 images (3.1 %) look unknown to the model"
+    assert rest == [
+        "38 images (3.1 %) flagged by regrad ≥ 7.125, the threshold that was given.",
+        "No labels: accuracy, calibration and whether flagged images are errors cannot be known.",
+        "No set of unknown images: how many of them the threshold would miss cannot be known.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reference", "quantile", "words"),
+    [
+        ("known", 0.99, "more than the 1.0 % that the threshold flags of its reference run"),
+        ("known", 0.97, "as many as the 3.0 % that the threshold flags"),
+        ("known", 0.9, "fewer than the 10.0 % that the threshold flags"),
+        ("tonight", 0.97, "the most uncertain 3.0 % of this run itself. Only a reference run makes it an alarm"),
+    ],
+)
+def test_the_flagged_share_is_set_against_what_was_expected(reference: str, quantile: float, words: str) -> None:
+    made = report({})
+    made["threshold"] |= {"reference": reference, "quantile": quantile}
+    assert words in headline.sentences(made)[1]
+
+
+def test_a_shard_or_class_that_stands_out_is_named() -> None:
+    made = report({})
+    rates = made["rates"]["in-distribution"]
+    rates["sources"] = [{"source": "s3://b/new.tar", "images": 100, "flagged": 30, "share": 0.3}, rates["sources"][0]]
+    rates["classes"] = [{"class": 3, "images": 50, "flagged": 20, "share": 0.4}, rates["classes"][0]]
+    made["class_names"] = ["a", "b", "c", "dog"]
+    text = headline.sentences(made)
+    assert "The shard with most of them is new.tar: 30 of 100 images flagged, 30.0 %." in text
+    assert "The predicted class with most of them is dog: 20 of 50 images flagged, 40.0 %." in text
+    rates["sources"][0] |= {"images": 10, "flagged": 1}  # one of ten may be chance
+    assert not any("new.tar" in sentence for sentence in headline.sentences(made))

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from regrad import metrics
 from regrad.errors import RegradError, UsageError
-from regrad.report import numbers
+from regrad.report import numbers, runs
 
 RNG = np.random.default_rng(0)
 KNOWN = {"regrad": RNG.normal(0, 1, 60), "entropy": RNG.normal(0, 1, 60)}
@@ -26,10 +26,12 @@ LABELS = np.where(RNG.random(60) < 0.8, PREDICTIONS, (PREDICTIONS + 1) % 10)
 
 def summary(write_run: Any, **changes: Any) -> dict[str, Any]:
     known = {"scores": KNOWN, "labels": LABELS.tolist(), "predictions": PREDICTIONS.tolist()} | changes
-    runs = [write_run("digits", **known), write_run("near", NEAR, labels=[3] * 40), write_run("far", FAR)]
-    return numbers.summarise(
-        numbers.load(numbers.ID_NAME, runs[0]), [numbers.load("near", runs[1]), numbers.load("far", runs[2])], top=5
-    )
+    known, near, far = write_run("digits", **known), write_run("near", NEAR, labels=[3] * 40), write_run("far", FAR)
+    return report_of(runs.load(runs.ID_NAME, known), [runs.load("near", near), runs.load("far", far)], top=5)
+
+
+def report_of(known: runs.Run, unknown: list[runs.Run], **more: Any) -> dict[str, Any]:
+    return numbers.summarise(known, unknown, known.output + "-report", **more)[0]
 
 
 @pytest.mark.parametrize("score", ["regrad", "entropy"])
@@ -49,7 +51,7 @@ def test_accuracy_and_raulc_are_of_the_in_distribution_labels(write_run: Any) ->
     correct = LABELS == PREDICTIONS
     assert report["id"]["accuracy"] == pytest.approx(correct.mean())
     assert report["id"]["labelled"] == 60
-    assert report["scores"]["entropy"]["raulc"] == pytest.approx(metrics.raulc(KNOWN["entropy"], correct))
+    assert report["scores"]["entropy"]["errors"]["raulc"] == pytest.approx(metrics.raulc(KNOWN["entropy"], correct))
     assert all("accuracy" not in run for run in report["ood"])
 
 
@@ -60,47 +62,32 @@ def test_labels_outside_the_classes_are_counted_and_left_out(write_run: Any, out
     correct = (LABELS == PREDICTIONS)[3:]
     assert (report["id"]["labelled"], report["id"]["labels_outside"]) == (57, 2)
     assert report["id"]["accuracy"] == pytest.approx(correct.mean())
-    assert report["scores"]["regrad"]["raulc"] == pytest.approx(metrics.raulc(KNOWN["regrad"][3:], correct))
+    assert report["scores"]["regrad"]["errors"]["raulc"] == pytest.approx(metrics.raulc(KNOWN["regrad"][3:], correct))
     assert any("2 in-distribution images with a label outside the model's 10 classes" in s for s in report["headline"])
 
 
 def test_without_labels_there_is_no_accuracy(write_run: Any) -> None:
     report = summary(write_run, labels=None)
     assert report["id"]["accuracy"] is None
-    assert report["scores"]["regrad"]["raulc"] is None
+    assert report["scores"]["regrad"]["errors"] is None
+    assert report["reliability"] == {"images": [], "confidence": [], "accuracy": []}
+    assert report["rates"][runs.ID_NAME]["classes"][0]["wrong"] is None
 
 
 def test_without_unknown_images_there_are_no_separations(write_run: Any) -> None:
-    known = numbers.load(numbers.ID_NAME, write_run("digits", KNOWN))
-    report = numbers.summarise(known, [], top=3)
+    known = runs.load(runs.ID_NAME, write_run("digits", KNOWN))
+    report = report_of(known, [], top=3)
     assert report["scores"]["regrad"]["ood"] == {}
-    assert sum(report["scores"]["regrad"]["histogram"]["id"]) == pytest.approx(1.0)
-
-
-def test_most_uncertain_rows_are_the_largest_scores_with_their_own_ids(write_run: Any) -> None:
-    report = summary(write_run)
-    order = np.argsort(-KNOWN["regrad"])[:5]
-    rows = report["most_uncertain"][numbers.ID_NAME]
-    assert [row["id"] for row in rows] == [f"digits/{place:04}" for place in order]
-    assert [row["row"] for row in rows] == order.tolist()
-    assert [row["score"] for row in rows] == KNOWN["regrad"][order].tolist()
-    assert [row["correct"] for row in rows] == (LABELS == PREDICTIONS)[order].tolist()
-    assert {row["correct"] for row in report["most_uncertain"]["near"]} == {None}
-
-
-def test_ties_at_the_cut_stay_in_table_order(write_run: Any) -> None:
-    known = numbers.load("known", write_run("digits", {"regrad": [1.0, 2.0, 2.0, 2.0, 3.0, 0.0]}))
-    rows = numbers.most_uncertain(known, "regrad", 3, judge=True)
-    assert [row["row"] for row in rows] == [4, 1, 2]
+    assert sum(report["scores"]["regrad"]["histogram"]["shares"][runs.ID_NAME]) == pytest.approx(1.0)
 
 
 def test_only_common_scores_are_reported_and_regrad_goes_first(write_run: Any) -> None:
-    known = numbers.load("known", write_run("digits", {"entropy": KNOWN["entropy"], **KNOWN}))
-    other = numbers.load("near", write_run("near", {"regrad": NEAR["regrad"], "exgrad": NEAR["regrad"]}))
-    report = numbers.summarise(known, [other])
+    known = runs.load("known", write_run("digits", {"entropy": KNOWN["entropy"], **KNOWN}))
+    other = runs.load("near", write_run("near", {"regrad": NEAR["regrad"], "exgrad": NEAR["regrad"]}))
+    report = report_of(known, [other])
     assert list(report["scores"]) == ["regrad"]
-    entropy = numbers.load("near", write_run("other", {"entropy": NEAR["entropy"]}))
-    assert numbers.summarise(known, [entropy])["main_score"] == "entropy"
+    entropy = runs.load("near", write_run("other", {"entropy": NEAR["entropy"]}))
+    assert report_of(known, [entropy])["main_score"] == "entropy"
 
 
 def test_a_nan_score_is_left_out_and_counted(write_run: Any) -> None:
@@ -130,7 +117,7 @@ def write_run_once(write_run: Any) -> Any:
 def test_runs_that_do_not_compare_are_refused(write_run: Any, change: dict[str, Any], message: str) -> None:
     known, other = write_run("digits", KNOWN), write_run("near", NEAR, **change)
     with pytest.raises(UsageError, match=message):
-        numbers.summarise(numbers.load("known", known), [numbers.load("near", other)])
+        report_of(runs.load("known", known), [runs.load("near", other)])
 
 
 def test_another_preprocessing_of_the_same_model_is_accepted(write_run: Any) -> None:
@@ -139,66 +126,36 @@ def test_another_preprocessing_of_the_same_model_is_accepted(write_run: Any) -> 
         "config": {"weights": None, "sigma": 0.02, "samples": 10, "transform": "tests:invert"},
     }
     known, other = write_run("digits", KNOWN), write_run("near", NEAR, **inverted)
-    report = numbers.summarise(numbers.load("known", known), [numbers.load("near", other)])
+    report = report_of(runs.load("known", known), [runs.load("near", other)])
     assert report["scores"]["regrad"]["ood"]["near"]["auroc"] == metrics.auroc(KNOWN["regrad"], NEAR["regrad"])
 
 
 def test_names_and_scores_must_fit(write_run: Any) -> None:
-    known = numbers.load("known", write_run("digits", KNOWN))
-    near = numbers.load("near", write_run("near", NEAR))
+    known = runs.load("known", write_run("digits", KNOWN))
+    near = runs.load("near", write_run("near", NEAR))
     with pytest.raises(UsageError, match="two runs are called 'near'"):
-        numbers.summarise(known, [near, near])
+        report_of(known, [near, near])
     with pytest.raises(UsageError, match=r"has the scores exgrad, .* regrad, entropy"):
-        numbers.summarise(known, [numbers.load("x", write_run("x", {"exgrad": NEAR["regrad"]}))])
+        report_of(known, [runs.load("x", write_run("x", {"exgrad": NEAR["regrad"]}))])
 
 
 def test_outputs_without_a_run_or_rows_are_refused(write_run: Any, tmp_path: Any) -> None:
     with pytest.raises(UsageError, match=r"no run\.json here"):
-        numbers.load("known", str(tmp_path / "nowhere"))
+        runs.load("known", str(tmp_path / "nowhere"))
     (tmp_path / "runs/empty").mkdir(parents=True)
     run = write_run("digits", KNOWN)
     (tmp_path / "runs/empty/run.json").write_text((tmp_path / "runs/digits/run.json").read_text())
     with pytest.raises(UsageError, match="no rows under scores/"):
-        numbers.load("known", str(tmp_path / "runs/empty"))
+        runs.load("known", str(tmp_path / "runs/empty"))
     (tmp_path / "runs/digits/scores/part-0.parquet").write_bytes(b"no parquet")
     with pytest.raises(RegradError, match="cannot read"):
-        numbers.load("known", run)
+        runs.load("known", run)
 
 
 def test_unfinished_runs_and_quarantined_rows_are_said_out_loud(write_run: Any) -> None:
     report = summary(write_run, status="running", counts={"rows_quarantined": 7})
     assert any("in-distribution is not complete (status: running)" in sentence for sentence in report["headline"])
     assert any(sentence.startswith("7 images of in-distribution") for sentence in report["headline"])
-
-
-def test_histogram_shares_are_of_the_same_bins() -> None:
-    known, unknown = RNG.normal(0, 1, 1000), RNG.normal(2, 1, 500)
-    made = numbers.histogram(known, {"ood": unknown}, bins=10)
-    edges = np.array(made["edges"])
-    assert not made["log"]
-    assert np.allclose(np.diff(edges), np.diff(edges)[0])
-    inner = np.histogram(known, edges)[0][1:-1] / 1000
-    assert made["id"][1:-1] == pytest.approx(inner)
-    assert sum(made["id"]) == pytest.approx(1)
-    assert sum(made["ood"]["ood"]) == pytest.approx(1)
-    assert made["ood"]["ood"][-1] == pytest.approx((unknown >= edges[-2]).mean())
-
-
-@pytest.mark.parametrize(
-    ("values", "log"),
-    [
-        (np.geomspace(1e-3, 10, 500), True),
-        (np.linspace(1, 10, 500), False),
-        (np.linspace(-5, 5, 500), False),
-        (np.zeros(5), False),
-        (np.r_[np.ones(5), math.inf], False),
-    ],
-)
-def test_histogram_is_logarithmic_only_for_positive_values_over_decades(values: np.ndarray, log: bool) -> None:
-    made = numbers.histogram(values, {}, bins=8)
-    assert made["log"] == log
-    assert np.all(np.diff(made["edges"]) > 0)
-    assert sum(made["id"]) == pytest.approx(1)
 
 
 def test_published_masks_credentials_and_is_plain_json() -> None:
@@ -211,17 +168,59 @@ def test_published_masks_credentials_and_is_plain_json() -> None:
 
 def test_report_and_metrics_never_import_ray() -> None:
     code = (
-        "import sys, regrad.metrics; from regrad.report import figures, headline, numbers, page, thumbnails;"
+        "import sys, regrad.metrics; from regrad.report import headline, numbers, page, thumbnails;"
         "print(sorted(name for name in sys.modules if name.partition('.')[0] == 'ray'))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 
-def test_only_the_needed_columns_are_read(write_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = write_run("digits", KNOWN)
+def test_columns_that_no_number_needs_are_not_read(write_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = runs.load("known", write_run("digits", KNOWN))
     asked = []
-    read = numbers.table.read
-    monkeypatch.setattr(numbers.table, "read", lambda uri, columns: asked.append(columns) or read(uri, columns))
-    numbers.load("known", output)
-    assert asked == [["label", "prediction", "regrad", "entropy"]]
+    tables = runs.Run.tables
+    monkeypatch.setattr(runs.Run, "tables", lambda run, columns: asked.append(columns) or tables(run, columns))
+    report_of(known, [])
+    first, second = asked
+    assert first == ["label", "prediction", "confidence", "regrad", "entropy"]
+    assert second == ["id", "source", "row", "label", "prediction", "confidence", "regrad"]
+
+
+def test_intervals_hold_their_metric_and_repeat(write_run: Any) -> None:
+    report = summary(write_run)
+    for entry in (report["id"], *report["scores"]["regrad"]["ood"].values(), report["scores"]["regrad"]["errors"]):
+        for name, (low, high) in entry["intervals"].items():
+            assert low <= entry[name] <= high
+            assert low < high
+    again = report_of(runs.load("a", write_run("d2", KNOWN)), [runs.load("near", write_run("n2", NEAR))])
+    expected = report["scores"]["regrad"]["ood"]["near"]["intervals"]
+    assert again["scores"]["regrad"]["ood"]["near"]["intervals"] == expected
+
+
+def test_calibration_and_errors_equal_the_metrics(write_run: Any) -> None:
+    report, correct = summary(write_run), LABELS == PREDICTIONS
+    confidence = np.full(60, 0.5)
+    assert report["id"]["ece"] == pytest.approx(metrics.ece(confidence, correct))
+    assert report["id"]["nll"] == pytest.approx(metrics.top_label_nll(confidence, correct))
+    found = report["scores"]["regrad"]["errors"]
+    assert found["auroc"] == pytest.approx(metrics.error_auroc(KNOWN["regrad"], correct))
+    assert found["aurc"] == pytest.approx(metrics.aurc(KNOWN["regrad"], correct))
+    assert found["augrc"] == pytest.approx(metrics.augrc(KNOWN["regrad"], correct))
+
+
+def test_a_reference_sets_the_threshold_and_is_no_unknown_set(write_run: Any) -> None:
+    tonight = runs.load(runs.ID_NAME, write_run("tonight", FAR))
+    reference = runs.load(runs.REFERENCE_NAME, write_run("digits", KNOWN))
+    report = report_of(tonight, [], reference=reference, threshold="quantile=0.9")
+    value = np.sort(KNOWN["regrad"])[-6]  # six of sixty images reach it
+    assert report["threshold"] == {"value": value, "quantile": 0.9, "reference": reference.output}
+    assert report["rates"][runs.ID_NAME]["flagged"] == (FAR["regrad"] >= value).sum()
+    assert report["scores"]["regrad"]["ood"] == {}
+    assert set(report["scores"]["regrad"]["histogram"]["shares"]) == {runs.ID_NAME, runs.REFERENCE_NAME}
+    assert list(report["pictures"]) == [runs.ID_NAME]
+    assert any("more than the 10.0 % that the threshold flags" in sentence for sentence in report["headline"])
+
+
+def test_a_run_without_rows_is_refused(write_run: Any) -> None:
+    with pytest.raises(UsageError, match="scored no image"):
+        report_of(runs.load("known", write_run("empty", {"regrad": []})), [])

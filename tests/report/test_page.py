@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
+import re
 from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
 
-from regrad.report import numbers, page
-from regrad.report.thumbnails import Thumbnail
+from regrad.report import numbers, page, runs
+from regrad.report.thumbnails import Thumbnail, limit
 
 HOSTILE = ["<script>alert(1)</script>", '"><img onerror=alert(1) src=x>', "</style><b>", "x" * 10_000, "שלום 🙂"]
 RNG = np.random.default_rng(1)
 
 
 class Elements(HTMLParser):
-    """Every element with its attributes, and all text outside of <style>."""
+    """Every element with its attributes, and all text outside of <style> and <script>."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -28,7 +31,7 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
-        self._style = tag == "style"
+        self._style = tag in ("style", "script")
 
     def handle_data(self, data: str) -> None:
         if not self._style:
@@ -42,18 +45,18 @@ def build(write_run: Any, sets: dict[str, str], top: int = 4, class_names: list[
     model = {"spec": "tests:network", "network": "f" * 64, "classes": 10, "class_names": class_names}
     scores = {"regrad": RNG.normal(0, 1, 30), "max_probability": RNG.normal(0, 1, 30)}
     labels = [row % 10 for row in range(30)]
-    known = numbers.load(numbers.ID_NAME, write_run("id", scores, labels=labels, model=model))
+    known = runs.load(runs.ID_NAME, write_run("id", scores, labels=labels, model=model))
     unknown = []
     for name, folder in sets.items():
         values = {score: RNG.normal(1, 1, 20) for score in scores}
-        unknown.append(numbers.load(name, write_run(folder, values, model=model)))
-    return numbers.published(numbers.summarise(known, unknown, top=top))
+        unknown.append(runs.load(name, write_run(folder, values, model=model)))
+    return numbers.published(numbers.summarise(known, unknown, known.output + "-report", top=top)[0])
 
 
 def pictures(report: dict[str, Any]) -> dict[str, list[Thumbnail]]:
     return {
         name: [Thumbnail("data:image/webp;base64,AAAA", 8, 8) for _ in rows]
-        for name, rows in report["most_uncertain"].items()
+        for name, rows in report["pictures"].items()
     }
 
 
@@ -66,7 +69,7 @@ def test_every_number_is_on_the_page(write_run: Any) -> None:
                 assert f"{100 * separation[key]:.2f}" in text
     assert f"{100 * report['id']['accuracy']:.2f}" in text
     for sentence in report["headline"]:
-        assert sentence.replace(" %", "\u00a0%").replace("≥ ", "≥\u00a0") in text
+        assert sentence.replace(" %", "\u00a0%").replace(" ≥ ", "\u00a0≥\u00a0") in text
     assert "f" * 64 in text
 
 
@@ -83,38 +86,56 @@ def test_the_page_needs_nothing_from_outside(write_run: Any) -> None:
     html = page.render(report, pictures(report))
     elements = Elements(html)
     for tag, attributes in elements.found:
-        assert tag not in ("script", "iframe", "object", "embed")
+        assert tag not in ("iframe", "object", "embed", "link") or (attributes.get("href") or "").startswith("data:")
         for name in ("src", "href", "srcset", "action", "poster", "data"):
-            assert (attributes.get(name) or "data:").startswith("data:")
+            assert (attributes.get(name) or "data:").startswith(("data:", "#"))
         assert not any(name.startswith("on") for name in attributes)
-    assert "@import" not in html
-    assert "url(" not in html
-    policy = next(m["content"] for m in elements.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
-    assert policy is not None
+
+
+def test_only_the_two_scripts_of_the_page_may_run(write_run: Any) -> None:
+    html = page.render(build(write_run, {}), {})
+    policy = next(
+        m["content"] or "" for m in Elements(html).all("meta") if m.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy.startswith("default-src 'none'")
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert len(scripts) == 2
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert policy.endswith("script-src " + " ".join(f"'sha256-{digest}'" for digest in digests))
 
 
-def test_pictures_have_alt_texts_and_charts_have_labels(write_run: Any) -> None:
+def test_pictures_have_alt_texts_and_plots_have_labels(write_run: Any) -> None:
     report = build(write_run, {"photos": "photos"})
     elements = Elements(page.render(report, pictures(report)))
     assert len(elements.all("img")) == 8
-    rows = itertools.chain.from_iterable(report["most_uncertain"].values())
+    rows = itertools.chain.from_iterable(report["pictures"].values())
     for attributes, row in zip(elements.all("img"), rows, strict=True):
         assert row["id"] in (attributes["alt"] or "")
-    charts = [attributes for attributes in elements.all("svg") if attributes.get("class") == "chart"]
-    assert len(charts) == 2
-    assert all("photos" in (attributes["aria-label"] or "") for attributes in charts)
+    plots = [attributes for attributes in elements.all("div") if attributes.get("class") == "plot"]
+    kinds = [attributes["data-plot"] for attributes in plots]
+    assert kinds == ["distribution", "roc", "pr", "reliability", "risk", "lift"]
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in plots)
+
+
+def test_a_page_of_2000_thumbnails_is_under_25_mb(write_run: Any) -> None:
+    report = build(write_run, {})
+    rows = report["pictures"][runs.ID_NAME]
+    report["pictures"][runs.ID_NAME] = [rows[0] | {"id": f"{'k' * 100}-{number}"} for number in range(2000)]
+    thumbnail = Thumbnail("data:image/webp;base64," + "A" * (limit(2000) - 23), 160, 160)
+    html = page.render(report, {runs.ID_NAME: [thumbnail] * 2000})
+    assert html.count("<img") == 2000
+    assert 18_000_000 < len(html.encode()) < 25_000_000
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_shown_as_text(write_run: Any, text: str) -> None:
     report = build(write_run, {text: "photos"}, class_names=[text] * 10)
     plain = build(lambda name, *a, **k: write_run(f"plain-{name}", *a, **k), {"photos": "p"}, class_names=["c"] * 10)
-    for rows in report["most_uncertain"].values():
+    for rows in report["pictures"].values():
         for row in rows:
             row["id"] = row["source"] = text
-    report["runs"][numbers.ID_NAME]["config"]["weights"] = text
-    sheets = {name: [Thumbnail(None, problem=text) for _ in rows] for name, rows in report["most_uncertain"].items()}
+    report["runs"][runs.ID_NAME]["config"]["weights"] = text
+    sheets = {name: [Thumbnail(None, problem=text) for _ in rows] for name, rows in report["pictures"].items()}
     html = page.render(report, sheets)
     elements = Elements(html)
     assert text in elements.text
@@ -124,22 +145,44 @@ def test_hostile_text_is_shown_as_text(write_run: Any, text: str) -> None:
     assert {tag for tag, _ in elements.found} == {tag for tag, _ in Elements(page.render(plain, placeholders)).found}
 
 
+def test_long_names_are_shortened_wherever_they_repeat(write_run: Any) -> None:
+    report = build(write_run, {}, top=20)
+    for row in report["pictures"][runs.ID_NAME]:
+        row["id"] = row["source"] = "n" * 10_000
+    plain = len(page.render(build(lambda name, *a, **k: write_run(f"p-{name}", *a, **k), {}, top=20), {}))
+    assert len(page.render(report, {})) < plain + 20 * 1500
+
+
 def test_missing_pictures_and_names_are_said(write_run: Any) -> None:
     report = build(write_run, {}, class_names=["zero", "one"] + ["more"] * 8)
-    report["most_uncertain"][numbers.ID_NAME][0]["prediction"] = 1
-    text = Elements(page.render(report, {})).text
-    assert "no picture: no thumbnail was made" in text
+    report["pictures"][runs.ID_NAME][0]["prediction"] = 1
+    gone = {runs.ID_NAME: [Thumbnail(None, problem="not in its source any more")] * 4}
+    text = Elements(page.render(report, gone)).text
+    assert "no picture: not in its source any more" in text
     assert "predicted one" in text
 
 
-def test_a_report_without_unknown_images_has_the_distribution_alone(write_run: Any) -> None:
+def test_a_page_without_thumbnails_lists_the_images(write_run: Any) -> None:
+    report = build(write_run, {})
+    elements = Elements(page.render(report, {}))
+    assert not elements.all("img")
+    assert "made without thumbnails" in elements.text
+    assert "no picture" not in elements.text
+    assert all(row["id"] in elements.text for row in report["pictures"][runs.ID_NAME])
+
+
+def test_a_report_without_unknown_images_has_no_rates_of_catching_them(write_run: Any) -> None:
     report = build(write_run, {})
     elements = Elements(page.render(report, pictures(report)))
-    assert "AUROC" not in elements.text
-    assert len([a for a in elements.all("svg") if a.get("class") == "chart"]) == 2
+    assert "FPR95" not in elements.text
+    assert not [a for a in elements.all("div") if a.get("data-plot") in ("roc", "pr")]
 
 
-def test_light_and_dark_and_phones_are_provided_for(write_run: Any) -> None:
-    html = page.render(build(write_run, {}), {})
-    assert "prefers-color-scheme: dark" in html
-    assert 'name="viewport"' in html
+def test_classes_and_shards_are_listed_worst_first(write_run: Any) -> None:
+    report = build(write_run, {}, class_names=[f"class-{number}" for number in range(10)])
+    text = Elements(page.render(report, {})).text
+    text = text[text.index("By predicted class") :]
+    ranked = [f"class-{entry['class']}" for entry in report["rates"][runs.ID_NAME]["classes"]]
+    places = [text.index(name) for name in ranked]
+    assert places == sorted(places)
+    assert "id.parquet" in text

@@ -58,6 +58,15 @@ def test_2000_thumbnails_of_photographs_fit_in_a_page() -> None:
     assert 2000 * len(made.uri) < 24_000_000
 
 
+def test_a_page_of_2000_noisy_pictures_stays_within_its_bytes() -> None:
+    encoded, most = encode(noise("RGB", (400, 300))), thumbnails.limit(2000)
+    made = thumbnails.shrink(encoded, limit=most)
+    assert made.uri is not None
+    assert len(made.uri) <= most < len(thumbnails.shrink(encoded).uri or "")
+    assert 2000 * most <= 18_000_000
+    assert made.width * 3 == pytest.approx(made.height * 4, abs=4)
+
+
 def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
     values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     pixels = np.asarray(decode(thumbnails.shrink(encode(Image.fromarray(values)))).convert("L"))

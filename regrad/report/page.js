@@ -1,0 +1,239 @@
+"use strict";
+
+// What the template put into the page: names, histograms and curves, and nothing that is markup.
+const data = JSON.parse(document.getElementById("data").textContent);
+const select = (root, name) => root.querySelector(`[name="${name}"]`);
+
+// ---------------------------------------------------------------------------------------------- pictures
+
+function showPictures() {
+  const form = document.getElementById("controls");
+  const sheet = document.getElementById("sheet");
+  const cards = [...sheet.children].map((element, place) => ({
+    element,
+    place,
+    views: element.dataset.views.split(" "),
+    class: element.dataset.class,
+    source: element.dataset.source,
+    score: Number(element.dataset.score),
+    id: element.querySelector(".id").textContent.toLowerCase(),
+  }));
+  const byKey = (key) => (a, b) => a[key].localeCompare(b[key], undefined, { numeric: true }) || b.score - a.score;
+  const orders = {
+    "-score": (a, b) => b.score - a.score || a.place - b.place,
+    score: (a, b) => a.score - b.score || a.place - b.place,
+    class: byKey("class"),
+    source: byKey("source"),
+  };
+
+  function apply() {
+    const chosen = Object.fromEntries(new FormData(form));
+    const find = chosen.find.toLowerCase();
+    const fits = (card) =>
+      (!chosen.view || card.views.includes(chosen.view)) &&
+      (!chosen.class || card.class === chosen.class) &&
+      (!chosen.source || card.source === chosen.source) &&
+      card.id.includes(find);
+    cards.sort(orders[chosen.sort]);
+    let shown = 0;
+    for (const card of cards) {
+      card.element.hidden = !fits(card);
+      shown += card.element.hidden ? 0 : 1;
+    }
+    sheet.append(...cards.map((card) => card.element));
+    document.getElementById("count").textContent = `${shown} of ${cards.length} pictures`;
+    document.getElementById("nothing").hidden = shown > 0;
+  }
+
+  function chooseView() {
+    // Errors and misses are the pictures the model was too sure of: the surest first.
+    select(form, "sort").value = /(errors|misses)$/.test(select(form, "view").value) ? "score" : "-score";
+  }
+
+  select(form, "view").addEventListener("input", chooseView); // before the form hears of it
+  form.addEventListener("input", apply);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.hidden = cards.length === 0;
+  chooseView();
+  apply();
+}
+
+// ------------------------------------------------------------------------------------------------- plots
+
+const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
+const choices = document.getElementById("choices");
+
+// Plotly reads a few HTML tags in names; here every name is text.
+function plain(text) {
+  const short = text.length > 40 ? `${text.slice(0, 39)}…` : text;
+  return short.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+}
+
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const of = (name) => style.getPropertyValue(name).trim();
+  return {
+    ink: of("--ink"),
+    soft: of("--soft"),
+    line: of("--line"),
+    panel: of("--panel"),
+    known: of("--known"),
+    series: [1, 2, 3, 4, 5].map((number) => of(`--series-${number}`)),
+  };
+}
+
+function line(name, x, y, place, colors, more = {}) {
+  return {
+    type: "scatter",
+    mode: "lines",
+    name: plain(name),
+    x,
+    y,
+    line: { color: colors.series[place % colors.series.length], dash: DASHES[place % DASHES.length], width: 2 },
+    ...more,
+  };
+}
+
+function diagonal(x, y, name, colors) {
+  return {
+    type: "scatter", mode: "lines", name, x, y, hoverinfo: "skip", line: { color: colors.soft, dash: "dash", width: 1 },
+  };
+}
+
+function perScore(colors, curve) {
+  return data.scores.flatMap((score, place) => {
+    const found = curve(score);
+    return found ? [line(score.name, found[0], found[1], place, colors)] : [];
+  });
+}
+
+const chosenScore = () => data.scores.find((score) => score.name === select(choices, "score").value);
+const chosenSet = () => (select(choices, "set") ? Number(select(choices, "set").value) : 0);
+const shares = { tickformat: ".0%", rangemode: "tozero" };
+const whole = { tickformat: ".0%", range: [-0.01, 1.03], dtick: 0.2 };
+
+const PLOTS = {
+  distribution(colors) {
+    const score = chosenScore();
+    const { edges, log, shares: sets } = score.histogram;
+    const traces = sets.map((set, place) =>
+      line(set.name, edges, [...set.shares, set.shares[set.shares.length - 1]], place, colors, {
+        line: { color: place ? colors.series[(place - 1) % 5] : colors.known, dash: DASHES[place % 5], shape: "hv", width: 2 },
+        fill: "tozeroy",
+        fillcolor: `${place ? colors.series[(place - 1) % 5] : colors.known}2e`,
+        hovertemplate: "%{x:.4g}: %{y:.1%}",
+      }),
+    );
+    const layout = {
+      xaxis: { title: plain(score.name) + (log ? " (log scale)" : ""), type: log ? "log" : "linear", exponentformat: "power" },
+      yaxis: { ...shares, title: "images" },
+    };
+    const inside = data.threshold >= edges[0] && data.threshold <= edges[edges.length - 1];
+    if (score.name === data.main && inside) {
+      layout.shapes = [
+        { type: "line", x0: data.threshold, x1: data.threshold, y0: 0, y1: 1, yref: "paper", line: { color: colors.ink, width: 1, dash: "dot" } },
+      ];
+      // An annotation on a logarithmic axis wants the logarithm; a shape wants the value.
+      const x = log ? Math.log10(data.threshold) : data.threshold;
+      layout.annotations = [
+        { x, y: 1, yref: "paper", yanchor: "top", text: "flagged →", showarrow: false, xanchor: "left", font: { color: colors.ink } },
+      ];
+    }
+    return [traces, layout];
+  },
+  roc(colors) {
+    const traces = perScore(colors, (score) => [score.ood[chosenSet()].roc.fpr, score.ood[chosenSet()].roc.tpr]);
+    traces.push(diagonal([0, 1], [0, 1], "chance", colors));
+    return [traces, { xaxis: { ...whole, title: "known images flagged" }, yaxis: { ...whole, title: "unknown images caught" } }];
+  },
+  pr(colors) {
+    const traces = perScore(colors, (score) => [score.ood[chosenSet()].pr.recall, score.ood[chosenSet()].pr.precision]);
+    return [traces, { xaxis: { ...whole, title: "recall" }, yaxis: { ...whole, title: "precision" } }];
+  },
+  reliability(colors) {
+    const { confidence, accuracy, images } = data.reliability;
+    const largest = Math.max(...images);
+    const bins = {
+      type: "scatter",
+      mode: "lines+markers",
+      name: "accuracy",
+      x: confidence,
+      y: accuracy,
+      customdata: images,
+      hovertemplate: "confidence %{x:.1%}, accuracy %{y:.1%}, %{customdata:,} images<extra></extra>",
+      line: { color: colors.known, width: 1 },
+      marker: { color: colors.known, size: images.map((count) => 6 + 18 * Math.sqrt(count / largest)), opacity: 0.75 },
+    };
+    const traces = [diagonal([0, 1], [0, 1], "honest", colors), bins];
+    const axis = { ...whole, range: [-0.04, 1.06] };
+    return [traces, { xaxis: { ...axis, title: "confidence (larger dots: more images)" }, yaxis: { ...axis, title: "accuracy" } }];
+  },
+  risk(colors) {
+    const traces = perScore(colors, (score) => score.errors && [score.errors.coverage, score.errors.risk]);
+    return [traces, { xaxis: { ...whole, title: "share accepted" }, yaxis: { rangemode: "tozero", tickformat: "~%", title: "errors among them" } }];
+  },
+  lift(colors) {
+    const traces = perScore(colors, (score) => score.errors && [score.errors.coverage, score.errors.lift]);
+    traces.push(diagonal([0, 1], [1, 1], "random order", colors));
+    return [traces, { xaxis: { ...whole, title: "share accepted" }, yaxis: { title: "lift" } }];
+  },
+  sources(colors) {
+    const trace = {
+      type: "scatter",
+      mode: "lines+markers",
+      name: "flagged",
+      x: data.sources.map((_, place) => place + 1),
+      y: data.sources.map((source) => source.share),
+      text: data.sources.map((source) => `${plain(source.name)}: ${source.flagged} of ${source.images}`),
+      hovertemplate: "%{text}<extra></extra>",
+      line: { color: colors.known, width: 1 },
+      marker: { color: colors.known, size: 6 },
+    };
+    const few = data.sources.length <= 4;
+    const ticks = few ? { tickvals: trace.x, ticktext: data.sources.map((source) => plain(source.name.slice(-16))), tickangle: 0, range: [0.5, data.sources.length + 0.5] } : {};
+    return [[trace], { showlegend: false, xaxis: { ...ticks, title: few ? "" : "shard" }, yaxis: { ...shares, title: "flagged" } }];
+  },
+};
+
+function draw(element) {
+  const colors = theme();
+  const [traces, own] = PLOTS[element.dataset.plot](colors);
+  const axis = { gridcolor: colors.line, zeroline: false, linecolor: colors.line, automargin: true, fixedrange: coarse.matches };
+  const title = (of) => ({ text: of.title, font: { size: 13 }, standoff: 6 });
+  const layout = {
+    height: 330,
+    margin: { l: 52, r: 12, t: 8, b: 44 },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: colors.ink, family: "system-ui, sans-serif", size: 13 },
+    hoverlabel: { bgcolor: colors.panel, font: { color: colors.ink } },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    showlegend: true,
+    dragmode: coarse.matches ? false : "zoom", // a finger scrolls the page
+    ...own,
+    xaxis: { ...axis, ...own.xaxis, title: title(own.xaxis) },
+    yaxis: { ...axis, ...own.yaxis, title: title(own.yaxis) },
+  };
+  const config = { responsive: true, displayModeBar: coarse.matches ? false : "hover", displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  return Plotly.react(element, traces, layout, config);
+}
+
+const coarse = matchMedia("(pointer: coarse)");
+const drawAll = () => Promise.all([...document.querySelectorAll(".plot")].map(draw));
+
+function showPlots() {
+  choices.hidden = false;
+  choices.addEventListener("input", drawAll);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  // Paper is white whatever the screen is.
+  for (const [event, paper] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(event, () => {
+      document.documentElement.classList.toggle("paper", paper);
+      drawAll();
+    });
+  }
+  drawAll().then(() => document.documentElement.classList.add("drawn"));
+}
+
+showPictures();
+showPlots();

@@ -1,0 +1,141 @@
+"""The scoring runs a report is about: what they are, whether they compare, and their rows as a stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from regrad import storage, table
+from regrad.errors import RegradError, UsageError
+
+PREFERRED_SCORE = "regrad"
+ID_NAME = "in-distribution"
+REFERENCE_NAME = "reference"
+NO_LABEL = -(2**31) - 1  # below every int32, so no label that a table can hold is taken for a missing one
+SCORE_SETTINGS = ("sigma", "samples", "depth_decay", "engine", "tolerance", "noise_space", "layers")
+ROWS_AT_ONCE = 2**18
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One output of jobs/score.py, under the name the report is to use."""
+
+    name: str
+    output: str
+    info: dict[str, Any]
+    scores: tuple[str, ...]
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """What ``run.json`` says of the model: spec, network, classes, class_names."""
+        return {"spec": None, "network": "", "classes": None, "class_names": None} | self.info.get("model", {})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What runs must share for their scores to mean the same: the network and how it was scored.
+
+        The preprocessing may rightly differ: drawings of black on white, say, are inverted for a model of white on
+        black.
+        """
+        config = self.info.get("config", {})
+        return {"network": self.model["network"][:12]} | {name: config.get(name) for name in SCORE_SETTINGS}
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows in table order, only ``columns``, a few hundred thousand at a time however small the parts are.
+
+        Raises:
+            RegradError: the storage refused or failed, or a part is damaged.
+        """
+        try:
+            parts = table.dataset(self.output)
+            waiting: list[pa.RecordBatch] = []
+            for batch in parts.to_batches(columns=list(columns)) if parts is not None else ():
+                waiting.append(batch)
+                if sum(map(len, waiting)) >= ROWS_AT_ONCE:
+                    yield pa.Table.from_batches(waiting)
+                    waiting = []
+            if any(map(len, waiting)):
+                yield pa.Table.from_batches(waiting)
+        except (pa.ArrowException, OSError) as error:
+            raise RegradError(f"{storage.mask(self.output)}/scores: cannot read: {storage.reason(error)}") from error
+
+
+def load(name: str, output: str) -> Run:
+    """The run that jobs/score.py wrote to ``output``, under the ``name`` the report is to use.
+
+    Raises:
+        UsageError: ``output`` holds no run, no rows, or no score.
+        RegradError: the storage refused or failed.
+    """
+    info = table.read_run(output)
+    fixed = [column for column, _ in table.FIXED_COLUMNS]
+    try:
+        parts = table.dataset(output)
+    except (pa.ArrowException, OSError) as error:
+        raise RegradError(f"{storage.mask(output)}/scores: cannot read: {storage.reason(error)}") from error
+    if parts is None:
+        raise UsageError(f"{storage.mask(output)}: no rows under scores/; has the scoring run finished?")
+    run = Run(name, output, info, tuple(column for column in parts.schema.names if column not in fixed))
+    if not run.scores:
+        raise UsageError(f"{storage.mask(output)}: the run has no score column; score it again with --scores")
+    if run.model["classes"] is None:
+        raise RegradError(f"{storage.mask(output)}/run.json: does not say how many classes the model has")
+    return run
+
+
+def common_scores(known: Run, others: Sequence[Run]) -> tuple[list[str], str]:
+    """The scores that all runs have, in the order of ``known``, and the one that the report goes by.
+
+    Raises:
+        UsageError: two runs share a name, come from different models or settings, or have no score in common.
+    """
+    names = [run.name for run in (known, *others)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two runs are called {name!r}: give each --ood set a name of its own")
+    for run in others:
+        for setting, value in known.settings.items():
+            if run.settings[setting] != value:
+                raise UsageError(
+                    f"{storage.mask(run.output)}: scored with {setting} {run.settings[setting]}, the in-distribution "
+                    f"run {storage.mask(known.output)} with {value}; score both alike"
+                )
+        if not set(known.scores) & set(run.scores):
+            raise UsageError(
+                f"{storage.mask(run.output)}: has the scores {', '.join(run.scores)}, the in-distribution run "
+                f"{', '.join(known.scores)}; score both with a common one"
+            )
+    common = [name for name in known.scores if all(name in run.scores for run in others)]
+    if not common:
+        raise UsageError("no score is in every run; score all of them with a common one")
+    return common, PREFERRED_SCORE if PREFERRED_SCORE in common else common[0]
+
+
+def floats(column: pa.ChunkedArray) -> Floats:
+    """(n,) values, NaN where there is none."""
+    values: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
+    return values
+
+
+def integers(column: pa.ChunkedArray) -> Ints:
+    """(n,) values, NO_LABEL where there is none."""
+    values: Ints = pc.fill_null(column.cast(pa.int64()), NO_LABEL).to_numpy()
+    return values
+
+
+def judged(rows: pa.Table, classes: int) -> tuple[Bools, Bools]:
+    """(n,) which images have a label that the model could have predicted, and (n,) which of them it did predict."""
+    labels = integers(rows["label"])
+    known: Bools = (labels >= 0) & (labels < classes)
+    return known, known & (labels == integers(rows["prediction"]))

@@ -1,0 +1,134 @@
+"""The first reading of a run: how its scores and confidences are distributed. Memory does not grow with the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from regrad import storage
+from regrad.errors import RegradError, UsageError
+from regrad.metrics import bootstrap, calibration
+from regrad.report.runs import NO_LABEL, Floats, Ints, Run, floats, integers, judged
+from regrad.report.tally import Tally, join
+
+
+class Survey:
+    """What the rows of one run amount to.
+
+    Args:
+        run: the run to read.
+        scores: the score columns to read.
+
+    Raises:
+        UsageError: the run has no row.
+        RegradError: the storage refused or failed, or a score has no value but NaN.
+    """
+
+    def __init__(self, run: Run, scores: Sequence[str]):
+        self.run = run
+        self.images = self.labels_outside = 0
+        self.left_out = dict.fromkeys(scores, 0)
+        self.confidence = Confidence()
+        # Per score: the images without a usable label, those predicted right, those predicted wrong.
+        self._tallies = {name: (Tally(), Tally(), Tally()) for name in scores}
+        for rows in run.tables(["label", "prediction", "confidence", *scores]):
+            labelled, right = judged(rows, run.model["classes"])
+            kinds = np.where(right, 1, np.where(labelled, 2, 0))
+            self.images += len(rows)
+            self.labels_outside += int(((integers(rows["label"]) != NO_LABEL) & ~labelled).sum())
+            self.confidence.add(floats(rows["confidence"])[labelled], right[labelled])
+            for name in scores:
+                values = floats(rows[name])
+                there = ~np.isnan(values)
+                self.left_out[name] += int((~there).sum())
+                for kind, tally in enumerate(self._tallies[name]):
+                    tally.add(values[there & (kinds == kind)])
+        if not self.images:
+            output = storage.mask(run.output)
+            raise UsageError(f"{output}: the run scored no image; see {output}/quarantine")
+        for name in scores:
+            if self.left_out[name] == self.images:
+                raise RegradError(
+                    f"{storage.mask(run.output)}: every value of {name} is NaN; check the model's outputs"
+                )
+
+    def errors(self, score: str) -> tuple[Floats, Ints, Ints]:
+        """The distinct values of ``score`` (k,), ascending, and the right and wrong predictions of each (k,)."""
+        values, (right, wrong) = join(self._tallies[score][1:])
+        return values, right, wrong
+
+
+def align(surveys: Sequence[Survey], score: str) -> tuple[Floats, list[Ints], bool]:
+    """The distinct values of ``score`` in any of ``surveys`` (k,), ascending, and the images of each survey (k,).
+
+    The third value says whether they are exact, or cells of :class:`regrad.report.tally.Tally` that were merged.
+    """
+    tallies = [tally for survey in surveys for tally in survey._tallies[score]]
+    values, counts = join(tallies)
+    sums = [np.sum(counts[3 * place : 3 * place + 3], axis=0) for place in range(len(surveys))]
+    return values, sums, all(tally.shift == 0 for tally in tallies)
+
+
+class Confidence:
+    """Confidence and correctness of labelled images, summed up in narrow cells of confidence.
+
+    The cells are 0.05 wide in log(p / (1 - p)) and never cross an edge of the reliability diagram, so what is
+    computed from the sums is exact.
+    """
+
+    def __init__(self) -> None:
+        grid = 1 / (1 + np.exp(-np.arange(-17.5, 17.5, 0.05)))
+        self._edges = np.union1d(grid, np.arange(1, calibration.BINS) / calibration.BINS)
+        shape = (2, self._edges.size + 1)  # wrong, right
+        self.images = np.zeros(shape, np.int64)
+        self._confidence = np.zeros(shape)
+        self._loss = np.zeros(shape)
+        upper = np.r_[self._edges, 1.0]
+        self._bin = calibration.bin_of(upper)
+
+    def add(self, confidence: Floats, right: np.ndarray) -> None:
+        """Count labelled images: (n,) probability of the predicted class, and whether it was right."""
+        there = ~np.isnan(confidence)
+        confidence, right = confidence[there], right[there]
+        cell = np.searchsorted(self._edges, confidence, side="left") + right * self.images.shape[1]
+        p = np.clip(confidence, calibration.LEAST, 1 - calibration.LEAST)
+        for total, weight in (
+            (self.images, None),
+            (self._confidence, confidence),
+            (self._loss, -np.log(np.where(right, p, 1 - p))),
+        ):
+            total += np.bincount(cell, weight, total.size).reshape(total.shape).astype(total.dtype)
+
+    def numbers(self) -> dict[str, float]:
+        """accuracy, nll (top label) and ece, as in :mod:`regrad.metrics.calibration`."""
+        return {name: float(value[0]) for name, value in self._statistic(self.images[None]).items()}
+
+    def intervals(self) -> dict[str, bootstrap.Interval | None]:
+        """Their confidence intervals."""
+        return bootstrap.intervals(self._statistic, [self.images])
+
+    def diagram(self) -> dict[str, list[float]]:
+        """Per bin of the reliability diagram that holds images: their number, mean confidence and accuracy."""
+        images, right = self._by_bin(self.images.sum(0)), self._by_bin(self.images[1])
+        filled = images > 0
+        confidence = self._by_bin(self._confidence.sum(0))
+        return {
+            "images": images[filled].astype(int).tolist(),
+            "confidence": (confidence[filled] / images[filled]).tolist(),
+            "accuracy": (right[filled] / images[filled]).tolist(),
+        }
+
+    def _by_bin(self, cells: np.ndarray) -> np.ndarray:
+        return np.stack([cells[..., self._bin == b].sum(-1) for b in range(calibration.BINS)], axis=-1)
+
+    def _statistic(self, drawn: np.ndarray) -> dict[str, np.ndarray]:
+        """From (b, 2, cells) images: the sums are scaled, so each drawn image counts as the mean of its cell."""
+        per_image = 1 / np.maximum(self.images, 1)
+        total = drawn.sum((1, 2))
+        confidence = self._by_bin((drawn * (self._confidence * per_image)).sum(1))
+        return {
+            "accuracy": drawn[:, 1].sum(1) / total,
+            "nll": (drawn * (self._loss * per_image)).sum((1, 2)) / total,
+            "ece": calibration.ece_of_bins(self._by_bin(drawn[:, 1]), confidence, total),
+        }

@@ -1,0 +1,139 @@
+"""The page in a real browser: no error, no request, filters that filter, plots that are drawn."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regrad.report import numbers, page, runs
+from regrad.report.thumbnails import Thumbnail, shrink
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[dev]')")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
+
+RNG = np.random.default_rng(0)
+HOSTILE = ['<script>document.title="owned"</script>', '"><img onerror=alert(1) src=x>', "שלום 🙂", "x" * 10_000]
+CARD = "#sheet li:visible"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--headless"])
+        yield chromium
+        chromium.close()
+
+
+def picture(number: int) -> Thumbnail:
+    """A coloured square."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), (number * 7 % 256, number * 13 % 256, number * 29 % 256)).save(buffer, "PNG")
+    return shrink(buffer.getvalue())
+
+
+@pytest.fixture
+def report_file(write_run: Any, tmp_path: Path) -> Path:
+    """A report of 2,000 pictures with names that would be markup if they were not escaped."""
+    labels = (np.arange(1200) % 10).tolist()
+    model = {"spec": "tests:network", "network": "f" * 64, "classes": 10, "class_names": (HOSTILE * 3)[:10]}
+    make = {"known": (1200, 0.0, labels), HOSTILE[0]: (1300, 1.5, None)}
+    loaded = []
+    for number, (count, shift, given) in enumerate(make.values()):
+        scores = {"regrad": RNG.lognormal(shift, 1, count), "entropy": RNG.normal(shift, 1, count)}
+        predictions = RNG.integers(0, 10, count).tolist()
+        output = write_run(f"run-{number}", scores, given, predictions, model=model)
+        loaded.append(runs.load(runs.ID_NAME if number == 0 else HOSTILE[0], output))
+    summary, _ = numbers.summarise(loaded[0], loaded[1:], str(tmp_path / "out"), top=1000)
+    report = numbers.published(summary)
+    report["pictures"][runs.ID_NAME][0]["id"] = HOSTILE[1]
+    pictures = {name: [picture(number) for number in range(len(rows))] for name, rows in report["pictures"].items()}
+    path = tmp_path / "report.html"
+    path.write_text(page.render(report, pictures))
+    assert path.stat().st_size < 25_000_000
+    return path
+
+
+def opened(browser: Any, path: Path, problems: list[str], **context: Any) -> Any:
+    tab = browser.new_context(**context).new_page()
+    tab.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
+    tab.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    tab.on("dialog", lambda dialog: problems.append("a dialog opened"))
+    tab.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
+    tab.goto(path.as_uri())
+    tab.wait_for_selector("html.drawn", timeout=60_000)
+    return tab
+
+
+def test_the_page_in_a_browser(browser: Any, report_file: Path, tmp_path: Path) -> None:
+    problems: list[str] = []
+    tab = opened(browser, report_file, problems, viewport={"width": 1280, "height": 900})
+    assert tab.title().startswith("regrad report")
+    assert tab.locator(".plot svg.main-svg").count() >= 6
+    assert tab.locator("#sheet img").count() == 2000
+
+    # Contact sheets: a view, a class, an order, a name.
+    shown = [float(value) for value in tab.eval_on_selector_all(CARD, "cards => cards.map(card => card.dataset.score)")]
+    assert len(shown) == 500 + sum("uncertain errors" in views for views in all_views(tab))
+    assert shown == sorted(shown, reverse=True)
+    tab.select_option("[name=view]", "0-errors")
+    assert set(tab.locator(CARD + " .wrong").all_text_contents()) == {"wrong"}
+    shown = [float(value) for value in tab.eval_on_selector_all(CARD, "cards => cards.map(card => card.dataset.score)")]
+    assert shown == sorted(shown)
+    tab.select_option("[name=view]", "")
+    tab.select_option("[name=class]", "3")
+    classes = tab.eval_on_selector_all(CARD, "cards => cards.map(card => card.dataset.class)")
+    assert set(classes) == {"3"}
+    tab.select_option("[name=class]", "")
+    tab.select_option("[name=source]", "1")
+    assert tab.locator(CARD).count() == 1000
+    assert tab.locator("#count").inner_text() == "1000 of 2000 pictures"
+    tab.select_option("[name=source]", "")
+    tab.fill("[name=find]", "onerror")
+    assert tab.locator(CARD).count() == 1
+    tab.fill("[name=find]", "no such id")
+    assert tab.locator("#nothing").is_visible()
+    tab.fill("[name=find]", "")
+
+    # Plots follow the choice of score.
+    tab.select_option("[name=score]", "entropy")
+    tab.wait_for_function("document.querySelector('[data-plot=distribution]').textContent.includes('entropy')")
+
+    # The keyboard reaches the filters.
+    tab.focus("nav a:last-child")
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.name") == "view"
+
+    assert tab.title().startswith("regrad report")  # no name became a script
+    tab.pdf(path=str(tmp_path / "print.pdf"))
+    assert (tmp_path / "print.pdf").stat().st_size > 10_000
+    assert problems == []
+
+
+def all_views(tab: Any) -> list[str]:
+    return [
+        views.replace("0-", "") for views in tab.eval_on_selector_all("#sheet li", "c => c.map(x => x.dataset.views)")
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_screens_and_phones_light_and_dark(
+    browser: Any, report_file: Path, tmp_path: Path, width: int, scheme: str
+) -> None:
+    problems: list[str] = []
+    phone = {"has_touch": True, "is_mobile": True} if width < 500 else {}
+    tab = opened(browser, report_file, problems, viewport={"width": width, "height": 844}, color_scheme=scheme, **phone)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out
+    shot = tmp_path / "page.png"
+    tab.screenshot(path=str(shot))
+    brightness = np.asarray(Image.open(shot).convert("L"))[:50, :5].mean()
+    assert (brightness > 200) == (scheme == "light")
+    assert problems == []
