@@ -75,7 +75,8 @@ def join(tallies: Sequence[Tally]) -> tuple[Floats, list[Ints]]:
     """
     shift = max(tally.shift for tally in tallies)
     keys = [tally.keys() >> (shift - tally.shift) for tally in tallies]
-    common = np.unique(np.concatenate(keys))
+    # Each part ascends, so a stable sort merges them; numpy's unique would hash millions of values instead.
+    common, _ = _runs(np.sort(np.concatenate(keys), kind="stable"))
     aligned = []
     for own, tally in zip(keys, tallies, strict=True):
         counts = np.zeros(common.size, np.int64)
