@@ -51,7 +51,7 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
         hashes=Markup(" ".join(f"'sha256-{_digest(source)}'" for source in (library, script))),
         data=_plot_data(report),
         ordered=_main_first(report),
-        separations=separations.items(),
+        separations=list(separations.items()),
         bound=max((numbers["auroc_error"] for rows in separations.values() for _, numbers, _ in rows), default=0),
         errors=_error_ranking(report),
         thumbnails=bool(thumbnails),
@@ -62,7 +62,7 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
         flagged=flagged,
         class_rates=[entry | {"name": class_name(entry["class"], names)} for entry in flagged["classes"][:50]],
         source_rates=[entry | {"name": file_name(entry["source"])} for entry in flagged["sources"][:50]],
-        provenance=[(name, flatten(info)) for name, info in report["runs"].items()],
+        provenance=[(_title(report, name), flatten(info)) for name, info in report["runs"].items()],
     )
 
 
@@ -124,6 +124,11 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
+def _title(report: dict[str, Any], run: str) -> str:
+    """What the page calls a set: images that are not set against unknown ones need not be known ones."""
+    return "this run" if run == report["id"]["name"] and not report["ood"] else run
+
+
 def _main_first(report: dict[str, Any]) -> list[str]:
     main = report["main_score"]
     return [main, *(name for name in report["scores"] if name != main)]
@@ -172,7 +177,7 @@ def _views(report: dict[str, Any], cards: Sequence[dict[str, Any]]) -> Iterator[
         for sheet, title in SHEETS.items():
             key = f"{number}-{sheet}"
             if held := sum(key in card["views"].split() for card in cards):
-                yield {"key": key, "title": f"{title}: {run}", "cards": held}
+                yield {"key": key, "title": f"{title}: {_title(report, run)}", "cards": held}
 
 
 def _plot_data(report: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +186,7 @@ def _plot_data(report: dict[str, Any]) -> dict[str, Any]:
     for name in _main_first(report):
         found = report["scores"][name]
         bins = found["histogram"]
-        sets = [{"name": short(run, 60), "shares": shares} for run, shares in bins["shares"].items()]
+        sets = [{"name": short(_title(report, run), 60), "shares": shares} for run, shares in bins["shares"].items()]
         scores.append(
             {
                 "name": name,

@@ -176,6 +176,16 @@ def test_a_report_without_unknown_images_has_no_rates_of_catching_them(write_run
     elements = Elements(page.render(report, pictures(report)))
     assert "FPR95" not in elements.text
     assert not [a for a in elements.all("div") if a.get("data-plot") in ("roc", "pr")]
+    assert "Most uncertain: this run" in elements.text
+
+
+def test_without_labels_and_unknown_images_no_score_can_be_judged(write_run: Any) -> None:
+    known = runs.load(runs.ID_NAME, write_run("id", {"regrad": RNG.normal(0, 1, 30)}))
+    summary, _ = numbers.summarise(known, [], known.output + "-report")
+    elements = Elements(page.render(numbers.published(summary), {}))
+    assert "How far each score can be trusted" not in elements.text
+    assert "No labels:" in elements.text
+    assert [a["data-plot"] for a in elements.all("div") if a.get("class") == "plot"] == ["distribution"]
 
 
 def test_classes_and_shards_are_listed_worst_first(write_run: Any) -> None:
