@@ -22,6 +22,7 @@ from regrad.gradients.layers import ClassNorms, forward_bytes, plain_attention, 
 from regrad.gradients.passes import ENGINES, Passes, Settings
 from regrad.precision import PRECISIONS, computing
 from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
+from regrad.table import STANDARD_ERROR
 
 NOISE_SPACES = ("normalized", "pixel")
 MAX_INPUTS = {"cpu": 256, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
@@ -194,7 +195,7 @@ class Scorer:
             torch.cuda.empty_cache()
 
     def _error_names(self, item: Score) -> list[str]:
-        return [f"{item.name}_se"] if self.standard_errors and item.norms else []
+        return [f"{item.name}{STANDARD_ERROR}"] if self.standard_errors and item.norms else []
 
     def _shared(self, images: Tensor, ids: Sequence[str]) -> tuple[dict[Norms, ClassNorms], dict[str, Tensor], Tensor]:
         """What scores are functions of, each piece once: norms by kind, draws by source, and clean logits (B, C)."""

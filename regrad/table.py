@@ -28,6 +28,7 @@ FIXED_COLUMNS = (
     ("prediction", pa.int32()),
     ("confidence", pa.float32()),
 )
+STANDARD_ERROR = "_se"  # ends the column of a score's standard error
 QUARANTINE_SCHEMA = pa.schema(
     [
         ("id", pa.string()),

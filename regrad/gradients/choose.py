@@ -98,7 +98,10 @@ def kept(layers: list[Layer], passes: Sequence[Pass], first_layer: int) -> list[
 def estimate(
     network: nn.Module, layers: list[Layer], passes: Sequence[Pass], inputs: Tensor, directions: int
 ) -> dict[str, float]:
-    """Time of ``exact`` and ``sketch`` over one plain forward pass of the dearest pass's copies."""
+    """Time of ``exact`` and ``sketch`` over one plain forward pass of the dearest pass's copies.
+
+    Where there is a pass over the clean images too, ``exact_clean`` and ``sketch_clean`` are its part of that.
+    """
     sizes = _measure(network, layers, inputs[:1])
     most = max(item.copies for item in passes)
     total = {"exact": 0.0, "sketch": 0.0}
@@ -112,6 +115,8 @@ def estimate(
         sketch = 1 + directions * len(item.weights) * (tail + own) / sizes.total
         for name, cost in (("exact", exact), ("sketch", sketch)):
             total[name] += cost * item.copies / most
+            if item.copies < most:
+                total[f"{name}_clean"] = cost * item.copies / most
     return {name: round(cost, 2) for name, cost in total.items()}
 
 

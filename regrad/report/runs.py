@@ -19,7 +19,10 @@ PREFERRED_SCORE = "regrad"
 ID_NAME = "in-distribution"
 REFERENCE_NAME = "reference"
 NO_LABEL = -(2**31) - 1  # below every int32, so no label that a table can hold is taken for a missing one
-SCORE_SETTINGS = ("sigma", "samples", "depth_decay", "engine", "tolerance", "noise_space", "layers")
+SCORE_SETTINGS = (
+    *("sigma", "samples", "depth_decay", "engine", "tolerance", "noise_space", "layers", "directions", "precision"),
+    *("draws", "theta_sigma", "dropout_rate", "dropout_at"),
+)
 ROWS_AT_ONCE = 2**18
 
 Bools = npt.NDArray[np.bool_]
@@ -86,7 +89,9 @@ def load(name: str, output: str) -> Run:
         raise RegradError(f"{storage.mask(output)}/scores: cannot read: {storage.reason(error)}") from error
     if parts is None:
         raise UsageError(f"{storage.mask(output)}: no rows under scores/; has the scoring run finished?")
-    run = Run(name, output, info, tuple(column for column in parts.schema.names if column not in fixed))
+    names = [column for column in parts.schema.names if column not in fixed]
+    errors = {f"{column}{table.STANDARD_ERROR}" for column in names}
+    run = Run(name, output, info, tuple(column for column in names if column not in errors))
     if not run.scores:
         raise UsageError(f"{storage.mask(output)}: the run has no score column; score it again with --scores")
     if run.model["classes"] is None:
