@@ -20,6 +20,7 @@ from regrad.errors import RegradError, UsageError
 from regrad.gradients import cut
 from regrad.gradients.layers import ClassNorms, forward_bytes, plain_attention, private_copy
 from regrad.gradients.passes import ENGINES, Passes, Settings
+from regrad.posterior import PosteriorDraws, State, fingerprint
 from regrad.precision import PRECISIONS, computing
 from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
 from regrad.table import STANDARD_ERROR
@@ -76,6 +77,7 @@ class Scorer:
         theta_sigma: float = 1e-3,
         dropout_rate: float = 0.1,
         dropout_at: str = "all",
+        posterior: State | None = None,
         precision: str = "float32",
         memory_budget: int | None = None,
         device: str | torch.device | None = None,
@@ -104,7 +106,7 @@ class Scorer:
         memory = memory_budget or self._default_memory()
         perturbing = predictions.Settings(draws, theta_sigma, dropout_rate, dropout_at, seed, memory)
         perturbing.check()
-        self._sources = self._build_sources(perturbing, inputs[:1].to(self._dtype))
+        self._sources = self._build_sources(perturbing, inputs[:1].to(self._dtype), posterior)
         self._planned_step = self._step = self._images_per_step(memory, inputs[:1].to(self._dtype))
 
     @torch.no_grad()
@@ -218,15 +220,25 @@ class Scorer:
         """The sources of perturbed predictions that some score needs."""
         return list(dict.fromkeys(item.predictions.source for item in self.scores if item.predictions))
 
-    def _build_sources(self, settings: predictions.Settings, probe: Tensor) -> dict[str, predictions.Source]:
+    def _build_sources(
+        self, settings: predictions.Settings, probe: Tensor, posterior: State | None
+    ) -> dict[str, predictions.Source]:
         if "noise" in self._needed and not self.samples:
             names = ", ".join(item.name for item in self.scores if item.need == Predictions("noise"))
             raise UsageError(f"{names}: needs noisy copies of every image, and samples is 0")
         network = private_copy(self._network)
         scale = 1.0 if self.noise_space == "normalized" else 1 / probe.new_tensor(self.classifier.std)[:, None, None]
         steps = self.sigma * scale * probe.new_ones(self.classifier.channels, 1, 1)
-        others = [name for name in self._needed if name != "noise"]
-        return {name: predictions.build(name, network, settings, steps, probe) for name in others}
+        others = [name for name in self._needed if name in predictions.SOURCES]
+        sources = {name: predictions.build(name, network, settings, steps, probe) for name in others}
+        if "laplace" in self._needed:
+            if posterior is None:
+                raise UsageError(
+                    "laplace: needs training data to fit a posterior on: --fit-data, or regrad.posterior.fit"
+                )
+            self.plan = self.plan | {"posterior": fingerprint(posterior)[:16]}
+            sources["laplace"] = PosteriorDraws(network, posterior, settings.draws, settings.seed, probe)
+        return sources
 
     def _copies(self, images: Tensor, ids: Sequence[str], smoothed: bool) -> Tensor:
         """What the network receives: (B, N+1, channels, H, W), the clean image first."""

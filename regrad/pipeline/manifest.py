@@ -14,7 +14,7 @@ from typing import Any
 from regrad import __version__, storage, table
 from regrad.errors import UsageError
 from regrad.pipeline import commit
-from regrad.pipeline.options import Options
+from regrad.pipeline.options import CONFIGURATION, Options
 
 COUNTS = ("rows_in", "rows_scored", "rows_quarantined", "labelled", "correct", "labels_outside")
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "pyarrow", "pillow", "numpy")
@@ -22,7 +22,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "ray", "pyarrow", "pillow", "numpy"
 
 def configuration(options: Options) -> dict[str, Any]:
     """All settings that the rows of an output depend on, as JSON keeps them."""
-    return {key: _plain(value) for key, value in options.of("model", "scorer", "plugin", "read").items()}
+    return {key: _plain(value) for key, value in options.of(*CONFIGURATION).items()}
 
 
 def _plain(value: Any) -> Any:
@@ -46,20 +46,26 @@ def existing(output: str) -> dict[str, Any] | None:
     return None
 
 
-def differences(run: Mapping[str, Any], options: Options, fingerprint: str) -> list[str]:
-    """How the configuration of ``run`` differs from the one asked for, one ``name old, now new`` each."""
+def differences(run: Mapping[str, Any], options: Options, fingerprint: str, posterior: str | None = None) -> list[str]:
+    """How the configuration of ``run`` differs from the one asked for, one ``name old, now new`` each.
+
+    ``fingerprint`` is the classifier's, ``posterior`` that of the posterior, once there is one.
+    """
     wanted, held = configuration(options), run["config"]
 
     def changed(*roles: str) -> list[str]:
         keys = [key for key in options.of(*roles) if held.get(key) != wanted[key]]
         return [f"{key.replace('_', '-')} {_shown(held.get(key))}, now {_shown(wanted[key])}" for key in keys]
 
-    found = changed("scorer", "plugin", "read")
+    found = changed(*CONFIGURATION[1:])
     if run["model"]["fingerprint"] != fingerprint:
         # The same network may be named in several ways: it is the fingerprint that decides, the names that explain.
         found += changed("model") or [
             f"the model's content (fingerprint {run['model']['fingerprint'][:12]}, now {fingerprint[:12]})"
         ]
+    held_posterior = run["plan"].get("posterior")
+    if posterior and not found and held_posterior != posterior:
+        found.append(f"what --fit-data holds (posterior {held_posterior}, now {posterior})")
     return found
 
 

@@ -23,8 +23,8 @@ class Option:
 
     Attributes:
         role: who takes it: ``model`` (Classifier.load), ``scorer`` (Scorer), ``plugin`` (the registry of scores),
-            ``read`` (how rows are read and cut) or ``run`` (how the work is done). All but the last make the
-            configuration that an output holds one of.
+            ``fit`` (the posterior of ``laplace``), ``read`` (how rows are read and cut) or ``run`` (how the work is
+            done). All but the last make the configuration that an output holds one of.
     """
 
     name: str
@@ -153,6 +153,11 @@ OPTIONS = (
     Option("dropout-rate", "scorer", float, 0.1, "of inserted_dropout"),
     Option("dropout-at", "scorer", str, "all", "inserted_dropout's places: all layers but the first, or the last"),
     Option("score-module", "plugin", names, [], "comma-separated modules that define scores of your own"),
+    Option("fit-data", "fit", names, [], "comma-separated labelled training shards, for laplace; held in memory"),
+    Option("fit-limit", "fit", count, None, "the first so many training images only"),
+    Option(
+        "fit-structure", "fit", str, "last", "last: Kronecker-factored last layer; all: diagonal, for small networks"
+    ),
     Option("standard-errors", "scorer", _flag, False, "add SCORE_se, what the sketch's directions leave uncertain"),
     Option("precision", "scorer", str, "float32", "of the network's products: float32, tf32 or bfloat16"),
     Option("image-column", "read", str, None, "Parquet column or WebDataset extension that holds the images"),
@@ -174,6 +179,7 @@ OPTIONS = (
     Option("dry-run", "run", _flag, False, "show the plan and an estimate, and score nothing"),
     Option("verbose", "run", _flag, False, "show tracebacks and Ray's own messages"),
 )
+CONFIGURATION = ("model", "scorer", "plugin", "fit", "read")
 REQUIRED = ("model", "output")
 BY_KEY = {option.key: option for option in OPTIONS}
 

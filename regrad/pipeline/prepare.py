@@ -9,13 +9,14 @@ from typing import Any
 from regrad import __version__, storage, table
 from regrad.classifier import Classifier
 from regrad.errors import UsageError
-from regrad.pipeline import commit, manifest
+from regrad.pipeline import commit, fitting, manifest
 from regrad.pipeline.inputs import Source, absolute, list_sources
 from regrad.pipeline.options import Options
 from regrad.pipeline.plan import Plan, Unit, make_plan
 from regrad.pipeline.samples import Columns
 from regrad.pipeline.webdataset import TarReader
 from regrad.pipeline.worker import Task, UnitScorer, cores
+from regrad.posterior import fingerprint
 from regrad.scorer import Scorer
 from regrad.scores import SCORES, load_module
 
@@ -59,14 +60,13 @@ def prepare(options: Options) -> Job:
     model = model_arguments(options)
     classifier = Classifier.load(**model)
     settings = scorer_arguments(options)
-    differences = manifest.differences(found, options, classifier.fingerprint) if found else []
+    differences = _differences(found, options, classifier)
+    posterior = fitting.fitted(options, classifier, output)
+    if posterior and not differences:
+        differences = _differences(found, options, classifier, fingerprint(posterior)[:16])
     stored = found["plan"] if found and not differences else None
-    scorer = Scorer(classifier, **settings, plan=stored, memory_budget=options.memory_budget)
-    if differences and not options.replace:
-        raise UsageError(
-            f"{storage.mask(output)}: holds scores of another configuration: {'; '.join(differences)}; use another "
-            "--output, or --replace to score it anew"
-        )
+    settings |= {"memory_budget": options.memory_budget, "posterior": posterior}
+    scorer = Scorer(classifier, **settings, plan=stored)
     committed = commit.committed(output)
     retired = committed if differences else set()
     salt = manifest.salt(classifier.fingerprint, options, scorer.plan)
@@ -100,7 +100,7 @@ def prepare(options: Options) -> Job:
     task = Task(
         output=output,
         model=model,
-        scorer={**settings, "plan": scorer.plan, "memory_budget": options.memory_budget},
+        scorer={**settings, "plan": scorer.plan},
         fingerprint=classifier.fingerprint,
         provenance=provenance,
         score_modules=tuple(options.score_module),
@@ -111,6 +111,19 @@ def prepare(options: Options) -> Job:
     )
     counts = manifest.held_totals(output, found, committed - retired)
     return Job(options, task, plan, run, committed, retired, counts, classifier, scorer)
+
+
+def _differences(
+    found: dict[str, Any] | None, options: Options, classifier: Classifier, posterior: str | None = None
+) -> list[str]:
+    """How the output's configuration differs; refused unless it is to be replaced."""
+    differences = manifest.differences(found, options, classifier.fingerprint, posterior) if found else []
+    if differences and not options.replace:
+        raise UsageError(
+            f"{storage.mask(options.output)}: holds scores of another configuration: {'; '.join(differences)}; use "
+            "another --output, or --replace to score it anew"
+        )
+    return differences
 
 
 def model_arguments(options: Options) -> dict[str, Any]:

@@ -45,6 +45,16 @@ def inserted_dropout(inputs: Inputs) -> Tensor:
     return _mutual_information(inputs)
 
 
+@score(Predictions("laplace"))
+def laplace(inputs: Inputs) -> Tensor:
+    """H(mean_k p_k) - mean_k H(p_k): mutual information over draws of a posterior that was fitted on training data.
+
+    The Laplace approximation of :mod:`regrad.posterior`; needs ``--fit-data``.
+    Source: Daxberger et al., NeurIPS 2021; a baseline of Wang & Ji 2024.
+    """
+    return _mutual_information(inputs)
+
+
 def _mean_divergence(inputs: Inputs) -> Tensor:
     draws = _draws(inputs)
     return (draws.exp() * (draws - inputs.log_p[:, None])).sum(2).mean(1)

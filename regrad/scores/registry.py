@@ -42,8 +42,8 @@ class Predictions:
     """Log-probabilities of K perturbed predictions, (B, K, C).
 
     Attributes:
-        source: ``noise`` (the noisy copies), ``parameters``, ``dropout`` or ``adversarial``; see
-            :mod:`regrad.predictions`.
+        source: ``noise`` (the noisy copies), ``parameters``, ``dropout`` or ``adversarial`` (see
+            :mod:`regrad.predictions`), or ``laplace`` (:mod:`regrad.posterior`).
     """
 
     source: str
