@@ -112,7 +112,9 @@ class PosteriorDraws:
 def _approximation(network: nn.Module, structure: str, probe: Tensor) -> Any:
     """laplace-torch's object for a private copy of ``network``."""
     try:
-        from laplace import Laplace
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a package that it imports in turn
+            from laplace import Laplace
     except ImportError as error:
         raise UsageError("laplace: laplace-torch is not installed; pip install 'regrad[laplace]'") from error
     if structure not in STRUCTURES:
