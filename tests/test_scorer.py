@@ -96,6 +96,15 @@ def test_a_score_does_not_depend_on_threads_or_memory() -> None:
     _assert_same(small(images, ids), wanted)
 
 
+def test_a_small_budget_splits_even_the_copies_of_an_image_for_the_sketch() -> None:
+    images, ids = _images()
+    wanted = Scorer(_classifier("ResNet"), ALL, engine="sketch", samples=4)(images, ids)
+    small = Scorer(_classifier("ResNet"), ALL, engine="sketch", samples=4, memory_budget=1)
+    assert small._passes is not None
+    assert [run.engine.most_inputs for run in small._passes._runs] == [2, 2]
+    _assert_same(small(images, ids), wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_callers_network_stays_as_it_was(name: str) -> None:
     network = build(name, torch.float32).train()

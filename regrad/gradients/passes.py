@@ -132,9 +132,12 @@ class Passes:
 
     def images_per_step(self, memory: int, most_inputs: int) -> int:
         """How many images fit ``memory`` bytes at once, ``most_inputs`` copies at most; 1 or more."""
-        steps = [
-            min(most_inputs, memory // run.engine.bytes_per_input) // self._copies(run.smoothed) for run in self._runs
-        ]
+        steps = []
+        for run in self._runs:
+            copies, fitting = self._copies(run.smoothed), min(most_inputs, memory // run.engine.bytes_per_input)
+            if isinstance(run.engine, SketchEngine) and fitting < copies:
+                run.engine.most_inputs = max(2, fitting)  # the copies of one image need not go together there
+            steps.append(fitting // copies)
         return max(1, min(steps))
 
     def error(self, copies: Callable[[bool], Tensor]) -> Tensor:

@@ -132,6 +132,15 @@ def test_weightings_may_leave_out_different_layers() -> None:
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("name", ["ResNet", "torchvision ViT"])
+def test_copies_may_go_in_pieces(name: str) -> None:
+    network, x = build(name), copies(images=2, number=5)
+    engine = _engine(network, x, (0.3, math.inf), directions=2)
+    together = engine(x)
+    engine.most_inputs = 3
+    torch.testing.assert_close(engine(x).squared, together.squared, rtol=1e-9, atol=0)
+
+
 def test_a_seed_fixes_the_directions() -> None:
     network, x = build("timm ViT"), copies()
     first, same, other = (_engine(network, x, (0.3,), directions=4, seed=seed)(x).squared for seed in (0, 0, 1))
