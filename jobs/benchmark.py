@@ -26,7 +26,7 @@ from regrad.benchmarks import render
 from regrad.benchmarks.cases import CASES, Case
 from regrad.benchmarks.contenders import CONTENDERS, Contender
 from regrad.benchmarks.timing import measure
-from regrad.cli import Parser, run_job
+from regrad.cli import Parser, pair, run_job
 
 SWEEPS: dict[str, tuple[int, ...]] = {"classes": (2, 10, 100, 1000), "samples": (0, 1, 4, 10)}
 SWEPT = ("exact 1e-3", "sketch 16", "reference")
@@ -117,7 +117,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("what", choices=("engine",), help="what is measured")
     parser.add_argument("--cases", nargs="+", default=["resnet18"], help=f"of {', '.join(CASES)} (default resnet18)")
     parser.add_argument("--contenders", nargs="+", help="names as in the table; default: all")
-    parser.add_argument("--weights", nargs="+", default=[], type=named, metavar="CASE=URI", help="fitted weights")
+    parser.add_argument(
+        "--weights", nargs="+", default=[], type=pair("CASE=URI"), metavar="CASE=URI", help="fitted weights"
+    )
     parser.add_argument("--images", nargs="+", metavar="INPUT", help="shards to take pictures from; default: blobs")
     parser.add_argument("--samples", type=int, help="N, noisy copies (default: the case's, 10)")
     parser.add_argument("--batch", type=int, help="images at once (default: the case's)")
@@ -126,14 +128,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", metavar="DIR", help="folder or URI for JSON, Markdown and plot")
     parser.add_argument("--verbose", action="store_true", help="show tracebacks")
     return parser.parse_args(argv)
-
-
-def named(text: str) -> tuple[str, str]:
-    """``CASE=URI`` as a pair."""
-    name, separator, uri = text.partition("=")
-    if not (name and separator and uri):
-        raise argparse.ArgumentTypeError(f"{text!r} is not CASE=URI")
-    return name, uri
 
 
 if __name__ == "__main__":

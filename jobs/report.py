@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from regrad import storage
-from regrad.cli import Parser, run_job
+from regrad.cli import Parser, pair, run_job
 from regrad.pipeline.read import fetch_images
 from regrad.pipeline.samples import Columns
 from regrad.report import numbers, page, runs, threshold, thumbnails
@@ -82,7 +82,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="extend",
         nargs="+",
         default=[],
-        type=named,
+        type=pair("NAME=URI, such as drawings=s3://bucket/scores"),
         metavar="NAME=URI",
         help="outputs on images the model should not know; none gives a report without AUROC",
     )
@@ -103,14 +103,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--verbose", action="store_true", help="show tracebacks")
     return parser.parse_args(argv)
-
-
-def named(text: str) -> tuple[str, str]:
-    """``NAME=URI`` as a pair."""
-    name, separator, uri = text.partition("=")
-    if not (name and separator and uri):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=URI, such as drawings=s3://bucket/scores")
-    return name, uri
 
 
 def at_least_zero(text: str) -> int:

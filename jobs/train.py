@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import safetensors.torch
 import torch
 
-from regrad import Classifier, UsageError, storage
+from regrad import Classifier, storage
 from regrad.cli import Parser, run_job
-from regrad.pipeline.load import load_images
+from regrad.pipeline.load import load_labelled
 from regrad.training import accuracy, fit
 
 
@@ -33,10 +33,7 @@ def train(args: argparse.Namespace) -> int:
     """Read, fit, write."""
     torch.manual_seed(args.seed)  # the factory draws the initial weights
     classifier = Classifier.load(args.model)
-    images, labels = load_images(args.inputs, classifier, args.limit)
-    outside = int(((labels < 0) | (labels >= classifier.num_classes)).sum())
-    if outside or not len(images):
-        raise UsageError(f"{outside} of {len(images)} labels are missing or outside 0..{classifier.num_classes - 1}")
+    images, labels = load_labelled(args.inputs, classifier, args.limit)
     inputs = classifier.normalize(images)
     started = time.monotonic()
 

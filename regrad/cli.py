@@ -51,6 +51,22 @@ def run_job(action: Callable[[], int], verbose: bool = False) -> int:
             signal.signal(number, handler)
 
 
+def pair(form: str) -> Callable[[str], tuple[str, str]]:
+    """An argument type: ``NAME=URI``, say, as a pair; ``form`` is what the message shows.
+
+    >>> pair("NAME=URI")("drawings=s3://bucket/scores")
+    ('drawings', 's3://bucket/scores')
+    """
+
+    def parse(text: str) -> tuple[str, str]:
+        name, separator, value = text.partition("=")
+        if not (name and separator and value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {form}")
+        return name, value
+
+    return parse
+
+
 def line(error: Exception) -> str:
     """``error`` on one masked line."""
     if isinstance(error, RegradError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class RegradError(Exception):
     """The work failed (unreadable storage, lost rows): a job ends with code 1."""
@@ -13,3 +15,14 @@ class UsageError(RegradError, ValueError):
     """A wrong argument, configuration, model or weights file; nothing was written: a job ends with code 2."""
 
     exit_code = 2
+
+
+def require(checks: Mapping[str, bool]) -> None:
+    """Refuse with the first message whose condition does not hold.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for message, holds in checks.items():
+        if not holds:
+            raise UsageError(message)

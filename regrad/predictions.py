@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from regrad import perturb
-from regrad.errors import UsageError
+from regrad.errors import UsageError, require
 from regrad.gradients.layers import plain_attention, private_copy
 
 DROPOUT_PLACES = ("all", "last")
@@ -60,9 +60,7 @@ class Settings:
             f"dropout rate {self.dropout_rate}: must be at least 0 and below 1": 0 <= self.dropout_rate < 1,
             f"dropout at {self.dropout_at!r}: one of {', '.join(DROPOUT_PLACES)}": self.dropout_at in DROPOUT_PLACES,
         }
-        for message, holds in checks.items():
-            if not holds:
-                raise UsageError(message)
+        require(checks)
 
 
 class ParameterDraws:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from regrad import perturb, predictions
 from regrad.classifier import Classifier
-from regrad.errors import RegradError, UsageError
+from regrad.errors import RegradError, UsageError, require
 from regrad.gradients import cut
 from regrad.gradients.layers import ClassNorms, forward_bytes, plain_attention, private_copy
 from regrad.gradients.passes import ENGINES, Passes, Settings
@@ -49,11 +49,24 @@ class Scorer:
         noise_space: ``normalized`` adds noise to what the network receives, ``pixel`` to the [0, 1] image.
         layers: ``modules`` (each module with parameters is a layer) or ``stages`` (each top-level child is one).
         directions: of the sketch engine; more are more precise and cost more.
-        memory_budget: bytes the engine may use beside the network; larger batches are split inside.
-        device: where to compute; None takes the GPU if there is one.
-        plan: the ``plan`` of another scorer of the same configuration, so that workers do not resolve it again.
         standard_errors: add a column ``<score>_se`` for each gradient score: the standard error that the sketch
             engine's directions leave, by the jackknife; 0 with the other engines.
+        draws: K, of the predictions that ``perturb_theta``, ``mc_aa``, ``inserted_dropout`` and ``laplace`` are
+            functions of.
+        theta_sigma: deviation of every parameter for ``perturb_theta``; see :class:`regrad.predictions.Settings`.
+        dropout_rate, dropout_at: of ``inserted_dropout``: the share of features dropped, and whether before ``all``
+            layers but the first, or the ``last``.
+        posterior: from :func:`regrad.posterior.fit`, for ``laplace``.
+        precision: of gradients: ``float32``, ``tf32`` or ``bfloat16``. Predictions, the perturbed ones included, are
+            always computed in the network's own type: small differences of them are what several scores are made of.
+        memory_budget: bytes the engine may use beside the network, for any number of classes; larger batches are
+            split inside. None: 1 GiB, or half of what is free on a GPU.
+        device: where to compute; None takes the GPU if there is one.
+        plan: the ``plan`` of another scorer of the same configuration, so that workers do not resolve it again.
+
+    Attributes:
+        plan: the choices that scores depend on: ``engine``, ``first_layer``, ``directions``, and ``why``.
+        warn: called with a line when memory does not suffice; batches are then split further.
 
     Raises:
         UsageError: a setting out of its range, an unknown name, or a network whose images influence each other.
@@ -92,22 +105,23 @@ class Scorer:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.warn: Callable[[str], None] = warnings.warn
         self._network = private_copy(classifier.network).to(self.device)
-        own = next((value.dtype for value in self._network.parameters()), torch.float32)
-        self._dtype = torch.bfloat16 if precision == "bfloat16" else own
-        self._network.to(self._dtype)
+        self._dtype = next((value.dtype for value in self._network.parameters()), torch.float32)
         self._passes: Passes | None = None
         self.plan: dict[str, Any] = {"engine": "none", "why": "no score needs gradients"}
         probe = cut.probe_images(cut.PROBES, classifier.channels, classifier.image_size)
-        inputs = classifier.normalize(probe).to(self.device, own)
+        inputs = classifier.normalize(probe).to(self.device, self._dtype)
         kinds = list(dict.fromkeys(_kind(item, samples) for item in self.scores if item.norms is not None))
         if kinds:
-            self._passes = Passes(classifier.network, kinds, inputs, settings, self._dtype, plan)
+            coarse = torch.bfloat16 if precision == "bfloat16" else self._dtype
+            self._passes = Passes(classifier.network, kinds, inputs, settings, coarse, plan)
             self.plan = self._passes.plan
         memory = memory_budget or self._default_memory()
         perturbing = predictions.Settings(draws, theta_sigma, dropout_rate, dropout_at, seed, memory)
         perturbing.check()
-        self._sources = self._build_sources(perturbing, inputs[:1].to(self._dtype), posterior)
-        self._planned_step = self._step = self._images_per_step(memory, inputs[:1].to(self._dtype))
+        self._sources = self._build_sources(perturbing, inputs[:1], posterior)
+        if posterior is not None and "laplace" in self._sources:
+            self.plan = self.plan | {"posterior": fingerprint(posterior)[:16]}
+        self._planned_step = self._step = self._plan_memory(memory, inputs[:1])
 
     @torch.no_grad()
     def __call__(self, images: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
@@ -132,7 +146,9 @@ class Scorer:
             )
         if len(ids) != len(images):
             raise UsageError(f"{len(ids)} ids for {len(images)} images")
-        parts = [{name: torch.zeros(0) for name in ("prediction", "confidence", *self.names)}] * (not len(images))
+        if not len(images):
+            return {name: torch.zeros(0) for name in ("prediction", "confidence", *self.names)}
+        parts = []
         start = 0
         while start < len(images):
             step = self._step
@@ -154,9 +170,7 @@ class Scorer:
             # (2e-5 in ExGrad); from two rows on, results do not depend on the batch.
             twice = self._score(images.repeat(2, 1, 1, 1), [*ids, *ids])
             return {name: column[:1] for name, column in twice.items()}
-        images = images.to(self.device, non_blocking=True)
-        with computing(self.precision):
-            norms, draws, logits = self._shared(images, ids)
+        norms, draws, logits = self._shared(images.to(self.device), ids)
         p = logits.softmax(1)
         columns = {"prediction": p.argmax(1), "confidence": p.amax(1)}
         broken = ~logits.isfinite().all(1)
@@ -174,17 +188,28 @@ class Scorer:
         """|S - S'| / S for each image, (B,): how far this scorer's gradients are from those of all layers by autograd.
 
         S = sum_c sqrt(p_c) ||a g_c||, as in REGrad, over some of the classes where there are many. Cut, sketch and
-        precision all show. None where nothing is estimated: no gradients, or the reference engine.
+        precision all show. None where nothing is estimated (no gradients, or the reference engine), or where memory
+        does not suffice for all layers, which :attr:`warn` is told.
         """
         if self._passes is None or self.plan["engine"] == "reference":
             return None
-        with computing(self.precision):
-            return self._passes.error(partial(self._copies, images.to(self.device), ids))
+        found = []
+        try:
+            with computing(self.precision):
+                for start in range(0, len(images), self._step):
+                    part = slice(start, start + self._step)
+                    copies = partial(self._copies, images[part].to(self.device), ids[part])
+                    found.append(self._passes.error(copies))
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            self.warn("the error of the gradients was not measured: out of memory with all layers of an image")
+            return None
+        return torch.cat(found)
 
     def _split_further(self, error: RuntimeError, images: int) -> None:
         """Halve how many images go at once when ``images`` were too many for the memory; else raise."""
-        texts = ("out of memory", "can't allocate memory")
-        if not any(text in str(error) for text in texts):
+        if not _out_of_memory(error):
             raise error
         if images == 1:
             raise RegradError(
@@ -202,18 +227,20 @@ class Scorer:
     def _shared(self, images: Tensor, ids: Sequence[str]) -> tuple[dict[Norms, ClassNorms], dict[str, Tensor], Tensor]:
         """What scores are functions of, each piece once: norms by kind, draws by source, and clean logits (B, C)."""
         copies = partial(self._copies, images, ids)
-        norms, logits = self._passes(copies) if self._passes else ({}, {})
+        with computing(self.precision):
+            norms, logits = self._passes(copies) if self._passes else ({}, {})
+        if self.precision != "float32":
+            logits = {}
         noisy = "noise" in self._needed
-        if noisy not in logits and (noisy or not logits):
-            x = copies(noisy)
-            with plain_attention():
+        with computing("float32"), plain_attention():
+            if noisy not in logits and (noisy or not logits):
+                x = copies(noisy)
                 logits[noisy] = self._network(x.flatten(0, 1)).double().unflatten(0, x.shape[:2])
-        clean = next(iter(logits.values()))[:, 0]
-        draws = {"noise": logits[True][:, 1:].log_softmax(2)} if noisy else {}
-        if self._sources:
-            x = copies(False)[:, 0]
-            draws |= {name: source(x, ids) for name, source in self._sources.items()}
-        return norms, draws, clean
+            draws = {"noise": logits[True][:, 1:].log_softmax(2)} if noisy else {}
+            if self._sources:
+                x = copies(False)[:, 0]
+                draws |= {name: source(x, ids) for name, source in self._sources.items()}
+        return norms, draws, next(iter(logits.values()))[:, 0]
 
     @property
     def _needed(self) -> list[str]:
@@ -226,18 +253,16 @@ class Scorer:
         if "noise" in self._needed and not self.samples:
             names = ", ".join(item.name for item in self.scores if item.need == Predictions("noise"))
             raise UsageError(f"{names}: needs noisy copies of every image, and samples is 0")
-        network = private_copy(self._network)
         scale = 1.0 if self.noise_space == "normalized" else 1 / probe.new_tensor(self.classifier.std)[:, None, None]
         steps = self.sigma * scale * probe.new_ones(self.classifier.channels, 1, 1)
         others = [name for name in self._needed if name in predictions.SOURCES]
-        sources = {name: predictions.build(name, network, settings, steps, probe) for name in others}
+        sources = {name: predictions.build(name, self._network, settings, steps, probe) for name in others}
         if "laplace" in self._needed:
             if posterior is None:
                 raise UsageError(
                     "laplace: needs training data to fit a posterior on: --fit-data, or regrad.posterior.fit"
                 )
-            self.plan = self.plan | {"posterior": fingerprint(posterior)[:16]}
-            sources["laplace"] = PosteriorDraws(network, posterior, settings.draws, settings.seed, probe)
+            sources["laplace"] = PosteriorDraws(self._network, posterior, settings.draws, settings.seed, probe)
         return sources
 
     def _copies(self, images: Tensor, ids: Sequence[str], smoothed: bool) -> Tensor:
@@ -252,12 +277,16 @@ class Scorer:
     def _default_memory(self) -> int:
         return torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else DEFAULT_MEMORY
 
-    def _images_per_step(self, memory: int, probe: Tensor) -> int:
+    def _plan_memory(self, memory: int, probe: Tensor) -> int:
         """How many images go at once: what fits into ``memory``, one or more."""
         most = MAX_INPUTS.get(self.device.type, 256)
         copies = self.samples + 1 if "noise" in self._needed else 1
         step = max(1, min(most, memory // forward_bytes(self._network, probe)) // copies)
-        return min(step, self._passes.images_per_step(memory, most)) if self._passes else step
+        return min(step, self._passes.plan_memory(memory, most)) if self._passes else step
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return any(text in str(error) for text in ("out of memory", "can't allocate memory"))
 
 
 def _kind(item: Score, samples: int) -> Norms:
@@ -303,6 +332,4 @@ def _check_settings(
         f"directions {directions}: must be a whole number, 1 or larger": isinstance(directions, int) and directions > 0,
         "directions 1: standard errors need at least 2": directions != 1 or not standard_errors,
     }
-    for message, holds in checks.items():
-        if not holds:
-            raise UsageError(message)
+    require(checks)

@@ -7,7 +7,7 @@ import torch
 
 from regrad import Classifier, Scorer
 from regrad.detector import Detector
-from regrad.metrics import auroc
+from regrad.metrics import auroc, fpr_at_tpr
 from tests.networks import SIZE, build
 
 
@@ -27,6 +27,7 @@ def test_pytorch_oods_metrics_take_its_predictions(score: str) -> None:
     metrics.update(found.predict(known), torch.zeros(24, dtype=torch.long))
     metrics.update(found(unknown), torch.full((24,), -1))  # negative labels are OOD there
     values = metrics.compute()
+    assert values["FPR95TPR"] == pytest.approx(fpr_at_tpr(found(known), found(unknown)), abs=1e-6)
     assert values["AUROC"] == pytest.approx(auroc(found(known), found(unknown)), abs=1e-6)
 
 

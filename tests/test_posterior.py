@@ -82,6 +82,18 @@ def test_the_score_is_the_mutual_information_of_the_draws() -> None:
     torch.testing.assert_close(scorer(x, IDS)["laplace"], wanted, rtol=1e-6, atol=1e-9)
 
 
+def test_the_precision_of_gradients_does_not_touch_it() -> None:
+    network = build("BatchNorm CNN", torch.float32)
+    x, y = data()
+    state = posterior.fit(network, x.float(), y)
+    classifier = Classifier(network, SIZE, mean=0.0, std=1.0)
+    fine, coarse = (
+        Scorer(classifier, ["laplace", "regrad"], samples=1, posterior=state, precision=precision)(x[:3].float(), IDS)
+        for precision in ("float32", "bfloat16")
+    )
+    torch.testing.assert_close(coarse["laplace"], fine["laplace"], rtol=1e-9, atol=0)
+
+
 def test_what_is_missing_is_said() -> None:
     network, state = fitted("BatchNorm CNN")
     classifier = Classifier(network, SIZE, mean=0.0, std=1.0)

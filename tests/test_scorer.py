@@ -15,6 +15,7 @@ from regrad.errors import RegradError
 from regrad.gradients.layers import find_layers, layer_weights, private_copy
 from regrad.gradients.passes import Passes
 from regrad.gradients.reference import ReferenceEngine
+from regrad.scores import SCORES
 from tests.networks import NETWORKS, SIZE, build
 
 ALL = ("regrad", "exgrad", "entropy", "max_probability")
@@ -309,11 +310,13 @@ def test_standard_errors_are_columns_beside_the_scores() -> None:
 @pytest.mark.parametrize("name", ["ResNet", "torchvision ViT"])
 def test_bfloat16_is_coarser_and_still_the_same_score(name: str, engine: str) -> None:
     images, ids = _images()
-    fine = Scorer(_classifier(name), ALL, engine=engine, samples=2)(images, ids)
-    coarse = Scorer(_classifier(name), ALL, engine=engine, samples=2, precision="bfloat16")(images, ids)
-    for score in ALL:
+    names = [score for score in SCORES if score not in ("laplace", "negrad")]
+    fine = Scorer(_classifier(name), names, engine=engine, samples=2)(images, ids)
+    coarse = Scorer(_classifier(name), names, engine=engine, samples=2, precision="bfloat16")(images, ids)
+    assert float(((coarse["regrad"] - fine["regrad"]) / fine["regrad"]).abs().max()) > 1e-5
+    for score in names:
         error = float(((coarse[score] - fine[score]) / fine[score]).abs().max())
-        assert 1e-5 < error < 0.1
+        assert error < 0.05
 
 
 def test_too_little_memory_splits_the_batch_and_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,3 +357,31 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.Mon
     monkeypatch.setattr(Passes, "__call__", broken)
     with pytest.raises(RuntimeError, match="size mismatch"):
         scorer(*_images(3))
+
+
+def test_the_error_is_measured_in_pieces_and_too_little_memory_does_not_end_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, ids = _images(5)
+    scorer = Scorer(_classifier("ResNet"), samples=1, tolerance=0.2)
+    whole = scorer.measure_error(images, ids)
+    sizes: list[int] = []
+    run = Passes.error
+
+    def watched(self: Passes, copies: Any) -> Tensor:
+        sizes.append(len(copies(False)))
+        return run(self, copies)
+
+    monkeypatch.setattr(Passes, "error", watched)
+    scorer._step = 2
+    torch.testing.assert_close(scorer.measure_error(images, ids), whole, rtol=1e-3, atol=1e-9)
+    assert sizes == [2, 2, 1]
+
+    def none_left(self: Passes, copies: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 99 bytes")
+
+    said: list[str] = []
+    scorer.warn = said.append
+    monkeypatch.setattr(Passes, "error", none_left)
+    assert scorer.measure_error(images, ids) is None
+    assert said == ["the error of the gradients was not measured: out of memory with all layers of an image"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,24 +65,14 @@ class Case:
         )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Images in [0, 1] with ids, and what the network receives of them: (B, N+1, channels, H, W)."""
-
-    images: Tensor
-    ids: Sequence[str]
-    copies: Tensor
-
-    @classmethod
-    def of(cls, case: Case, classifier: Classifier, device: torch.device) -> Batch:
-        """The first images of the case's shards, or blobs."""
-        if case.images:
-            images, _ = load_images(list(case.images), classifier, case.batch)
-        else:
-            images = probe_images(case.batch, classifier.channels, classifier.image_size)
-        ids = [str(row) for row in range(len(images))]
-        copies = perturb.noisy_copies(classifier.normalize(images), ids, case.samples, SIGMA, 0)
-        return cls(images, ids, copies.to(device))
+def copies_of(case: Case, classifier: Classifier, device: torch.device) -> Tensor:
+    """What the network receives of the first images of the case's shards, or of blobs: (B, N+1, channels, H, W)."""
+    if case.images:
+        images, _ = load_images(list(case.images), classifier, case.batch)
+    else:
+        images = probe_images(case.batch, classifier.channels, classifier.image_size)
+    ids = [str(row) for row in range(len(images))]
+    return perturb.noisy_copies(classifier.normalize(images), ids, case.samples, SIGMA, 0).to(device)
 
 
 def with_classes(network: nn.Module, classes: int, probe: Tensor) -> nn.Module:

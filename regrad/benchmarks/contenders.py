@@ -18,6 +18,7 @@ from torch.func import functional_call, jacrev
 from regrad.gradients.layers import find_layers, layer_weights, private_copy
 from regrad.gradients.passes import Passes, Settings
 from regrad.gradients.reference import ReferenceEngine
+from regrad.scores import Norms
 
 Run = Callable[[Tensor], Any]
 
@@ -74,19 +75,12 @@ def forward(network: nn.Module, inputs: Tensor, samples: int) -> Run:
     return run
 
 
-@dataclass(frozen=True)
-class _Kind:
-    smoothed: bool
-    decayed: bool
-    target: str | None = None
-
-
 def engine(name: str, tolerance: float = 0.0, directions: int = 16, depth_decay: float = 0.3) -> Any:
     """One of ours, with the smoothed and weighted norms of REGrad."""
 
     def make(network: nn.Module, inputs: Tensor, samples: int) -> Run:
         settings = Settings(samples, depth_decay, name, tolerance, "modules", directions, 0)
-        return EngineRun(Passes(network, [_Kind(samples > 0, True)], inputs, settings))
+        return EngineRun(Passes(network, [Norms(smoothed=samples > 0, decayed=True)], inputs, settings))
 
     return make
 

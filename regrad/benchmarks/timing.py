@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from regrad.benchmarks.cases import Batch, Case, with_classes
+from regrad.benchmarks.cases import Case, copies_of, with_classes
 from regrad.benchmarks.contenders import Contender, EngineRun, Run, forward
 from regrad.gradients import cut
 
@@ -71,13 +71,13 @@ def measure(
     """
     classifier = case.classifier()
     network = classifier.network.eval().to(device)
-    batch = Batch.of(case, classifier, device)
+    copies = copies_of(case, classifier, device)
     probe = classifier.normalize(cut.probe_images(cut.PROBES, classifier.channels, classifier.image_size)).to(device)
     plain = forward(network, probe, case.samples)
     rows, entrants = [], []
     for contender in contenders:
         say(f"{case.name}: building {contender.name}")
-        row = Row(contender.name, contender.does, min(len(batch.copies), contender.images or len(batch.copies)))
+        row = Row(contender.name, contender.does, min(len(copies), contender.images or len(copies)))
         rows.append(row)
         few = (
             contender.classes if contender.classes and classifier.num_classes > SCALED * contender.classes[1] else None
@@ -87,20 +87,20 @@ def measure(
             for classes in few or (classifier.num_classes,):
                 smaller = with_classes(network, classes, probe[:1]).to(device) if few else network
                 run = contender.make(smaller, probe, case.samples)
-                run(batch.copies[: row.images])  # warms up, and shows whether it can at all
+                run(copies[: row.images])  # warms up, and shows whether it can at all
                 entrants.append(_Entrant(contender, classes, run, row.images))
                 row.plan = run.passes.plan if isinstance(run, EngineRun) else None
         except Exception as error:
             row.cannot = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-    plain(batch.copies)
+    plain(copies)
     times: list[dict[tuple[str, int], float]] = []
     seconds: list[float] = []
     for number in range(rounds):
         say(f"{case.name}: round {number + 1} of {rounds}")
-        seconds.append(_time(plain, batch.copies, device) / len(batch.copies))
+        seconds.append(_time(plain, copies, device) / len(copies))
         times.append(
             {
-                (item.contender.name, item.classes): _time(item.run, batch.copies[: item.images], device) / item.images
+                (item.contender.name, item.classes): _time(item.run, copies[: item.images], device) / item.images
                 for item in entrants
             }
         )
@@ -111,14 +111,14 @@ def measure(
         own = [item for item in entrants if item.contender.name == row.name]
         if own and row.cannot is None:
             say(f"{case.name}: memory and error of {row.name}")
-            _details(row, own[-1], batch, device, errors)
+            _details(row, own[-1], copies, device, errors)
     return {
         "case": case.name,
         "describe": case.describe(classifier),
         "classes": classifier.num_classes,
         "samples": case.samples,
         "forward_seconds_per_image": statistics.median(seconds),
-        "forward_peak_mb": peak(lambda: plain(batch.copies), device),
+        "forward_peak_mb": peak(lambda: plain(copies), device),
         "rows": [asdict(row) for row in rows],
     }
 
@@ -133,10 +133,10 @@ def _fill(row: Row, times: list[dict[tuple[str, int], float]], seconds: list[flo
     row.ratio, row.low, row.high = statistics.median(ratios), min(ratios), max(ratios)
 
 
-def _details(row: Row, item: _Entrant, batch: Batch, device: torch.device, errors: bool) -> None:
-    row.peak_mb = peak(lambda: item.run(batch.copies[: item.images]), device)
+def _details(row: Row, item: _Entrant, copies: torch.Tensor, device: torch.device, errors: bool) -> None:
+    row.peak_mb = peak(lambda: item.run(copies[: item.images]), device)
     if errors and isinstance(item.run, EngineRun):
-        error = item.run.error(batch.copies[:ERROR_IMAGES])
+        error = item.run.error(copies[:ERROR_IMAGES])
         row.error = {"median": float(error.median()), "max": float(error.max())}
 
 

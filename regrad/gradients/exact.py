@@ -94,7 +94,10 @@ class ExactEngine:
 
     Attributes:
         bytes_per_input: memory one copy of one image takes, measured on the probe; fixes how many go at once.
+        most_inputs: without effect: the copies of an image go together.
     """
+
+    most_inputs: int | None = None
 
     def __init__(self, network: nn.Module, layers: list[Layer], weights: Tensor, probe: Tensor) -> None:
         self.network = network

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -145,18 +145,25 @@ def layer_weights(layers: list[Layer], depth_decay: float) -> Tensor:
 
 def forward_bytes(network: nn.Module, probe: Tensor) -> int:
     """Memory that one input takes in a forward pass without a graph, about: a few of the largest outputs at once."""
-    sizes = [probe.numel() * probe.element_size()]
+    return LIVE * largest_outputs(network, probe)[0]
+
+
+def largest_outputs(network: nn.Module, probe: Tensor, counted: Collection[str] = ()) -> tuple[int, int]:
+    """Bytes of the largest output an input has before the first of the modules ``counted``, and from there on."""
+    before, behind = [probe.numel() * probe.element_size()], [0]
+    modules = dict(network.named_modules(remove_duplicate=False))
+    first = {modules[name] for name in counted}
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, Tensor):
-            sizes.append(output.numel() * output.element_size())
+            (behind if len(behind) > 1 or module in first else before).append(output.numel() * output.element_size())
 
-    handles = [module.register_forward_hook(note) for module in network.modules()]
+    handles = [module.register_forward_hook(note) for module in modules.values()]
     with torch.no_grad(), plain_attention():
         network(probe)
     for handle in handles:
         handle.remove()
-    return LIVE * max(sizes) // len(probe)
+    return max(before) // len(probe), max(behind) // len(probe)
 
 
 def private_copy(network: nn.Module) -> nn.Module:

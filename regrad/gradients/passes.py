@@ -125,18 +125,21 @@ class Passes:
         found: dict[Any, ClassNorms] = {}
         logits: dict[bool, Tensor] = {}
         for run in self._runs:
-            norms = run(copies(run.smoothed))
+            norms = run(copies(run.smoothed).to(self._dtype))
             logits[run.smoothed] = norms.logits
             found |= {kind: run.part(norms, kind) for kind in run.kinds}
         return found, logits
 
-    def images_per_step(self, memory: int, most_inputs: int) -> int:
-        """How many images fit ``memory`` bytes at once, ``most_inputs`` copies at most; 1 or more."""
+    def plan_memory(self, memory: int, most_inputs: int) -> int:
+        """Keep the engines within ``memory`` bytes; gives how many images to hand over at once, one or more.
+
+        An engine that can splits the copies of an image too where a single image is too much.
+        """
         steps = []
         for run in self._runs:
             copies, fitting = self._copies(run.smoothed), min(most_inputs, memory // run.engine.bytes_per_input)
-            if isinstance(run.engine, SketchEngine) and fitting < copies:
-                run.engine.most_inputs = max(2, fitting)  # the copies of one image need not go together there
+            if fitting < copies:
+                run.engine.most_inputs = max(2, fitting)
             steps.append(fitting // copies)
         return max(1, min(steps))
 
@@ -147,7 +150,7 @@ class Passes:
         """
         run = self._runs[0]
         x = copies(run.smoothed)
-        got = run.engine(x)
+        got = run.engine(x.to(self._dtype))
         got = got.part(0, slice(0, got.logits.shape[-1]))
         p = got.logits[:, 0].softmax(1)
         classes, stand_for = _some_classes(p)

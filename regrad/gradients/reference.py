@@ -25,6 +25,7 @@ class ReferenceEngine:
     """
 
     bytes_per_input = 1  # images go through one at a time, however many there are
+    most_inputs: int | None = None
 
     def __init__(
         self,

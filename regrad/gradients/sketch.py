@@ -38,7 +38,7 @@ from regrad.errors import UsageError
 from regrad.gradients import head
 from regrad.gradients.directions import Block, corrected_root, draw_block
 from regrad.gradients.fold import fold_batch_norms
-from regrad.gradients.layers import LIVE, ClassNorms, Layer, plain_attention
+from regrad.gradients.layers import LIVE, ClassNorms, Layer, largest_outputs, plain_attention
 from regrad.gradients.shortcuts import AddDerivative, along_axis, close, record_calls, row_axis
 
 LIVE_DERIVATIVES = 16  # a normalisation's derivative is made in many steps; measured on ResNet-18 and ResNet-50
@@ -93,7 +93,8 @@ class SketchEngine:
         self._shortcuts: set[str] = set()  # modules that add d (w x) to their output's derivative themselves
         self._steps: dict[str, Tensor] = {}
         self._mode = _Mode(together=True, plain=False)
-        self.bytes_per_input = _estimate_memory(network, [block.module for block in self._blocks], probe, directions)
+        before, behind = largest_outputs(network, probe, [block.module for block in self._blocks])
+        self.bytes_per_input = LIVE * before + LIVE_DERIVATIVES * (directions + 1) * behind
         if self._blocks:
             self._mode = self._find_mode(probe)
             self._find_shortcuts(modules, probe)
@@ -318,23 +319,3 @@ def _at(draws: Draws, j: int) -> Draws:
 
 def _unhooked(module: nn.Module) -> bool:
     return not module._forward_hooks and not module._forward_pre_hooks
-
-
-def _estimate_memory(network: nn.Module, counted: list[str], probe: Tensor, directions: int) -> int:
-    """Bytes per input: a few of the largest outputs, k times as many behind the first counted parameter."""
-    sizes: list[int] = []
-    behind: list[int] = []
-
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            (behind if behind or module in first else sizes).append(output.numel() * output.element_size())
-
-    modules = dict(network.named_modules(remove_duplicate=False))
-    first = {modules[name] for name in counted}
-    handles = [module.register_forward_hook(hook) for module in modules.values()]
-    with torch.no_grad(), plain_attention():
-        network(probe)
-    for handle in handles:
-        handle.remove()
-    total = LIVE * max(sizes, default=0) + LIVE_DERIVATIVES * (directions + 1) * max(behind, default=0)
-    return probe[0].numel() * probe.element_size() + total // len(probe)

@@ -11,7 +11,7 @@ from regrad import posterior, storage
 from regrad.classifier import Classifier
 from regrad.errors import UsageError
 from regrad.pipeline.inputs import list_sources
-from regrad.pipeline.load import load_images
+from regrad.pipeline.load import load_labelled
 from regrad.pipeline.options import Options
 from regrad.pipeline.samples import Columns
 
@@ -37,12 +37,7 @@ def fitted(options: Options, classifier: Classifier, output: str) -> posterior.S
     name = f"posterior-{key}.safetensors"
     if name in storage.list_files(output, ".safetensors"):
         return safetensors.torch.load(storage.read_bytes(storage.join(output, name)))
-    images, labels = load_images(options.fit_data, classifier, options.fit_limit, columns)
-    outside = int(((labels < 0) | (labels >= classifier.num_classes)).sum())
-    if outside or not len(images):
-        raise UsageError(
-            f"--fit-data: {outside} of {len(images)} labels are missing or outside 0..{classifier.num_classes - 1}"
-        )
+    images, labels = load_labelled(options.fit_data, classifier, options.fit_limit, columns)
     state = posterior.fit(classifier.network, classifier.normalize(images), labels, options.fit_structure)
     if not options.dry_run:
         storage.write_atomically(storage.join(output, name), safetensors.torch.save(state))

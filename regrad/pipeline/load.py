@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regrad import storage
 from regrad.classifier import Classifier
-from regrad.errors import RegradError
+from regrad.errors import RegradError, UsageError
 from regrad.pipeline import decode
 from regrad.pipeline.inputs import list_sources
 from regrad.pipeline.read import open_reader
@@ -44,3 +44,22 @@ def load_images(
             labels.append(-1 if sample.label is None else sample.label)
     shape = (0, classifier.channels, *classifier.image_size)
     return torch.stack(images) if images else torch.zeros(shape), torch.tensor(labels, dtype=torch.int64)
+
+
+def load_labelled(
+    inputs: Sequence[str], classifier: Classifier, limit: int | None = None, columns: Columns = DEFAULT_COLUMNS
+) -> tuple[Tensor, Tensor]:
+    """As :func:`load_images`, of images that all have a class of ``classifier``.
+
+    Raises:
+        UsageError: an input is not there, holds no image, or labels are missing or no class.
+        RegradError: see :func:`load_images`.
+    """
+    images, labels = load_images(inputs, classifier, limit, columns)
+    outside = int(((labels < 0) | (labels >= classifier.num_classes)).sum())
+    if outside or not len(images):
+        raise UsageError(
+            f"{', '.join(map(storage.mask, inputs))}: {outside} of {len(images)} labels are missing or outside "
+            f"0..{classifier.num_classes - 1}"
+        )
+    return images, labels

@@ -159,7 +159,7 @@ OPTIONS = (
         "fit-structure", "fit", str, "last", "last: Kronecker-factored last layer; all: diagonal, for small networks"
     ),
     Option("standard-errors", "scorer", _flag, False, "add SCORE_se, what the sketch's directions leave uncertain"),
-    Option("precision", "scorer", str, "float32", "of the network's products: float32, tf32 or bfloat16"),
+    Option("precision", "scorer", str, "float32", "of gradients: float32, tf32 or bfloat16"),
     Option("image-column", "read", str, None, "Parquet column or WebDataset extension that holds the images"),
     Option("label-column", "read", str, None, "Parquet column, WebDataset extension or JSON field of the labels"),
     Option("id-column", "read", str, None, "the same for the ids; `row` numbers the rows of Parquet"),

@@ -52,7 +52,9 @@ class Run:
         black.
         """
         config = self.info.get("config", {})
-        return {"network": self.model["network"][:12]} | {name: config.get(name) for name in SCORE_SETTINGS}
+        posterior = self.info.get("plan", {}).get("posterior")
+        own = {"network": self.model["network"][:12], "posterior": posterior}
+        return own | {name: config.get(name) for name in SCORE_SETTINGS}
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The rows in table order, only ``columns``, a few hundred thousand at a time however small the parts are.

@@ -13,25 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from regrad import storage
+from regrad import storage, table
 from regrad.report.runs import Floats, Ints, Run, floats, integers, judged
 from regrad.report.threshold import Threshold
 
-COLUMNS = ("id", "source", "row", "label", "prediction", "confidence")
+COLUMNS = tuple(name for name, _ in table.FIXED_COLUMNS)
 SOURCES = 1000  # as many are listed; the counts are of all
 PART_ROWS = 2**20
-FLAG_SCHEMA = pa.schema(
-    [
-        ("set", pa.string()),
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("row", pa.int64()),
-        ("label", pa.int32()),
-        ("prediction", pa.int32()),
-        ("confidence", pa.float32()),
-        ("score", pa.float64()),
-    ]
-)
+FLAG_SCHEMA = pa.schema([("set", pa.string()), *table.FIXED_COLUMNS, ("score", pa.float64())])
 
 
 @dataclass

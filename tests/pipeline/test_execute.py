@@ -387,5 +387,5 @@ def test_laplace_without_usable_training_data_is_refused(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="--scores laplace: needs --fit-data"):
         laplace(tmp_path, "")
     wrong = [(name, image, 99) for name, image, _ in digits(5)]
-    with pytest.raises(UsageError, match=r"--fit-data: 5 of 5 labels are missing or outside 0\.\.9"):
+    with pytest.raises(UsageError, match=r"wrong\.parquet: 5 of 5 labels are missing or outside 0\.\.9"):
         laplace(tmp_path, write_parquet(tmp_path / "wrong.parquet", wrong))
