@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from regrad import perturb
 from regrad.errors import UsageError, require
-from regrad.gradients.layers import plain_attention, private_copy
+from regrad.gradients.layers import pieces, plain_attention, private_copy, saved_for_backward
 
 DROPOUT_PLACES = ("all", "last")
 Source = Callable[[Tensor, Sequence[str]], Tensor]
@@ -38,7 +38,8 @@ class Settings:
         dropout_at: ``all``: before every convolution and Linear layer but the first; ``last``: before the last one.
             Whole channels are dropped before convolutions, and whole features over all tokens before Linear layers.
         seed: of all draws.
-        memory: bytes that parameter draws may be kept in, instead of being drawn again for each batch.
+        memory: bytes that parameter draws may be kept in, instead of being drawn again for each batch, and that the
+            graph of an adversarial step may take.
     """
 
     draws: int = 10
@@ -152,18 +153,24 @@ class AdversarialDraws:
 
     def __init__(self, network: nn.Module, settings: Settings, steps: Tensor, probe: Tensor) -> None:
         self._network, self._steps = private_copy(network), steps
+        with plain_attention(), torch.enable_grad(), saved_for_backward(self._network) as saved:
+            self._network(probe.detach().requires_grad_(True))
+        self._images = max(1, settings.memory * len(probe) // (2 * sum(saved.values()) + 1))
         self._offsets = torch.linspace(-1, 1, settings.draws).tolist() if settings.draws > 1 else [1.0]
 
     def __call__(self, x: Tensor, ids: Sequence[str]) -> Tensor:
         """log p, float64 (B, K, C)."""
         with plain_attention():
-            with torch.enable_grad():
-                leaf = x.detach().requires_grad_(True)
-                logits = self._network(leaf)
-                loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
-                (gradient,) = torch.autograd.grad(loss, leaf)
+            gradient = torch.cat([self._gradient(x[part]) for part in pieces(len(x), self._images)])
             step = self._steps.to(x) * gradient.sign()
             return torch.stack([_log_p(self._network(x + offset * step)) for offset in self._offsets], 1)
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            logits = self._network(leaf)
+            loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
+            return torch.autograd.grad(loss, leaf)[0]
 
 
 SOURCES: dict[str, Any] = {

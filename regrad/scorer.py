@@ -18,7 +18,7 @@ from regrad import perturb, predictions
 from regrad.classifier import Classifier
 from regrad.errors import RegradError, UsageError, require
 from regrad.gradients import cut
-from regrad.gradients.layers import ClassNorms, forward_bytes, plain_attention, private_copy
+from regrad.gradients.layers import ClassNorms, forward_bytes, pieces, plain_attention, private_copy
 from regrad.gradients.passes import ENGINES, Passes, Settings
 from regrad.posterior import PosteriorDraws, State, fingerprint
 from regrad.precision import PRECISIONS, computing
@@ -193,19 +193,14 @@ class Scorer:
         """
         if self._passes is None or self.plan["engine"] == "reference":
             return None
-        found = []
         try:
             with computing(self.precision):
-                for start in range(0, len(images), self._step):
-                    part = slice(start, start + self._step)
-                    copies = partial(self._copies, images[part].to(self.device), ids[part])
-                    found.append(self._passes.error(copies))
+                return self._passes.error(partial(self._copies, images.to(self.device), ids), len(images))
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
             self.warn("the error of the gradients was not measured: out of memory with all layers of an image")
             return None
-        return torch.cat(found)
 
     def _split_further(self, error: RuntimeError, images: int) -> None:
         """Halve how many images go at once when ``images`` were too many for the memory; else raise."""
@@ -228,17 +223,20 @@ class Scorer:
         """What scores are functions of, each piece once: norms by kind, draws by source, and clean logits (B, C)."""
         copies = partial(self._copies, images, ids)
         with computing(self.precision):
-            norms, logits = self._passes(copies) if self._passes else ({}, {})
+            norms, logits = self._passes(copies, len(images)) if self._passes else ({}, {})
         if self.precision != "float32":
             logits = {}
         noisy = "noise" in self._needed
         with computing("float32"), plain_attention():
             if noisy not in logits and (noisy or not logits):
-                x = copies(noisy)
-                logits[noisy] = self._network(x.flatten(0, 1)).double().unflatten(0, x.shape[:2])
+                step = max(1, self._step // (self.samples + 1)) if noisy else None
+                parts = [copies(noisy, part) for part in pieces(len(images), step)]
+                logits[noisy] = torch.cat(
+                    [self._network(x.flatten(0, 1)).double().unflatten(0, x.shape[:2]) for x in parts]
+                )
             draws = {"noise": logits[True][:, 1:].log_softmax(2)} if noisy else {}
             if self._sources:
-                x = copies(False)[:, 0]
+                x = copies(False, slice(None))[:, 0]
                 draws |= {name: source(x, ids) for name, source in self._sources.items()}
         return norms, draws, next(iter(logits.values()))[:, 0]
 
@@ -265,8 +263,9 @@ class Scorer:
             sources["laplace"] = PosteriorDraws(self._network, posterior, settings.draws, settings.seed, probe)
         return sources
 
-    def _copies(self, images: Tensor, ids: Sequence[str], smoothed: bool) -> Tensor:
-        """What the network receives: (B, N+1, channels, H, W), the clean image first."""
+    def _copies(self, images: Tensor, ids: Sequence[str], smoothed: bool, part: slice) -> Tensor:
+        """What the network receives of some images: (B, N+1, channels, H, W), the clean image first."""
+        images, ids = images[part], ids[part]
         samples = self.samples if smoothed else 0
         if self.noise_space == "pixel":
             noisy = perturb.noisy_copies(images, ids, samples, self.sigma, self.seed)
@@ -278,11 +277,11 @@ class Scorer:
         return torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else DEFAULT_MEMORY
 
     def _plan_memory(self, memory: int, probe: Tensor) -> int:
-        """How many images go at once: what fits into ``memory``, one or more."""
+        """How many images go at once, each one copy: what fits into ``memory``, one or more."""
         most = MAX_INPUTS.get(self.device.type, 256)
-        copies = self.samples + 1 if "noise" in self._needed else 1
-        step = max(1, min(most, memory // forward_bytes(self._network, probe)) // copies)
-        return min(step, self._passes.plan_memory(memory, most)) if self._passes else step
+        if self._passes:
+            self._passes.plan_memory(memory, most)
+        return max(1, min(most, memory // forward_bytes(self._network, probe)))
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

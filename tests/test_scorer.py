@@ -327,10 +327,10 @@ def test_too_little_memory_splits_the_batch_and_is_said_once(monkeypatch: pytest
     scorer.warn = said.append
     run = Passes.__call__
 
-    def limited(self: Passes, copies: Any) -> Any:
-        if len(copies(False)) > 2:
+    def limited(self: Passes, copies: Any, number: int) -> Any:
+        if number > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate 99 bytes")
-        return run(self, copies)
+        return run(self, copies, number)
 
     monkeypatch.setattr(Passes, "__call__", limited)
     _assert_same(scorer(images, ids), wanted)
@@ -339,7 +339,7 @@ def test_too_little_memory_splits_the_batch_and_is_said_once(monkeypatch: pytest
 
 
 def test_too_little_memory_for_one_image_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_left(self: Passes, copies: Any) -> Any:
+    def none_left(self: Passes, copies: Any, number: int) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 99 bytes")
 
     scorer = Scorer(_classifier(), samples=2)
@@ -350,7 +350,7 @@ def test_too_little_memory_for_one_image_is_an_error(monkeypatch: pytest.MonkeyP
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Passes, copies: Any) -> Any:
+    def broken(self: Passes, copies: Any, number: int) -> Any:
         raise RuntimeError("size mismatch")
 
     scorer = Scorer(_classifier(), samples=2)
@@ -366,18 +366,19 @@ def test_the_error_is_measured_in_pieces_and_too_little_memory_does_not_end_the_
     scorer = Scorer(_classifier("ResNet"), samples=1, tolerance=0.2)
     whole = scorer.measure_error(images, ids)
     sizes: list[int] = []
-    run = Passes.error
+    run = Scorer._copies
 
-    def watched(self: Passes, copies: Any) -> Tensor:
-        sizes.append(len(copies(False)))
-        return run(self, copies)
+    def watched(self: Scorer, *arguments: Any) -> Tensor:
+        found = run(self, *arguments)
+        sizes.append(len(found))
+        return found
 
-    monkeypatch.setattr(Passes, "error", watched)
-    scorer._step = 2
-    torch.testing.assert_close(scorer.measure_error(images, ids), whole, rtol=1e-3, atol=1e-9)
-    assert sizes == [2, 2, 1]
+    monkeypatch.setattr(Scorer, "_copies", watched)
+    small = Scorer(_classifier("ResNet"), samples=1, tolerance=0.2, memory_budget=1)
+    torch.testing.assert_close(small.measure_error(images, ids), whole, rtol=1e-3, atol=1e-9)
+    assert sizes == [3, 2]
 
-    def none_left(self: Passes, copies: Any) -> Tensor:
+    def none_left(self: Passes, copies: Any, number: int) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 99 bytes")
 
     said: list[str] = []

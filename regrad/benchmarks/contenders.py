@@ -32,12 +32,12 @@ class EngineRun:
     @torch.no_grad()
     def __call__(self, copies: Tensor) -> Any:
         """Norms and logits."""
-        return self.passes(lambda smoothed: copies)
+        return self.passes(lambda smoothed, part: copies[part], len(copies))
 
     @torch.no_grad()
     def error(self, copies: Tensor) -> Tensor:
         """See :meth:`regrad.gradients.passes.Passes.error`."""
-        return self.passes.error(lambda smoothed: copies)
+        return self.passes.error(lambda smoothed, part: copies[part], len(copies))
 
 
 @dataclass(frozen=True)

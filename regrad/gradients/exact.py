@@ -25,8 +25,18 @@ from torch import Tensor, nn
 
 from regrad.gradients import head
 from regrad.gradients.fold import fold_batch_norms
-from regrad.gradients.layers import ClassNorms, Layer, layer_parameters, plain_attention
+from regrad.gradients.layers import (
+    ClassNorms,
+    Layer,
+    forward_bytes,
+    layer_parameters,
+    plain_attention,
+    saved_for_backward,
+)
 from regrad.gradients.rules import Direct, Outer, find_rule
+
+_RUN = 4096  # entries summed in float32: longer sums are less precise, and not faster
+_SHORT_RUN = 16  # shorter ones are slow
 
 
 @dataclass
@@ -51,15 +61,20 @@ class _Use:
         if not outer or len(outer) < len(self.factors):
             self.inputs = [factor.inputs() if isinstance(factor, Outer) else torch.empty(0) for factor in self.factors]
             return
-        _, _, d_in, d_out = outer[0].shape
-        n = sum(factor.shape[1] for factor in outer)
-        if n * n * (d_out + d_in / classes) >= n * d_in * d_out:
+        if not _gram_is_cheaper(outer, classes):
             self.inputs = [factor.inputs() for factor in outer]
         elif len(outer) == 1 and outer[0].gram is not None:
             self.gram = outer[0].gram()
         else:
             inputs = torch.cat([factor.inputs() for factor in outer], dim=2)
             self.gram = inputs @ inputs.transpose(2, 3)
+
+    def held(self, classes: int, copies: int) -> int:
+        """How many numbers :meth:`prepare` would form for ``copies`` of an image, of which one was seen."""
+        outer = [factor for factor in self.factors if isinstance(factor, Outer)]
+        if outer and len(outer) == len(self.factors) and _gram_is_cheaper(outer, classes, copies):
+            return outer[0].shape[0] * (copies * sum(factor.shape[1] for factor in outer)) ** 2
+        return sum(math.prod(factor.shape[:3]) * copies for factor in outer)
 
     def squared(self) -> Tensor | None:
         """||block||^2 for the gradients that have arrived, float64 (B,); None if none has. They are forgotten."""
@@ -72,7 +87,7 @@ class _Use:
             return products.sum(3).sum((1, 2), dtype=torch.float64)
         gradient = sum(self._gradient(i, d) for i, d in enumerate(arrived) if d is not None)
         assert isinstance(gradient, Tensor)
-        return gradient.square().sum(1, dtype=torch.float64)
+        return _squared_norms(gradient)
 
     def _gradient(self, call: int, d: Tensor) -> Tensor:
         """The parameter's gradient from one call, one row an image."""
@@ -83,6 +98,12 @@ class _Use:
         return (factor.rows(d).transpose(2, 3) @ inputs).flatten(1)
 
 
+def _gram_is_cheaper(calls: list[Outer], classes: int, copies: int = 1) -> bool:
+    _, _, d_in, d_out = calls[0].shape
+    n = copies * sum(factor.shape[1] for factor in calls)
+    return n * n * (d_out + d_in / classes) < n * d_in * d_out
+
+
 class ExactEngine:
     """Squared class-gradient norms by one backward pass for activations per target.
 
@@ -91,15 +112,18 @@ class ExactEngine:
         layers: from :func:`regrad.gradients.layers.find_layers`.
         weights: a_l >= 0, (S, len(layers)); a layer with weight 0 in every row is left out.
         probe: one or more inputs (B, channels, H, W) on which the layer rules are checked against autograd.
+        copies: how many an image will have, for the estimate of its memory.
 
     Attributes:
-        bytes_per_input: memory one copy of one image takes, measured on the probe; fixes how many go at once.
+        bytes_per_input: memory one copy of one image takes, estimated on the probe; fixes how many go at once.
         most_inputs: without effect: the copies of an image go together.
     """
 
     most_inputs: int | None = None
 
-    def __init__(self, network: nn.Module, layers: list[Layer], weights: Tensor, probe: Tensor) -> None:
+    def __init__(
+        self, network: nn.Module, layers: list[Layer], weights: Tensor, probe: Tensor, copies: int = 1
+    ) -> None:
         self.network = network
         self.layers = layers
         self.weights = weights.double().reshape(-1, len(layers))
@@ -122,7 +146,7 @@ class ExactEngine:
         self._plain = self._parameters_without_rule()
         last = head.find_head(network, self._format(probe[:1]))
         self._watch()
-        self._check(probe[:1])
+        self._check(probe[:1], copies)
         if last is not None:
             self._take_head(network.get_submodule(last))
 
@@ -144,10 +168,7 @@ class ExactEngine:
                 classes.
         """
         if self.per_image and len(copies) > 1:
-            parts = [self._norms(image[None], targets) for image in copies]
-            return ClassNorms(
-                torch.cat([part.squared for part in parts], 1), torch.cat([part.logits for part in parts])
-            )
+            return ClassNorms.of_parts([self._norms(image[None], targets) for image in copies])
         return self._norms(copies, targets)
 
     def _norms(self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None) -> ClassNorms:
@@ -275,7 +296,7 @@ class ExactEngine:
 
     # -- self-check --------------------------------------------------------------------------------------------------
 
-    def _check(self, image: Tensor) -> None:
+    def _check(self, image: Tensor, copies: int) -> None:
         """Compare every rule with autograd on one input; what disagrees is left to autograd from now on.
 
         This also finds what no rule can see: a weight used once more by a function, a module that changes its input.
@@ -283,8 +304,7 @@ class ExactEngine:
         for parameter in self._parameters.values():
             parameter.requires_grad_(True)
         self._checking = True
-        saved: dict[int, int] = {}
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _note(saved, tensor), lambda tensor: tensor):
+        with saved_for_backward(self.network) as saved:
             logits = self._forward(image, 1)
         cotangent = torch.linspace(-1, 1, logits.shape[1], dtype=logits.dtype, device=logits.device)[None]
         parameters = list(self._parameters.values())
@@ -292,8 +312,8 @@ class ExactEngine:
             use.prepare(logits.shape[1])
         truth = torch.autograd.grad(logits, parameters, cotangent, retain_graph=True, allow_unused=True)
         arrived = sum(_size(d) for use in self._uses.values() for d in use.arrived if d is not None)
-        kept = [held for use in self._uses.values() for held in (*use.inputs, use.gram) if held is not None]
-        self.bytes_per_input = sum(saved.values()) + sum(map(_size, kept)) + 2 * arrived + _size(image)
+        held = sum(use.held(logits.shape[1], copies) for use in self._uses.values()) * image.element_size() // copies
+        self.bytes_per_input = forward_bytes(self.network, image) + sum(saved.values()) + 2 * arrived + held
         mine = self._squares()
         self._forget()
         self._checking = False
@@ -324,13 +344,15 @@ def _users(network: nn.Module, layers: list[Layer]) -> set[str]:
     }
 
 
+def _squared_norms(rows: Tensor) -> Tensor:
+    """Float64 (B,) for ``rows`` (B, P): runs of entries as they are, without a copy, then float64."""
+    run = math.gcd(rows.shape[1], _RUN)
+    runs = rows.unflatten(1, (-1, run if run >= _SHORT_RUN else rows.shape[1]))
+    return torch.linalg.vector_norm(runs, dim=2).double().square().sum(1)
+
+
 def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _note(saved: dict[int, int], tensor: Tensor) -> Tensor:
-    saved[tensor.data_ptr()] = _size(tensor)
-    return tensor
 
 
 def _has_rule(module: nn.Module) -> bool:

@@ -6,8 +6,9 @@ a_l = exp(lambda (l - L)), l = 1..L: the last layer weighs 1. A layer is a modul
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,19 @@ class ClassNorms:
         """Weighting ``s`` and some targets alone, still with a dimension S = 1."""
         parts = [None if part is None else part[..., s : s + 1, :, targets] for part in (self.roots, self.draws)]
         return ClassNorms(self.squared[s : s + 1, :, targets], self.logits, *parts)
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[ClassNorms]) -> ClassNorms:
+        """The images of all ``parts``, in order."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def joined(name: str) -> Tensor | None:
+            values = [getattr(part, name) for part in parts]
+            return None if values[0] is None else torch.cat(values, -2)
+
+        logits = torch.cat([part.logits for part in parts])
+        return cls(torch.cat([part.squared for part in parts], 1), logits, joined("roots"), joined("draws"))
 
     def norms_without_each(self) -> Tensor | None:
         """The norms that all draws but one give, (k, S, B, T), for a jackknife; None without draws."""
@@ -164,6 +178,36 @@ def largest_outputs(network: nn.Module, probe: Tensor, counted: Collection[str] 
     for handle in handles:
         handle.remove()
     return max(before) // len(probe), max(behind) // len(probe)
+
+
+def pieces(images: int, step: int | None) -> list[slice]:
+    """``images`` in pieces of about equal size: at most ``step`` (None: all), and two or more if there are two.
+
+    >>> pieces(7, 3)
+    [slice(0, 3, None), slice(3, 5, None), slice(5, 7, None)]
+
+    A matrix of one row takes another kernel, whose rounding a confident image's small probabilities show (2e-5 in
+    ExGrad); from two rows on, results do not depend on the batch.
+    """
+    number = max(1, min(-(-images // (step or images)), images // 2))
+    size, longer = divmod(images, number)
+    starts = [k * size + min(k, longer) for k in range(number + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(starts)]
+
+
+@contextmanager
+def saved_for_backward(network: nn.Module) -> Iterator[dict[int, int]]:
+    """Bytes of each tensor that graphs built meanwhile keep, parameters aside."""
+    own = {parameter.data_ptr() for parameter in network.parameters()}
+    saved: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            saved[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield saved
 
 
 def private_copy(network: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from regrad.errors import UsageError
 from regrad.gradients import choose
 from regrad.gradients.exact import ExactEngine
-from regrad.gradients.layers import ClassNorms, find_layers, layer_weights, private_copy
+from regrad.gradients.layers import ClassNorms, find_layers, layer_weights, pieces, private_copy
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
 
@@ -21,6 +21,7 @@ TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
     "predicted": lambda log_p: log_p.exp(),
     "uniform": lambda log_p: torch.full_like(log_p, 1 / log_p.shape[1]),
 }
+Copies = Callable[[bool, slice], Tensor]  # with noise or not, of some images: (B, copies, channels, H, W)
 LIKELY, OTHERS = 5, 5  # classes of an image on which the error is measured: the most probable, and some at random
 
 
@@ -53,15 +54,19 @@ class Settings:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
-    """One engine over one set of copies, and which of its weightings and targets each kind takes."""
+    """One engine over one set of copies, and which of its weightings and targets each kind takes.
+
+    ``step`` is how many images go at once, where memory has been planned.
+    """
 
     smoothed: bool
     kinds: list[Any]
     decays: list[bool]
     targets: list[str]
     engine: Any
+    step: int | None = None
 
     def __call__(self, copies: Tensor) -> ClassNorms:
         further = [TARGETS[name] for name in self.targets]
@@ -116,40 +121,38 @@ class Passes:
             self.plan = self._resolve(own, "exact") | {"why": str(error)}
             self._runs = self._build()
 
-    def __call__(self, copies: Callable[[bool], Tensor]) -> tuple[dict[Any, ClassNorms], dict[bool, Tensor]]:
+    def __call__(self, copies: Copies, images: int) -> tuple[dict[Any, ClassNorms], dict[bool, Tensor]]:
         """The norms of every kind, each with S = 1, and the logits with and without noise, (B, copies, C).
 
         Args:
-            copies: gives what the network receives, (B, copies, channels, H, W): with noise or clean alone.
+            copies: gives what the network receives for some of the ``images``: with noise, or clean alone.
         """
         found: dict[Any, ClassNorms] = {}
         logits: dict[bool, Tensor] = {}
         for run in self._runs:
-            norms = run(copies(run.smoothed).to(self._dtype))
+            parts = [run(copies(run.smoothed, part).to(self._dtype)) for part in pieces(images, run.step)]
+            norms = ClassNorms.of_parts(parts)
             logits[run.smoothed] = norms.logits
             found |= {kind: run.part(norms, kind) for kind in run.kinds}
         return found, logits
 
-    def plan_memory(self, memory: int, most_inputs: int) -> int:
-        """Keep the engines within ``memory`` bytes; gives how many images to hand over at once, one or more.
-
-        An engine that can splits the copies of an image too where a single image is too much.
-        """
-        steps = []
+    def plan_memory(self, memory: int, most_inputs: int) -> None:
+        """Keep each pass within ``memory`` bytes: so many images at once or, where one is too much, copies."""
         for run in self._runs:
             copies, fitting = self._copies(run.smoothed), min(most_inputs, memory // run.engine.bytes_per_input)
             if fitting < copies:
                 run.engine.most_inputs = max(2, fitting)
-            steps.append(fitting // copies)
-        return max(1, min(steps))
+            run.step = max(1, fitting // copies)
 
-    def error(self, copies: Callable[[bool], Tensor]) -> Tensor:
+    def error(self, copies: Copies, images: int) -> Tensor:
         """|S - S'| / S with S = sum_c sqrt(p_c) ||a g_c|| over all layers, by autograd, and S' of the engine: (B,).
 
         Of the first weighting, on the most probable classes and some drawn at random, which stand for the others.
         """
         run = self._runs[0]
-        x = copies(run.smoothed)
+        return torch.cat([self._error(run, copies(run.smoothed, part)) for part in pieces(images, run.step)])
+
+    def _error(self, run: _Run, x: Tensor) -> Tensor:
         got = run.engine(x.to(self._dtype))
         got = got.part(0, slice(0, got.logits.shape[-1]))
         p = got.logits[:, 0].softmax(1)
@@ -172,13 +175,17 @@ class Passes:
 
     def _build(self) -> list[_Run]:
         engine = ENGINES[self.plan["engine"]]
-        draws = {"directions": self.plan["directions"], "seed": self._settings.seed} if engine is SketchEngine else {}
         runs = []
         for smoothed, kinds in self._groups.items():
             decays, targets = _decays(kinds), list(dict.fromkeys(kind.target for kind in kinds if kind.target))
             uncut = choose.Pass(self._copies(smoothed), self._rows(decays))
             (cut,) = choose.kept(self._layers, [uncut], self.plan["first_layer"])
-            built = engine(self._copy(), self._layers, cut.weights, self._inputs, **draws)
+            further: dict[str, Any] = {}
+            if engine is SketchEngine:
+                further = {"directions": self.plan["directions"], "seed": self._settings.seed}
+            elif engine is ExactEngine:
+                further = {"copies": self._copies(smoothed)}
+            built = engine(self._copy(), self._layers, cut.weights, self._inputs, **further)
             if self._dtype != self._inputs.dtype and engine is not ReferenceEngine:
                 built.convert(self._dtype)
             runs.append(_Run(smoothed, kinds, decays, targets, built))
