@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test test-faults audit lint types check clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -28,6 +28,12 @@ types: $(INSTALLED)  ## mypy
 
 test: lint types  ## lint, types and every test
 	$(BIN)/python -m pytest
+
+test-faults: $(INSTALLED)  ## the long form of the fault injection
+	$(BIN)/python -m pytest -m long tests/faults
+
+audit: $(INSTALLED)  ## known vulnerabilities of the pinned dependencies; asks a public database
+	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 clean:  ## forget the environment and everything generated
 	rm -rf .venv demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache

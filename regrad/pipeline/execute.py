@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from regrad.errors import RegradError
+from regrad import storage
+from regrad.errors import RegradError, UsageError
 from regrad.pipeline import commit, manifest
 from regrad.pipeline.options import exceeds
-from regrad.pipeline.prepare import Job
+from regrad.pipeline.plan import Plan
+from regrad.pipeline.prepare import Job, plan_again
 from regrad.pipeline.worker import UnitScorer
+from regrad.storage import retry
+
+_NEW_PLANS = 3  # for sources that change while they are read; then they are not at rest
+_LAST_WORDS_SECONDS = 5.0  # how long a run that failed tries to say so in run.json
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class Outcome:
 def run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None = None) -> Outcome:
     """Carry out ``job``: retire, score what is pending, and keep ``run.json`` up to date.
 
+    A source that changed while it was read is planned again, as the next run would, after the others are done.
+
     Args:
         score_units: scores and commits the pending units, and gives what ``UnitScorer.score`` does; None: on Ray.
 
@@ -42,13 +51,42 @@ def run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None 
     manifest.write(output, job.run)
     commit.sweep(output, tally.committed | {unit.key for unit in job.plan.pending})
     try:
-        if job.plan.pending:
-            for item in (score_units or _on_ray)(job):
-                tally.take(item)
+        changed = _score(job, tally, score_units)
+        for _ in range(_NEW_PLANS):
+            if not changed:
+                break
+            job = replace(job, plan=_planned_again(job, tally))
+            commit.retire(output, job.plan.obsolete)
+            changed = _score(job, tally, score_units)
+        if changed:
+            raise RegradError(
+                f"{storage.mask(changed[0])}: changed while it was read, {_NEW_PLANS + 1} times; run again when it is "
+                "at rest"
+            )
         return tally.finish()
     except BaseException as error:
         tally.fail(error)
         raise
+
+
+def _score(job: Job, tally: Tally, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None) -> list[str]:
+    """Score what is pending; returns the sources that changed meanwhile."""
+    changed: dict[str, None] = {}
+    for item in (score_units or _on_ray)(job) if job.plan.pending else ():
+        if "changed" in item:
+            changed |= {item["changed"]: None}
+        else:
+            tally.take(item)
+    return list(changed)
+
+
+def _planned_again(job: Job, tally: Tally) -> Plan:
+    try:
+        plan = plan_again(job, tally.committed)
+    except UsageError as error:  # an input is gone: no wrong usage, since this run has begun
+        raise RegradError(str(error)) from error
+    tally.expect(plan)
+    return plan
 
 
 def _on_ray(job: Job) -> Iterator[dict[str, Any]]:
@@ -72,15 +110,22 @@ class Tally:
     def __init__(self, job: Job):
         self._job = job
         self._started = time.monotonic()
-        self._replaces = {unit.key: unit.replaces for unit in job.plan.pending}
-        going = {*job.plan.obsolete, *(key for keys in self._replaces.values() for key in keys)}
-        read = commit.read_records(job.task.output, sorted(going))
-        self._held = {record["unit"]: record for record in read}
+        self._replaces: dict[str, tuple[str, ...]] = {}
+        self._held: dict[str, dict[str, Any]] = {}
         self.committed = set(job.committed) - job.retired
         self.counts = dict(job.counts)
         self.this_run = manifest.totals([])
         self._notes: dict[str, None] = {}  # in order, each once, whichever worker it came from
-        self._remove(set(job.plan.obsolete))
+        self._retries: Counter[str] = Counter()
+        self.expect(job.plan)
+
+    def expect(self, plan: Plan) -> None:
+        """Take note of what ``plan`` retires, before it is."""
+        self._replaces = {unit.key: unit.replaces for unit in plan.pending}
+        going = {*plan.obsolete, *(key for keys in self._replaces.values() for key in keys)}
+        read = commit.read_records(self._job.task.output, sorted(going))
+        self._held |= {record["unit"]: record for record in read}
+        self._remove(set(plan.obsolete))
 
     def _remove(self, keys: set[str]) -> None:
         gone = manifest.totals(self._held[key] for key in keys & self.committed)
@@ -88,9 +133,11 @@ class Tally:
         self.committed -= keys
 
     def take(self, item: dict[str, Any]) -> None:
-        """A ledger record, the measured error, or a line to show."""
+        """A ledger record, the measured error, how often the storage was asked again, or a line to show."""
         if "measured" in item:
             self._job.run["measured"] = item["measured"]
+        elif "retries" in item:
+            self._retries.update(item["retries"])
         elif "note" in item:
             self._notes |= {item["note"]: None}
         else:
@@ -116,7 +163,7 @@ class Tally:
         """Write that the run did not end well; a storage that fails now too is not the news."""
         code = error.exit_code if isinstance(error, RegradError) else 1
         stopped = isinstance(error, KeyboardInterrupt)
-        with contextlib.suppress(RegradError):
+        with contextlib.suppress(RegradError), retry.patience(_LAST_WORDS_SECONDS):
             late = commit.committed(self._job.task.output) - self.committed
             for record in commit.read_records(self._job.task.output, sorted(late)):
                 self.add(record)  # committed, but the news of it did not come through
@@ -125,9 +172,15 @@ class Tally:
     def _write(self, status: str, code: int) -> Outcome:
         seconds = time.monotonic() - self._started
         speed = self.this_run["rows_in"] / seconds if seconds else 0.0
-        this_run = self.this_run | {"seconds": round(seconds, 3), "images_per_second": round(speed, 3)}
+        self._retries.update(retry.take_counts())  # the driver's own
+        this_run = self.this_run | {
+            "seconds": round(seconds, 3),
+            "images_per_second": round(speed, 3),
+            "storage_retries": dict(self._retries),
+        }
         accuracy = self.counts["correct"] / self.counts["labelled"] if self.counts["labelled"] else None
         counts = self.counts | {"accuracy": accuracy, "ledger": manifest.ledger_digest(self.committed)}
         ended = {"status": status, "exit_code": code, "finished": manifest.now()}
         manifest.write(self._job.task.output, self._job.run | ended | {"this_run": this_run, "counts": counts})
-        return Outcome(code, this_run, counts, self._job.run.get("measured"), list(self._notes))
+        notes = [*self._notes, *([retry.summary(self._retries)] if self._retries else ())]
+        return Outcome(code, this_run, counts, self._job.run.get("measured"), notes)

@@ -42,8 +42,12 @@ class Source:
         """The identity of a range of rows: the shard's, or that of the folder's files in the range."""
         if self.kind != "folder":
             return self.identity
-        rows = zip(self.files[start:stop], self.labels[start:stop], self.identities[start:stop], strict=True)
-        return hashlib.sha256(repr(list(rows)).encode()).hexdigest()
+        return folder_identity(self.files[start:stop], self.labels[start:stop], self.identities[start:stop])
+
+
+def folder_identity(files: Sequence[str], labels: Sequence[int | None], identities: Sequence[str | None]) -> str:
+    """The identity of some files of a folder, in row order."""
+    return hashlib.sha256(repr(list(zip(files, labels, identities, strict=True))).encode()).hexdigest()
 
 
 def list_sources(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, output: str | None = None) -> list[Source]:
@@ -92,16 +96,6 @@ def absolute(uri: str) -> str:
     return os.path.abspath(path) if storage.is_local(fs) else uri.rstrip("/")
 
 
-def identify(info: dict[str, Any]) -> str:
-    """What tells one content of a file from another, of what its listing says: ETag, or size and time of change."""
-    for name in ("ETag", "etag", "md5Hash", "content_md5", "generation"):
-        if info.get(name):
-            # Listings and single requests of one store differ in whether they quote it.
-            return f"{info.get('size')}:{str(info[name]).strip(chr(34))}"
-    times = ("mtime", "LastModified", "last_modified", "updated", "created")
-    return f"{info.get('size')}:{next((info[name] for name in times if info.get(name)), '')}"
-
-
 def _sources(pattern: str, output: str | None) -> Iterator[Source]:
     shown = storage.mask(pattern)
     fs, path = storage.filesystem(pattern)
@@ -125,16 +119,16 @@ def _sources(pattern: str, output: str | None) -> Iterator[Source]:
     except RegradError:
         raise
     except Exception as error:
-        raise RegradError(f"{shown}: cannot list: {storage.reason(error)}") from error
+        raise storage.failure(pattern, "list", error) from error
 
 
 def _infos(fs: Any, path: str) -> list[dict[str, Any]]:
     try:
-        return [fs.info(path)]
+        return [storage.request(fs, "info", path)]
     except FileNotFoundError:
         if not re.search(r"[*?\[]", path):
             raise
-    found = fs.glob(path, detail=True)
+    found = storage.request(fs, "glob", path, detail=True)
     return [found[name] for name in sorted(found)]
 
 
@@ -143,14 +137,14 @@ def _name(fs: Any, path: str) -> str:
 
 
 def _shard(fs: Any, kind: str, info: dict[str, Any]) -> Source:
-    return Source(_name(fs, info["name"]), kind, identify(info), int(info.get("size") or 0))
+    return Source(_name(fs, info["name"]), kind, storage.identify(info), int(info.get("size") or 0))
 
 
 def _folder(fs: Any, path: str, output: str | None, shown: str) -> Iterator[Source]:
     hidden = absolute(output) + "/" if output else None
     files = {
         name: info
-        for name, info in sorted(fs.find(path, detail=True).items())
+        for name, info in sorted(storage.request(fs, "find", path, detail=True).items())
         if not os.path.basename(name).startswith(("_", "."))
         and not (hidden and (_name(fs, name) + "/").startswith(hidden))
     }
@@ -173,7 +167,7 @@ def _folder(fs: Any, path: str, output: str | None, shown: str) -> Iterator[Sour
         len(images),
         tuple(name for name, _ in images),
         tuple(index.get(name.partition("/")[0]) if "/" in name else None for name, _ in images),
-        tuple(identify(info) for _, info in images),
+        tuple(storage.identify(info) for _, info in images),
     )
 
 

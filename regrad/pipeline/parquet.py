@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from regrad import storage
 from regrad.errors import UsageError
-from regrad.pipeline.samples import DEFAULT_COLUMNS, READ_AHEAD_BYTES, Columns, Sample, Shard, as_label
+from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Sample, Shard, as_label
 
 ROW_NUMBER = "row"  # `--id-column row` asks for row numbers where no column has that name
 _BATCH_ROWS = 64  # rows decoded at a time: bounds the memory of a row group of any size
@@ -113,7 +113,7 @@ class ParquetReader:
     def _read(self, start: int, wanted: Collection[int] | None = None) -> Iterator[Sample]:
         with Shard(self.uri) as shard:
             try:
-                file = pa.parquet.ParquetFile(shard, buffer_size=READ_AHEAD_BYTES, pre_buffer=False)
+                file = pa.parquet.ParquetFile(shard, buffer_size=storage.READ_AHEAD_BYTES, pre_buffer=False)
                 fields = ParquetFields.choose(file.schema_arrow, self.columns, self.uri)
             except UsageError:
                 raise

@@ -113,6 +113,16 @@ def prepare(options: Options) -> Job:
     return Job(options, task, plan, run, committed, retired, counts, classifier, scorer)
 
 
+def plan_again(job: Job, committed: set[str]) -> Plan:
+    """The plan of ``job`` for its inputs as they are now, on an output that holds the units ``committed``."""
+    output, options = job.task.output, job.options
+    sources = list_sources(options.inputs, job.task.columns, output)
+    salt = manifest.salt(job.task.fingerprint, options, job.scorer.plan)
+    return make_plan(
+        sources, options.unit_rows, salt, committed, lambda keys: commit.read_records(output, keys), options.limit
+    )
+
+
 def _differences(
     found: dict[str, Any] | None, options: Options, classifier: Classifier, posterior: str | None = None
 ) -> list[str]:

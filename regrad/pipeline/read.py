@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from regrad import storage
+from regrad.pipeline.inputs import folder_identity
 from regrad.pipeline.parquet import ParquetReader
 from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Reader, Sample, is_image, kind_of
 from regrad.pipeline.webdataset import TarReader
@@ -42,30 +43,43 @@ class FolderReader:
         self.files = files
         self.labels = labels or [None] * len(files)
         self.first = first
+        self.identities: dict[int, str] = {}  # of the files that were read, by row
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
         """The samples ``start <= row < stop``, several files asked for at a time."""
         last = self.first + len(self.files) if stop is None else min(stop, self.first + len(self.files))
-        waiting: list[tuple[int, concurrent.futures.Future[bytes]]] = []
+        waiting: list[tuple[int, concurrent.futures.Future[tuple[bytes, str]]]] = []
         with concurrent.futures.ThreadPoolExecutor(_FOLDER_REQUESTS, "regrad-folder") as pool:
             for row in range(max(start, self.first), last):
                 name = self.files[row - self.first]
-                waiting.append((row, pool.submit(storage.read_bytes, storage.join(self.uri, name))))
+                waiting.append((row, pool.submit(storage.read_identified, storage.join(self.uri, name))))
                 if len(waiting) >= 2 * _FOLDER_REQUESTS:
                     yield self._sample(*waiting.pop(0))
             while waiting:
                 yield self._sample(*waiting.pop(0))
 
-    def _sample(self, row: int, content: concurrent.futures.Future[bytes]) -> Sample:
+    def _sample(self, row: int, content: concurrent.futures.Future[tuple[bytes, str]]) -> Sample:
         name = self.files[row - self.first]
         try:
-            return Sample(row, name, content.result(), self.labels[row - self.first])
+            image, self.identities[row] = content.result()
+            return Sample(row, name, image, self.labels[row - self.first])
         except FileNotFoundError:
             return Sample(row, name, error="the file is gone since the folder was listed; run again")
 
 
-def _reason(error: Exception) -> str:
-    return storage.reason(error)
+def identity_read(reader: Reader, source: str) -> str:
+    """The identity of the rows that ``reader`` has just read; equal to the planned one, they are what was planned.
+
+    A shard is asked for its identity now, after the last byte was read: if it still has the planned one, it had it all
+    the time. The files of a folder were each identified by the answer that brought them, which costs nothing.
+    """
+    if not isinstance(reader, FolderReader):
+        try:
+            return storage.identity(source)
+        except FileNotFoundError:
+            return ""
+    found = [reader.identities.get(row) for row in range(reader.first, reader.first + len(reader.files))]
+    return folder_identity(reader.files, reader.labels, found)
 
 
 # -------------------------------------------------------------------------------------------- for reports
@@ -77,7 +91,7 @@ def list_folder(uri: str) -> list[str]:
     prefix = path.rstrip("/") + "/"
     return sorted(
         name.removeprefix(prefix)
-        for name in fs.find(path)
+        for name in storage.request(fs, "find", path)
         if is_image(name) and not os.path.basename(name).startswith(("_", "."))
     )
 

@@ -30,7 +30,10 @@ from regrad.pipeline.progress import Progress
 from regrad.pipeline.worker import Task, UnitScorer
 
 # What a worker needs of the driver's environment to reach storage and caches.
-_ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_", "HF_", "TORCH_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_ENVIRONMENT = (
+    *("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_", "REGRAD_", "HF_"),
+    *("TORCH_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+)
 _UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
 _REPORT_SECONDS = 0.5
 STALL_SECONDS = 60.0

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from regrad import storage
-from regrad.errors import RegradError
 
 IMAGE_EXTENSIONS = frozenset(
     ("avif", "bmp", "gif", "jpeg", "jpg", "jfif", "png", "ppm", "pgm", "pnm", "tif", "tiff", "webp")
 )
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 PARQUET_SUFFIXES = (".parquet", ".pq")
-READ_AHEAD_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,7 @@ class Shard:
     def __init__(self, uri: str):
         self.uri = uri
         self.failure: Exception | None = None
-        fs, path = storage.filesystem(uri)
-        try:
-            remote = {} if storage.is_local(fs) else {"block_size": READ_AHEAD_BYTES, "cache_type": "readahead"}
-            self._file = fs.open(path, "rb", **remote)
-        except Exception as error:
-            raise RegradError(f"{storage.mask(uri)}: cannot open: {storage.reason(error)}") from error
+        self._file = storage.open_file(uri)
 
     def __enter__(self) -> Shard:
         return self
@@ -123,9 +116,7 @@ class Shard:
     def raise_if_storage_failed(self) -> None:
         """Raise the storage's failure, if that is what stopped the reading."""
         if self.failure is not None:
-            raise RegradError(
-                f"{storage.mask(self.uri)}: cannot read: {storage.reason(self.failure)}"
-            ) from self.failure
+            raise storage.failure(self.uri, "read", self.failure) from self.failure
 
 
 def as_label(value: Any) -> int | None:

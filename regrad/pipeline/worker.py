@@ -22,10 +22,11 @@ from regrad.classifier import Classifier
 from regrad.errors import RegradError
 from regrad.pipeline import commit, decode
 from regrad.pipeline.plan import Unit
-from regrad.pipeline.read import open_reader
-from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Sample
+from regrad.pipeline.read import identity_read, open_reader
+from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Reader, Sample
 from regrad.scorer import Scorer
 from regrad.scores import load_module
+from regrad.storage import retry
 
 _BATCH_BYTES = 64 * 2**20  # decoded; together with what is read ahead, four times this is in memory
 MEASURED_IMAGES = 4  # of a run, on which the error of its gradients is measured
@@ -72,12 +73,14 @@ class Account:
     scored: list[tuple[Any, ...]] = field(default_factory=list)
     quarantined: list[tuple[Any, ...]] = field(default_factory=list)
     complete: bool = False
+    reader: Reader | None = None
+    changed: bool = False
     started: float = field(default_factory=time.monotonic)
 
     @property
     def finished(self) -> bool:
-        """Whether the whole unit was read and every row of it has its place."""
-        return self.complete and self.rows_in == len(self.scored) + len(self.quarantined)
+        """Whether the whole unit was read and every row of it has its place, or it was given up."""
+        return self.changed or (self.complete and self.rows_in == len(self.scored) + len(self.quarantined))
 
     def add(self, sample: Sample, prediction: int, confidence: float, values: Sequence[float]) -> bool:
         """Take the scores of one image; False when a value is no number, which puts the row in quarantine."""
@@ -175,8 +178,10 @@ class UnitScorer:
     def score(self, units: Sequence[Unit], measure: bool = False) -> Iterator[dict[str, Any]]:
         """Score ``units`` in order, commit each, and give its ledger record once it is committed.
 
+        A unit whose source is no longer what was planned gives ``{"changed": source}`` instead, and is not committed.
         In between come ``{"measured": ...}``, the error of the gradients on the first images, if ``measure`` asks for
-        it, and ``{"note": ...}`` with a line to show once.
+        it, ``{"retries": ...}`` with how often the storage was asked again, by kind, and ``{"note": ...}`` with a line
+        to show once.
 
         Raises:
             RegradError: the storage failed, or the network did.
@@ -197,6 +202,7 @@ class UnitScorer:
                 commits.append(committer.submit(self._commit, waiting.popleft()))
             while commits:
                 yield commits.popleft().result()
+        yield from self._news()
         if waiting:
             lost = waiting[0]
             raise RegradError(f"{storage.mask(lost.unit.source)}: lost rows while scoring; please report this as a bug")
@@ -254,10 +260,14 @@ class UnitScorer:
             yield {"measured": measured}
         while self._notes:
             yield {"note": self._notes.pop(0)}
+        if retries := retry.take_counts():
+            yield {"retries": retries}
 
     def _commit(self, account: Account) -> dict[str, Any]:
         record = account.record()
         unit = account.unit
+        if account.changed or (account.reader and identity_read(account.reader, unit.source) != unit.identity):
+            return {"changed": unit.source}
         if unit.rows is not None and account.rows_in != unit.rows:
             raise RegradError(
                 f"{storage.mask(unit.source)}: {account.rows_in} rows read where {unit.rows} were planned; the file "
@@ -315,14 +325,17 @@ class _ReadAhead:
                     reader = open_reader(
                         unit.source, unit.kind, self._task.columns, unit.files, unit.labels, first=unit.start
                     )
-                last = unit
+                last, account.reader = unit, reader
                 account.started = time.monotonic()
                 seen: dict[str, int | None] = {}
-                for sample in reader.rows(unit.start, unit.stop):
-                    account.rows_in += 1
-                    if not self._put(self._start(account, sample, seen)):
-                        return
-                account.complete = True
+                try:
+                    for sample in reader.rows(unit.start, unit.stop):
+                        account.rows_in += 1
+                        if not self._put(self._start(account, sample, seen)):
+                            return
+                    account.complete = True
+                except storage.Changed:
+                    account.changed, last = True, None
             self._put(None)
         except BaseException as error:
             self._put(error)

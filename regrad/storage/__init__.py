@@ -1,0 +1,234 @@
+"""Files anywhere fsspec reaches (local, ``s3://``, ``gs://``): read whole, written whole or not at all.
+
+Remote requests that fail in a way that may pass are tried again (:mod:`regrad.storage.retry`); what fails for good is
+told with its cause and what to do (:mod:`regrad.storage.faults`). Local files are the operating system's matter.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import fsspec
+
+from regrad.errors import UsageError
+from regrad.storage import retry
+from regrad.storage.faults import Changed, failure
+from regrad.storage.redact import mask, reason
+
+__all__ = [
+    "Changed",
+    "failure",
+    "filesystem",
+    "identify",
+    "identity",
+    "is_local",
+    "join",
+    "list_files",
+    "mask",
+    "open_file",
+    "read_bytes",
+    "read_identified",
+    "reason",
+    "remove",
+    "request",
+    "write_atomically",
+]
+
+TEMPORARY_PREFIX = "_tmp-"
+READ_AHEAD_BYTES = 8 * 2**20
+_CREDENTIALS = re.compile(r"://[^/@\s]*@|[?&](X-Amz-|X-Goog-|Signature=|sig=|token=)", re.IGNORECASE)
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of ``uri`` and the path inside it; local paths become absolute.
+
+    Raises:
+        UsageError: no installed package serves the scheme, or the URI holds credentials.
+    """
+    if _CREDENTIALS.search(uri):
+        # Rows name their shard by its URI: what is in it would be in every part, log line and report.
+        raise UsageError(
+            f"{mask(uri)}: credentials or signatures in a URI would end up in tables and logs; set AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY, or what the store's fsspec package reads, instead"
+        )
+    try:
+        if uri.startswith(("s3://", "s3a://")):
+            from regrad.storage import s3
+
+            fs = s3.connect(uri)
+            return fs, fs._strip_protocol(uri)
+        return fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"{mask(uri)}: cannot open this kind of URI: {reason(error)}") from error
+
+
+def request(fs: Any, name: str, *arguments: Any, **keywords: Any) -> Any:
+    """``fs.name(*arguments)``, tried again where that may help; raises what the file system raises, or Outage."""
+    function: Callable[..., Any] = getattr(fs, name)
+    return function(*arguments, **keywords) if is_local(fs) else retry.call(function, *arguments, **keywords)
+
+
+def is_local(fs: Any) -> bool:
+    """Whether ``fs`` is a folder of this machine."""
+    return "file" in (fs.protocol if isinstance(fs.protocol, (tuple, list)) else (fs.protocol,))
+
+
+def join(uri: str, *parts: str) -> str:
+    """``uri`` and ``parts`` with single slashes between.
+
+    >>> join("s3://bucket/out/", "scores", "part-1.parquet")
+    's3://bucket/out/scores/part-1.parquet'
+    """
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole content of ``uri``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RegradError: the storage refused or failed.
+    """
+    return _read(uri)[0]
+
+
+def read_identified(uri: str) -> tuple[bytes, str]:
+    """The whole content of ``uri``, and the :func:`identity` that this content has.
+
+    Raises:
+        FileNotFoundError, RegradError: see :func:`read_bytes`.
+    """
+    content, info = _read(uri, identified=True)
+    return content, identify(info)
+
+
+def _read(uri: str, identified: bool = False) -> tuple[bytes, dict[str, Any]]:
+    fs, path = filesystem(uri)
+    try:
+        if hasattr(fs, "read_whole"):
+            return request(fs, "read_whole", path)
+        # Asked after reading: a file that is still what was planned has been so all the time.
+        return request(fs, "cat_file", path), request(fs, "info", path) if identified else {}
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{mask(uri)}: no such file") from error
+    except Exception as error:  # every fsspec back end raises its own family
+        raise failure(uri, "read", error) from error
+
+
+def identity(uri: str) -> str:
+    """What tells the content that ``uri`` has now from any other it had, at the cost of one small request.
+
+    Raises:
+        FileNotFoundError, RegradError: see :func:`read_bytes`.
+    """
+    fs, path = filesystem(uri)
+    try:
+        return identify(request(fs, "info", path))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{mask(uri)}: no such file") from error
+    except Exception as error:
+        raise failure(uri, "read", error) from error
+
+
+def identify(info: dict[str, Any]) -> str:
+    """What tells one content of a file from another, of what its listing says: ETag, or size and time of change."""
+    for name in ("ETag", "etag", "md5Hash", "content_md5", "generation"):
+        if info.get(name):
+            # Listings and single requests of one store differ in whether they quote it.
+            return f"{info.get('size')}:{str(info[name]).strip(chr(34))}"
+    if info.get("islink") and os.path.exists(info["name"]):
+        return f"{info.get('size')}:{os.stat(info['name']).st_mtime}"  # the file's, not the link's
+    times = ("mtime", "LastModified", "last_modified", "updated", "created")
+    return f"{info.get('size')}:{next((info[name] for name in times if info.get(name)), '')}"
+
+
+def open_file(uri: str) -> Any:
+    """``uri`` opened for reading in any order, read ahead where it is remote; a read that fails is tried again.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    fs, path = filesystem(uri)
+    try:
+        if is_local(fs):
+            return fs.open(path, "rb")
+        file = request(fs, "open", path, "rb", block_size=READ_AHEAD_BYTES, cache_type="readahead")
+        return file if hasattr(fs, "read_whole") else _Retrying(file)
+    except FileNotFoundError as error:
+        raise Changed(f"{mask(uri)}: no such file, though it was listed; run again") from error
+    except Exception as error:
+        raise failure(uri, "open", error) from error
+
+
+class _Retrying:
+    """A file whose reads are tried again; fsspec's files stay where they were when a read fails."""
+
+    def __init__(self, file: Any):
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file."""
+        return retry.call(self._file.read, size)
+
+
+def write_atomically(uri: str, content: bytes) -> None:
+    """Write ``content`` so that a reader sees the old file or the new one, never a part.
+
+    Object stores make an object visible when its upload is complete. A local file is written under a
+    temporary name that Parquet tools skip, then renamed.
+
+    Raises:
+        RegradError: the storage refused or failed (full disk, read-only, no permission).
+    """
+    fs, path = filesystem(uri)
+    try:
+        if not is_local(fs):
+            request(fs, "pipe_file", path, content)
+            return
+        folder, name = os.path.split(path)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+            raise
+    except Exception as error:
+        raise failure(uri, "write", error) from error
+
+
+def remove(uri: str) -> None:
+    """Delete ``uri``; a file that is not there is no error."""
+    fs, path = filesystem(uri)
+    try:
+        request(fs, "rm_file", path)
+    except FileNotFoundError:
+        return
+    except Exception as error:
+        raise failure(uri, "delete", error) from error
+
+
+def list_files(uri: str, suffix: str = "") -> list[str]:
+    """The file names (not paths) directly under ``uri`` that end with ``suffix`` and are not temporary, sorted."""
+    fs, path = filesystem(uri)
+    try:
+        fs.invalidate_cache(path)  # another process may have written since
+        entries = request(fs, "ls", path, detail=False)
+    except FileNotFoundError:
+        return []
+    except Exception as error:
+        raise failure(uri, "list", error) from error
+    names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+    return sorted(name for name in names if name.endswith(suffix) and not name.startswith(("_", ".")))
