@@ -19,7 +19,7 @@ from regrad import storage
 from regrad.cli import run_job
 from regrad.pipeline import options
 from regrad.pipeline.execute import Outcome, run
-from regrad.pipeline.prepare import Job, describe, duration, prepare
+from regrad.pipeline.prepare import describe, duration, prepare
 from regrad.scores import SCORES, load_module
 
 
@@ -41,13 +41,14 @@ def score(argv: Sequence[str] | None) -> int:
         print(describe(job))
         return 0
     outcome = run(job)
-    print(summary(job, outcome))
+    print(summary(outcome))
     return outcome.exit_code
 
 
-def summary(job: Job, outcome: Outcome) -> str:
+def summary(outcome: Outcome) -> str:
     """What the run did and what the output holds now."""
-    done, held, output = outcome.this_run, outcome.counts, storage.mask(job.task.output)
+    job, done, held = outcome.job, outcome.this_run, outcome.counts
+    output = storage.mask(job.task.output)
     speed = f"{duration(done['seconds'])}, {done['images_per_second']:.3g} images/s"
     lines = [
         f"scored {done['rows_scored']} images ({speed}), {done['rows_quarantined']} quarantined; "

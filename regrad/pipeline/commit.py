@@ -7,7 +7,7 @@ record is the rest of an attempt that was cut short: it is overwritten by the ne
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -63,8 +63,12 @@ def write_unit(
     quarantine: pa.Table,
     provenance: dict[str, Any],
     replaces: Iterable[str] = (),
+    allowed: Callable[[], None] = lambda: None,
 ) -> None:
     """Commit one unit: retire what it replaces, write its parts, then its record.
+
+    Args:
+        allowed: raises where this process may no longer write; asked before the first and before the last write.
 
     Raises:
         RegradError: rows_in is not rows_scored + rows_quarantined (nothing is written), or the storage failed.
@@ -74,6 +78,7 @@ def write_unit(
             f"{storage.mask(record['source'])}: {record['rows_in']} rows read but {scores.num_rows} scored and "
             f"{quarantine.num_rows} quarantined; the unit was not committed, please report this as a bug"
         )
+    allowed()
     retire(output, replaces)
     for kind, rows in zip(KINDS, (scores, quarantine), strict=True):
         uri = part_uri(output, kind, record["unit"])
@@ -81,6 +86,7 @@ def write_unit(
             storage.write_atomically(uri, table.to_parquet(rows, provenance))
         else:
             storage.remove(uri)  # an earlier attempt may have left one
+    allowed()
     content = json.dumps(record, sort_keys=True).encode()
     storage.write_atomically(record_uri(output, record["unit"]), content)
 
@@ -100,8 +106,15 @@ def retire(output: str, keys: Iterable[str]) -> None:
 
 
 def sweep(output: str, keep: Collection[str]) -> int:
-    """Remove parts of units that are not in ``keep`` (the committed and the planned); returns how many there were."""
+    """Remove what attempts that were cut short left: parts of units not in ``keep`` (the committed and the planned),
+    and temporary files; returns how many there were.
+    """
     stray = [
+        storage.join(folder, name)
+        for folder in (output, *(storage.join(output, name) for name in (*KINDS, "ledger", "lease")))
+        for name in storage.list_temporaries(folder)
+    ]
+    stray += [
         storage.join(output, kind, name)
         for kind in KINDS
         for name in storage.list_files(storage.join(output, kind), ".parquet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,10 +12,10 @@ from typing import Any
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
-from regrad.pipeline import commit, manifest
+from regrad.pipeline import commit, lease, manifest
 from regrad.pipeline.options import exceeds
 from regrad.pipeline.plan import Plan
-from regrad.pipeline.prepare import Job, plan_again
+from regrad.pipeline.prepare import Job, plan_again, prepare
 from regrad.pipeline.worker import UnitScorer
 from regrad.storage import retry
 
@@ -24,8 +25,9 @@ _LAST_WORDS_SECONDS = 5.0  # how long a run that failed tries to say so in run.j
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the counts of this run and of the whole output, the measured error, and lines to show."""
+    """How a run ended: what it did, the counts of it and of the whole output, the measured error, lines to show."""
 
+    job: Job
     exit_code: int
     this_run: dict[str, Any]
     counts: dict[str, Any]
@@ -34,16 +36,29 @@ class Outcome:
 
 
 def run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None = None) -> Outcome:
-    """Carry out ``job``: retire, score what is pending, and keep ``run.json`` up to date.
+    """Carry out ``job`` under the lease of its output: retire, score what is pending, keep ``run.json`` up to date.
 
-    A source that changed while it was read is planned again, as the next run would, after the others are done.
+    Where another run has worked on the output since ``job`` was prepared, it is prepared anew. A source that changed
+    while it was read is planned again, as the next run would, after the others are done.
 
     Args:
         score_units: scores and commits the pending units, and gives what ``UnitScorer.score`` does; None: on Ray.
 
     Raises:
+        UsageError: another run is at work on the output.
         RegradError: the storage, the model or the cluster failed; what was committed stays.
     """
+    with lease.hold(job.task.output, _say) as held:
+        if commit.committed(job.task.output) != job.committed:
+            job = prepare(job.options)
+        return _run(replace(job, task=replace(job.task, lease=held)), score_units)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None) -> Outcome:
     output = job.task.output
     tally = Tally(job)
     # Before run.json speaks of a new configuration, nothing of the old one may be left to be taken for it.
@@ -155,15 +170,33 @@ class Tally:
 
     def finish(self) -> Outcome:
         """Write that the run is done, and with which exit code: 4 where too many rows are in quarantine."""
+        self._check_ledger()
         limit = self._job.options.max_quarantined
         code = 4 if exceeds(self.counts["rows_quarantined"], self.counts["rows_in"], limit) else 0
         return self._write("done", code)
+
+    def _check_ledger(self) -> None:
+        """Fail where the output holds other units than were committed: then the counts are wrong."""
+        self._check_lease()
+        output = self._job.task.output
+        found = commit.committed(output)
+        wrong = sorted(found ^ self.committed)
+        if wrong:
+            raise RegradError(
+                f"{storage.mask(output)}: the ledger holds {len(found)} units where {len(self.committed)} were "
+                f"committed (the first that differs is {wrong[0]}); `python jobs/check.py` tells more"
+            )
+
+    def _check_lease(self) -> None:
+        if self._job.task.lease:
+            self._job.task.lease.check()
 
     def fail(self, error: BaseException) -> None:
         """Write that the run did not end well; a storage that fails now too is not the news."""
         code = error.exit_code if isinstance(error, RegradError) else 1
         stopped = isinstance(error, KeyboardInterrupt)
         with contextlib.suppress(RegradError), retry.patience(_LAST_WORDS_SECONDS):
+            self._check_lease()  # where it is lost, run.json is another's
             late = commit.committed(self._job.task.output) - self.committed
             for record in commit.read_records(self._job.task.output, sorted(late)):
                 self.add(record)  # committed, but the news of it did not come through
@@ -183,4 +216,4 @@ class Tally:
         ended = {"status": status, "exit_code": code, "finished": manifest.now()}
         manifest.write(self._job.task.output, self._job.run | ended | {"this_run": this_run, "counts": counts})
         notes = [*self._notes, *([retry.summary(self._retries)] if self._retries else ())]
-        return Outcome(code, this_run, counts, self._job.run.get("measured"), notes)
+        return Outcome(self._job, code, this_run, counts, self._job.run.get("measured"), notes)

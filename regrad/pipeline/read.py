@@ -86,12 +86,20 @@ def identity_read(reader: Reader, source: str) -> str:
 
 
 def list_folder(uri: str) -> list[str]:
-    """The relative paths of the images under ``uri``, sorted: row k of a folder is the k-th of them."""
+    """The relative paths of the images under ``uri``, sorted: row k of a folder is the k-th of them.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
     fs, path = storage.filesystem(uri)
     prefix = path.rstrip("/") + "/"
+    try:
+        found = storage.request(fs, "find", path)
+    except Exception as error:
+        raise storage.failure(uri, "list", error) from error
     return sorted(
         name.removeprefix(prefix)
-        for name in storage.request(fs, "find", path)
+        for name in found
         if is_image(name) and not os.path.basename(name).startswith(("_", "."))
     )
 

@@ -21,6 +21,7 @@ from regrad import storage, table
 from regrad.classifier import Classifier
 from regrad.errors import RegradError
 from regrad.pipeline import commit, decode
+from regrad.pipeline.lease import Lease
 from regrad.pipeline.plan import Unit
 from regrad.pipeline.read import identity_read, open_reader
 from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Reader, Sample
@@ -48,6 +49,7 @@ class Task:
         fingerprint: of the driver's classifier; a worker that loads another one refuses to score.
         provenance: written in the footer of every Parquet part.
         score_modules: modules that define scores of the user's own.
+        lease: of the output, asked before anything is committed.
     """
 
     output: str
@@ -60,6 +62,7 @@ class Task:
     max_pixels: int = decode.DEFAULT_MAX_PIXELS
     batch_size: int = 64
     threads: int = 2
+    lease: Lease | None = None
 
 
 @dataclass
@@ -274,7 +277,8 @@ class UnitScorer:
                 "changed while it was read, run again"
             )
         provenance = {**self.task.provenance, "unit": unit.key, "identity": unit.identity}
-        commit.write_unit(self.task.output, record, *account.tables(), provenance, unit.replaces)
+        allowed = self.task.lease.check if self.task.lease else lambda: None
+        commit.write_unit(self.task.output, record, *account.tables(), provenance, unit.replaces, allowed)
         return record
 
 

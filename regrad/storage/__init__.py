@@ -16,11 +16,12 @@ import fsspec
 
 from regrad.errors import UsageError
 from regrad.storage import retry
-from regrad.storage.faults import Changed, failure
+from regrad.storage.faults import Changed, failure, is_precondition
 from regrad.storage.redact import mask, reason
 
 __all__ = [
     "Changed",
+    "create",
     "failure",
     "filesystem",
     "identify",
@@ -28,6 +29,7 @@ __all__ = [
     "is_local",
     "join",
     "list_files",
+    "list_temporaries",
     "mask",
     "open_file",
     "read_bytes",
@@ -209,6 +211,38 @@ def write_atomically(uri: str, content: bytes) -> None:
         raise failure(uri, "write", error) from error
 
 
+def create(uri: str, content: bytes) -> bool:
+    """Write ``content`` whole if nothing is at ``uri`` yet; False if there was.
+
+    Exclusive on local disks and where the store knows conditional writes; another store overwrites, and says True.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    fs, path = filesystem(uri)
+    try:
+        if not is_local(fs):
+            request(fs, "pipe_file", path, content, mode="create")
+            return True
+        folder, name = os.path.split(path)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+            os.link(temporary, path)  # unlike a rename, it fails where there is a file
+            return True
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+    except FileExistsError:
+        return False
+    except Exception as error:
+        if is_precondition(error):
+            return False
+        raise failure(uri, "write", error) from error
+
+
 def remove(uri: str) -> None:
     """Delete ``uri``; a file that is not there is no error."""
     fs, path = filesystem(uri)
@@ -222,6 +256,15 @@ def remove(uri: str) -> None:
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """The file names (not paths) directly under ``uri`` that end with ``suffix`` and are not temporary, sorted."""
+    return [name for name in _list(uri) if name.endswith(suffix) and not name.startswith(("_", "."))]
+
+
+def list_temporaries(uri: str) -> list[str]:
+    """The names directly under ``uri`` of files that were being written, by this or another process, sorted."""
+    return [name for name in _list(uri) if name.startswith(TEMPORARY_PREFIX)]
+
+
+def _list(uri: str) -> list[str]:
     fs, path = filesystem(uri)
     try:
         fs.invalidate_cache(path)  # another process may have written since
@@ -230,5 +273,4 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
         return []
     except Exception as error:
         raise failure(uri, "list", error) from error
-    names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
-    return sorted(name for name in names if name.endswith(suffix) and not name.startswith(("_", ".")))
+    return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)

@@ -52,8 +52,8 @@ _REMEDIES: dict[str | int, str] = {
 }
 
 
-class Outage(RegradError):
-    """The store did not answer as it should for as long as there was patience."""
+class Outage(Exception):
+    """The store did not answer as it should for as long as there was patience; :func:`failure` names the URI."""
 
 
 class Changed(RegradError):
@@ -63,7 +63,7 @@ class Changed(RegradError):
 def kind(error: BaseException) -> str | None:
     """What sort of passing trouble ``error`` is, in a few words; None where trying again will not help."""
     for link in _chain(error):
-        if isinstance(link, RegradError):
+        if isinstance(link, RegradError | Outage):
             return None
         code, status, _ = _answer(link)
         if status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
@@ -106,8 +106,13 @@ def failure(uri: str, doing: str, error: BaseException) -> RegradError:
     return RegradError(f"{mask(uri)}: cannot {doing}: {cause(error)}{f'; {remedy}' if remedy else ''}")
 
 
+def is_precondition(error: BaseException) -> bool:
+    """Whether a store refused a conditional request, since there is an object already or it is another one."""
+    return any(_answer(link)[1] in (409, 412) for link in _chain(error))
+
+
 def _is_change(error: BaseException) -> bool:
-    return any(_answer(link)[1] == 412 or type(link).__name__ == "FileExpired" for link in _chain(error))
+    return is_precondition(error) or any(type(link).__name__ == "FileExpired" for link in _chain(error))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

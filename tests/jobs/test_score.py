@@ -115,6 +115,7 @@ def test_an_unreachable_store_is_a_failure_of_one_line(
         "AWS_ACCESS_KEY_ID": "tests-key",
         "AWS_SECRET_ACCESS_KEY": "tests-secret",
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "REGRAD_STORAGE_PATIENCE": "1",
     }.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
