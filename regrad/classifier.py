@@ -348,11 +348,18 @@ def _per_channel(name: str, value: float | Sequence[float], channels: int) -> tu
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """``image`` in ``mode``; 16-bit grey is scaled to 8 bits, which Pillow's own conversion would clip to white."""
+    """``image`` in ``mode``; wider grey is scaled to 8 bits, which Pillow's own conversion would clip to white."""
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        full_scale = 65535.0 if values.max(initial=0) > 255 else 255.0
-        image = Image.fromarray(np.clip(values * (255.0 / full_scale), 0, 255).astype(np.uint8), "L")
+        values = np.array(image, dtype=np.float32)
+        full_scale = 1 if image.mode == "F" else 65535  # Pillow scales the greys of PGM files to 16 bits too
+        if not (values.min() >= 0 and values.max() <= full_scale):
+            raise ValueError(
+                f"grey values from {values.min():g} to {values.max():g} have no known scale: store 8 or 16 bits, or "
+                "floats from 0 to 1"
+            )
+        values *= np.float32(255 / full_scale)
+        values += np.float32(0.5)  # in place: a picture may have millions of pixels
+        image = Image.fromarray(values.astype(np.uint8), "L")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image if image.mode == mode else image.convert(mode)

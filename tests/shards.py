@@ -99,12 +99,12 @@ class Digits(nn.Module):
         return self.head(self.features(x).flatten(1))
 
 
-class NanOnBright(Digits):
-    """Gives NaN on pictures that are white all over."""
+class NotFinite(Digits):
+    """Gives NaN on pictures that are white all over, and infinity on black ones."""
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = super().forward(x)
-        return torch.where(x.mean((1, 2, 3), keepdim=True)[:, 0, 0] > 0.99, torch.nan, logits)
+        logits, mean = super().forward(x), x.mean((1, 2, 3), keepdim=True)[:, 0, 0]
+        return torch.where(mean > 0.99, torch.nan, torch.where(mean < -0.7499, torch.inf, logits))
 
 
 def build(network: type[nn.Module] = Digits, seed: int = 0) -> tuple[nn.Module, dict[str, Any]]:
@@ -115,8 +115,8 @@ def build(network: type[nn.Module] = Digits, seed: int = 0) -> tuple[nn.Module, 
 
 
 def build_nan() -> tuple[nn.Module, dict[str, Any]]:
-    """See NanOnBright."""
-    return build(NanOnBright)
+    """See NotFinite."""
+    return build(NotFinite)
 
 
 def build_failing() -> tuple[nn.Module, dict[str, Any]]:

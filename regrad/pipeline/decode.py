@@ -12,6 +12,8 @@ from regrad import storage
 from regrad.classifier import Classifier
 
 DEFAULT_MAX_PIXELS = 50_000_000  # decoded as RGB that is 150 MB, for each decoding thread
+# Encoders write about ten; each scan costs a pass over all pixels, and the bytes of hundreds are few.
+_MAX_JPEG_SCANS = 128
 # A fixed list: Pillow would also hand PostScript to an interpreter, and open formats that are no pictures.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -46,6 +48,9 @@ def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
     if image.width * image.height > max_pixels:
         size = f"{image.width} x {image.height} pixels"
         raise BadImage("decode", f"{size}, more than --max-pixels {max_pixels}")
+    scans = content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
+    if scans > _MAX_JPEG_SCANS:
+        raise BadImage("decode", f"a JPEG of {scans} scans, more than {_MAX_JPEG_SCANS}")
     try:
         image.load()
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...

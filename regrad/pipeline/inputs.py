@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import os
@@ -13,8 +14,8 @@ from typing import Any
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
-from regrad.pipeline.parquet import ParquetFields, parquet_footer
-from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, is_image, kind_of
+from regrad.pipeline.parquet import count_rows
+from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, as_text, is_image, kind_of
 
 _THREADS = 16
 
@@ -54,10 +55,11 @@ def list_sources(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, outp
     """The sources that ``inputs`` name (files, folders, globs, ``{000..123}`` ranges), each once, in order.
 
     A folder that holds tars or Parquet files at any depth stands for these; any other is a folder of images, whose
-    labels are the positions of its sorted first-level sub-folders. Files under ``output`` are no input.
+    labels are the positions of its sorted first-level sub-folders; links to folders are not followed. Files under
+    ``output`` are no input. A damaged Parquet file, or one without the columns, has ``rows`` None: reading it says why.
 
     Raises:
-        UsageError: nothing there, nothing usable there, or a Parquet file without the columns.
+        UsageError: nothing there, nothing usable there, or not one Parquet file with the columns.
         RegradError: the storage refused or failed.
     """
     found: dict[str, Source] = {}
@@ -66,7 +68,12 @@ def list_sources(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, outp
             for source in _sources(pattern, output):
                 found.setdefault(source.uri, source)
     with ThreadPoolExecutor(_THREADS, "regrad-footers") as pool:
-        return list(pool.map(lambda source: _with_rows(source, columns), found.values()))
+        counted = list(pool.map(lambda source: _with_rows(source, columns), found.values()))
+    mistakes = [problem for _, problem in counted if problem]
+    # One bad shard among good ones must not stop a night; columns that no shard has are a mistake in the flags.
+    if mistakes and not any(source.kind == "parquet" and source.rows is not None for source, _ in counted):
+        raise mistakes[0]
+    return [source for source, _ in counted]
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -136,8 +143,15 @@ def _name(fs: Any, path: str) -> str:
     return os.path.abspath(path) if storage.is_local(fs) else fs.unstrip_protocol(path)
 
 
+def _source_name(fs: Any, path: str) -> str:
+    name = _name(fs, path).rstrip("/")
+    if as_text(name) != name:
+        raise UsageError(f"{as_text(name)}: a name that is not UTF-8, which the score table cannot hold; rename it")
+    return name
+
+
 def _shard(fs: Any, kind: str, info: dict[str, Any]) -> Source:
-    return Source(_name(fs, info["name"]), kind, storage.identify(info), int(info.get("size") or 0))
+    return Source(_source_name(fs, info["name"]), kind, storage.identify(info), int(info.get("size") or 0))
 
 
 def _folder(fs: Any, path: str, output: str | None, shown: str) -> Iterator[Source]:
@@ -160,7 +174,7 @@ def _folder(fs: Any, path: str, output: str | None, shown: str) -> Iterator[Sour
     classes = sorted({name.partition("/")[0] for name, _ in images if "/" in name})
     index = {name: position for position, name in enumerate(classes)}
     yield Source(
-        _name(fs, path).rstrip("/"),
+        _source_name(fs, path),
         "folder",
         "",
         sum(int(info.get("size") or 0) for _, info in images),
@@ -171,12 +185,10 @@ def _folder(fs: Any, path: str, output: str | None, shown: str) -> Iterator[Sour
     )
 
 
-def _with_rows(source: Source, columns: Columns) -> Source:
+def _with_rows(source: Source, columns: Columns) -> tuple[Source, UsageError | None]:
     if source.kind != "parquet":
-        return source
-    footer = parquet_footer(source.uri)
-    if footer is None:
-        return source  # not Parquet: its unit quarantines it with the reason, and costs the others nothing
-    rows, schema = footer
-    ParquetFields.choose(schema, columns, source.uri)
-    return Source(source.uri, source.kind, source.identity, source.size, rows)
+        return source, None
+    try:
+        return dataclasses.replace(source, rows=count_rows(source.uri, columns)), None
+    except UsageError as error:
+        return source, error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,16 @@ import pyarrow.parquet
 
 from regrad import storage
 from regrad.errors import UsageError
-from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Sample, Shard, as_label
+from regrad.pipeline.samples import (
+    DEFAULT_COLUMNS,
+    MAX_IMAGE_BYTES,
+    BadFile,
+    Columns,
+    Sample,
+    Shard,
+    as_label,
+    as_text,
+)
 
 ROW_NUMBER = "row"  # `--id-column row` asks for row numbers where no column has that name
 _BATCH_ROWS = 64  # rows decoded at a time: bounds the memory of a row group of any size
@@ -37,6 +47,9 @@ class ParquetFields:
         for flag, name in (("image", columns.image), ("label", columns.label), ("id", columns.id)):
             if name is not None and name not in schema.names and not (flag == "id" and name == ROW_NUMBER):
                 raise UsageError(f"{storage.mask(uri)}: no column {name!r} for --{flag}-column; {there}")
+        for name in (columns.image or "image", columns.label or "label", columns.id or "id"):
+            if schema.names.count(name) > 1:
+                raise UsageError(f"{storage.mask(uri)}: more than one column {name!r}; {there}")
         image = columns.image or ("image" if "image" in schema.names else None)
         if image is None:
             candidates = [field.name for field in schema if holds_images(field.type)]
@@ -68,20 +81,52 @@ class ParquetFields:
 
 def holds_images(kind: pa.DataType) -> bool:
     """Whether a column of this Arrow type can hold encoded images."""
+    if pa.types.is_dictionary(kind):
+        return holds_images(kind.value_type)
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and holds_images(kind.field("bytes").type)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
-def parquet_footer(uri: str) -> tuple[int, pa.Schema] | None:
-    """The number of rows and the schema of a Parquet file; None where its footer is no Parquet footer."""
-    with Shard(uri) as shard:
-        try:
-            file = pa.parquet.ParquetFile(shard)
-            return file.metadata.num_rows, file.schema_arrow
-        except Exception:
-            shard.raise_if_storage_failed()
-            return None
+def count_rows(uri: str, columns: Columns = DEFAULT_COLUMNS) -> int | None:
+    """The number of rows of a Parquet file; None where its footer is damaged or it cannot be opened.
+
+    Raises:
+        UsageError: it has not got the columns.
+        RegradError: the storage failed.
+    """
+    try:
+        with Shard(uri) as shard:
+            return _open(shard, columns)[0].metadata.num_rows
+    except (BadFile, _BadFooter):
+        return None
+
+
+class _BadFooter(Exception):
+    """Not a Parquet file, or one whose footer cannot be true."""
+
+
+def _open(shard: Shard, columns: Columns) -> tuple[Any, ParquetFields]:
+    """The open file and the columns to read of it."""
+    try:
+        file = pa.parquet.ParquetFile(shard, buffer_size=storage.READ_AHEAD_BYTES, pre_buffer=False)
+        schema, claim = file.schema_arrow, _false_claim(file.metadata, shard.size)
+    except Exception as error:
+        shard.raise_if_storage_failed()
+        raise _BadFooter(f"not readable as Parquet: {storage.reason(error)}; write the file again") from error
+    if claim:
+        raise _BadFooter(f"a damaged Parquet footer: {claim}; write the file again")
+    return file, ParquetFields.choose(schema, columns, shard.uri)
+
+
+def _false_claim(metadata: Any, size: int) -> str | None:
+    """What of a footer cannot be true: planning and reading both believe its numbers of rows."""
+    rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
+        return f"{metadata.num_rows} rows in all, but {sum(rows)} in its row groups"
+    if metadata.num_rows > size:
+        return f"{metadata.num_rows} rows in {size} bytes"
+    return None
 
 
 class ParquetReader:
@@ -98,7 +143,10 @@ class ParquetReader:
         self._samples: Iterator[Sample] = iter(())
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
-        """The samples ``start <= row < stop``; a row group that cannot be read gives one error per row in it."""
+        """The samples ``start <= row < stop``; a row group that cannot be read gives one error per row in it.
+
+        A file that cannot be opened gives one error in all.
+        """
         if start != self._position:
             self._samples = self._read(start)
         self._position = -1
@@ -111,15 +159,13 @@ class ParquetReader:
         return (sample for sample in self._read(min(wanted), wanted) if sample.row in wanted)
 
     def _read(self, start: int, wanted: Collection[int] | None = None) -> Iterator[Sample]:
-        with Shard(self.uri) as shard:
+        with contextlib.ExitStack() as stack:
             try:
-                file = pa.parquet.ParquetFile(shard, buffer_size=storage.READ_AHEAD_BYTES, pre_buffer=False)
-                fields = ParquetFields.choose(file.schema_arrow, self.columns, self.uri)
-            except UsageError:
-                raise
-            except Exception as error:
-                shard.raise_if_storage_failed()
-                yield Sample(None, None, error=f"not readable as Parquet: {storage.reason(error)}")
+                shard = stack.enter_context(Shard(self.uri))
+                file, fields = _open(shard, self.columns)
+            except (BadFile, _BadFooter, UsageError) as error:
+                why = str(error).removeprefix(f"{storage.mask(self.uri)}: ")
+                yield Sample(None, None, error=why, stage="list")
                 return
             end = 0
             for group in range(file.metadata.num_row_groups):
@@ -131,18 +177,37 @@ class ParquetReader:
         self, shard: Shard, file: Any, fields: ParquetFields, group: int, begin: int, end: int, start: int
     ) -> Iterator[Sample]:
         row = begin
-        try:
-            for batch in file.iter_batches(_BATCH_ROWS, [group], columns=fields.names(file.schema_arrow)):
-                if row + batch.num_rows > start:
-                    yield from _samples(batch, fields, row, max(start - row, 0))
-                row += batch.num_rows
-        except Exception as error:
-            shard.raise_if_storage_failed()
-            why = f"row group {group} cannot be read from row {row} on: {storage.reason(error)}"
-            yield from (Sample(lost, None, error=why) for lost in range(max(row, start), end))
+        batches = file.iter_batches(_BATCH_ROWS, [group], columns=fields.names(file.schema_arrow))
+        why = "the row group has fewer rows than the footer says"
+        while row < end:
+            try:
+                columns = _columns(next(batches), fields)
+            except StopIteration:
+                break
+            except Exception as error:
+                shard.raise_if_storage_failed()
+                why = storage.reason(error)
+                break
+            for offset in range(max(start - row, 0), min(columns.rows, end - row)):
+                yield _sample(columns, row + offset, offset)
+            row += columns.rows
+        why = f"row group {group} cannot be read from row {row} on: {why}"
+        yield from (Sample(lost, None, error=why) for lost in range(max(row, start), end))
 
 
-def _samples(batch: pa.RecordBatch, fields: ParquetFields, first: int, skip: int) -> Iterator[Sample]:
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of some rows, where they are there; ``numbered``: row numbers are the ids that were asked for."""
+
+    rows: int
+    images: Any
+    paths: Any
+    labels: Any
+    ids: Any
+    numbered: bool
+
+
+def _columns(batch: pa.RecordBatch, fields: ParquetFields) -> _Columns:
     images = batch.column(batch.schema.get_field_index(fields.image))
     paths: Any = None
     if pa.types.is_struct(images.type):
@@ -152,21 +217,34 @@ def _samples(batch: pa.RecordBatch, fields: ParquetFields, first: int, skip: int
     names = batch.schema.names
     labels = batch.column(names.index(fields.label)) if fields.label in names else None
     ids = batch.column(names.index(fields.id)) if fields.id in names else None
-    numbered = fields.id == ROW_NUMBER and ids is None
-    for offset in range(skip, batch.num_rows):
-        row = first + offset
-        identifier = ids[offset].as_py() if ids is not None else None
-        if identifier is None and ids is None and not numbered and paths is not None:
-            identifier = paths[offset].as_py()
-        name = str(row) if identifier is None else _utf8(identifier)
-        content = images[offset].as_py()
-        if content is None:
-            path = paths[offset].as_py() if paths is not None else None
-            why = f"the image is null; its path {path!r} is not followed" if path else "the image is null"
-            yield Sample(row, name, error=why)
-        else:
-            yield Sample(row, name, content, as_label(labels[offset].as_py()) if labels is not None else None)
+    return _Columns(batch.num_rows, images, paths, labels, ids, fields.id == ROW_NUMBER and ids is None)
 
 
-def _utf8(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+def _sample(columns: _Columns, row: int, offset: int) -> Sample:
+    path = _value(columns.paths, offset)
+    identifier = _value(columns.ids, offset)
+    if columns.ids is None and not columns.numbered:
+        identifier = path
+    name = str(row) if identifier is None else as_text(identifier)
+    try:
+        content = columns.images[offset].as_py()
+    except Exception as error:
+        return Sample(row, name, error=storage.reason(error))
+    if content is None:
+        followed = f"; its path {as_text(path)!r} is not followed" if path else ""
+        return Sample(row, name, error=f"the image is null{followed}")
+    if len(content) > MAX_IMAGE_BYTES:
+        return Sample(row, name, error=f"the image has {len(content)} bytes, more than {MAX_IMAGE_BYTES}")
+    return Sample(row, name, content, as_label(_value(columns.labels, offset)))
+
+
+def _value(column: Any, offset: int) -> Any:
+    """One cell; None where it is null or nothing that Python can hold (a date of the year 20,000)."""
+    if column is None:
+        return None
+    try:
+        return column[offset].as_py()
+    except UnicodeDecodeError as error:
+        return error.object  # the bytes
+    except Exception:
+        return None

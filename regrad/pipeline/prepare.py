@@ -158,7 +158,7 @@ def _refuse_empty(sources: Sequence[Source], plan: Plan) -> None:
     if plan.done or any(unit.rows != 0 for unit in plan.pending if unit.kind != "tar"):
         return
     for unit in plan.pending:
-        if next(TarReader(unit.source).rows(0, 1), None) is not None:
+        if not TarReader(unit.source).is_empty():
             return
     raise UsageError(f"{', '.join(storage.mask(source.uri) for source in sources[:3])}: no image in the input")
 

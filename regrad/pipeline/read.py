@@ -6,14 +6,28 @@ A new format is one class with ``rows(start, stop)`` and one line in :func:`open
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
 
 from regrad import storage
+from regrad.errors import RegradError
 from regrad.pipeline.inputs import folder_identity
 from regrad.pipeline.parquet import ParquetReader
-from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Reader, Sample, is_image, kind_of
+from regrad.pipeline.samples import (
+    DEFAULT_COLUMNS,
+    MAX_IMAGE_BYTES,
+    BadFile,
+    Columns,
+    Reader,
+    Sample,
+    as_text,
+    check_file,
+    file_problem,
+    is_image,
+    kind_of,
+)
 from regrad.pipeline.webdataset import TarReader
 
 _FOLDER_REQUESTS = 16  # files of a folder asked for at the same time; a store's latency hides behind it
@@ -48,23 +62,41 @@ class FolderReader:
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
         """The samples ``start <= row < stop``, several files asked for at a time."""
         last = self.first + len(self.files) if stop is None else min(stop, self.first + len(self.files))
+        local = storage.is_local(storage.filesystem(self.uri)[0])
         waiting: list[tuple[int, concurrent.futures.Future[tuple[bytes, str]]]] = []
         with concurrent.futures.ThreadPoolExecutor(_FOLDER_REQUESTS, "regrad-folder") as pool:
             for row in range(max(start, self.first), last):
                 name = self.files[row - self.first]
-                waiting.append((row, pool.submit(storage.read_identified, storage.join(self.uri, name))))
+                waiting.append((row, pool.submit(_read_file, storage.join(self.uri, name), local)))
                 if len(waiting) >= 2 * _FOLDER_REQUESTS:
                     yield self._sample(*waiting.pop(0))
             while waiting:
                 yield self._sample(*waiting.pop(0))
 
     def _sample(self, row: int, content: concurrent.futures.Future[tuple[bytes, str]]) -> Sample:
-        name = self.files[row - self.first]
+        file = self.files[row - self.first]
+        fs, folder = storage.filesystem(self.uri)
         try:
             image, self.identities[row] = content.result()
-            return Sample(row, name, image, self.labels[row - self.first])
-        except FileNotFoundError:
-            return Sample(row, name, error="the file is gone since the folder was listed; run again")
+            return Sample(row, as_text(file), image, self.labels[row - self.first])
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, RegradError) else error
+            problem = file_problem(cause, storage.is_local(fs))
+            if problem is None:
+                raise
+            with contextlib.suppress(FileNotFoundError):  # without an identity, the unit is planned anew
+                self.identities[row] = storage.identify(storage.request(fs, "info", f"{folder}/{file}"))
+            return Sample(row, as_text(file), error=problem)
+
+
+def _read_file(uri: str, local: bool) -> tuple[bytes, str]:
+    if "::" in uri:
+        raise BadFile("a name with '::', which chains file systems, cannot be opened: rename the file")
+    if local:
+        size = check_file(storage.filesystem(uri)[1]).st_size  # a pipe without a writer would never answer
+        if size > MAX_IMAGE_BYTES:
+            raise BadFile(f"the file has {size} bytes, more than {MAX_IMAGE_BYTES}")
+    return storage.read_identified(uri)
 
 
 def identity_read(reader: Reader, source: str) -> str:

@@ -1,23 +1,31 @@
 """What every reader of shards shares: the sample, the open shard, names and labels.
 
 A reader separates two kinds of failure. What is wrong with the *content* (a truncated tar, a corrupt row group, a
-null image) becomes a sample with ``error`` set, and good rows around it are still given. What is wrong with the
-*storage* (a refused connection, expired credentials) is raised, because those rows may be fine tomorrow.
+null image, a file that may not be read) becomes a sample with ``error`` set, and good rows around it are still given.
+What is wrong with the *storage* (a refused connection, expired credentials) is raised, because those rows may be fine
+tomorrow.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from regrad import storage
+from regrad.errors import RegradError
 
 IMAGE_EXTENSIONS = frozenset(
     ("avif", "bmp", "gif", "jpeg", "jpg", "jfif", "png", "ppm", "pgm", "pnm", "tif", "tiff", "webp")
 )
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 PARQUET_SUFFIXES = (".parquet", ".pq")
+MAX_IMAGE_BYTES = 512 * 2**20  # encoded; a header may claim anything, and what it claims would be allocated
+# What `open` says of one file of this machine, and not of the disk that it is on.
+_FILE_ERRORS = frozenset((errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO))
 
 
 @dataclass(frozen=True)
@@ -34,13 +42,18 @@ DEFAULT_COLUMNS = Columns()
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row of a shard: an encoded image, or the reason why there is none."""
+    """One row of a shard: an encoded image, or the reason why there is none.
+
+    A sample without ``row`` stands for all rows from some place on, or for the whole shard. ``stage`` is ``list`` where
+    the shard is not what its name says, so that not one row of it could be looked at.
+    """
 
     row: int | None
     id: str | None
     image: bytes | None = None
     label: int | None = None
     error: str | None = None
+    stage: str = "read"
 
 
 class Reader(Protocol):
@@ -67,13 +80,59 @@ def is_image(name: str) -> bool:
     return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
 
 
+class BadFile(Exception):
+    """One file that cannot be read, whatever the storage does: gone, forbidden, a loop of links, no regular file."""
+
+
+def check_file(path: str) -> os.stat_result:
+    """The status of a file of this machine.
+
+    Raises:
+        BadFile: it is a device, a pipe or a folder; opening such may hang for ever.
+        OSError: it cannot be looked at; see :func:`file_problem`.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise BadFile("not a regular file, so it is not read")
+    return status
+
+
+def file_problem(error: BaseException | None, local: bool) -> str | None:
+    """What is wrong with one file; None where ``error`` speaks of the storage, and other files would fail too."""
+    if isinstance(error, BadFile):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return "the file is gone since it was listed, or it is a link to nothing; run again"
+    if local and isinstance(error, OSError) and error.errno in _FILE_ERRORS:
+        return f"{os.strerror(error.errno)}: mend the file's permissions or links"
+    return None
+
+
 class Shard:
-    """A shard opened for reading; ``failure`` tells a failing storage from bad content."""
+    """A shard opened for reading; ``failure`` tells a failing storage from bad content.
+
+    Raises:
+        BadFile: this file cannot be opened; others can.
+        RegradError: the storage refused or failed.
+    """
 
     def __init__(self, uri: str):
         self.uri = uri
         self.failure: Exception | None = None
-        self._file = storage.open_file(uri)
+        fs, path = storage.filesystem(uri)
+        local = storage.is_local(fs)
+        try:
+            if local:
+                check_file(path)
+            self._file = storage.open_file(uri)
+            self.size = int(self._file.seek(0, os.SEEK_END))
+            self._file.seek(0)
+        except storage.Changed:
+            raise
+        except Exception as error:
+            if problem := file_problem(error.__cause__ if isinstance(error, RegradError) else error, local):
+                raise BadFile(problem) from error
+            raise storage.failure(uri, "open", error) from error
 
     def __enter__(self) -> Shard:
         return self
@@ -117,6 +176,17 @@ class Shard:
         """Raise the storage's failure, if that is what stopped the reading."""
         if self.failure is not None:
             raise storage.failure(self.uri, "read", self.failure) from self.failure
+
+
+def as_text(value: Any) -> str:
+    """``value`` as text that UTF-8 can encode, as Parquet demands; what cannot be is escaped.
+
+    >>> as_text(b"caf\\xe9"), as_text("\\udcff.png"), as_text(7)
+    ('caf\\\\xe9', '\\\\udcff.png', '7')
+    """
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def as_label(value: Any) -> int | None:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from regrad import storage
-from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Sample, Shard, as_label, is_image
+from regrad.pipeline.samples import (
+    DEFAULT_COLUMNS,
+    MAX_IMAGE_BYTES,
+    BadFile,
+    Columns,
+    Sample,
+    Shard,
+    as_label,
+    as_text,
+    is_image,
+)
+
+NO_SAMPLE = "no image in the tar"
+_MAX_TEXT_BYTES = 2**24  # of a class or a JSON file
+_MAX_EXTENSION_BYTES = 2**16  # of a long name or extended header; tarfile reads and searches it whole
+_EXTENSIONS = frozenset((tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *tarfile.GNU_TYPES))
+_LINKS = {tarfile.SYMTYPE: "a link", tarfile.LNKTYPE: "a link", tarfile.GNUTYPE_SPARSE: "a sparse file"}
 
 
 class CorruptTar(Exception):
@@ -20,14 +38,33 @@ class _StrictMember(tarfile.TarInfo):
     """A tar member; ``tarfile`` takes a broken header for the end of the archive, which would lose rows silently."""
 
     @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictMember:
+        member = super().frombuf(buf, encoding, errors)
+        member.check()
+        if member.type in _EXTENSIONS and member.type != tarfile.GNUTYPE_SPARSE and member.size > _MAX_EXTENSION_BYTES:
+            raise CorruptTar(f"damaged member header (it claims {member.size} bytes for a name)")
+        return member
+
+    def check(self) -> None:
+        """Refuse what would send ``tarfile`` backwards in the file, for ever.
+
+        Raises:
+            CorruptTar: the size is negative.
+        """
+        if self.size < 0:
+            raise CorruptTar(f"damaged member header (it claims {self.size} bytes)")
+
+    @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _StrictMember:
         try:
-            return super().fromtarfile(archive)
+            member = super().fromtarfile(archive)
+            member.check()  # an extended header may have set another size
+            return member
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end mark: two blocks of zeros
             raise
         except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
             raise CorruptTar("it ends without a tar's end mark, so it may be cut short") from error
-        except tarfile.HeaderError as error:
+        except (tarfile.HeaderError, ValueError, RecursionError) as error:
             raise CorruptTar(f"damaged member header ({error})") from error
 
 
@@ -43,8 +80,21 @@ def split_key(name: str) -> tuple[str, str]:
     return (f"{folder}/{stem}" if folder else stem), extension.lower()
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """A member that is there but is not read, and why."""
+
+    why: str
+
+
+_Fields = dict[str, bytes | _Refused]
+
+
 class TarReader:
-    """WebDataset: neighbouring members with one key are one sample; the row is the sample's position."""
+    """WebDataset: neighbouring members with one key are one sample; the row is the sample's position.
+
+    Members are never written to disk, so their paths can do no harm, and only images, classes and JSON are read.
+    """
 
     def __init__(self, uri: str, columns: Columns = DEFAULT_COLUMNS):
         self.uri = uri
@@ -53,7 +103,12 @@ class TarReader:
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
         """The samples ``start <= row < stop``; what comes before ``start`` is read over."""
         row = -1
-        with Shard(self.uri) as shard:
+        try:
+            shard = Shard(self.uri)
+        except BadFile as problem:
+            yield Sample(None, None, error=str(problem), stage="list")
+            return
+        with shard:
             try:
                 for row, (key, fields) in enumerate(itertools.islice(self._groups(shard), stop)):
                     if row >= start:
@@ -62,6 +117,9 @@ class TarReader:
                 shard.raise_if_storage_failed()
                 # The sample in hand is not whole, so it is lost too: "from row" names it.
                 yield Sample(None, None, error=f"the tar cannot be read from row {row + 1} on: {storage.reason(error)}")
+                return
+        if row < 0 and stop != 0:
+            yield Sample(None, None, error=NO_SAMPLE, stage="list")
 
     def count(self, at_most: int | None = None) -> tuple[int, float]:
         """The number of samples, from the headers alone, and the bytes one takes; stops at ``at_most`` samples.
@@ -69,7 +127,7 @@ class TarReader:
         A damaged tar counts up to the damage.
         """
         rows, end = 0, 0
-        with Shard(self.uri) as shard:
+        with contextlib.suppress(BadFile), Shard(self.uri) as shard:
             try:
                 for _ in itertools.islice(self._groups(shard, content=False), at_most):
                     rows += 1
@@ -78,9 +136,13 @@ class TarReader:
                 shard.raise_if_storage_failed()
         return rows, end / max(rows, 1)
 
-    def _groups(self, shard: Shard, content: bool = True) -> Iterator[tuple[str, dict[str, bytes]]]:
+    def is_empty(self) -> bool:
+        """Whether it is a sound tar without a single sample."""
+        return any(sample.error == NO_SAMPLE for sample in self.rows(0, 1))
+
+    def _groups(self, shard: Shard, content: bool = True) -> Iterator[tuple[str, _Fields]]:
         key: str | None = None
-        fields: dict[str, bytes] = {}
+        fields: _Fields = {}
         compressed = not self.uri.lower().endswith(".tar")
         # Counting seeks from header to header; reading takes the bytes as they come. An id must be valid UTF-8.
         mode = "r|*" if content or compressed else "r:"
@@ -89,53 +151,64 @@ class TarReader:
         ) as archive:  # type: ignore[call-overload]
             for member in archive:
                 archive.members.clear()  # it would keep every header
-                if not member.isfile() or _is_litter(member.name):
+                if member.isdir() or _is_litter(member.name):
                     continue
                 new_key, extension = split_key(member.name)
                 if not extension:
                     continue  # a README or a LICENSE beside the samples
-                if new_key != key:
+                # A name that comes again begins a sample again: dropped, the row would be lost without a word.
+                if new_key != key or extension in fields:
                     if key is not None:
                         yield key, fields
                     key, fields = new_key, {}
-                if extension not in fields and self._needed(extension):
-                    file = archive.extractfile(member) if content else None
-                    fields[extension] = file.read() if file else b""
+                if self._needed(extension):
+                    fields[extension] = self._content(archive, member, extension) if content else b""
         if key is not None:
             yield key, fields
+
+    def _content(self, archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> bytes | _Refused:
+        kind = tarfile.GNUTYPE_SPARSE if member.issparse() else member.type
+        if kind in _LINKS or not member.isfile():
+            return _Refused(f"{as_text(member.name)!r} is {_LINKS.get(kind, 'no regular file')}, which is not read")
+        most = MAX_IMAGE_BYTES if extension == self.columns.image or is_image(extension) else _MAX_TEXT_BYTES
+        if member.size > most:
+            return _Refused(f"{as_text(member.name)!r} claims {member.size} bytes, more than {most}")
+        file = archive.extractfile(member)
+        return file.read() if file else b""
 
     def _needed(self, extension: str) -> bool:
         wanted = {"cls", "json", self.columns.image, self.columns.label, self.columns.id}
         return extension in wanted or (self.columns.image is None and is_image(extension))
 
-    def _sample(self, row: int, key: str, fields: dict[str, bytes]) -> Sample:
+    def _sample(self, row: int, key: str, fields: _Fields) -> Sample:
         if not key.rpartition("/")[2]:
             return Sample(row, None, error="a member without a key: its name begins with a dot")
         details = _json_object(fields.get("json"))
-        name = key
+        name = as_text(key)
         if self.columns.id is not None:
-            value = _text(fields[self.columns.id]) if self.columns.id in fields else details.get(self.columns.id)
+            value = _text(fields.get(self.columns.id))
+            value = details.get(self.columns.id) if value is None else value
             if value is None:
-                return Sample(row, key, error=f"no {self.columns.id!r} field to take the id from (--id-column)")
-            name = str(value)
+                return Sample(row, name, error=f"no {self.columns.id!r} field to take the id from (--id-column)")
+            name = as_text(value)
         image = self._image(fields)
+        if isinstance(image, _Refused):
+            return Sample(row, name, error=image.why)
         if image is None:
             what = f".{self.columns.image} member" if self.columns.image else "image member"
             return Sample(row, name, error=f"no {what} under this key; it has {', '.join(sorted(fields)) or 'none'}")
         return Sample(row, name, image, self._label(fields, details))
 
-    def _image(self, fields: dict[str, bytes]) -> bytes | None:
+    def _image(self, fields: _Fields) -> bytes | _Refused | None:
         if self.columns.image is not None:
             return fields.get(self.columns.image)
         # `0001.jpg` goes before `0001.seg.png`: the shortest extension is the sample's own picture.
         names = sorted((name for name in fields if is_image(name)), key=lambda name: (name.count("."), name))
         return fields[names[0]] if names else None
 
-    def _label(self, fields: dict[str, bytes], details: dict[str, Any]) -> int | None:
-        if self.columns.label is not None:
-            text = fields.get(self.columns.label)
-            return as_label(_text(text) if text is not None else details.get(self.columns.label))
-        return as_label(_text(fields["cls"]) if "cls" in fields else details.get("label"))
+    def _label(self, fields: _Fields, details: dict[str, Any]) -> int | None:
+        text = _text(fields.get(self.columns.label or "cls"))
+        return as_label(details.get(self.columns.label or "label") if text is None else text)
 
 
 def _is_litter(name: str) -> bool:
@@ -144,13 +217,13 @@ def _is_litter(name: str) -> bool:
     return base.startswith("._") or base == ".DS_Store"
 
 
-def _text(content: bytes) -> str:
-    return content.decode("utf-8", "replace").strip()
+def _text(content: bytes | _Refused | None) -> str | None:
+    return content.decode("utf-8", "replace").strip() if isinstance(content, bytes) else None
 
 
-def _json_object(content: bytes | None) -> dict[str, Any]:
+def _json_object(content: bytes | _Refused | None) -> dict[str, Any]:
     try:
-        value = json.loads(content) if content else {}
-    except ValueError:
+        value = json.loads(content) if isinstance(content, bytes) and content else {}
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,7 @@ from regrad.pipeline import commit, decode
 from regrad.pipeline.lease import Lease
 from regrad.pipeline.plan import Unit
 from regrad.pipeline.read import identity_read, open_reader
-from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Reader, Sample
+from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Reader, Sample, as_text
 from regrad.scorer import Scorer
 from regrad.scores import load_module
 from regrad.storage import retry
@@ -97,7 +98,7 @@ class Account:
 
     def reject(self, sample: Sample, stage: str, reason: str) -> None:
         """Put a row in quarantine."""
-        self.quarantined.append((sample.id, self.unit.source, sample.row, stage, reason))
+        self.quarantined.append((sample.id, self.unit.source, sample.row, stage, as_text(reason)))
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """The score rows and the quarantine rows."""
@@ -156,6 +157,7 @@ class UnitScorer:
         classifier: Classifier | None = None,
         scorer: Scorer | None = None,
     ):
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image is said in its row
         Image.MAX_IMAGE_PIXELS = None  # decode() has the limit that the user set, and checks it before decoding
         torch.set_num_threads(task.threads)
         for module in task.score_modules:
@@ -271,7 +273,9 @@ class UnitScorer:
         unit = account.unit
         if account.changed or (account.reader and identity_read(account.reader, unit.source) != unit.identity):
             return {"changed": unit.source}
-        if unit.rows is not None and account.rows_in != unit.rows:
+        # A row without a number stands for the rest of a file that could not be read on.
+        whole = all(row is not None for _, _, row, *_ in account.quarantined)
+        if whole and unit.rows is not None and account.rows_in != unit.rows:
             raise RegradError(
                 f"{storage.mask(unit.source)}: {account.rows_in} rows read where {unit.rows} were planned; the file "
                 "changed while it was read, run again"
@@ -359,7 +363,7 @@ class _ReadAhead:
 def _decoded(row: _Read) -> torch.Tensor | None:
     """The image of a row; None when it has none, and is in quarantine now."""
     if row.image is None:
-        row.account.reject(row.sample, "read", row.sample.error or "unreadable")
+        row.account.reject(row.sample, row.sample.stage, row.sample.error or "unreadable")
         return None
     try:
         return row.image.result()

@@ -6,6 +6,7 @@ told with its cause and what to do (:mod:`regrad.storage.faults`). Local files a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import uuid
@@ -142,10 +143,20 @@ def identify(info: dict[str, Any]) -> str:
         if info.get(name):
             # Listings and single requests of one store differ in whether they quote it.
             return f"{info.get('size')}:{str(info[name]).strip(chr(34))}"
-    if info.get("islink") and os.path.exists(info["name"]):
-        return f"{info.get('size')}:{os.stat(info['name']).st_mtime}"  # the file's, not the link's
+    if "islink" in info:
+        return _identify_local(info)
     times = ("mtime", "LastModified", "last_modified", "updated", "created")
     return f"{info.get('size')}:{next((info[name] for name in times if info.get(name)), '')}"
+
+
+def _identify_local(info: dict[str, Any]) -> str:
+    size, changed = info["size"], info["mtime"]
+    if info["islink"]:  # to a file, whose content it is
+        with contextlib.suppress(OSError):
+            status = os.stat(info["name"])
+            size, changed = status.st_size, status.st_mtime
+    # Permissions given change neither size nor time: the row that says they are missing must still be out of date.
+    return f"{size}:{changed}{'' if os.access(info['name'], os.R_OK) else ':unreadable'}"
 
 
 def open_file(uri: str) -> Any:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -5,7 +6,7 @@ import pyarrow.parquet
 import pytest
 
 from regrad.errors import UsageError
-from regrad.pipeline.parquet import ParquetReader, parquet_footer
+from regrad.pipeline.parquet import ParquetReader, count_rows
 from regrad.pipeline.samples import Columns
 from tests.shards import digits, write_hugging_face, write_parquet
 
@@ -99,7 +100,10 @@ def test_unusable_columns_are_refused_by_name(
 ) -> None:
     pa.parquet.write_table(pa.table(table), tmp_path / "a.parquet")
     with pytest.raises(UsageError, match=message):
-        list(ParquetReader(str(tmp_path / "a.parquet"), columns).rows())
+        count_rows(str(tmp_path / "a.parquet"), columns)
+    (sample,) = ParquetReader(str(tmp_path / "a.parquet"), columns).rows()
+    assert (sample.row, sample.stage) == (None, "list")
+    assert re.search(message, str(sample.error))
 
 
 def test_a_label_column_of_text_is_left_alone_unless_asked_for(tmp_path: Path) -> None:
@@ -110,7 +114,7 @@ def test_a_label_column_of_text_is_left_alone_unless_asked_for(tmp_path: Path) -
 
 def test_a_file_that_is_no_parquet_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 hello")
-    assert parquet_footer(str(tmp_path / "a.parquet")) is None
+    assert count_rows(str(tmp_path / "a.parquet")) is None
     (sample,) = ParquetReader(str(tmp_path / "a.parquet")).rows()
     assert sample.row is None
     assert "not readable as Parquet" in str(sample.error)

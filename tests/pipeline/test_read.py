@@ -23,7 +23,7 @@ def test_a_file_that_has_gone_is_one_error(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "images", digits(3))
     first, second = FolderReader(folder, [digits()[0][0], "gone.png"], ()).rows()
     assert first.image
-    assert "gone since the folder was listed" in str(second.error)
+    assert "gone since it was listed" in str(second.error)
 
 
 @pytest.mark.parametrize("write", [write_parquet, write_hugging_face, write_tar])
