@@ -150,8 +150,11 @@ class ParquetReader:
         if start != self._position:
             self._samples = self._read(start)
         self._position = -1
-        yield from itertools.islice(self._samples, None if stop is None else stop - start)
-        self._position = -1 if stop is None else stop
+        last: Sample | None = None
+        for last in itertools.islice(self._samples, None if stop is None else stop - start):
+            yield last
+        # A file that could not be opened has said so, and is opened again for the next range.
+        self._position = -1 if last is None or last.row is None else last.row + 1
 
     def pick(self, rows: Sequence[int]) -> Iterator[Sample]:
         """The samples of these rows, in order, from the row groups that hold them."""

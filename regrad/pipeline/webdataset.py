@@ -26,6 +26,7 @@ from regrad.pipeline.samples import (
 NO_SAMPLE = "no image in the tar"
 _MAX_TEXT_BYTES = 2**24  # of a class or a JSON file
 _MAX_EXTENSION_BYTES = 2**16  # of a long name or extended header; tarfile reads and searches it whole
+_MAX_EXTENSIONS = 8  # in a row; tarfile calls itself for each
 _EXTENSIONS = frozenset((tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *tarfile.GNU_TYPES))
 _LINKS = {tarfile.SYMTYPE: "a link", tarfile.LNKTYPE: "a link", tarfile.GNUTYPE_SPARSE: "a sparse file"}
 
@@ -56,6 +57,10 @@ class _StrictMember(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _StrictMember:
+        depth = getattr(archive, "extensions", 0)
+        if depth > _MAX_EXTENSIONS:
+            raise CorruptTar(f"damaged member header (more than {_MAX_EXTENSIONS} names for one member)")
+        archive.extensions = depth + 1  # type: ignore[attr-defined]
         try:
             member = super().fromtarfile(archive)
             member.check()  # an extended header may have set another size
@@ -64,8 +69,10 @@ class _StrictMember(tarfile.TarInfo):
             raise
         except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
             raise CorruptTar("it ends without a tar's end mark, so it may be cut short") from error
-        except (tarfile.HeaderError, ValueError, RecursionError) as error:
+        except (tarfile.HeaderError, ValueError) as error:
             raise CorruptTar(f"damaged member header ({error})") from error
+        finally:
+            archive.extensions = depth  # type: ignore[attr-defined]
 
 
 def split_key(name: str) -> tuple[str, str]:
