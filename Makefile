@@ -29,7 +29,7 @@ types: $(INSTALLED)  ## mypy
 test: lint types  ## lint, types and every test
 	$(BIN)/python -m pytest
 
-test-faults: $(INSTALLED)  ## the long form of the fault injection
+test-faults: $(INSTALLED)  ## the long form of the fault injection: some twenty minutes
 	$(BIN)/python -m pytest -m long tests/faults
 
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned dependencies; asks a public database

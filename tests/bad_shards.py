@@ -131,7 +131,10 @@ def tars() -> list[Case]:
         stops("cut.tar.gz", changed(zipped, lambda content: content[: len(content) // 2]), 4),
         stops("damaged.tar.gz", changed(zipped, overwritten(900, 9)), 2),
         stops("size-too-large.tar", inside(member("x.png", PNG, size=octal(600))), 3, "damaged member header"),
-        stops("size-2-gib.tar", inside(member("x.png", PNG, size=octal(2**31))), 3, "unexpected end of data"),
+        stops("size-2-gib.tar", inside(member("x.png", PNG, size=octal(2**31))), 3, "it ends inside a member"),
+        stops(
+            "size-2-pib.tar", inside(member("x.txt", PNG, size=b"\x80" + (2**51).to_bytes(11))), 3, "inside a member"
+        ),
         stops("size-negative.tar", inside(member("x.png", PNG, size=negative)), 2, "claims -1 bytes"),
         stops("name-negative.tar", inside(member("x", b"x", name, size=negative)), 2, "claims -1 bytes"),
         stops("name-huge.tar", inside(member("x", b"x", pax, size=octal(2**30))), 2, "1073741824 bytes for a name"),

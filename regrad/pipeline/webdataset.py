@@ -24,6 +24,7 @@ from regrad.pipeline.samples import (
 )
 
 NO_SAMPLE = "no image in the tar"
+_STREAM_BYTES = 2**20  # read at a time
 _MAX_TEXT_BYTES = 2**24  # of a class or a JSON file
 _MAX_EXTENSION_BYTES = 2**16  # of a long name or extended header; tarfile reads and searches it whole
 _MAX_EXTENSIONS = 8  # in a row; tarfile calls itself for each
@@ -154,10 +155,9 @@ class TarReader:
         # Counting seeks from header to header; reading takes the bytes as they come. An id must be valid UTF-8.
         mode = "r|*" if content or compressed else "r:"
         with tarfile.open(
-            fileobj=shard, mode=mode, tarinfo=_StrictMember, errors="backslashreplace", bufsize=2**20
+            fileobj=shard, mode=mode, tarinfo=_StrictMember, errors="backslashreplace", bufsize=_STREAM_BYTES
         ) as archive:  # type: ignore[call-overload]
-            for member in archive:
-                archive.members.clear()  # it would keep every header
+            for member in _members(archive, seekable=mode == "r:"):
                 if member.isdir() or _is_litter(member.name):
                     continue
                 new_key, extension = split_key(member.name)
@@ -216,6 +216,16 @@ class TarReader:
     def _label(self, fields: _Fields, details: dict[str, Any]) -> int | None:
         text = _text(fields.get(self.columns.label or "cls"))
         return as_label(details.get(self.columns.label or "label") if text is None else text)
+
+
+def _members(archive: Any, seekable: bool) -> Iterator[tarfile.TarInfo]:
+    """The members of ``archive``. What is left of one is read over here: past the end, tarfile would go on for ever."""
+    for member in archive:
+        archive.members.clear()  # it would keep every header
+        yield member
+        while not seekable and (left := archive.offset - archive.fileobj.tell()) > 0:
+            if not archive.fileobj.read(min(left, _STREAM_BYTES)):
+                raise CorruptTar("it ends inside a member")
 
 
 def _is_litter(name: str) -> bool:
