@@ -92,7 +92,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--threshold",
         default=threshold.DEFAULT,
         metavar="RULE",
-        help="flag images with a score of at least: quantile=Q of the reference (of --id itself where there is none), "
+        help="flag images with a score above: quantile=Q of the reference (of --id itself where there is none), "
         "a VALUE, or that of a stored threshold.json (default %(default)s)",
     )
     parser.add_argument(

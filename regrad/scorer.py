@@ -124,16 +124,19 @@ class Scorer:
         self._planned_step = self._step = self._plan_memory(memory, inputs[:1])
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
+    def __call__(
+        self, images: Tensor, ids: Sequence[str], labels: Sequence[int | None] | None = None
+    ) -> dict[str, Tensor]:
         """One column per requested score, and ``prediction`` and ``confidence``.
 
         Args:
             images: float (B, channels, H, W) in [0, 1], as :meth:`Classifier.preprocess` returns them.
             ids: B strings that name the images; the noise of an image is a function of (seed, id).
+            labels: B class indices, None where unknown; adds ``nll`` = -log p of the label, NaN where it is no class.
 
         Returns:
-            Tensors (B,) on the CPU: scores float64, ``prediction`` int64, ``confidence`` float64. An image on which
-            the network gives NaN or infinity has NaN scores.
+            Tensors (B,) on the CPU: scores and ``nll`` float64, ``prediction`` int64, ``confidence`` float64. An image
+            on which the network gives NaN or infinity has NaN scores.
 
         Raises:
             UsageError: shapes, dtype or number of ids do not fit.
@@ -146,14 +149,18 @@ class Scorer:
             )
         if len(ids) != len(images):
             raise UsageError(f"{len(ids)} ids for {len(images)} images")
+        if labels is not None and len(labels) != len(images):
+            raise UsageError(f"{len(labels)} labels for {len(images)} images")
         if not len(images):
-            return {name: torch.zeros(0) for name in ("prediction", "confidence", *self.names)}
+            extra = () if labels is None else ("nll",)
+            return {name: torch.zeros(0) for name in ("prediction", "confidence", *extra, *self.names)}
         parts = []
         start = 0
         while start < len(images):
             step = self._step
             try:
-                parts.append(self._score(images[start : start + step], ids[start : start + step]))
+                piece = slice(start, start + step)
+                parts.append(self._score(images[piece], ids[piece], None if labels is None else labels[piece]))
                 start += step
             except RuntimeError as error:
                 self._split_further(error, min(step, len(images) - start))
@@ -164,16 +171,18 @@ class Scorer:
         """The columns of the requested scores, in order, each before its standard error if that was asked for."""
         return [name for item in self.scores for name in (item.name, *self._error_names(item))]
 
-    def _score(self, images: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
+    def _score(self, images: Tensor, ids: Sequence[str], labels: Sequence[int | None] | None) -> dict[str, Tensor]:
         if len(images) == 1:
             # A matrix of one row takes another kernel, whose rounding a confident image's small probabilities show
             # (2e-5 in ExGrad); from two rows on, results do not depend on the batch.
-            twice = self._score(images.repeat(2, 1, 1, 1), [*ids, *ids])
+            twice = self._score(images.repeat(2, 1, 1, 1), [*ids, *ids], None if labels is None else [*labels, *labels])
             return {name: column[:1] for name, column in twice.items()}
         norms, draws, logits = self._shared(images.to(self.device), ids)
         p = logits.softmax(1)
         columns = {"prediction": p.argmax(1), "confidence": p.amax(1)}
         broken = ~logits.isfinite().all(1)
+        if labels is not None:
+            columns["nll"] = _nll(logits, labels).masked_fill(broken, math.nan)
         for item in self.scores:
             found = norms[_kind(item, self.samples)] if item.norms else None
             drawn = draws[item.predictions.source] if item.predictions else None
@@ -309,6 +318,14 @@ def _jackknife(item: Score, logits: Tensor, found: ClassNorms | None) -> Tensor:
         return logits.new_zeros(len(logits))
     values = torch.stack([item.compute(Inputs(logits, _of(item, norms[0]))) for norms in without])
     return (values.var(0, correction=0) * (len(values) - 1)).sqrt()
+
+
+def _nll(logits: Tensor, labels: Sequence[int | None]) -> Tensor:
+    """-log softmax(logits)[label], float64 (B,); NaN where the label is None or no class."""
+    known = [label is not None and 0 <= label < logits.shape[1] for label in labels]
+    places = logits.new_tensor([label if fits else 0 for label, fits in zip(labels, known, strict=True)]).long()
+    loss = torch.nn.functional.cross_entropy(logits.double(), places, reduction="none")
+    return loss.masked_fill(~torch.tensor(known, device=loss.device), math.nan)
 
 
 def _check_settings(

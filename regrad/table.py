@@ -1,7 +1,8 @@
 """The score table: one Parquet part per unit of work, one row per image, provenance in every file.
 
-``OUT/scores/part-<unit>.parquet`` holds ``id, source, row, label, prediction, confidence`` and one float64 column
-per score; ``OUT/quarantine/part-<unit>.parquet`` holds the images that could not be scored, with the reason.
+``OUT/scores/part-<unit>.parquet`` holds ``id, source, row, label, prediction, confidence, nll`` and one float64 column
+per score; ``nll`` is -log p of the label, null where there is none or it is no class of the model.
+``OUT/quarantine/part-<unit>.parquet`` holds the images that could not be scored, with the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow.parquet
 from regrad import storage
 from regrad.errors import RegradError, UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PROVENANCE_KEY = b"regrad"
 FIXED_COLUMNS = (
     ("id", pa.string()),
@@ -27,6 +28,7 @@ FIXED_COLUMNS = (
     ("label", pa.int32()),
     ("prediction", pa.int32()),
     ("confidence", pa.float32()),
+    ("nll", pa.float64()),
 )
 STANDARD_ERROR = "_se"  # ends the column of a score's standard error
 QUARANTINE_SCHEMA = pa.schema(

@@ -5,12 +5,12 @@ An infinite score (an overflow) ranks above or below every finite one; a NaN is 
 
     separation    ID against OOD: auroc, aupr, fpr_at_tpr, threshold_at_tpr
     selective     right against wrong: lift_curve, raulc, aurc, augrc, error_auroc
-    calibration   confidence against accuracy: accuracy, ece, top_label_nll
+    calibration   confidence against accuracy: accuracy, ece
     counted       the same from counts of images per score, for many resamples at once
     bootstrap     confidence intervals
 """
 
-from regrad.metrics.calibration import accuracy, ece, top_label_nll
+from regrad.metrics.calibration import accuracy, ece
 from regrad.metrics.selective import augrc, aurc, error_auroc, lift_curve, raulc
 from regrad.metrics.separation import aupr, auroc, fpr_at_tpr, threshold_at_tpr
 
@@ -26,5 +26,4 @@ __all__ = [
     "lift_curve",
     "raulc",
     "threshold_at_tpr",
-    "top_label_nll",
 ]

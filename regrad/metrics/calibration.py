@@ -9,8 +9,6 @@ import sklearn.metrics
 from regrad.metrics.arrays import FloatArray, vector
 
 BINS = 15
-# Half the step of float32 below 1: a stored confidence of 1 says no more than this about the rest.
-LEAST = 2.0**-25
 
 
 def accuracy(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
@@ -72,25 +70,6 @@ def ece_of_bins(right: npt.ArrayLike, confidence: npt.ArrayLike, images: npt.Arr
     """
     gap: FloatArray = np.abs(np.asarray(right) - np.asarray(confidence)).sum(axis=-1) / np.asarray(images)
     return gap
-
-
-def top_label_nll(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> float:
-    """-1/n (sum over right of log p + sum over wrong of log(1 - p)), p the confidence; in nats, lower is better.
-
-    The log loss of the claim "the prediction is right". The negative log-likelihood of the labels is at least this:
-    it has log p(label) in the second sum, and the score table does not hold the probability of the label.
-
-    Args:
-        confidence: (n,) probability of the predicted class, in [0, 1]; taken as at least 2^-25 away from both ends.
-        correct: (n,) whether the prediction was right.
-
-    Raises:
-        ValueError: an array is empty, not one-dimensional, holds a NaN, or the lengths differ.
-
-    Source: scikit-learn's ``log_loss`` of two classes.
-    """
-    values, right = _judged(confidence, correct)
-    return float(sklearn.metrics.log_loss(right, np.clip(values, LEAST, 1 - LEAST), labels=[False, True]))
 
 
 def _judged(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> tuple[FloatArray, npt.NDArray[np.bool_]]:

@@ -145,13 +145,11 @@ def augrc(right: Counts, wrong: Counts) -> FloatArray:
 
 
 def quantile(images: Counts, share: float) -> int:
-    """min { t : sum_{j>=t} n_j <= (1 - share) n }: from this cell on, at most 1 - ``share`` of the images lie.
-
-    Returns the number of cells when even the last one holds more.
+    """min { t : sum_{j>t} n_j <= (1 - share) n }: above this cell lie at most 1 - ``share`` of the images.
 
     Args:
         images: (k,) images per cell.
         share: in (0, 1).
     """
-    above = np.cumsum(images[::-1])[::-1]
-    return int(np.count_nonzero(above > (1 - share) * above[0] + 1e-9 * above[0]))
+    above = np.cumsum(images[::-1])[::-1] - images
+    return int(np.count_nonzero(above > (1 - share + 1e-9) * images.sum()))

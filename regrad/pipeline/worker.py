@@ -86,14 +86,18 @@ class Account:
         """Whether the whole unit was read and every row of it has its place, or it was given up."""
         return self.changed or (self.complete and self.rows_in == len(self.scored) + len(self.quarantined))
 
-    def add(self, sample: Sample, prediction: int, confidence: float, values: Sequence[float]) -> bool:
-        """Take the scores of one image; False when a value is no number, which puts the row in quarantine."""
+    def add(self, sample: Sample, prediction: int, confidence: float, nll: float, values: Sequence[float]) -> bool:
+        """Take the scores of one image; False when a value is no number, which puts the row in quarantine.
+
+        ``nll`` is NaN where the label is no class of the model.
+        """
         named = zip(("confidence", *self.scores), (confidence, *values), strict=True)
         bad = [f"{name} is {value}" for name, value in named if not math.isfinite(value)]
         if bad:
             self.reject(sample, "score", f"{', '.join(bad)}: the network's outputs are not finite for this image")
             return False
-        self.scored.append((sample.id, self.unit.source, sample.row, sample.label, prediction, confidence, *values))
+        known = (sample.id, self.unit.source, sample.row, sample.label, prediction, confidence)
+        self.scored.append((*known, None if math.isnan(nll) else nll, *values))
         return True
 
     def reject(self, sample: Sample, stage: str, reason: str) -> None:
@@ -231,13 +235,14 @@ class UnitScorer:
             images, samples = torch.stack([image for _, image in ready]), [row.sample for row, _ in ready]
             columns = self._columns(images, samples)
             self._measure(images, samples)
-            for (row, _), (prediction, confidence, *values) in zip(ready, columns, strict=True):
-                scored += row.account.add(row.sample, int(prediction), confidence, values)
+            for (row, _), (prediction, confidence, nll, *values) in zip(ready, columns, strict=True):
+                scored += row.account.add(row.sample, int(prediction), confidence, nll, values)
         self.on_progress(scored, len(batch) - scored)
 
     def _columns(self, images: torch.Tensor, samples: Sequence[Sample]) -> Iterator[tuple[float, ...]]:
         try:
-            columns = self.scorer(images, [sample.id or "" for sample in samples])
+            labels = [sample.label for sample in samples]
+            columns = self.scorer(images, [sample.id or "" for sample in samples], labels)
         except RegradError:
             raise
         except Exception as error:
@@ -245,7 +250,7 @@ class UnitScorer:
                 f"scoring a batch of {len(images)} images failed (the first is {samples[0].id}): "
                 f"{storage.reason(error)}"
             ) from error
-        return zip(*(columns[name].tolist() for name in ("prediction", "confidence", *self.scores)), strict=True)
+        return zip(*(columns[name].tolist() for name in ("prediction", "confidence", "nll", *self.scores)), strict=True)
 
     def _measure(self, images: torch.Tensor, samples: Sequence[Sample]) -> None:
         count, self._to_measure = self._to_measure, 0

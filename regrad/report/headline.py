@@ -80,7 +80,7 @@ def _alarm(report: dict[str, Any]) -> list[str]:
     separations = report["scores"][report["main_score"]]["ood"]
     return [
         f"A threshold that catches 95 % of {name} flags {percent(numbers['fpr95'])} of the known images with them "
-        f"({report['main_score']} ≥ {numbers['threshold95']:.4g})."
+        f"({report['main_score']} > {numbers['threshold95']:.4g})."
         for name, numbers in separations.items()
     ]
 
@@ -88,7 +88,7 @@ def _alarm(report: dict[str, Any]) -> list[str]:
 def _flagged(report: dict[str, Any]) -> list[str]:
     rule, rates = report["threshold"], report["rates"][report["id"]["name"]]
     flagged = f"{count(rates['flagged'], 'image')} ({percent(rates['share'])}) flagged by "
-    flagged += f"{report['main_score']} ≥ {rule['value']:.4g}"
+    flagged += f"{report['main_score']} > {rule['value']:.4g}"
     if rule["quantile"] is None:
         return [f"{flagged}, the threshold that was given."]
     expected = percent(1 - rule["quantile"])

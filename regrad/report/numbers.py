@@ -16,7 +16,7 @@ from regrad.report.sift import Flags, sift
 from regrad.report.survey import Survey, align
 from regrad.report.threshold import DEFAULT, Threshold, choose
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 BOOTSTRAP = {"level": bootstrap.LEVEL, "resamples": bootstrap.RESAMPLES, "seed": 0}
 
 
@@ -93,14 +93,12 @@ def _describe(survey: Survey) -> dict[str, Any]:
 
 
 def _labels(survey: Survey) -> dict[str, Any]:
-    labelled = int(survey.confidence.images.sum())
-    numbers = survey.confidence.numbers() if labelled else dict.fromkeys(("accuracy", "nll", "ece"))
     return {
         "classes": survey.run.model["classes"],
-        "labelled": labelled,
+        "labelled": int(survey.confidence.images.sum()),
         "labels_outside": survey.labels_outside,
-        **numbers,
-        "intervals": survey.confidence.intervals() if labelled else {},
+        **survey.numbers(),
+        "intervals": survey.intervals(),
     }
 
 
@@ -136,7 +134,8 @@ def _separation(values: Floats, known: Ints, unknown: Ints, exact: bool) -> dict
     return {
         **{name: float(value) for name, value in metrics(known, unknown).items()},
         "auroc_error": 0.0 if exact else counted.auroc_error(known, unknown),
-        "threshold95": float(values[counted.cell_at_tpr(unknown)]),
+        # Flagged is what lies above a threshold, so the cell itself must.
+        "threshold95": math.nextafter(values[counted.cell_at_tpr(unknown)], -math.inf),
         "intervals": bootstrap.intervals(lambda ours, theirs: metrics(ours, theirs, spread=merged), few),
     }
 

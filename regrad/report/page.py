@@ -112,7 +112,7 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 def _unbroken(sentence: str) -> str:
     """No line break between a number and its sign."""
-    return sentence.replace(" %", "\u00a0%").replace(" ≥ ", "\u00a0≥\u00a0")
+    return sentence.replace(" %", "\u00a0%").replace(" > ", "\u00a0>\u00a0")
 
 
 def _breakable(name: str) -> Markup:

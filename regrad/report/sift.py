@@ -17,10 +17,11 @@ from regrad import storage, table
 from regrad.report.runs import Floats, Ints, Run, floats, integers, judged
 from regrad.report.threshold import Threshold
 
-COLUMNS = tuple(name for name, _ in table.FIXED_COLUMNS)
+IMAGE = tuple(column for column in table.FIXED_COLUMNS if column[0] != "nll")
+COLUMNS = tuple(name for name, _ in IMAGE)
 SOURCES = 1000  # as many are listed; the counts are of all
 PART_ROWS = 2**20
-FLAG_SCHEMA = pa.schema([("set", pa.string()), *table.FIXED_COLUMNS, ("score", pa.float64())])
+FLAG_SCHEMA = pa.schema([("set", pa.string()), *IMAGE, ("score", pa.float64())])
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Sifted:
 
 
 def sift(run: Run, threshold: Threshold, top: int, judge: bool, flag: Callable[[pa.Table], None]) -> Sifted:
-    """Flag the images of ``run`` with score >= threshold, and pick the most and the least uncertain ones.
+    """Flag the images of ``run`` with score > threshold, and pick the most and the least uncertain ones.
 
     Args:
         run: the run to read.
@@ -52,7 +53,7 @@ def sift(run: Run, threshold: Threshold, top: int, judge: bool, flag: Callable[[
     labels = 0
     for rows in run.tables([*COLUMNS, threshold.score]):
         scores = floats(rows[threshold.score])
-        flagged = scores >= threshold.value
+        flagged = scores > threshold.value
         labelled, right = judged(rows, classes)
         wrong = labelled & ~right & judge
         labels += int(labelled.sum())

@@ -29,15 +29,16 @@ class Survey:
         self.run = run
         self.images = self.labels_outside = 0
         self.left_out = dict.fromkeys(scores, 0)
-        self.confidence = Confidence()
+        self.confidence, self.losses = Confidence(), Losses()
         # Per score: the images without a usable label, those predicted right, those predicted wrong.
         self._tallies = {name: (Tally(), Tally(), Tally()) for name in scores}
-        for rows in run.tables(["label", "prediction", "confidence", *scores]):
+        for rows in run.tables(["label", "prediction", "confidence", "nll", *scores]):
             labelled, right = judged(rows, run.model["classes"])
             kinds = np.where(right, 1, np.where(labelled, 2, 0))
             self.images += len(rows)
             self.labels_outside += int(((integers(rows["label"]) != NO_LABEL) & ~labelled).sum())
             self.confidence.add(floats(rows["confidence"])[labelled], right[labelled])
+            self.losses.add(floats(rows["nll"])[labelled])
             for name in scores:
                 values = floats(rows[name])
                 there = ~np.isnan(values)
@@ -52,6 +53,18 @@ class Survey:
                 raise RegradError(
                     f"{storage.mask(run.output)}: every value of {name} is NaN; check the model's outputs"
                 )
+
+    def numbers(self) -> dict[str, float | None]:
+        """accuracy, ece and nll of the labelled images, None where there are none."""
+        if not self.confidence.images.sum():
+            return dict.fromkeys(("accuracy", "ece", "nll"))
+        return {**self.confidence.numbers(), "nll": self.losses.mean()}
+
+    def intervals(self) -> dict[str, bootstrap.Interval | None]:
+        """Their confidence intervals; empty without labels."""
+        if not self.confidence.images.sum():
+            return {}
+        return {**self.confidence.intervals(), **self.losses.intervals()}
 
     def errors(self, score: str) -> tuple[Floats, Ints, Ints]:
         """The distinct values of ``score`` (k,), ascending, and the right and wrong predictions of each (k,)."""
@@ -83,7 +96,6 @@ class Confidence:
         shape = (2, self._edges.size + 1)  # wrong, right
         self.images = np.zeros(shape, np.int64)
         self._confidence = np.zeros(shape)
-        self._loss = np.zeros(shape)
         upper = np.r_[self._edges, 1.0]
         self._bin = calibration.bin_of(upper)
 
@@ -92,16 +104,11 @@ class Confidence:
         there = ~np.isnan(confidence)
         confidence, right = confidence[there], right[there]
         cell = np.searchsorted(self._edges, confidence, side="left") + right * self.images.shape[1]
-        p = np.clip(confidence, calibration.LEAST, 1 - calibration.LEAST)
-        for total, weight in (
-            (self.images, None),
-            (self._confidence, confidence),
-            (self._loss, -np.log(np.where(right, p, 1 - p))),
-        ):
+        for total, weight in ((self.images, None), (self._confidence, confidence)):
             total += np.bincount(cell, weight, total.size).reshape(total.shape).astype(total.dtype)
 
     def numbers(self) -> dict[str, float]:
-        """accuracy, nll (top label) and ece, as in :mod:`regrad.metrics.calibration`."""
+        """accuracy and ece, as in :mod:`regrad.metrics.calibration`."""
         return {name: float(value[0]) for name, value in self._statistic(self.images[None]).items()}
 
     def intervals(self) -> dict[str, bootstrap.Interval | None]:
@@ -129,6 +136,37 @@ class Confidence:
         confidence = self._by_bin((drawn * (self._confidence * per_image)).sum(1))
         return {
             "accuracy": drawn[:, 1].sum(1) / total,
-            "nll": (drawn * (self._loss * per_image)).sum((1, 2)) / total,
             "ece": calibration.ece_of_bins(self._by_bin(drawn[:, 1]), confidence, total),
         }
+
+
+class Losses:
+    """The negative log-likelihoods of labels, summed up in narrow cells: the mean is exact.
+
+    The cells are 0.05 wide in log(loss), so a resample in which each image counts as the mean of its cell spreads as
+    one of the images does, to a thousandth.
+    """
+
+    def __init__(self) -> None:
+        self._edges = np.exp(np.arange(-30.0, 15.0, 0.05))
+        self._images = np.zeros(self._edges.size + 1, np.int64)
+        self._sums = np.zeros(self._edges.size + 1)
+
+    def add(self, losses: Floats) -> None:
+        """Count the losses (n,) that are no NaN."""
+        losses = losses[~np.isnan(losses)]
+        cell = np.searchsorted(self._edges, losses)
+        self._images += np.bincount(cell, minlength=self._images.size)
+        self._sums += np.bincount(cell, losses, self._sums.size)
+
+    def mean(self) -> float | None:
+        """In nats; None without a loss."""
+        images = int(self._images.sum())
+        return float(self._sums.sum()) / images if images else None
+
+    def intervals(self) -> dict[str, bootstrap.Interval | None]:
+        """The confidence interval of ``nll``; None without a loss."""
+        means = self._sums / np.maximum(self._images, 1)
+        if not self._images.any():
+            return {"nll": None}
+        return bootstrap.intervals(lambda drawn: {"nll": drawn @ means / drawn.sum(-1)}, [self._images])

@@ -1,4 +1,4 @@
-"""The value of a score from which on an image is flagged: chosen, stored as ``threshold.json``, and used again."""
+"""The value of a score above which an image is flagged: chosen, stored as ``threshold.json``, and used again."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 from regrad import storage
 from regrad.errors import UsageError
 from regrad.metrics import counted
+from regrad.report.runs import Floats, Ints
 from regrad.report.survey import Survey, align
 
-VERSION = 1
+VERSION = 2
 DEFAULT = "quantile=0.95"
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Flag an image when ``score`` >= ``value``.
+    """Flag an image when ``score`` > ``value``; an image that ties with it is not flagged.
 
-    ``quantile`` is the share of the ``images`` of the ``reference`` run that lie below; all three are None where the
-    value was given. ``settings`` are those a run must share for the value to mean the same on it.
+    At least the share ``quantile`` of the ``images`` of the ``reference`` run does not lie above; all three are None
+    where the value was given. ``settings`` are those a run must share for the value to mean the same on it.
     """
 
     score: str
@@ -64,8 +65,7 @@ def parse(text: str) -> float | str:
 def choose(wanted: float | str, scores: Sequence[str], main: str, reference: Survey) -> Threshold:
     """The threshold that ``wanted`` (of :func:`parse`) stands for.
 
-    A quantile is the smallest value of ``reference`` that at most 1 - Q of its images reach; where the largest value
-    is more common than that, the next larger number.
+    A quantile is the smallest value of ``reference`` that at most 1 - Q of its images exceed.
 
     Args:
         wanted: see :func:`parse`.
@@ -82,10 +82,24 @@ def choose(wanted: float | str, scores: Sequence[str], main: str, reference: Sur
     if not wanted.startswith("quantile="):
         return _stored(wanted, scores, settings)
     share = float(wanted.removeprefix("quantile="))
-    values, (images,), _ = align([reference], main)
-    cell = counted.quantile(images, share)
-    value = float(values[cell] if cell < values.size else math.nextafter(values[-1], math.inf))
+    values, (images,), exact = align([reference], main)
+    value = at_quantile(values, images, exact, share)
     return Threshold(main, value, settings, share, reference.run.output, int(images.sum()))
+
+
+def at_quantile(values: Floats, images: Ints, exact: bool, share: float) -> float:
+    """min { v : at most 1 - ``share`` of the images lie above v }.
+
+    Args:
+        values: (k,) ascending; where not ``exact``, the smallest of each cell of neighbouring values.
+        images: (k,) images of each.
+        exact: whether the values are the images' own.
+        share: in (0, 1).
+    """
+    cell = counted.quantile(images, share)
+    if exact or cell + 1 == values.size:
+        return float(values[cell])
+    return math.nextafter(values[cell + 1], -math.inf)  # no value of the cell lies above
 
 
 def _stored(uri: str, scores: Sequence[str], settings: dict[str, Any]) -> Threshold:

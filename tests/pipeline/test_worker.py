@@ -130,6 +130,21 @@ def test_labels_are_counted_where_the_model_knows_them(tmp_path: Path) -> None:
     assert [found[name]["label"] for name, *_ in relabelled] == [label for *_, label in relabelled]
 
 
+def test_the_loss_of_each_label_is_written(tmp_path: Path) -> None:
+    relabelled = [(name, image, 658 if row < 5 else label) for row, (name, image, label) in enumerate(digits())]
+    score(tmp_path / "out", write_parquet(tmp_path / "in.parquet", relabelled))
+    found = rows(tmp_path / "out")
+    classifier = Classifier.load("tests.shards:build")
+    for name, image, label in relabelled:
+        if label == 658:
+            assert found[name]["nll"] is None
+            continue
+        pixels = classifier.preprocess(Image.open(io.BytesIO(image)))[None]
+        logits = classifier.network.eval()(classifier.normalize(pixels)).double()
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor([label])).item()
+        assert found[name]["nll"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_footer_says_what_made_the_rows(tmp_path: Path) -> None:
     (record, *_) = score(tmp_path / "out", write_parquet(tmp_path / "in.parquet", digits(3)))
     (part,) = (tmp_path / "out/scores").iterdir()
@@ -161,10 +176,10 @@ def test_what_is_read_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     scorer = UnitScorer(task(tmp_path / "out"))
     inner = scorer.scorer
 
-    def slow(images: Tensor, ids: list[str]) -> dict[str, Tensor]:
+    def slow(images: Tensor, ids: list[str], labels: list[int | None]) -> dict[str, Tensor]:
         entered.set()
         release.wait(20)
-        return inner(images, ids)
+        return inner(images, ids, labels)
 
     scorer.scorer = slow  # type: ignore[assignment]
     thread = threading.Thread(target=lambda: list(scorer.score(units(source, unit_rows=1000))))
@@ -185,7 +200,7 @@ def test_another_network_than_the_drivers_is_refused(tmp_path: Path) -> None:
 
 def test_a_network_that_breaks_fails_the_run_with_one_line(tmp_path: Path) -> None:
     scorer = UnitScorer(task(tmp_path / "out"))
-    scorer.scorer = lambda images, ids: torch.zeros(3) @ torch.zeros(4)  # type: ignore[assignment,return-value]
+    scorer.scorer = lambda images, ids, labels: torch.zeros(3) @ torch.zeros(4)  # type: ignore[assignment,return-value]
     with pytest.raises(RegradError, match=r"scoring a batch of \d+ images failed .*RuntimeError: "):
         list(scorer.score(units(write_parquet(tmp_path / "in.parquet", digits(5)))))
 

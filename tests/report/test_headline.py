@@ -66,7 +66,7 @@ def test_a_better_score_is_named() -> None:
 
 def test_the_cost_of_a_threshold_and_the_accuracy_are_said() -> None:
     text = "\n".join(headline.sentences(report({"photos": 0.9})))
-    assert "catches 95 % of photos flags 2.1 % of the known images with them (regrad ≥ 3.22)" in text
+    assert "catches 95 % of photos flags 2.1 % of the known images with them (regrad > 3.22)" in text
     assert "right on 97.0 % of 1,234 labelled images" in text
 
 
@@ -74,7 +74,7 @@ def test_what_cannot_be_known_is_said() -> None:
     first, *rest = headline.sentences(report({}, accuracy=None))
     assert first == "38 of 1,234 images (3.1 %) look unknown to the model"
     assert rest == [
-        "38 images (3.1 %) flagged by regrad ≥ 7.125, the threshold that was given.",
+        "38 images (3.1 %) flagged by regrad > 7.125, the threshold that was given.",
         "No labels: accuracy, calibration and whether flagged images are errors cannot be known.",
         "No set of unknown images: how many of them the threshold would miss cannot be known.",
     ]

@@ -30,9 +30,10 @@ def sifted(write_run: Any, top: int = 10, judge: bool = True, **more: Any) -> tu
     return found, pa.concat_tables(flagged)
 
 
-def test_flags_are_the_images_that_reach_the_threshold(write_run: Any) -> None:
+def test_flags_are_the_images_above_the_threshold_and_none_that_ties_with_it(write_run: Any) -> None:
     _, flags = sifted(write_run)
-    places = np.flatnonzero(SCORES >= 0.8)
+    assert (SCORES == 0.8).any()
+    places = np.flatnonzero(SCORES > 0.8)
     assert flags.schema == sift.FLAG_SCHEMA
     assert flags["row"].to_pylist() == places.tolist()
     assert flags["id"].to_pylist() == [f"digits/{place:04}" for place in places]
@@ -42,7 +43,7 @@ def test_flags_are_the_images_that_reach_the_threshold(write_run: Any) -> None:
 
 def test_rates_by_class_and_source(write_run: Any) -> None:
     rates = sifted(write_run)[0].rates
-    flagged, wrong = SCORES >= 0.8, LABELS != PREDICTIONS
+    flagged, wrong = SCORES > 0.8, LABELS != PREDICTIONS
     assert (rates["images"], rates["flagged"], rates["share"]) == (90, flagged.sum(), flagged.mean())
     for entry in rates["classes"]:
         of_class = entry["class"] == PREDICTIONS
@@ -65,12 +66,12 @@ def test_pictures_are_the_most_uncertain_and_the_most_certain_errors(write_run: 
     assert by_sheet["uncertain"] == descending[:5].tolist()
     for row in pictures:
         assert row["correct"] == (LABELS == PREDICTIONS)[row["row"]]
-        assert row["flagged"] == (SCORES[row["row"]] >= 0.8)
+        assert row["flagged"] == (SCORES[row["row"]] > 0.8)
 
 
 def test_of_unknown_images_the_misses_are_shown_and_labels_are_not_judged(write_run: Any) -> None:
     found, _ = sifted(write_run, judge=False)
-    missed = np.flatnonzero(SCORES < 0.8)
+    missed = np.flatnonzero(SCORES <= 0.8)
     expected = missed[np.argsort(SCORES[missed], kind="stable")][:5].tolist()
     assert [row["row"] for row in found.pictures if "misses" in row["sheets"]] == expected
     assert {row["correct"] for row in found.pictures} == {None}

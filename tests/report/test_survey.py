@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from regrad import metrics, table
 from regrad.metrics import calibration
 from regrad.report import runs
-from regrad.report.survey import Confidence, Survey, align
+from regrad.report.survey import Confidence, Losses, Survey, align
 from tests.conftest import run_json
 
 
@@ -30,7 +31,6 @@ def test_confidence_equals_the_metrics_on_the_images(seed: int) -> None:
     found = made.numbers()
     assert found["accuracy"] == pytest.approx(right.mean(), abs=1e-12)
     assert found["ece"] == pytest.approx(metrics.ece(values, right), abs=1e-9)
-    assert found["nll"] == pytest.approx(metrics.top_label_nll(values, right), abs=1e-9)
     diagram = made.diagram()
     place = calibration.bin_of(values)
     assert diagram["images"] == [int((place == b).sum()) for b in np.unique(place)]
@@ -39,6 +39,25 @@ def test_confidence_equals_the_metrics_on_the_images(seed: int) -> None:
     for name, ends in made.intervals().items():
         assert ends is not None
         assert ends[0] < found[name] < ends[1] or name == "ece"  # resampling adds noise that ECE counts as error
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_have_their_mean_and_the_interval_of_a_plain_bootstrap(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.exponential(0.3, 2000) ** 2
+    made = Losses()
+    for piece in np.array_split(np.r_[values, math.nan, math.nan], 3):
+        made.add(piece)
+    assert made.mean() == pytest.approx(values.mean(), rel=1e-12)
+    plain = [rng.choice(values, values.size).mean() for _ in range(1000)]
+    ends = made.intervals()["nll"]
+    assert ends is not None
+    assert ends == pytest.approx(np.quantile(plain, [0.025, 0.975]), rel=0.03)
+
+
+def test_without_a_loss_there_is_no_mean() -> None:
+    assert Losses().mean() is None
+    assert Losses().intervals() == {"nll": None}
 
 
 def test_align_sums_images_with_and_without_labels(write_run: Any) -> None:
@@ -78,6 +97,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
             "label": rng.integers(0, 10, part),
             "prediction": rng.integers(0, 10, part),
             "confidence": rng.random(part).astype(np.float32),
+            "nll": rng.exponential(1, part),
             "regrad": rng.lognormal(0, 1, part),
             "entropy": rng.random(part),
         }

@@ -24,14 +24,21 @@ def survey(write_run: Any) -> Survey:
 @pytest.mark.parametrize(("share", "flagged"), [(0.95, 10), (0.5, 100), (0.999, 0)])
 def test_a_quantile_flags_at_most_its_share_of_the_reference(survey: Survey, share: float, flagged: int) -> None:
     chosen = threshold.choose(f"quantile={share}", ["regrad"], "regrad", survey)
-    assert (chosen.value <= SCORES).sum() == flagged
+    assert (chosen.value < SCORES).sum() == flagged
+    assert chosen.value == np.quantile(SCORES, share, method="inverted_cdf")
     assert (chosen.quantile, chosen.reference, chosen.images) == (share, survey.run.output, 200)
 
 
 def test_ties_are_flagged_together_or_not_at_all(write_run: Any) -> None:
     tied = Survey(runs.load("reference", write_run("tied", {"regrad": [1.0] * 90 + [2.0] * 10})), ["regrad"])
-    assert threshold.choose("quantile=0.9", ["regrad"], "regrad", tied).value == 2.0
-    assert threshold.choose("quantile=0.95", ["regrad"], "regrad", tied).value == np.nextafter(2.0, 3)
+    assert threshold.choose("quantile=0.9", ["regrad"], "regrad", tied).value == 1.0
+    assert threshold.choose("quantile=0.95", ["regrad"], "regrad", tied).value == 2.0  # flags none
+
+
+def test_of_merged_cells_no_more_than_the_share_lies_above() -> None:
+    values, images = np.array([1.0, 2.0, 3.0]), np.array([90, 8, 2])  # a cell holds its smallest value and more
+    assert threshold.at_quantile(values, images, True, 0.95) == 2.0
+    assert threshold.at_quantile(values, images, False, 0.95) == np.nextafter(3.0, 0)
 
 
 def test_a_stored_threshold_is_used_again(survey: Survey, tmp_path: Path) -> None:
