@@ -40,7 +40,7 @@ def report(argv: Sequence[str] | None) -> int:
     unknown = [runs.load(name, output) for name, output in args.ood]
     reference = runs.load(runs.REFERENCE_NAME, args.reference) if args.reference else None
     summary, chosen = numbers.summarise(known, unknown, args.output, reference, rule, args.top)
-    pictures = {} if args.no_thumbnails else fetch(summary["pictures"], [known, *unknown])
+    pictures = {} if args.no_thumbnails else fetch(summary["pictures"], [known, *unknown], args.thumbnail_seconds)
     public = numbers.published(summary)
     for name, text in (
         ("threshold.json", chosen.to_json()),
@@ -52,13 +52,12 @@ def report(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def fetch(wanted: dict[str, list[dict[str, Any]]], scored: Sequence[runs.Run]) -> dict[str, list[thumbnails.Thumbnail]]:
+def fetch(
+    wanted: dict[str, list[dict[str, Any]]], scored: Sequence[runs.Run], seconds: float
+) -> dict[str, list[thumbnails.Thumbnail]]:
     """The pictures of each set, read back from where the run read them; all of them fit on a page."""
-    limit = thumbnails.limit(sum(map(len, wanted.values())))
-    return {
-        run.name: thumbnails.collect(wanted[run.name], partial(fetch_images, columns=columns(run)), limit)
-        for run in scored
-    }
+    readers = {run.name: partial(fetch_images, columns=columns(run)) for run in scored}
+    return thumbnails.collect(wanted, readers, thumbnails.limit(sum(map(len, wanted.values()))), seconds)
 
 
 def columns(run: runs.Run) -> Columns:
@@ -101,6 +100,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--no-thumbnails", action="store_true", help="no pictures on the page: for images that may not leave the bucket"
     )
+    parser.add_argument(
+        "--thumbnail-seconds",
+        type=positive,
+        default=thumbnails.SECONDS,
+        metavar="S",
+        help="time for fetching all pictures; those that take longer are left out (default %(default)g)",
+    )
     parser.add_argument("--verbose", action="store_true", help="show tracebacks")
     return parser.parse_args(argv)
 
@@ -110,6 +116,17 @@ def at_least_zero(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 
@@ -136,21 +135,41 @@ def list_folder(uri: str) -> list[str]:
     )
 
 
-def fetch_images(source: str, rows: Sequence[int], columns: Columns = DEFAULT_COLUMNS) -> dict[int, bytes]:
-    """The encoded images of some ``rows`` of a ``source`` as the score table names them; rows without one are left out.
+def fetch_images(source: str, rows: Sequence[int], columns: Columns = DEFAULT_COLUMNS) -> Iterator[tuple[int, bytes]]:
+    """``(row, encoded image)`` for ``rows`` of a ``source`` as the score table names them, where there is one.
 
     Raises:
         RegradError: the storage refused or failed.
     """
     wanted = sorted(set(rows))
     if not wanted:
-        return {}
+        return
     kind = kind_of(source)
+    if kind not in ("tar", "parquet"):
+        yield from _fetch_files(source, wanted)
+        return
     if kind == "tar":
         samples = TarReader(source, columns).rows(wanted[0], wanted[-1] + 1)
-    elif kind == "parquet":
-        samples = ParquetReader(source, columns).pick(wanted)
     else:
-        reader = FolderReader(source, list_folder(source), ())
-        samples = itertools.chain.from_iterable(reader.rows(row, row + 1) for row in wanted)
-    return {sample.row: sample.image for sample in samples if sample.row in set(wanted) and sample.image is not None}
+        samples = ParquetReader(source, columns).pick(wanted)
+    chosen = frozenset(wanted)
+    for sample in samples:
+        if sample.row in chosen and sample.image is not None:
+            yield sample.row, sample.image
+
+
+def _fetch_files(folder: str, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """The images of a folder, several asked for at a time; without threads, which an exit would have to wait for."""
+    fs, path = storage.filesystem(folder)
+    names = list_folder(folder)
+    there = [row for row in rows if row < len(names)]
+    for start in range(0, len(there), _FOLDER_REQUESTS):
+        batch = there[start : start + _FOLDER_REQUESTS]
+        paths = [storage.join(path, names[row]) for row in batch]
+        for row, content in zip(batch, fs.cat_ranges(paths, None, None, on_error="return"), strict=True):
+            if isinstance(content, FileNotFoundError):
+                continue
+            if isinstance(content, BaseException):
+                where = storage.mask(storage.join(folder, names[row]))
+                raise RegradError(f"{where}: cannot read: {storage.reason(content)}") from content
+            yield row, content

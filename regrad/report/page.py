@@ -12,8 +12,8 @@ import jinja2
 import plotly.offline
 from markupsafe import Markup
 
-from regrad.report.headline import DASH, class_name, file_name
-from regrad.report.thumbnails import Thumbnail
+from regrad.report.headline import DASH, class_name, count, file_name
+from regrad.report.thumbnails import TOO_LATE, Thumbnail
 
 FOLDER = resources.files("regrad.report")
 SHEETS = {"uncertain": "Most uncertain", "errors": "Certain errors", "misses": "Misses"}
@@ -56,6 +56,7 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
         errors=_error_ranking(report),
         thumbnails=bool(thumbnails),
         cards=cards,
+        late=late_pictures(thumbnails),
         views=_views(report, cards),
         classes=sorted({(card["class_key"], card["prediction"]) for card in cards}, key=lambda item: int(item[0])),
         sources=sorted({(card["source_key"], card["row"]["source"]) for card in cards}, key=lambda item: int(item[0])),
@@ -64,6 +65,12 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
         source_rates=[entry | {"name": file_name(entry["source"])} for entry in flagged["sources"][:50]],
         provenance=[(_title(report, name), flatten(info)) for name, info in report["runs"].items()],
     )
+
+
+def late_pictures(thumbnails: Mapping[str, Sequence[Thumbnail]]) -> str:
+    """How many pictures were not fetched in time, in words; empty for none."""
+    late = sum(picture.problem == TOO_LATE for pictures in thumbnails.values() for picture in pictures)
+    return count(late, "picture") if late else ""
 
 
 def two_decimals(share: float | None) -> str:

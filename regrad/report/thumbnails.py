@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import queue
+import threading
+import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +23,13 @@ LOSSLESS_SIDE = 64
 MAX_PIXELS = 100_000_000
 PAGE_BYTES = 18_000_000  # of all pictures of a page; plotly and the page itself take about 6 MB more
 
-#: ``fetch(source, rows)`` gives the encoded images of some rows of one shard; rows it cannot find are absent.
-Fetch = Callable[[str, Sequence[int]], Mapping[int, bytes]]
+SECONDS = 120.0  # a store that hangs must not hold up a report
+THREADS = 8
+GONE = "not in its source any more"
+TOO_LATE = "not fetched in time"
+
+#: ``fetch(source, rows)`` gives ``(row, encoded image)`` for rows of one shard; those it cannot find are absent.
+Fetch = Callable[[str, Sequence[int]], Iterable[tuple[int, bytes]]]
 
 
 @dataclass(frozen=True)
@@ -41,23 +48,50 @@ def limit(pictures: int) -> int:
 
 
 def collect(
-    rows: Sequence[Mapping[str, Any]], fetch: Fetch, limit: int = PAGE_BYTES, threads: int = 8
-) -> list[Thumbnail]:
+    wanted: Mapping[str, Sequence[Mapping[str, Any]]],
+    fetch: Mapping[str, Fetch],
+    limit: int = PAGE_BYTES,
+    seconds: float = SECONDS,
+) -> dict[str, list[Thumbnail]]:
     """One thumbnail per row, in order; sources are read in parallel, and a failure costs only its own pictures.
 
     Args:
-        rows: dictionaries with ``source`` and ``row``.
-        fetch: reads encoded images back, see :data:`Fetch`; whatever it raises becomes the picture's ``problem``.
+        wanted: set -> dictionaries with ``source`` and ``row``.
+        fetch: set -> what reads encoded images back, see :data:`Fetch`; what it raises becomes ``problem``.
         limit: characters that one thumbnail may take, see :func:`limit`.
-        threads: how many sources are read at once.
+        seconds: for all of them; pictures that take longer have :data:`TOO_LATE` for their ``problem``.
     """
-    wanted: dict[str, set[int]] = defaultdict(set)
-    for row in rows:
-        wanted[row["source"]].add(row["row"])
-    with ThreadPoolExecutor(threads) as pool:
-        made = pool.map(lambda source: _of_source(source, sorted(wanted[source]), fetch, limit), wanted)
-        by_source = dict(zip(wanted, made, strict=True))
-    return [by_source[row["source"]][row["row"]] for row in rows]
+    shards: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for name, rows in wanted.items():
+        for row in rows:
+            shards[name, row["source"]].add(row["row"])
+    waiting: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+    for shard in shards:
+        waiting.put(shard)
+    made: dict[tuple[str, str, int], Thumbnail] = {}
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set() and not waiting.empty():
+            try:
+                name, source = waiting.get_nowait()
+            except queue.Empty:
+                return
+            for row, thumbnail in _of_source(source, sorted(shards[name, source]), fetch[name], limit):
+                made[name, source, row] = thumbnail
+                if over.is_set():
+                    return
+
+    # Daemons, unlike the threads of an executor, do not keep the process alive while a store hangs.
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(shards)))]
+    end = time.monotonic() + seconds
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(max(0.0, end - time.monotonic()))
+    over.set()
+    late = Thumbnail(None, problem=TOO_LATE)
+    return {name: [made.get((name, row["source"], row["row"]), late) for row in rows] for name, rows in wanted.items()}
 
 
 def shrink(encoded: bytes, side: int = SIDE, limit: int = PAGE_BYTES) -> Thumbnail:
@@ -84,17 +118,19 @@ def shrink(encoded: bytes, side: int = SIDE, limit: int = PAGE_BYTES) -> Thumbna
         side = side * 3 // 4
 
 
-def _of_source(source: str, rows: Sequence[int], fetch: Fetch, limit: int) -> dict[int, Thumbnail]:
+def _of_source(source: str, rows: Sequence[int], fetch: Fetch, limit: int) -> Iterator[tuple[int, Thumbnail]]:
+    missing, problem = set(rows), GONE
     try:
-        encoded = fetch(source, rows)
+        for row, encoded in fetch(source, rows):
+            missing.discard(row)
+            yield row, _try_shrink(encoded, limit)
     except Exception as error:  # a report is still worth having when one shard has gone
-        return {row: Thumbnail(None, problem=storage.reason(error)) for row in rows}
-    return {row: _try_shrink(encoded.get(row), limit) for row in rows}
+        problem = storage.reason(error)
+    for row in missing:
+        yield row, Thumbnail(None, problem=problem)
 
 
-def _try_shrink(encoded: bytes | None, limit: int) -> Thumbnail:
-    if encoded is None:
-        return Thumbnail(None, problem="not in its source any more")
+def _try_shrink(encoded: bytes, limit: int) -> Thumbnail:
     try:
         return shrink(encoded, limit=limit)
     except Exception as error:  # damaged files make Pillow raise errors of many kinds

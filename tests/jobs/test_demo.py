@@ -64,7 +64,7 @@ def test_shards_give_their_pictures_back(demo: ModuleType, form: str, tmp_path: 
     path = tmp_path / {"tar": "x.tar", "parquet": "x.parquet", "folder": "x"}[form]
     labels = () if form == "parquet" else (np.arange(12) // 6,)  # folders sort by class, so classes stand in order
     source = getattr(demo, f"write_{form}")(path, images, *labels)
-    found = fetch_images(source, range(12))
+    found = dict(fetch_images(source, range(12)))
     assert sorted(found) == list(range(12))
     for row, encoded in found.items():
         (tmp_path / "picture.png").write_bytes(encoded)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +153,30 @@ def test_the_script_exits_with_the_code_of_main(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert "Traceback" not in result.stderr
+
+
+def test_a_store_that_hangs_holds_up_neither_the_report_nor_its_end(write_run: Any, tmp_path: Path) -> None:
+    """The images lie in a bucket whose server takes connections and never answers."""
+    known = write_run("digits", {"regrad": RNG.normal(0, 1, 9)})
+    for part in Path(known, "scores").iterdir():
+        rows = pyarrow.parquet.read_table(part)
+        sources = pyarrow.array([f"s3://bucket/shard-{row % 2}.tar" for row in range(len(rows))])
+        rows = rows.set_column(rows.schema.get_field_index("source"), "source", sources)
+        pyarrow.parquet.write_table(rows.set_column(2, "row", pyarrow.array(range(len(rows)), pyarrow.int64())), part)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}", "AWS_REGION": "us-east-1"}
+        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        command = [sys.executable, "jobs/report.py", "--id", known, "--output", str(tmp_path / "out"), "--top", "4"]
+        result = subprocess.run(
+            [*command, "--thumbnail-seconds", "3"],
+            cwd=ROOT,
+            env={**os.environ, **store, **keys},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert result.returncode == 0, result.stderr
+    html = (tmp_path / "out/report.html").read_text()
+    assert html.count("no picture: not fetched in time") == 4
+    assert "4 pictures had not arrived when the time for fetching pictures was over" in html

@@ -2,9 +2,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from regrad.pipeline.read import FolderReader, fetch_images, list_folder, open_reader
+from tests.services import Bucket
 from tests.shards import digits, write_folder, write_hugging_face, write_parquet, write_tar
 
 
@@ -31,15 +33,24 @@ def test_images_are_fetched_back_by_row(tmp_path: Path, write: object) -> None:
     name = "a.tar" if write is write_tar else "a.parquet"
     source = write(tmp_path / name, digits(60))  # type: ignore[operator]
     rows = [55, 3, 21, 22]
-    assert fetch_images(source, rows) == {row: digits()[row][1] for row in rows}
-    assert fetch_images(source, [1000]) == {}
-    assert fetch_images(source, []) == {}
+    assert dict(fetch_images(source, rows)) == {row: digits()[row][1] for row in rows}
+    assert not list(fetch_images(source, [1000]))
+    assert not list(fetch_images(source, []))
 
 
 def test_images_of_a_folder_are_fetched_back_by_row(tmp_path: Path) -> None:
     source = write_folder(tmp_path / "images", digits(20))
     expected = sorted(digits(20))
-    assert fetch_images(source, [7, 0]) == {0: expected[0][1], 7: expected[7][1]}
+    assert dict(fetch_images(source, [7, 0, 20])) == {0: expected[0][1], 7: expected[7][1]}
+
+
+def test_images_of_a_folder_in_a_bucket_are_fetched_by_any_name(tmp_path: Path, bucket: Bucket) -> None:
+    rows = [(f"{label}/[{number}] a*b.png", image, label) for number, (_, image, label) in enumerate(digits(40))]
+    source = bucket.put(write_folder(tmp_path / "images", rows), "images")
+    expected = sorted(rows)
+    assert dict(fetch_images(source, range(40))) == {row: image for row, (_, image, _) in enumerate(expected)}
+    fsspec.filesystem("s3").rm_file(f"{source}/{expected[3][0]}")
+    assert sorted(dict(fetch_images(source, [39, 3]))) == [3]  # one fewer are listed
 
 
 def test_every_format_has_a_reader(tmp_path: Path) -> None:
