@@ -2,11 +2,13 @@
 
     python jobs/report.py --id s3://bucket/scores/known --ood drawings=s3://bucket/scores/drawings --output report
     python jobs/report.py --id s3://bucket/scores/tonight --reference s3://bucket/scores/known --output report
+    python jobs/report.py --compare s3://bucket/scores/before s3://bucket/scores/after --output report
 
     OUT/report.html      the page: one file, works offline
     OUT/report.json      its numbers, for programs (docs/report.md)
     OUT/flags/*.parquet  the flagged images: set, id, source, row, label, prediction, confidence, score
     OUT/threshold.json   when an image is flagged; give it to --threshold to flag by the same rule again
+    OUT/compare.html, OUT/compare.json  instead, two runs on the same images side by side
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
 """
@@ -21,10 +23,11 @@ from functools import partial
 from typing import Any
 
 from regrad import storage
-from regrad.cli import Parser, pair, run_job
+from regrad.cli import Parser, at_least_zero, pair, positive, run_job
 from regrad.pipeline.read import fetch_images
 from regrad.pipeline.samples import Columns
-from regrad.report import numbers, page, runs, threshold, thumbnails
+from regrad.report import compare as comparison
+from regrad.report import compare_page, numbers, page, runs, threshold, thumbnails
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,27 +39,46 @@ def report(argv: Sequence[str] | None) -> int:
     """Read the runs, make numbers and thumbnails, write the page, and say where it is."""
     args = parse(argv)
     rule = threshold.parse(args.threshold)
+    return compare(args, rule) if args.compare else describe(args, rule)
+
+
+def describe(args: argparse.Namespace, rule: float | str) -> int:
+    """One run, against out-of-distribution sets or a reference."""
     known = runs.load(runs.ID_NAME, args.id)
     unknown = [runs.load(name, output) for name, output in args.ood]
     reference = runs.load(runs.REFERENCE_NAME, args.reference) if args.reference else None
     summary, chosen = numbers.summarise(known, unknown, args.output, reference, rule, args.top)
-    pictures = {} if args.no_thumbnails else fetch(summary["pictures"], [known, *unknown], args.thumbnail_seconds)
+    scored = {run.name: run for run in (known, *unknown)}
+    pictures = {} if args.no_thumbnails else fetch(summary["pictures"], scored, args.thumbnail_seconds)
     public = numbers.published(summary)
-    for name, text in (
-        ("threshold.json", chosen.to_json()),
-        ("report.json", json.dumps(public, indent=1, ensure_ascii=False, allow_nan=False)),
-        ("report.html", page.render(public, pictures)),
-    ):
-        storage.write_atomically(storage.join(args.output, name), text.encode())
-    print(f"{public['headline'][0]}\n{storage.mask(storage.join(args.output, 'report.html'))}")
+    storage.write_atomically(storage.join(args.output, "threshold.json"), chosen.to_json().encode())
+    return publish(args.output, "report", public, page.render(public, pictures))
+
+
+def compare(args: argparse.Namespace, rule: float | str) -> int:
+    """Two runs on the same images, side by side."""
+    a, b, ood = comparison.load(args.compare, args.ood)
+    summary = comparison.compare(a, b, ood, rule, args.top)
+    readers = dict.fromkeys(summary["moved"], a)
+    pictures = {} if args.no_thumbnails else fetch(summary["moved"], readers, args.thumbnail_seconds)
+    public = numbers.published(summary)
+    return publish(args.output, "compare", public, compare_page.render(public, pictures))
+
+
+def publish(output: str, name: str, public: dict[str, Any], html: str) -> int:
+    """Write the numbers and the page, and say what they say."""
+    content = json.dumps(public, indent=1, ensure_ascii=False, allow_nan=False)
+    for suffix, text in (("json", content), ("html", html)):
+        storage.write_atomically(storage.join(output, f"{name}.{suffix}"), text.encode())
+    print(f"{public['headline'][0]}\n{storage.mask(storage.join(output, f'{name}.html'))}")
     return 0
 
 
 def fetch(
-    wanted: dict[str, list[dict[str, Any]]], scored: Sequence[runs.Run], seconds: float
+    wanted: dict[str, list[dict[str, Any]]], scored: dict[str, runs.Run], seconds: float
 ) -> dict[str, list[thumbnails.Thumbnail]]:
     """The pictures of each set, read back from where the run read them; all of them fit on a page."""
-    readers = {run.name: partial(fetch_images, columns=columns(run)) for run in scored}
+    readers = {name: partial(fetch_images, columns=columns(run)) for name, run in scored.items()}
     return thumbnails.collect(wanted, readers, thumbnails.limit(sum(map(len, wanted.values()))), seconds)
 
 
@@ -73,8 +95,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         UsageError: it does not parse.
     """
     parser = Parser(prog="report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--id", required=True, metavar="URI", help="output of jobs/score.py on known images, or on those in question"
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--id", metavar="URI", help="output of jobs/score.py on known images, or on those in question")
+    subject.add_argument(
+        "--compare", nargs=2, metavar=("RUN_A", "RUN_B"), help="two outputs on the same images, to put side by side"
     )
     parser.add_argument(
         "--ood",
@@ -83,7 +107,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         type=pair("NAME=URI, such as drawings=s3://bucket/scores"),
         metavar="NAME=URI",
-        help="outputs on images the model should not know; none gives a report without AUROC",
+        help="outputs on images the model should not know; with --compare NAME=URI_A,URI_B",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder or URI to write to")
     parser.add_argument("--reference", metavar="URI", help="output on images known to be fine, to take a quantile of")
@@ -108,25 +132,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="time for fetching all pictures; those that take longer are left out (default %(default)g)",
     )
     parser.add_argument("--verbose", action="store_true", help="show tracebacks")
-    return parser.parse_args(argv)
-
-
-def at_least_zero(text: str) -> int:
-    """A whole number that is not negative."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
-def positive(text: str) -> float:
-    """A number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
+    args = parser.parse_args(argv)
+    if args.compare and args.reference:
+        parser.error("--reference does not go with --compare: quantiles are taken of each run itself")
+    return args
 
 
 if __name__ == "__main__":

@@ -67,6 +67,24 @@ def pair(form: str) -> Callable[[str], tuple[str, str]]:
     return parse
 
 
+def at_least_zero(text: str) -> int:
+    """A whole number that is not negative."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
 def line(error: Exception) -> str:
     """``error`` on one masked line."""
     if isinstance(error, RegradError):

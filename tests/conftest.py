@@ -32,13 +32,18 @@ def png(seed: int, size: int = 8) -> bytes:
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> WriteRun:
-    """Writes what jobs/score.py leaves behind: a shard of pictures, ``run.json`` and a score table in two parts."""
+    """Writes what jobs/score.py leaves behind: a shard of pictures, ``run.json`` and a score table in two parts.
 
-    def write(name: str, scores: dict[str, Any], labels: Any = None, predictions: Any = None, **run: Any) -> str:
+    A ``folder`` other than ``name`` gives the same images another run.
+    """
+
+    def write(
+        name: str, scores: dict[str, Any], labels: Any = None, predictions: Any = None, folder: str = "", **run: Any
+    ) -> str:
         count = len(next(iter(scores.values())))
         shard = tmp_path / f"{name}.parquet"
         pa.parquet.write_table(pa.table({"image": [png(row) for row in range(count)]}), shard)
-        output = tmp_path / "runs" / name
+        output = tmp_path / "runs" / (folder or name)
         columns = {
             "id": [f"{name}/{row:04}" for row in range(count)],
             "source": [str(shard)] * count,

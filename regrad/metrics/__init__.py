@@ -8,6 +8,7 @@ An infinite score (an overflow) ranks above or below every finite one; a NaN is 
     calibration   confidence against accuracy: accuracy, ece
     counted       the same from counts of images per score, for many resamples at once
     bootstrap     confidence intervals
+    paired        confidence intervals of differences between two scorings of the same images
 """
 
 from regrad.metrics.calibration import accuracy, ece

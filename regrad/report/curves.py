@@ -26,16 +26,21 @@ def histogram(values: Floats, sets: dict[str, Ints], bins: int = BINS) -> dict[s
     Returns:
         ``log``, ``edges`` (bins + 1) and ``shares``: name -> (bins).
     """
+    log, edges = edges_of(values, np.sum(list(sets.values()), axis=0), bins)
+    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, bins - 1)
+    shares = {name: np.bincount(place, images, bins) / images.sum() for name, images in sets.items()}
+    return {"log": log, "edges": edges.tolist(), "shares": {name: found.tolist() for name, found in shares.items()}}
+
+
+def edges_of(values: Floats, images: Ints, bins: int = BINS) -> tuple[bool, Floats]:
+    """Whether the axis of a :func:`histogram` is logarithmic, and its edges (bins + 1,)."""
     finite = np.abs(values) < np.finfo(np.float64).max  # infinities were counted as the largest number
-    below = np.cumsum(np.sum(list(sets.values()), axis=0) * finite)
+    below = np.cumsum(images * finite)
     low, high = (float(values[np.searchsorted(below, share * below[-1])]) for share in (0.005, 0.995))
     log = low > 0 and high / low >= 50
     if low == high:
         low, high = low - 0.5, high + 0.5
-    edges = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
-    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, bins - 1)
-    shares = {name: np.bincount(place, images, bins) / images.sum() for name, images in sets.items()}
-    return {"log": log, "edges": edges.tolist(), "shares": {name: found.tolist() for name, found in shares.items()}}
+    return log, np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
 
 
 def separation(known: Ints, unknown: Ints) -> dict[str, dict[str, list[float]]]:

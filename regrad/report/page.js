@@ -1,9 +1,3 @@
-"use strict";
-
-// What the template put into the page: names, histograms and curves, and nothing that is markup.
-const data = JSON.parse(document.getElementById("data").textContent);
-const select = (root, name) => root.querySelector(`[name="${name}"]`);
-
 // ---------------------------------------------------------------------------------------------- pictures
 
 function showPictures() {
@@ -61,26 +55,6 @@ function showPictures() {
 // ------------------------------------------------------------------------------------------------- plots
 
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
-const choices = document.getElementById("choices");
-
-// Plotly reads a few HTML tags in names; here every name is text.
-function plain(text) {
-  const short = text.length > 40 ? `${text.slice(0, 39)}…` : text;
-  return short.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-}
-
-function theme() {
-  const style = getComputedStyle(document.documentElement);
-  const of = (name) => style.getPropertyValue(name).trim();
-  return {
-    ink: of("--ink"),
-    soft: of("--soft"),
-    line: of("--line"),
-    panel: of("--panel"),
-    known: of("--known"),
-    series: [1, 2, 3, 4, 5].map((number) => of(`--series-${number}`)),
-  };
-}
 
 function line(name, x, y, place, colors, more = {}) {
   return {
@@ -194,46 +168,6 @@ const PLOTS = {
     return [[trace], { showlegend: false, xaxis: { ...ticks, title: few ? "" : "shard" }, yaxis: { ...shares, title: "flagged" } }];
   },
 };
-
-function draw(element) {
-  const colors = theme();
-  const [traces, own] = PLOTS[element.dataset.plot](colors);
-  const axis = { gridcolor: colors.line, zeroline: false, linecolor: colors.line, automargin: true, fixedrange: coarse.matches };
-  const title = (of) => ({ text: of.title, font: { size: 13 }, standoff: 6 });
-  const layout = {
-    height: 330,
-    margin: { l: 52, r: 12, t: 8, b: 44 },
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: colors.ink, family: "system-ui, sans-serif", size: 13 },
-    hoverlabel: { bgcolor: colors.panel, font: { color: colors.ink } },
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-    showlegend: true,
-    dragmode: coarse.matches ? false : "zoom", // a finger scrolls the page
-    ...own,
-    xaxis: { ...axis, ...own.xaxis, title: title(own.xaxis) },
-    yaxis: { ...axis, ...own.yaxis, title: title(own.yaxis) },
-  };
-  const config = { responsive: true, displayModeBar: coarse.matches ? false : "hover", displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
-  return Plotly.react(element, traces, layout, config);
-}
-
-const coarse = matchMedia("(pointer: coarse)");
-const drawAll = () => Promise.all([...document.querySelectorAll(".plot")].map(draw));
-
-function showPlots() {
-  choices.hidden = false;
-  choices.addEventListener("input", drawAll);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  // Paper is white whatever the screen is.
-  for (const [event, paper] of [["beforeprint", true], ["afterprint", false]]) {
-    addEventListener(event, () => {
-      document.documentElement.classList.toggle("paper", paper);
-      drawAll();
-    });
-  }
-  drawAll().then(() => document.documentElement.classList.add("drawn"));
-}
 
 showPictures();
 showPlots();

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import resources
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jinja2
-import plotly.offline
-from markupsafe import Markup
+from regrad.report.headline import class_name, file_name
+from regrad.report.markup import fill, flatten, late_pictures, short
+from regrad.report.thumbnails import Thumbnail
 
-from regrad.report.headline import DASH, class_name, count, file_name
-from regrad.report.thumbnails import TOO_LATE, Thumbnail
-
-FOLDER = resources.files("regrad.report")
 SHEETS = {"uncertain": "Most uncertain", "errors": "Certain errors", "misses": "Misses"}
 
 
@@ -26,29 +19,13 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
         report: what :func:`regrad.report.numbers.published` returned, so that no credential is in it.
         thumbnails: set name -> one thumbnail per row of ``report["pictures"]``, in order; empty for a page without.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    filters: dict[str, Callable[..., str]] = {
-        "percent": two_decimals,
-        "fine": lambda share: DASH if share is None else f"{100 * share:.2g}",
-        "number": format_number,
-        "unbroken": _unbroken,
-        "breakable": _breakable,
-        "short": short,
-    }
-    environment.filters.update(filters)
-    # Our own files and the library's: nothing in them to escape. The browser runs no script but these two.
-    style, script = (Markup(FOLDER.joinpath(name).read_text("utf-8")) for name in ("page.css", "page.js"))
-    library = Markup(plotly.offline.get_plotlyjs())
-    template = environment.from_string(FOLDER.joinpath("page.html").read_text("utf-8"))
     flagged, names = report["rates"][report["id"]["name"]], report["class_names"]
     cards = _cards(report, thumbnails)
     separations = {run["name"]: _ranking(report, run["name"]) for run in report["ood"]}
-    return template.render(
+    return fill(
+        "page.html",
+        "page.js",
         report=report,
-        style=style,
-        script=script,
-        plotly=library,
-        hashes=Markup(" ".join(f"'sha256-{_digest(source)}'" for source in (library, script))),
         data=_plot_data(report),
         ordered=_main_first(report),
         separations=list(separations.items()),
@@ -65,70 +42,6 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
         source_rates=[entry | {"name": file_name(entry["source"])} for entry in flagged["sources"][:50]],
         provenance=[(_title(report, name), flatten(info)) for name, info in report["runs"].items()],
     )
-
-
-def late_pictures(thumbnails: Mapping[str, Sequence[Thumbnail]]) -> str:
-    """How many pictures were not fetched in time, in words; empty for none."""
-    late = sum(picture.problem == TOO_LATE for pictures in thumbnails.values() for picture in pictures)
-    return count(late, "picture") if late else ""
-
-
-def two_decimals(share: float | None) -> str:
-    """A share in percent as tables of the literature print it.
-
-    >>> two_decimals(0.98079), two_decimals(None)
-    ('98.08', '–')
-    """
-    return DASH if share is None else f"{100 * share:.2f}"
-
-
-def format_number(value: float | str | None) -> str:
-    """``value`` with four significant digits, without a tail of zeros; words as they are.
-
-    >>> format_number(0.00012344), format_number(1500.0), format_number(2.0), format_number(None), format_number("inf")
-    ('0.0001234', '1500', '2', '–', 'inf')
-    """
-    return DASH if value is None else value if isinstance(value, str) else f"{value:.4g}"
-
-
-def short(text: object, most: int = 200) -> str:
-    """``text`` with its middle left out where it is longer than ``most``: a page repeats names many times.
-
-    >>> short("x" * 5, 3)
-    'x…x'
-    """
-    text = str(text)
-    half = (most - 1) // 2
-    return text if len(text) <= most else f"{text[:half]}…{text[len(text) - half :]}"
-
-
-def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested dictionaries as dotted keys and printable values, in order.
-
-    >>> flatten({"model": {"classes": 10}, "scores": ["regrad", "entropy"], "none": {}})
-    [('model.classes', '10'), ('scores', 'regrad, entropy'), ('none', '–')]
-    """
-    if isinstance(value, dict) and value:
-        return [
-            pair for key, item in value.items() for pair in flatten(item, f"{prefix}.{key}" if prefix else str(key))
-        ]
-    if isinstance(value, list) and not any(isinstance(item, (dict, list)) for item in value):
-        return [(prefix, ", ".join(map(str, value)) or DASH)]
-    return [(prefix, DASH if value in (None, {}, "") else str(value))]
-
-
-def _unbroken(sentence: str) -> str:
-    """No line break between a number and its sign."""
-    return sentence.replace(" %", "\u00a0%").replace(" > ", "\u00a0>\u00a0")
-
-
-def _breakable(name: str) -> Markup:
-    """A score's name, which may be broken after an underscore: names are long and phones narrow."""
-    return Markup("_<wbr>").join(name.split("_"))
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _title(report: dict[str, Any], run: str) -> str:

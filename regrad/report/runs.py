@@ -56,6 +56,18 @@ class Run:
         own = {"network": self.model["network"][:12], "posterior": posterior}
         return own | {name: config.get(name) for name in SCORE_SETTINGS}
 
+    def count_rows(self) -> int:
+        """How many rows there are, from the parts' footers.
+
+        Raises:
+            RegradError: the storage refused or failed, or a part is damaged.
+        """
+        try:
+            parts = table.dataset(self.output)
+            return 0 if parts is None else parts.count_rows()
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.output, error) from error
+
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The rows in table order, only ``columns``, a few hundred thousand at a time however small the parts are.
 
@@ -73,7 +85,7 @@ class Run:
             if any(map(len, waiting)):
                 yield pa.Table.from_batches(waiting)
         except (pa.ArrowException, OSError) as error:
-            raise RegradError(f"{storage.mask(self.output)}/scores: cannot read: {storage.reason(error)}") from error
+            raise _unreadable(self.output, error) from error
 
 
 def load(name: str, output: str) -> Run:
@@ -88,7 +100,7 @@ def load(name: str, output: str) -> Run:
     try:
         parts = table.dataset(output)
     except (pa.ArrowException, OSError) as error:
-        raise RegradError(f"{storage.mask(output)}/scores: cannot read: {storage.reason(error)}") from error
+        raise _unreadable(output, error) from error
     if parts is None:
         raise UsageError(f"{storage.mask(output)}: no rows under scores/; has the scoring run finished?")
     names = [column for column in parts.schema.names if column not in fixed]
@@ -146,3 +158,15 @@ def judged(rows: pa.Table, classes: int) -> tuple[Bools, Bools]:
     labels = integers(rows["label"])
     known: Bools = (labels >= 0) & (labels < classes)
     return known, known & (labels == integers(rows["prediction"]))
+
+
+def codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
+    """(n,) numbers of the distinct values of ``column``, and the values."""
+    encoded = pc.dictionary_encode(column, null_encoding="encode").combine_chunks()
+    array = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
+    numbers: Ints = array.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers, [str(value) for value in array.dictionary.to_pylist()]
+
+
+def _unreadable(output: str, error: Exception) -> RegradError:
+    return RegradError(f"{storage.mask(output)}/scores: cannot read: {storage.reason(error)}")

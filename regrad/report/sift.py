@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet
 
 from regrad import storage, table
-from regrad.report.runs import Floats, Ints, Run, floats, integers, judged
+from regrad.report.runs import Floats, Ints, Run, codes, floats, integers, judged
 from regrad.report.threshold import Threshold
 
 IMAGE = tuple(column for column in table.FIXED_COLUMNS if column[0] != "nll")
@@ -60,8 +59,8 @@ def sift(run: Run, threshold: Threshold, top: int, judge: bool, flag: Callable[[
         kinds = np.stack([np.ones_like(flagged), flagged, wrong])
         predictions = integers(rows["prediction"])
         by_class += _count(np.where((predictions >= 0) & (predictions < classes), predictions, classes), kinds, classes)
-        codes, names = _codes(rows["source"])
-        for name, counts in zip(names, _count(codes, kinds, len(names)).T, strict=True):
+        place, names = codes(rows["source"])
+        for name, counts in zip(names, _count(place, kinds, len(names)).T, strict=True):
             by_source[name] = by_source.get(name, 0) + counts
         plain = rows.select(list(COLUMNS)).append_column("score", pa.array(scores))
         verdict = pa.array(right, mask=~(labelled & judge))
@@ -195,14 +194,6 @@ def _worst_first(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda entry: -share_interval(entry["flagged"], entry["images"])[0])
 
 
-def _count(codes: Ints, kinds: np.ndarray, groups: int) -> Ints:
-    """(3, groups) how many images of each kind have each code; codes beyond ``groups`` are left out."""
-    return np.stack([np.bincount(codes[kind], minlength=groups)[:groups] for kind in kinds])
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
-    """(n,) numbers of the distinct values of ``column``, and the values."""
-    encoded = pc.dictionary_encode(column, null_encoding="encode").combine_chunks()
-    array = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
-    codes: Ints = array.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return codes, [str(value) for value in array.dictionary.to_pylist()]
+def _count(place: Ints, kinds: np.ndarray, groups: int) -> Ints:
+    """(3, groups) how many images of each kind are in each place; places beyond ``groups`` are left out."""
+    return np.stack([np.bincount(place[kind], minlength=groups)[:groups] for kind in kinds])

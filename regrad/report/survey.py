@@ -10,7 +10,7 @@ from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.metrics import bootstrap, calibration
 from regrad.report.runs import NO_LABEL, Floats, Ints, Run, floats, integers, judged
-from regrad.report.tally import Tally, join
+from regrad.report.tally import Judged, aligned, kinds_of
 
 
 class Survey:
@@ -30,11 +30,10 @@ class Survey:
         self.images = self.labels_outside = 0
         self.left_out = dict.fromkeys(scores, 0)
         self.confidence, self.losses = Confidence(), Losses()
-        # Per score: the images without a usable label, those predicted right, those predicted wrong.
-        self._tallies = {name: (Tally(), Tally(), Tally()) for name in scores}
+        self.tallies = {name: Judged() for name in scores}
         for rows in run.tables(["label", "prediction", "confidence", "nll", *scores]):
             labelled, right = judged(rows, run.model["classes"])
-            kinds = np.where(right, 1, np.where(labelled, 2, 0))
+            kinds = kinds_of(labelled, right)
             self.images += len(rows)
             self.labels_outside += int(((integers(rows["label"]) != NO_LABEL) & ~labelled).sum())
             self.confidence.add(floats(rows["confidence"])[labelled], right[labelled])
@@ -43,8 +42,7 @@ class Survey:
                 values = floats(rows[name])
                 there = ~np.isnan(values)
                 self.left_out[name] += int((~there).sum())
-                for kind, tally in enumerate(self._tallies[name]):
-                    tally.add(values[there & (kinds == kind)])
+                self.tallies[name].add(values[there], kinds[there])
         if not self.images:
             output = storage.mask(run.output)
             raise UsageError(f"{output}: the run scored no image; see {output}/quarantine")
@@ -68,19 +66,12 @@ class Survey:
 
     def errors(self, score: str) -> tuple[Floats, Ints, Ints]:
         """The distinct values of ``score`` (k,), ascending, and the right and wrong predictions of each (k,)."""
-        values, (right, wrong) = join(self._tallies[score][1:])
-        return values, right, wrong
+        return self.tallies[score].errors()
 
 
 def align(surveys: Sequence[Survey], score: str) -> tuple[Floats, list[Ints], bool]:
-    """The distinct values of ``score`` in any of ``surveys`` (k,), ascending, and the images of each survey (k,).
-
-    The third value says whether they are exact, or cells of :class:`regrad.report.tally.Tally` that were merged.
-    """
-    tallies = [tally for survey in surveys for tally in survey._tallies[score]]
-    values, counts = join(tallies)
-    sums = [np.sum(counts[3 * place : 3 * place + 3], axis=0) for place in range(len(surveys))]
-    return values, sums, all(tally.shift == 0 for tally in tallies)
+    """:func:`regrad.report.tally.aligned` of the tallies of ``score``."""
+    return aligned([survey.tallies[score] for survey in surveys])
 
 
 class Confidence:

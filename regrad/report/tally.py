@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -66,6 +67,39 @@ class Tally:
         while self._keys.size > self.cells:
             self.shift += 1
             self._keys, self._counts = _runs(self._keys >> 1, self._counts)
+
+
+class Judged:
+    """The tallies of one score: of images without a usable label, of right predictions and of wrong ones."""
+
+    def __init__(self) -> None:
+        self.tallies = (Tally(), Tally(), Tally())
+
+    def add(self, values: Floats, kinds: Ints) -> None:
+        """Count ``values`` (n,) without a NaN, by :func:`kinds_of`."""
+        for kind, tally in enumerate(self.tallies):
+            tally.add(values[kinds == kind])
+
+    def errors(self) -> tuple[Floats, Ints, Ints]:
+        """The distinct values (k,), ascending, and the right and wrong predictions of each (k,)."""
+        values, (right, wrong) = join(self.tallies[1:])
+        return values, right, wrong
+
+
+def kinds_of(labelled: Bools, right: Bools) -> Ints:
+    """(n,) 0 where there is no usable label, 1 where the prediction is right, 2 where it is wrong."""
+    return np.where(right, 1, np.where(labelled, 2, 0))
+
+
+def aligned(tallied: Sequence[Judged]) -> tuple[Floats, list[Ints], bool]:
+    """The distinct values of any of ``tallied`` (k,), ascending, and the images of each of them (k,), of every kind.
+
+    The third value says whether they are exact, or cells that were merged.
+    """
+    tallies = [tally for item in tallied for tally in item.tallies]
+    values, counts = join(tallies)
+    sums = [np.sum(counts[3 * place : 3 * place + 3], axis=0) for place in range(len(tallied))]
+    return values, sums, all(tally.shift == 0 for tally in tallies)
 
 
 def join(tallies: Sequence[Tally]) -> tuple[Floats, list[Ints]]:

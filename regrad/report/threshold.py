@@ -77,14 +77,24 @@ def choose(wanted: float | str, scores: Sequence[str], main: str, reference: Sur
         UsageError: a stored threshold is damaged, of another score, or of another model or other settings.
     """
     settings = reference.run.settings
-    if isinstance(wanted, float):
-        return Threshold(main, wanted, settings)
-    if not wanted.startswith("quantile="):
-        return _stored(wanted, scores, settings)
-    share = float(wanted.removeprefix("quantile="))
+    if (threshold := given(wanted, scores, main, settings)) is not None:
+        return threshold
+    share = share_of(wanted)
     values, (images,), exact = align([reference], main)
     value = at_quantile(values, images, exact, share)
     return Threshold(main, value, settings, share, reference.run.output, int(images.sum()))
+
+
+def given(wanted: float | str, scores: Sequence[str], main: str, settings: dict[str, Any]) -> Threshold | None:
+    """The threshold that ``wanted`` names, a value or a file; None for a quantile. See :func:`choose`."""
+    if isinstance(wanted, float):
+        return Threshold(main, wanted, settings)
+    return None if wanted.startswith("quantile=") else _stored(wanted, scores, settings)
+
+
+def share_of(wanted: float | str) -> float:
+    """Q of ``quantile=Q``."""
+    return float(str(wanted).removeprefix("quantile="))
 
 
 def at_quantile(values: Floats, images: Ints, exact: bool, share: float) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +114,16 @@ def test_a_threshold_is_chosen_on_a_reference_and_used_again(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "required: --id, --output"),
+        ([], "required: --output"),
+        (["--output", "y"], "one of the arguments --id --compare is required"),
+        (["--id", "x", "--compare", "a", "b", "--output", "y"], "not allowed with argument"),
+        (["--compare", "a", "b", "--reference", "x", "--output", "y"], "--reference does not go with --compare"),
+        (
+            ["--compare", "a", "b", "--ood", "x=s3://k:s@one", "--output", "y"],
+            "--ood x=s3://***@one: a comparison needs",
+        ),
+        (["--compare", "nowhere", "b", "--output", "y"], "nowhere: no run.json here"),
+        (["--id", "x", "--output", "y", "--thumbnail-seconds", "0"], "'0' is not a number above 0"),
         (["--id", "x", "--output", "y", "--ood", "photos"], "'photos' is not NAME=URI"),
         (["--id", "x", "--output", "y", "--top", "-1"], "'-1' is not a whole number"),
         (["--id", "x", "--output", "y", "--tip", "1"], "unrecognized arguments: --tip"),
@@ -132,6 +142,43 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert error.count("\n") == 1
     assert message in error
     assert not list(tmp_path.iterdir())
+
+
+def test_two_runs_side_by_side(job: ModuleType, write_run: Any, tmp_path: Path, capsys: Any) -> None:
+    labels, first = [row % 10 for row in range(60)], RNG.normal(0, 1, 60)
+    second = first + RNG.normal(0, 0.1, 60)
+    a = write_run("digits", {"regrad": first}, labels=labels)
+    b = write_run("digits", {"regrad": second}, labels=labels, folder="after")
+    oods = [write_run("photos", {"regrad": RNG.normal(2, 1, 40)}, folder=f"photos-{side}") for side in "ab"]
+    arguments = ["--compare", a, b, "--ood", f"photos={oods[0]},{oods[1]}", "--output", str(tmp_path / "out")]
+    assert job.main([*arguments, "--top", "6"]) == 0
+    report = json.loads((tmp_path / "out/compare.json").read_text())
+    separation = report["ood"]["photos"]["scores"]["regrad"]
+    for side, run, ood in zip("ab", (a, b), oods, strict=True):
+        # The independent check: scikit-learn on what the Parquet files hold.
+        known, unknown = scores(run), scores(ood)
+        expected = roc_auc_score([0] * len(known) + [1] * len(unknown), np.r_[known, unknown])
+        assert separation[side] == pytest.approx(expected, abs=1e-12)
+    expected = scipy.stats.spearmanr(first, second).statistic
+    assert report["scores"]["regrad"]["rank_correlation"]["value"] == pytest.approx(expected)
+    html = (tmp_path / "out/compare.html").read_text()
+    assert html.count("data:image/webp;base64,") == 6
+    assert "no picture" not in html
+    headline, page = capsys.readouterr().out.splitlines()
+    assert headline == report["headline"][0]
+    assert page == str(tmp_path / "out/compare.html")
+    assert job.main([*arguments, "--no-thumbnails"]) == 0
+    assert "data:image/webp" not in (tmp_path / "out/compare.html").read_text()
+
+
+def test_runs_that_share_nothing_are_refused(
+    job: ModuleType, runs: dict[str, str], write_run: Any, capsys: Any
+) -> None:
+    other = write_run("other", {"entropy": RNG.normal(0, 1, 30)})
+    assert job.main(["--compare", runs["digits"], other, "--output", "out"]) == 2
+    assert "has the scores regrad" in capsys.readouterr().err
+    assert job.main(["--compare", runs["digits"], runs["photos"], "--output", "out"]) == 2
+    assert "no image is in both; rows are paired by source and id" in capsys.readouterr().err
 
 
 def test_unreadable_scores_are_code_1(job: ModuleType, runs: dict[str, str], tmp_path: Path, capsys: Any) -> None:
