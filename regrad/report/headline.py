@@ -149,7 +149,7 @@ def _unknowable(report: dict[str, Any]) -> list[str]:
 def _left_out(report: dict[str, Any]) -> list[str]:
     known, notes = report["id"], []
     if known["labels_outside"]:
-        images = count(known["labels_outside"], "in-distribution image")
+        images = count(known["labels_outside"], "in-distribution image" if report["ood"] else "image")
         notes.append(
             f"{images} with a label outside the model's {known['classes']} classes: left out of accuracy and rAULC."
         )
