@@ -105,21 +105,21 @@ def retire(output: str, keys: Iterable[str]) -> None:
         list(pool.map(storage.remove, [part_uri(output, kind, key) for kind in KINDS for key in keys]))
 
 
-def sweep(output: str, keep: Collection[str]) -> int:
-    """Remove what attempts that were cut short left: parts of units not in ``keep`` (the committed and the planned),
-    and temporary files; returns how many there were.
-    """
-    stray = [
-        storage.join(folder, name)
-        for folder in (output, *(storage.join(output, name) for name in (*KINDS, "ledger", "lease")))
-        for name in storage.list_temporaries(folder)
-    ]
-    stray += [
+def left_over(output: str, keep: Collection[str]) -> list[str]:
+    """What attempts that were cut short left: temporary files, and parts of units not in ``keep``."""
+    folders = (output, *(storage.join(output, name) for name in (*KINDS, "ledger", "lease")))
+    temporary = [storage.join(folder, name) for folder in folders for name in storage.list_temporaries(folder)]
+    return temporary + [
         storage.join(output, kind, name)
         for kind in KINDS
         for name in storage.list_files(storage.join(output, kind), ".parquet")
         if name.removeprefix("part-").removesuffix(".parquet") not in keep
     ]
+
+
+def sweep(output: str, keep: Collection[str]) -> int:
+    """Remove what is :func:`left_over`, where ``keep`` are the committed and the planned units; returns how many."""
+    stray = left_over(output, keep)
     with ThreadPoolExecutor(_THREADS, "regrad-sweep") as pool:
         list(pool.map(storage.remove, stray))
     return len(stray)

@@ -14,7 +14,7 @@ from typing import Any
 from regrad import __version__, storage, table
 from regrad.errors import UsageError
 from regrad.pipeline import commit
-from regrad.pipeline.options import CONFIGURATION, Options
+from regrad.pipeline.options import CONFIGURATION, OPTIONS, Options
 
 COUNTS = ("rows_in", "rows_scored", "rows_quarantined", "labelled", "correct", "labels_outside")
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "pyarrow", "pillow", "numpy")
@@ -73,10 +73,11 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def salt(fingerprint: str, options: Options, plan: Mapping[str, Any]) -> str:
-    """What a unit's key depends on besides its content: model, configuration, the engine's choices, schema."""
+def salt(fingerprint: str, config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """What a unit's key depends on besides its content: model, :func:`configuration`, the engine's choices, schema."""
     choices = {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
-    settings = {key: value for key, value in configuration(options).items() if key not in options.of("model")}
+    named_by = {option.key for option in OPTIONS if option.role == "model"}  # the fingerprint stands for the model
+    settings = {key: value for key, value in config.items() if key not in named_by}
     return json.dumps([table.SCHEMA_VERSION, fingerprint, settings, choices], sort_keys=True)
 
 

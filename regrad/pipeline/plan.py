@@ -79,12 +79,17 @@ class Plan:
 def make_unit(source: Source, start: int, stop: int | None, salt: str) -> Unit:
     """The unit of these rows; ``salt`` stands for everything but the content (model, configuration, schema)."""
     identity = source.identity_of(start, stop)
-    content = json.dumps([source.uri, identity, start, stop, salt])
-    key = _digest(source.uri)[:_SOURCE_DIGITS] + _digest(content)[: 32 - _SOURCE_DIGITS]
+    key = unit_key(source.uri, identity, start, stop, salt)
     rows = None if source.rows is None else (source.rows if stop is None else stop) - start
     size = source.size if not rows or not source.rows else source.size * rows // source.rows
     files, labels = source.files[start:stop], source.labels[start:stop]
     return Unit(source.uri, source.kind, start, stop, identity, key, rows, size, files, labels)
+
+
+def unit_key(source: str, identity: str, start: int, stop: int | None, salt: str) -> str:
+    """The name of a unit: 32 hexadecimal digits, the first of which stand for the source."""
+    content = json.dumps([source, identity, start, stop, salt])
+    return _digest(source)[:_SOURCE_DIGITS] + _digest(content)[: 32 - _SOURCE_DIGITS]
 
 
 def _digest(text: str) -> str:

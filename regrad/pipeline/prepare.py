@@ -69,7 +69,7 @@ def prepare(options: Options) -> Job:
     scorer = Scorer(classifier, **settings, plan=stored)
     committed = commit.committed(output)
     retired = committed if differences else set()
-    salt = manifest.salt(classifier.fingerprint, options, scorer.plan)
+    salt = manifest.salt(classifier.fingerprint, manifest.configuration(options), scorer.plan)
     plan = make_plan(
         sources,
         options.unit_rows,
@@ -117,7 +117,7 @@ def plan_again(job: Job, committed: set[str]) -> Plan:
     """The plan of ``job`` for its inputs as they are now, on an output that holds the units ``committed``."""
     output, options = job.task.output, job.options
     sources = list_sources(options.inputs, job.task.columns, output)
-    salt = manifest.salt(job.task.fingerprint, options, job.scorer.plan)
+    salt = manifest.salt(job.task.fingerprint, manifest.configuration(options), job.scorer.plan)
     return make_plan(
         sources, options.unit_rows, salt, committed, lambda keys: commit.read_records(output, keys), options.limit
     )

@@ -122,7 +122,9 @@ def test_replacing_leaves_no_row_of_the_old_configuration(tmp_path: Path) -> Non
 def test_a_units_key_depends_on_all_that_its_scores_depend_on() -> None:
     def salt(*arguments: str, fingerprint: str = "f", first_layer: int = 1, why: str = "") -> str:
         options = parse(["a.tar", "--output", "o", *ARGUMENTS, *arguments], "", None)
-        return manifest.salt(fingerprint, options, {"engine": "exact", "first_layer": first_layer, "why": why})
+        return manifest.salt(
+            fingerprint, manifest.configuration(options), {"engine": "exact", "first_layer": first_layer, "why": why}
+        )
 
     assert salt("--batch-size", "3", "--limit", "9", "--mean", "0.5", why="measured 0.1") == salt()
     changes = [("--sigma", "0.1"), ("--samples", "3"), ("--max-pixels", "9"), ("--label-column", "x")]

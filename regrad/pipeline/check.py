@@ -1,0 +1,259 @@
+"""Is an output what it says it is: ledger against parts, parts against their footers and rows, all against the inputs.
+
+Nothing is believed: every ledger record's key is made again from its content, every part is read, every row counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from regrad import storage, table
+from regrad.errors import RegradError
+from regrad.pipeline import commit, lease, manifest
+from regrad.pipeline.inputs import list_sources
+from regrad.pipeline.plan import make_plan, unit_key
+from regrad.pipeline.samples import Columns, kind_of
+from regrad.pipeline.webdataset import TarReader
+
+_THREADS = 16
+_SHOWN = 3  # repeated ids named in one line
+_PROVENANCE = ("schema_version", "config", "plan")  # of a part, the same as in run.json
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, in one line.
+
+    Attributes:
+        unit: the key of the unit that scoring again would mend, if one would.
+        repairable: whether :func:`repair` and another run mend it.
+    """
+
+    text: str
+    unit: str | None = None
+    repairable: bool = True
+
+
+@dataclass
+class Found:
+    """What :func:`check` found: what is wrong, what a user may want to know, and how much there is."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    units: int = 0
+    rows_scored: int = 0
+    rows_quarantined: int = 0
+
+
+@dataclass
+class _Rows:
+    """The rows of one unit as its parts hold them."""
+
+    record: dict[str, Any]
+    problems: list[str]
+    ids: list[Any]  # of the scored rows, in chunks
+    numbers: list[Any]
+
+    def wrong(self) -> Iterator[Problem]:
+        """Its problems, with the unit's name."""
+        where = f"unit {self.record['unit']} ({storage.mask(str(self.record.get('source')))})"
+        return (Problem(f"{where}: {problem}", self.record["unit"]) for problem in self.problems)
+
+
+def check(output: str) -> Found:
+    """Count everything at ``output`` again.
+
+    Memory: the ids of one source at a time.
+
+    Raises:
+        UsageError: there is no run, or one of another schema version.
+        RegradError: the storage refused or failed.
+    """
+    run = table.read_run(output)
+    found = Found()
+    keys = sorted(commit.committed(output))
+    salt = manifest.salt(run["model"]["fingerprint"], run["config"], run["plan"])
+    with ThreadPoolExecutor(_THREADS, "regrad-check") as pool:
+        records = list(pool.map(lambda key: _record(output, key, salt), keys))
+        sound = [item for item in records if isinstance(item, dict)]
+        found.problems += [item for item in records if isinstance(item, Problem)]
+        sound.sort(key=lambda record: (record["source"], record["start"]))
+        rows = pool.map(lambda record: _unit(output, record, run), sound)
+        for source, units in itertools.groupby(rows, key=lambda unit: unit.record["source"]):
+            found.problems += _source(source, list(units))
+    found.units = len(keys)
+    found.rows_scored = sum(record["rows_scored"] for record in sound)
+    found.rows_quarantined = sum(record["rows_quarantined"] for record in sound)
+    found.problems += _totals(run, sound, keys)
+    stray = commit.left_over(output, keys)
+    if stray:
+        found.notes.append(f"{len(stray)} files of attempts that were cut short; the next run removes them")
+    _inputs(run, output, salt, sound, found)
+    return found
+
+
+def repair(output: str, problems: Iterable[Problem]) -> int:
+    """Drop the units that ``problems`` name, so that the next run scores them again; returns how many.
+
+    Raises:
+        UsageError: a run is at work on the output.
+        RegradError: the storage refused or failed.
+    """
+    units = sorted({problem.unit for problem in problems if problem.unit})
+    with lease.hold(output):
+        commit.retire(output, units)
+        run = table.read_run(output)
+        if "counts" in run:  # the next run counts for itself where it finds no digest
+            manifest.write(output, run | {"counts": {**run["counts"], "ledger": None}})
+    return len(units)
+
+
+# -- a unit ----------------------------------------------------------------------------------------------------------
+
+
+def _record(output: str, key: str, salt: str) -> dict[str, Any] | Problem:
+    try:
+        (record,) = commit.read_records(output, [key])
+        counts = [record[name] for name in ("rows_in", "rows_scored", "rows_quarantined")]
+        made = unit_key(record["source"], record["identity"], record["start"], record["stop"], salt)
+    except (RegradError, KeyError, TypeError) as error:
+        return Problem(f"unit {key}: {storage.reason(error)}", key)
+    if record["unit"] != key or made != key:
+        return Problem(f"unit {key}: its record does not belong to this name, model and configuration", key)
+    if counts[0] != counts[1] + counts[2]:
+        return Problem(f"unit {key}: {counts[0]} rows read, but {counts[1]} scored and {counts[2]} quarantined", key)
+    return record
+
+
+def _unit(output: str, record: dict[str, Any], run: dict[str, Any]) -> _Rows:
+    unit = _Rows(record, [], [], [])
+    for kind in commit.KINDS:
+        expected = record[f"rows_{'scored' if kind == 'scores' else 'quarantined'}"]
+        uri = commit.part_uri(output, kind, record["unit"])
+        try:
+            rows = _part(uri, record, run)
+        except FileNotFoundError:
+            if expected:
+                unit.problems.append(f"no {kind} part, but {expected} rows in the ledger")
+            continue
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            unit.problems.append(f"its {kind} part is damaged: {storage.reason(error)}")
+            continue
+        if rows.num_rows != expected:
+            unit.problems.append(f"{rows.num_rows} rows in its {kind} part, but {expected} in the ledger")
+        if pc.any(pc.not_equal(rows["source"], record["source"])).as_py():
+            unit.problems.append(f"its {kind} part holds rows of another source")
+        unit.ids += rows["id"].chunks if kind == "scores" else []
+        unit.numbers += rows["row"].chunks
+    inside = _numbers(unit.numbers)
+    stop = np.inf if record["stop"] is None else record["stop"]
+    if len(inside) and (inside.min() < record["start"] or inside.max() >= stop):
+        unit.problems.append(f"rows outside {record['start']} to {record['stop']}")
+    if len(np.unique(inside)) != len(inside):
+        unit.problems.append(f"{len(inside) - len(np.unique(inside))} rows are there twice")
+    return unit
+
+
+def _part(uri: str, record: dict[str, Any], run: dict[str, Any]) -> pa.Table:
+    """The rows of a part, if its footer says that it is of this unit and run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is another's.
+    """
+    content = pa.BufferReader(storage.read_bytes(uri))
+    file = pa.parquet.ParquetFile(content)
+    provenance = json.loads((file.schema_arrow.metadata or {})[table.PROVENANCE_KEY])
+    if (provenance["unit"], provenance["identity"]) != (record["unit"], record["identity"]):
+        raise ValueError("its footer names another unit")
+    if provenance["model"]["fingerprint"] != run["model"]["fingerprint"] or any(
+        provenance[name] != run[name] for name in _PROVENANCE
+    ):
+        raise ValueError("its footer names another model or configuration")
+    return file.read()  # every column: that decodes every page
+
+
+def _numbers(chunks: list[Any]) -> np.ndarray[Any, Any]:
+    """The row numbers there are; rows of a file that could not be read on have none."""
+    if not chunks:
+        return np.empty(0, np.int64)
+    return pa.chunked_array(chunks, pa.int64()).drop_null().to_numpy()
+
+
+# -- a source, the run, the inputs -----------------------------------------------------------------------------------
+
+
+def _source(source: str, units: list[_Rows]) -> Iterator[Problem]:
+    for unit in units:
+        yield from unit.wrong()
+    for before, after in itertools.pairwise(units):
+        end = before.record["stop"]
+        if end is None or end > after.record["start"]:
+            where = f"rows {after.record['start']} to {after.record['stop']}"
+            yield Problem(f"{storage.mask(source)}: two units hold {where}", after.record["unit"])
+    if not any(unit.problems for unit in units):  # which may be why
+        yield from _repeated_ids(source, units)
+
+
+def _repeated_ids(source: str, units: list[_Rows]) -> Iterator[Problem]:
+    """Ids that are scored twice. (One that was refused as repeated is in quarantine beside the first.)"""
+    counts = pc.value_counts(pa.chunked_array([chunk for unit in units for chunk in unit.ids], pa.string()))
+    repeated = pc.struct_field(counts.filter(pc.greater(pc.struct_field(counts, 1), 1)), 0)
+    if len(repeated):
+        some = ", ".join(storage.mask(str(name)) for name in repeated[:_SHOWN].to_pylist())
+        yield Problem(
+            f"{storage.mask(source)}: {len(repeated)} ids were scored twice or more ({some}); --id-column names others",
+            repairable=False,
+        )
+
+
+def _totals(run: dict[str, Any], records: list[dict[str, Any]], keys: list[str]) -> Iterator[Problem]:
+    counts = run.get("counts")
+    if counts is None or counts.get("ledger") != manifest.ledger_digest(keys):
+        return  # a run that was cut short has not counted; the next one will
+    for name, value in manifest.totals(records).items():
+        if counts[name] != value and len(records) == len(keys):
+            yield Problem(f"run.json says {name} {counts[name]}, the ledger {value}")
+
+
+def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str, Any]], found: Found) -> None:
+    """Add what the inputs hold that the output does not, or no longer as it was."""
+    config = run["config"]
+    columns = Columns(config["image_column"], config["label_column"], config["id_column"])
+    held = {record["unit"]: record for record in records}
+    try:
+        sources = list_sources(run["inputs"], columns, output)
+        plan = make_plan(
+            sources, config["unit_rows"], salt, set(held), lambda names: [held[key] for key in names if key in held]
+        )
+        for record in (held[key] for key in plan.done):
+            found.problems += _tar_count(record)
+    except RegradError as error:
+        found.notes.append(f"the inputs could not be compared: {error}")
+        return
+    if plan.obsolete:
+        found.notes.append(
+            f"{len(plan.obsolete)} units are of sources that have changed; the next run scores them anew"
+        )
+    if plan.pending:
+        rows = sum(unit.rows or 0 for unit in plan.pending)
+        found.notes.append(f"{len(plan.pending)} units{f' ({rows} rows)' if rows else ''} are not scored yet")
+
+
+def _tar_count(record: dict[str, Any]) -> Iterator[Problem]:
+    """A tar's samples counted again by its headers; one that cannot be read on has a row in quarantine instead."""
+    if kind_of(record["source"]) == "tar" and record["stop"] is None and not record["rows_quarantined"]:
+        count = TarReader(record["source"]).count()[0] - record["start"]
+        if count != record["rows_in"]:
+            where = storage.mask(record["source"])
+            yield Problem(f"{where}: {count} samples, but {record['rows_in']} rows in the ledger", record["unit"])

@@ -1,0 +1,220 @@
+"""jobs/check.py finds what is wrong with an output, and repairs what scoring again can mend."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from jobs.check import main
+from regrad import table
+from regrad.pipeline import lease, options
+from regrad.pipeline.execute import run, score_here
+from regrad.pipeline.prepare import prepare
+from tests.services import Bucket
+from tests.shards import digits, write_parquet, write_tar
+
+
+def score(folder: Path, *more: str) -> Path:
+    """An output of a Parquet file in four units and a tar in one, with a row in quarantine."""
+    arguments = [str(folder / "in"), "--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", "6", *more]
+    run(prepare(options.parse([*arguments, "--output", str(folder / "out")], "score.py", None)), score_here)
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    write_parquet(folder / "in/a.parquet", [*digits(20), ("bad", b"no image", 1)])
+    write_tar(folder / "in/b.tar", digits(9))
+    score(folder)
+    return folder
+
+
+@pytest.fixture
+def output(made: Path, tmp_path: Path) -> Path:
+    """A copy of the output to do harm to; its inputs stay where they are."""
+    shutil.copytree(made / "out", tmp_path / "out")
+    return tmp_path / "out"
+
+
+def check(capsys: pytest.CaptureFixture[str], output: Any, *more: str) -> tuple[int, list[str]]:
+    code = main([str(output), *more])
+    captured = capsys.readouterr()
+    return code, (captured.out + captured.err).splitlines()
+
+
+def largest(output: Path, kind: str) -> Path:
+    return max((output / kind).iterdir(), key=lambda path: (path.stat().st_size, path.name))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], provenance: dict[str, Any] | None = None) -> None:
+    rows = pa.parquet.read_table(path)
+    kept = json.loads(rows.schema.metadata[table.PROVENANCE_KEY])
+    path.write_bytes(table.to_parquet(change(rows), kept | (provenance or {})))
+
+
+def test_a_sound_output_is_ok(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(capsys, output) == (0, [f"{output}: OK: 5 units, 29 rows scored, 1 in quarantine"])
+
+
+def test_what_attempts_left_and_what_is_not_scored_yet_is_no_problem(
+    made: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (output / "scores/part-0123.parquet").write_bytes(b"half")
+    (output / "ledger/_tmp-1-x.json").write_bytes(b"half")
+    largest(output, "ledger").unlink()
+    code, lines = check(capsys, output)
+    assert code == 0
+    assert "note: 3 files of attempts that were cut short; the next run removes them" in lines
+    assert any(re.fullmatch(r"note: 1 units( \(\d rows\))? are not scored yet", line) for line in lines)
+
+
+def lose_part(output: Path) -> None:
+    largest(output, "scores").unlink()
+
+
+def cut_part(output: Path) -> None:
+    path = largest(output, "scores")
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def damage_page(output: Path) -> None:
+    path = largest(output, "scores")
+    content = bytearray(path.read_bytes())
+    content[40:60] = bytes(20)
+    path.write_bytes(content)
+
+
+def drop_row(output: Path) -> None:
+    rewrite(largest(output, "scores"), lambda rows: rows.slice(1))
+
+
+def double_row(output: Path) -> None:
+    rewrite(largest(output, "scores"), lambda rows: pa.concat_tables([rows.slice(1), rows.slice(2, 1)]))
+
+
+def other_source(output: Path) -> None:
+    rewrite(
+        largest(output, "scores"),
+        lambda rows: rows.set_column(1, "source", pa.array(["elsewhere"] * rows.num_rows)),
+    )
+
+
+def other_model(output: Path) -> None:
+    rewrite(largest(output, "scores"), lambda rows: rows, {"model": {"spec": "x", "fingerprint": "0" * 64}})
+
+
+def other_settings(output: Path) -> None:
+    path = largest(output, "scores")
+    kept = json.loads(pa.parquet.read_schema(path).metadata[table.PROVENANCE_KEY])
+    rewrite(path, lambda rows: rows, {"config": kept["config"] | {"sigma": 0.5}})
+
+
+def other_unit(output: Path) -> None:
+    first, second, *_ = sorted((output / "scores").iterdir())
+    second.write_bytes(first.read_bytes())
+
+
+def lie_about_rows(output: Path) -> None:
+    edit(largest(output, "ledger"), lambda record: record.update(rows_in=record["rows_in"] + 1))
+
+
+def lie_about_range(output: Path) -> None:
+    edit(largest(output, "ledger"), lambda record: record.update(start=record["start"] + 1))
+
+
+def break_record(output: Path) -> None:
+    largest(output, "ledger").write_text("{")
+
+
+HARM = {
+    lose_part: r"no scores part, but \d+ rows in the ledger",
+    cut_part: "its scores part is damaged: ",
+    damage_page: "its scores part is damaged: ",
+    drop_row: r"\d+ rows in its scores part, but \d+ in the ledger",
+    double_row: "1 rows are there twice",
+    other_source: "its scores part holds rows of another source",
+    other_model: "its footer names another model or configuration",
+    other_settings: "its footer names another model or configuration",
+    other_unit: "its footer names another unit",
+    lie_about_rows: r"\d+ rows read, but \d+ scored and \d+ quarantined",
+    lie_about_range: "its record does not belong to this name, model and configuration",
+    break_record: "not a readable ledger record",
+}
+
+
+@pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
+def test_harm_is_named_and_repaired_by_scoring_again(
+    made: Path, output: Path, harm: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = table.read(str(output)).sort_by([("source", "ascending"), ("row", "ascending")])
+    harm(output)
+    code, lines = check(capsys, output)
+    assert code == 1
+    wrong = [line for line in lines if line.startswith("wrong: ")]
+    assert any(re.search(HARM[harm], line) for line in wrong), lines
+    code, lines = check(capsys, output, "--repair")
+    assert code == 0, lines
+    assert lines[-1].startswith("dropped ")
+    shutil.rmtree(made / "out")
+    shutil.copytree(output, made / "out")
+    score(made)
+    assert check(capsys, made / "out")[0] == 0
+    again = table.read(str(made / "out")).sort_by([("source", "ascending"), ("row", "ascending")])
+    assert again.drop_columns(["entropy", "nll", "confidence"]) == before.drop_columns(["entropy", "nll", "confidence"])
+    for name in ("entropy", "nll", "confidence"):
+        assert again[name].to_pylist() == pytest.approx(before[name].to_pylist(), rel=1e-6)
+
+
+def test_wrong_totals_are_found_and_counted_anew(made: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(output / "run.json", lambda content: content["counts"].update(rows_scored=7))
+    code, lines = check(capsys, output)
+    assert (code, lines[0]) == (1, "wrong: run.json says rows_scored 7, the ledger 29")
+    assert check(capsys, output, "--repair")[0] == 0
+    shutil.rmtree(made / "out")
+    shutil.copytree(output, made / "out")
+    score(made)
+    assert table.read_run(str(made / "out"))["counts"]["rows_scored"] == 29
+
+
+def test_a_tar_that_grew_without_a_sign_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tar(tmp_path / "in/b.tar", digits(9))
+    output = score(tmp_path)
+    record = next((output / "ledger").iterdir())
+    rewrite(next((output / "scores").iterdir()), lambda rows: rows.slice(0, 8))
+    edit(record, lambda content: content.update(rows_in=8, rows_scored=8))
+    code, lines = check(capsys, output)
+    assert code == 1
+    assert any("b.tar: 9 samples, but 8 rows in the ledger" in line for line in lines)
+
+
+def test_nothing_is_repaired_while_a_run_is_at_work(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lose_part(output)
+    with lease.hold(str(output), seconds=1.5):
+        code, lines = check(capsys, output, "--repair")
+    assert code == 2
+    assert "another run is at work on it" in lines[-1]
+
+
+def test_on_s3(bucket: Bucket, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = bucket.put(str(made / "out"), "out")
+    code, lines = check(capsys, output)
+    assert (code, lines[-1]) == (0, f"{output}: OK: 5 units, 29 rows scored, 1 in quarantine")
+
+
+def test_a_folder_without_a_run_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = check(capsys, tmp_path)
+    assert (code, len(lines)) == (2, 1)
+    assert "no run.json here" in lines[0]
