@@ -68,7 +68,7 @@ def compare(a: Run, b: Run, ood: Sequence[tuple[Run, Run]], wanted: float | str,
     with contextlib.ExitStack() as stack:
         pairs = stack.enter_context(Pairs(a, b, names))
         others = {first.name: stack.enter_context(Pairs(first, second, names)) for first, second in ood}
-        samples = {name: Sample.of(item) for name, item in {"": pairs, **others}.items()}
+        sample, unknown = Sample.of(pairs), {name: Sample.of(other) for name, other in others.items()}
         scores: dict[str, Any] = {}
         separations: dict[str, dict[str, Any]] = {name: {} for name in others}
         moved: tuple[list[Any], list[Any]] = ([], [])
@@ -76,11 +76,11 @@ def compare(a: Run, b: Run, ood: Sequence[tuple[Run, Run]], wanted: float | str,
             movement = _movement(pairs, name)
             bounds = _bounds(movement, wanted, rule)
             ranks = read_ranks(pairs, movement, bounds, top if name == main else 0)
-            scores[name] = _score(movement, ranks, bounds, resampled.of_score(samples[""], name, bounds))
+            scores[name] = _score(movement, ranks, bounds, rule, resampled.of_score(sample, name, bounds))
             moved = ranks.moved if name == main else moved
             for set_name, other in others.items():
                 found = movement.separation(_movement(other, name))
-                deviation = resampled.of_separation(samples[""], samples[set_name], name)
+                deviation = resampled.of_separation(sample, unknown[set_name], name)
                 separations[set_name][name] = side_by_side(found.auroc, deviation) | {"auroc_error": found.error}
         report = {
             "compare_version": COMPARE_VERSION,
@@ -89,8 +89,8 @@ def compare(a: Run, b: Run, ood: Sequence[tuple[Run, Run]], wanted: float | str,
             "paired": pairs.paired,
             "labels_differ": pairs.labels_differ,
             "settings": differing(a.info, b.info),
-            "bootstrap": BOOTSTRAP | {"pairs": len(samples[""].rows)},
-            "labels": _labels(pairs, resampled.of_labels(samples[""])),
+            "bootstrap": BOOTSTRAP | {"pairs": len(sample.rows)},
+            "labels": _labels(pairs, resampled.of_labels(sample)),
             "scores": scores,
             "scores_of_one": {side: [name for name in run.scores if name not in names] for side, run in _both(a, b)},
             "ood": {
@@ -193,7 +193,13 @@ def _labels(pairs: Pairs, deviations: resampled.Deviations) -> dict[str, Any] | 
     return {"labelled": labelled_pairs} | metrics
 
 
-def _score(movement: Movement, ranks: Ranks, bounds: Bounds | None, deviations: resampled.Deviations) -> dict[str, Any]:
+def _score(
+    movement: Movement,
+    ranks: Ranks,
+    bounds: Bounds | None,
+    rule: threshold.Threshold | None,
+    deviations: resampled.Deviations,
+) -> dict[str, Any]:
     difference, errors = movement.difference(), movement.errors()
     difference["mean"]["interval"] = resampled.interval(difference["mean"]["value"], deviations["mean"])
     correlation = resampled.interval(ranks.correlation, deviations["correlation"])
@@ -201,7 +207,7 @@ def _score(movement: Movement, ranks: Ranks, bounds: Bounds | None, deviations: 
     if ranks.flagged is not None and bounds is not None:
         a, b, both = (number / movement.pairs for number in ranks.flagged)
         # Thresholds that are each run's own quantile make the shares what they are: nothing to be unsure of.
-        off = deviations["flagged"] if bounds[0] == bounds[1] else None
+        off = deviations["flagged"] if rule is not None else None
         flagged = {"threshold_a": bounds[0], "threshold_b": bounds[1], **side_by_side((a, b), off)}
         flagged["both"] = {"value": both, "interval": resampled.interval(both, deviations["flagged_both"])}
     return {

@@ -16,6 +16,7 @@ from importlib import metadata
 from torch import Tensor
 
 from regrad.errors import UsageError
+from regrad.table import FIXED_COLUMNS
 
 FAMILIES = ("gradient", "perturbation", "entropy")
 ENTRY_POINTS = "regrad.scores"
@@ -108,6 +109,11 @@ def score(need: Need | None = None) -> Callable[[Callable[[Inputs], Tensor]], Ca
     """Register the decorated function as the score of its name, which needs the logits and ``need``."""
 
     def register(function: Callable[[Inputs], Tensor]) -> Callable[[Inputs], Tensor]:
+        if function.__name__ in dict(FIXED_COLUMNS):
+            raise UsageError(
+                f"{function.__module__}: the score table has a column {function.__name__} of its own; name "
+                "the score differently"
+            )
         held = SCORES.get(function.__name__)
         if held is not None and held.compute.__module__ != function.__module__:
             raise UsageError(

@@ -18,6 +18,8 @@ import pytest
 import scipy.stats
 from sklearn.metrics import roc_auc_score
 
+from tests.services import Bucket
+
 ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(0)
 
@@ -169,6 +171,19 @@ def test_two_runs_side_by_side(job: ModuleType, write_run: Any, tmp_path: Path, 
     assert page == str(tmp_path / "out/compare.html")
     assert job.main([*arguments, "--no-thumbnails"]) == 0
     assert "data:image/webp" not in (tmp_path / "out/compare.html").read_text()
+
+
+def test_runs_in_a_bucket_are_compared_there(
+    job: ModuleType, write_run: Any, bucket: Bucket, tmp_path: Path, capsys: Any
+) -> None:
+    values = RNG.normal(0, 1, 30)
+    a, b = (write_run("digits", {"regrad": values + side}, folder=f"run-{side}") for side in (0, 1))
+    output = f"{bucket.uri}/report"
+    assert job.main(["--compare", bucket.put(a, "a"), bucket.put(b, "b"), "--output", output]) == 0
+    report = json.loads((bucket.folder / "report/compare.json").read_text())
+    assert report["scores"]["regrad"]["difference"]["mean"]["value"] == pytest.approx(1)
+    assert report["settings"] == []
+    assert capsys.readouterr().out.splitlines()[1] == f"{output}/compare.html"
 
 
 def test_runs_that_share_nothing_are_refused(

@@ -62,6 +62,12 @@ def test_a_name_that_is_taken_is_refused(own_module: str, tmp_path: Path) -> Non
         load_module(own_module)
 
 
+def test_a_name_of_a_column_that_every_table_has_is_refused(own_module: str, tmp_path: Path) -> None:
+    (tmp_path / "my_scores.py").write_text(MODULE.replace("largest_norm", "nll"))
+    with pytest.raises(UsageError, match="my_scores: the score table has a column nll of its own"):
+        load_module(own_module)
+
+
 def test_installed_packages_add_scores_and_cannot_break_the_others(
     own_module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
