@@ -278,7 +278,8 @@ def _torchvision(name: str, state: dict[str, Tensor] | None) -> tuple[nn.Module,
         names = ", ".join(item.name for item in torchvision.models.get_model_weights(name))
         raise UsageError(f"torchvision:{name}@{version}: no such weights; there are {names}") from error
     try:
-        network = torchvision.models.get_model(name, weights=None if state else weights)
+        with _weights_only():
+            network = torchvision.models.get_model(name, weights=None if state else weights)
     except Exception as error:  # a download: whatever the network raises
         raise UsageError(f"torchvision:{name}@{version}: cannot fetch the weights: {storage.reason(error)}") from error
     preset = weights.transforms()
@@ -299,7 +300,8 @@ def _timm(name: str, state: dict[str, Tensor] | None) -> tuple[nn.Module, dict[s
     if not timm.is_model(name.partition(".")[0]):
         raise UsageError(f"timm:{name}: timm knows no such model")
     try:
-        network = timm.create_model(name, pretrained=state is None, **(_classes(state) if state else {}))
+        with _weights_only():
+            network = timm.create_model(name, pretrained=state is None, **(_classes(state) if state else {}))
     except Exception as error:  # a download: whatever the hub raises
         raise UsageError(f"timm:{name}: cannot fetch the weights: {storage.reason(error)}") from error
     config = timm.data.resolve_model_data_config(network)
@@ -311,6 +313,20 @@ def _timm(name: str, state: dict[str, Tensor] | None) -> tuple[nn.Module, dict[s
         "mean": tuple(config["mean"]),
         "std": tuple(config["std"]),
     }
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Whatever calls ``torch.load`` meanwhile gets no code executed: torchvision asks for whole pickles."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _classes(state: dict[str, Tensor]) -> dict[str, int]:

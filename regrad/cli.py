@@ -43,7 +43,7 @@ def run_job(action: Callable[[], int], verbose: bool = False) -> int:
         return stopped.exit_code
     except Exception as error:
         if verbose:
-            traceback.print_exc()
+            print(storage.mask(traceback.format_exc()), end="", file=sys.stderr)
         print(f"error: {line(error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, RegradError) else 1
     finally:

@@ -74,6 +74,21 @@ def test_a_pickle_that_executes_code_is_refused(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+def test_a_downloaded_pickle_that_executes_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = tmp_path / "executed"
+
+    class Attack:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (marker,)
+
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    torch.save({"fc.weight": Attack()}, tmp_path / "hub/checkpoints/resnet18-f37072fd.pth")
+    with pytest.raises(UsageError, match=r"resnet18@IMAGENET1K_V1: cannot fetch the weights: .*Weights only"):
+        Classifier.load("torchvision:resnet18@IMAGENET1K_V1")
+    assert not marker.exists()
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     state = dict(bare().state_dict())
     state["head.bias"] = state.pop("4.bias")

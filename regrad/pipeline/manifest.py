@@ -28,6 +28,8 @@ def configuration(options: Options) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no infinity
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     return storage.mask(value) if isinstance(value, str) else value
 
 

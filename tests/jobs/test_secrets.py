@@ -1,0 +1,123 @@
+"""Credentials are used and never shown: not in what a job prints, writes, or leaves behind on Ray's side."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+import jobs.report
+import jobs.score
+from regrad.pipeline.execute import run, score_here
+from tests.services import Bucket
+from tests.shards import digits, write_parquet, write_tar
+
+ROOT = Path(__file__).parents[2]
+MODEL = ("--model", "tests.shards:build", "--scores", "entropy")
+SIGNATURE = "f00dfeedf00dfeed"
+SECRETS = ("tests-secret", "tests-key", "session-token-of-the-tests", SIGNATURE, "hunter2hunter2")
+
+
+@pytest.fixture(autouse=True)
+def session_token(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", SECRETS[2])  # the server has no sessions, and ignores it
+
+
+def leaks(texts: Iterable[tuple[str, bytes]]) -> list[str]:
+    return [f"{secret} in {name}" for name, text in texts for secret in SECRETS if secret.encode() in text]
+
+
+def files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file under ``folder``, of Parquet also the metadata and the columns, which are compressed."""
+    for path in folder.rglob("*"):
+        if not path.is_file():
+            continue
+        yield str(path), path.read_bytes()
+        if path.suffix == ".parquet":
+            content = pyarrow.parquet.read_table(path)
+            yield f"{path}: footer", str(content.schema.metadata).encode()
+            yield f"{path}: rows", str(content.to_pylist()).encode()
+
+
+def test_a_talkative_run_keeps_its_secrets(tmp_path: Path, bucket: Bucket, capfd: pytest.CaptureFixture[str]) -> None:
+    bucket.put(write_parquet(tmp_path / "b.parquet", [*digits(30), ("bad", b"no image", 1)]), "in/b.parquet")
+    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets lie in it: its path must be short
+    command = [
+        sys.executable,
+        "jobs/score.py",
+        f"{bucket.uri}/in",
+        *MODEL,
+        "--output",
+        f"{bucket.uri}/out",
+        "--verbose",
+    ]
+    environment = {**os.environ, "RAY_TMPDIR": temporary}
+    try:
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+        assert ended.returncode == 4, ended.stderr
+        logs = list(files(Path(temporary)))
+        assert any("worker-" in name for name, _ in logs)
+        shutil.copytree(bucket.folder / "out", tmp_path / "out")
+        assert jobs.report.main(["--id", f"{bucket.uri}/out", "--output", str(tmp_path / "report")]) == 0
+        printed = [("stdout", ended.stdout), ("stderr", ended.stderr), ("report", "".join(capfd.readouterr()).encode())]
+        assert leaks([*printed, *files(tmp_path), *files(bucket.folder / "out"), *logs]) == []
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("s3://tests-key:tests-secret@{name}/in.tar", "--output", "{tmp}/out"),
+        ("{in}", "--output", "s3://tests-key:tests-secret@{name}/out"),
+        ("{in}", "--output", "{tmp}/out", "--weights", "s3://tests-key:tests-secret@{name}/w.safetensors"),
+        ("{in}", "--output", "{tmp}/out", "--fit-data", "s3://tests-key:tests-secret@{name}/fit.tar"),
+        ("{in}", "--output", "{tmp}/out", "--config", "s3://tests-key:tests-secret@{name}/c.yaml"),
+        ("{in}", "--output", "{tmp}/out", "--sigma", "s3://tests-key:tests-secret@{name}/"),
+        ("{in}", "--output", "{tmp}/out", "--mistyped", "s3://tests-key:tests-secret@{name}/"),
+        ("{in}?X-Amz-Signature={signature}", "--output", "{tmp}/out"),
+        ("https://{name}.example/in.tar?X-Amz-Signature={signature}", "--output", "{tmp}/out"),
+        ("http://user:hunter2hunter2@127.0.0.1:9/in.tar", "--output", "{tmp}/out"),
+        ("http://127.0.0.1:9/in.tar?key=hunter2hunter2", "--output", "{tmp}/out"),
+        ("s3://no-such-bucket/in.tar", "--output", "{tmp}/out"),
+        ("{in}", "--output", "s3://no-such-bucket/out"),
+    ],
+)
+def test_failures_keep_secrets(
+    tmp_path: Path,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(jobs.score, "run", lambda job: run(job, score_here))
+    monkeypatch.setenv("REGRAD_STORAGE_PATIENCE", "0")
+    source = bucket.put(write_tar(tmp_path / "in.tar", digits(10)), "in.tar")
+    known: dict[str, Any] = {"name": bucket.uri.removeprefix("s3://"), "tmp": tmp_path, "in": source}
+    filled = [argument.format(**known, signature=SIGNATURE) for argument in arguments]
+    code = jobs.score.main([*filled, *MODEL, "--verbose"])
+    printed = capfd.readouterr()
+    assert leaks([("stdout", printed.out.encode()), ("stderr", printed.err.encode()), *files(tmp_path)]) == []
+    assert leaks(files(bucket.folder)) == []
+    if "fit-data" not in str(arguments):  # which nothing looks at unless a score asks for it
+        assert code in (1, 2)
+        assert printed.err.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
+def test_a_wrong_key_is_named_and_not_shown(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    source = bucket.put(write_tar(tmp_path / "in.tar", digits(10)), "in.tar")
+    monkeypatch.setenv(name, "hunter2hunter2")
+    code = jobs.score.main([source, "--output", f"{bucket.uri}/out", *MODEL, "--verbose"])
+    error = capfd.readouterr().err
+    assert code == 1
+    assert "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in error.splitlines()[-1]
+    assert leaks([("stderr", error.encode())]) == []
