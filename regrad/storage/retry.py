@@ -22,7 +22,9 @@ from regrad.storage import faults
 T = TypeVar("T")
 
 PATIENCE_VARIABLE = "REGRAD_STORAGE_PATIENCE"
-DEFAULT_PATIENCE = 40.0  # seconds in which tries begin; the last may take a timeout of 15 s: under a minute in all
+# Seconds in which tries begin. The last may take a timeout of 10 s, and another the news of it in run.json: with both,
+# a run that a store leaves hanging ends in under a minute.
+DEFAULT_PATIENCE = 35.0
 _FIRST, _LONGEST = 0.2, 8.0  # seconds of the first and of any later wait, at most
 
 _patience: contextvars.ContextVar[float | None] = contextvars.ContextVar("patience", default=None)

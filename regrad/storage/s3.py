@@ -39,6 +39,7 @@ class S3(s3fs.S3FileSystem):
     """s3fs without retries of its own and of botocore's: both would multiply with ours, unseen and uncounted."""
 
     retries = 1
+    read_timeout = 10  # seconds without a byte
 
     def _prepare_config_kwargs(self) -> dict[str, Any]:
         return super()._prepare_config_kwargs() | {"retries": {"total_max_attempts": 1, "mode": "standard"}}
