@@ -63,7 +63,8 @@ class FolderReader:
         last = self.first + len(self.files) if stop is None else min(stop, self.first + len(self.files))
         local = storage.is_local(storage.filesystem(self.uri)[0])
         waiting: list[tuple[int, concurrent.futures.Future[tuple[bytes, str]]]] = []
-        with concurrent.futures.ThreadPoolExecutor(_FOLDER_REQUESTS, "regrad-folder") as pool:
+        pool = concurrent.futures.ThreadPoolExecutor(_FOLDER_REQUESTS, "regrad-folder")
+        try:
             for row in range(max(start, self.first), last):
                 name = self.files[row - self.first]
                 waiting.append((row, pool.submit(_read_file, storage.join(self.uri, name), local)))
@@ -71,6 +72,8 @@ class FolderReader:
                     yield self._sample(*waiting.pop(0))
             while waiting:
                 yield self._sample(*waiting.pop(0))
+        finally:
+            pool.shutdown(cancel_futures=True)  # where one failed, the others are not wanted any more
 
     def _sample(self, row: int, content: concurrent.futures.Future[tuple[bytes, str]]) -> Sample:
         file = self.files[row - self.first]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import queue
@@ -199,7 +200,7 @@ class UnitScorer:
         self._to_measure = MEASURED_IMAGES * measure
         waiting = deque(accounts)
         commits: deque[Future[dict[str, Any]]] = deque()
-        with ThreadPoolExecutor(1, "regrad-commit") as committer, _ReadAhead(self, accounts) as rows:
+        with _one_thread("regrad-commit") as committer, _ReadAhead(self, accounts) as rows:
             for batch in _batches(rows, self.batch_size):
                 self._score_batch(batch)
                 yield from self._news()
@@ -375,6 +376,16 @@ def _decoded(row: _Read) -> torch.Tensor | None:
     except decode.BadImage as error:
         row.account.reject(row.sample, error.stage, error.reason)
         return None
+
+
+@contextlib.contextmanager
+def _one_thread(name: str) -> Iterator[ThreadPoolExecutor]:
+    """A thread that at the end finishes what it does, and begins nothing more."""
+    pool = ThreadPoolExecutor(1, name)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _batches(rows: Iterator[_Read], size: int) -> Iterator[list[_Read]]:
