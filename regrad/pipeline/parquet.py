@@ -25,6 +25,9 @@ from regrad.pipeline.samples import (
 )
 
 ROW_NUMBER = "row"  # `--id-column row` asks for row numbers where no column has that name
+# The images of a row group are read whole up to so many bytes, and through a buffer beyond: there, a damaged page header
+# makes pyarrow allocate the gigabytes that it claims.
+_WHOLE_CHUNK = 128 * 2**20
 _BATCH_ROWS = 64  # rows decoded at a time: bounds the memory of a row group of any size
 
 
@@ -109,14 +112,25 @@ class _BadFooter(Exception):
 def _open(shard: Shard, columns: Columns) -> tuple[Any, ParquetFields]:
     """The open file and the columns to read of it."""
     try:
-        file = pa.parquet.ParquetFile(shard, buffer_size=storage.READ_AHEAD_BYTES, pre_buffer=False)
+        file = pa.parquet.ParquetFile(shard, pre_buffer=False)
         schema, claim = file.schema_arrow, _false_claim(file.metadata, shard.size)
     except Exception as error:
         shard.raise_if_storage_failed()
         raise _BadFooter(f"not readable as Parquet: {storage.reason(error)}; write the file again") from error
     if claim:
         raise _BadFooter(f"a damaged Parquet footer: {claim}; write the file again")
-    return file, ParquetFields.choose(schema, columns, shard.uri)
+    fields = ParquetFields.choose(schema, columns, shard.uri)
+    if _WHOLE_CHUNK < _largest_chunk(file.metadata, fields.image) <= shard.size:
+        file = pa.parquet.ParquetFile(shard, metadata=file.metadata, buffer_size=storage.READ_AHEAD_BYTES, pre_buffer=False)
+    return file, fields
+
+
+def _largest_chunk(metadata: Any, column: str) -> int:
+    """The most bytes that a row group's part of a column takes in the file."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    leaves = range(metadata.num_columns)
+    chunks = (group.column(leaf) for group in groups for leaf in leaves)
+    return max((c.total_compressed_size for c in chunks if c.path_in_schema.partition(".")[0] == column), default=0)
 
 
 def _false_claim(metadata: Any, size: int) -> str | None:

@@ -206,7 +206,8 @@ def child(kind: str, first: int, count: int) -> dict[str, Any]:
             for content in fuzzer.corpus:
                 fuzzer.run(content)
             fuzzer.counts.clear()
-        started, baseline, peak, failures, large = time.monotonic(), peak_mib(), peak_mib(), [], []
+        started, baseline = time.monotonic(), peak_mib()
+        failures: list[list[Any]] = []
         for number in range(first, first + count):
             os.pwrite(here, b"%20d" % number, 0)
             faulthandler.dump_traceback_later(CASE_SECONDS, exit=True)
@@ -214,20 +215,15 @@ def child(kind: str, first: int, count: int) -> dict[str, Any]:
                 fuzzers[number % len(fuzzers)].case(number)
             except Exception:
                 failures.append([number, traceback.format_exc()])
-            if peak_mib() > peak + 16:
-                peak = peak_mib()
-                large.append([number, peak - baseline])
-                if peak - baseline > MEMORY_MIB:
-                    failures.append([number, f"the peak of memory is {peak - baseline} MiB above that of sound files"])
-                    break
-            if len(failures) == _MOST_FAILURES:
+            if (growth := peak_mib() - baseline) > MEMORY_MIB:
+                failures.append([number, f"the peak of memory is {growth} MiB above that of sound files"])
+            if growth > MEMORY_MIB or len(failures) == _MOST_FAILURES:
                 break
         faulthandler.cancel_dump_traceback_later()
     return {
-        **sum((fuzzer.counts for fuzzer in fuzzers), Counter()),
+        **{name: sum(fuzzer.counts[name] for fuzzer in fuzzers) for name in ("cases", "scored", "quarantined")},
         "seconds": time.monotonic() - started,
         "growth_mib": peak_mib() - baseline,
-        "large": large,
         "failures": failures,
     }
 
@@ -246,16 +242,15 @@ def fuzz(kind: str, first: int, count: int) -> dict[str, Any]:
             if done.returncode in (0, 1) and done.stdout:
                 found = json.loads(done.stdout.splitlines()[-1])
                 failures += found.pop("failures")
-                found.pop("large")
                 growth = max(growth, found.pop("growth_mib"))
-                sums += Counter(found)
-                if sum(why.startswith("the peak") for _, why in failures[-1:]) == 0:
-                    break
-                first = failures[-1][0] + 1
+                first += found["cases"]
+                sums += Counter({name: found[name] for name in ("cases", "scored", "quarantined", "seconds")})
                 continue
-            number = int(Path(at.name).read_text() or first)
-            sums += Counter({"cases": number - first + 1, "crashes": 1})
+            number = int(Path(at.name).read_text() or -1)
             failures.append([number, f"exit code {done.returncode}: {done.stderr[-3000:]}"])
+            if number < first:
+                break  # it did not come to its first case
+            sums += Counter({"cases": number - first + 1, "crashes or hangs": 1})
             first = number + 1
     return {**sums, "growth_mib": growth, "failures": failures}
 
