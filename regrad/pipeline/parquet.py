@@ -25,7 +25,7 @@ from regrad.pipeline.samples import (
 )
 
 ROW_NUMBER = "row"  # `--id-column row` asks for row numbers where no column has that name
-# The images of a row group are read whole up to so many bytes, and through a buffer beyond: there, a damaged page header
+# A row group's images are read whole up to so many bytes, and through a buffer beyond: there, a damaged page header
 # makes pyarrow allocate the gigabytes that it claims.
 _WHOLE_CHUNK = 128 * 2**20
 _BATCH_ROWS = 64  # rows decoded at a time: bounds the memory of a row group of any size

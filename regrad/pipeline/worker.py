@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ from regrad.storage import retry
 
 _BATCH_BYTES = 64 * 2**20  # decoded; together with what is read ahead, four times this is in memory
 MEASURED_IMAGES = 4  # of a run, on which the error of its gradients is measured
+_ENCODED_BYTES = 256 * 2**20  # read and not yet decoded: images may be as large as samples.MAX_IMAGE_BYTES
 _PUT_TIMEOUT = 0.2  # seconds between looks at whether anybody still wants the images that were read ahead
 
 
@@ -301,6 +302,7 @@ class _ReadAhead:
         self._accounts = accounts
         self._ready: queue.Queue[_Read | BaseException | None] = queue.Queue(3 * scorer.batch_size)
         self._stopped = threading.Event()
+        self._encoded: deque[tuple[Future[torch.Tensor], int]] = deque()
         self._pool = ThreadPoolExecutor(max(2, scorer.task.threads), "regrad-decode")
         self._thread = threading.Thread(target=self._produce, name="regrad-read", daemon=True)
 
@@ -363,6 +365,11 @@ class _ReadAhead:
             return _Read(account, Sample(sample.row, sample.id, error=why), None)
         seen[sample.id] = sample.row
         image = self._pool.submit(decode.to_tensor, sample.image, self._classifier, self._task.max_pixels)
+        self._encoded.append((image, len(sample.image)))
+        while len(self._encoded) > 1 and self._encoded[0][0].done():
+            self._encoded.popleft()
+        while sum(size for _, size in self._encoded) > _ENCODED_BYTES:
+            wait([self._encoded.popleft()[0]])
         return _Read(account, bare, image)
 
 

@@ -192,6 +192,28 @@ def test_what_is_read_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     assert 16 < ahead <= 16 + 3 * 16 + 2
 
 
+def test_what_waits_for_a_decoder_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from regrad.pipeline import decode, worker
+
+    lock, real = threading.Lock(), decode.to_tensor
+    alone = []
+
+    def slow(*arguments: Any) -> Tensor:
+        alone.append(lock.acquire(blocking=False))
+        try:
+            threading.Event().wait(0.01)
+            return real(*arguments)
+        finally:
+            if alone[-1]:
+                lock.release()
+
+    monkeypatch.setattr(decode, "to_tensor", slow)
+    monkeypatch.setattr(worker, "_ENCODED_BYTES", 1)  # less than any image: each waits for the one before
+    (record,) = score(tmp_path / "out", write_parquet(tmp_path / "in.parquet", digits(20)))
+    assert record["rows_scored"] == 20
+    assert all(alone)
+
+
 def test_another_network_than_the_drivers_is_refused(tmp_path: Path) -> None:
     wrong = task(tmp_path / "out")
     with pytest.raises(RegradError, match="this worker loaded another network than the driver"):
