@@ -25,9 +25,9 @@ from regrad.pipeline.samples import (
 )
 
 ROW_NUMBER = "row"  # `--id-column row` asks for row numbers where no column has that name
-# A row group's images are read whole up to so many bytes, and through a buffer beyond: there, a damaged page header
+# A row group's columns are read whole up to so many bytes, and through a buffer beyond: there, a damaged page header
 # makes pyarrow allocate the gigabytes that it claims.
-_WHOLE_CHUNK = 128 * 2**20
+_WHOLE_GROUP = 128 * 2**20
 _BATCH_ROWS = 64  # rows decoded at a time: bounds the memory of a row group of any size
 
 
@@ -120,17 +120,16 @@ def _open(shard: Shard, columns: Columns) -> tuple[Any, ParquetFields]:
     if claim:
         raise _BadFooter(f"a damaged Parquet footer: {claim}; write the file again")
     fields = ParquetFields.choose(schema, columns, shard.uri)
-    if _WHOLE_CHUNK < _largest_chunk(file.metadata, fields.image) <= shard.size:
-        file = pa.parquet.ParquetFile(shard, metadata=file.metadata, buffer_size=storage.READ_AHEAD_BYTES, pre_buffer=False)
+    if min(shard.size, _largest_group(file.metadata)) > _WHOLE_GROUP:
+        file = pa.parquet.ParquetFile(
+            shard, metadata=file.metadata, buffer_size=storage.READ_AHEAD_BYTES, pre_buffer=False
+        )
     return file, fields
 
 
-def _largest_chunk(metadata: Any, column: str) -> int:
-    """The most bytes that a row group's part of a column takes in the file."""
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    leaves = range(metadata.num_columns)
-    chunks = (group.column(leaf) for group in groups for leaf in leaves)
-    return max((c.total_compressed_size for c in chunks if c.path_in_schema.partition(".")[0] == column), default=0)
+def _largest_group(metadata: Any) -> int:
+    """The bytes of the largest row group; to ask for a column's share ends the process where its statistics are odd."""
+    return max((metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)), default=0)
 
 
 def _false_claim(metadata: Any, size: int) -> str | None:

@@ -169,16 +169,19 @@ class TarReader:
                         yield key, fields
                     key, fields = new_key, {}
                 if self._needed(extension):
-                    fields[extension] = self._content(archive, member, extension) if content else b""
+                    held = sum(len(field) for field in fields.values() if isinstance(field, bytes))
+                    fields[extension] = self._content(archive, member, extension, held) if content else b""
         if key is not None:
             yield key, fields
 
-    def _content(self, archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> bytes | _Refused:
+    def _content(
+        self, archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str, held: int
+    ) -> bytes | _Refused:
         kind = tarfile.GNUTYPE_SPARSE if member.issparse() else member.type
         if kind in _LINKS or not member.isfile():
             return _Refused(f"{as_text(member.name)!r} is {_LINKS.get(kind, 'no regular file')}, which is not read")
         most = MAX_IMAGE_BYTES if extension == self.columns.image or is_image(extension) else _MAX_TEXT_BYTES
-        if member.size > most:
+        if member.size > most or held + member.size > MAX_IMAGE_BYTES:  # a key may have any number of members
             return _Refused(f"{as_text(member.name)!r} claims {member.size} bytes, more than {most}")
         file = archive.extractfile(member)
         return file.read() if file else b""

@@ -123,6 +123,6 @@ def test_a_file_that_is_no_parquet_is_one_error(tmp_path: Path) -> None:
 def test_large_row_groups_are_read_through_a_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_parquet(tmp_path / "a.parquet", digits(60), group=60)
     whole = list(ParquetReader(path).rows())
-    monkeypatch.setattr("regrad.pipeline.parquet._WHOLE_CHUNK", 100)
+    monkeypatch.setattr("regrad.pipeline.parquet._WHOLE_GROUP", 100)
     assert list(ParquetReader(path).rows()) == whole
     assert list(ParquetReader(path).rows(30, 45)) == whole[30:45]
