@@ -172,7 +172,7 @@ class ParquetReader:
     def pick(self, rows: Sequence[int]) -> Iterator[Sample]:
         """The samples of these rows, in order, from the row groups that hold them."""
         wanted = frozenset(rows)
-        return (sample for sample in self._read(min(wanted), wanted) if sample.row in wanted)
+        return (sample for sample in self._read(min(wanted), wanted) if sample.row is None or sample.row in wanted)
 
     def _read(self, start: int, wanted: Collection[int] | None = None) -> Iterator[Sample]:
         with contextlib.ExitStack() as stack:

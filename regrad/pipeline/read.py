@@ -67,7 +67,7 @@ class FolderReader:
         try:
             for row in range(max(start, self.first), last):
                 name = self.files[row - self.first]
-                waiting.append((row, pool.submit(_read_file, storage.join(self.uri, name), local)))
+                waiting.append((row, pool.submit(_read_file, self.uri, name, local)))
                 if len(waiting) >= 2 * _FOLDER_REQUESTS:
                     yield self._sample(*waiting.pop(0))
             while waiting:
@@ -78,21 +78,25 @@ class FolderReader:
     def _sample(self, row: int, content: concurrent.futures.Future[tuple[bytes, str]]) -> Sample:
         file = self.files[row - self.first]
         fs, folder = storage.filesystem(self.uri)
+        local = storage.is_local(fs)
         try:
             image, self.identities[row] = content.result()
             return Sample(row, as_text(file), image, self.labels[row - self.first])
         except Exception as error:
             cause = error.__cause__ if isinstance(error, RegradError) else error
-            problem = file_problem(cause, storage.is_local(fs))
-            if problem is None:
+            problem = file_problem(cause, local)
+            if problem is None and isinstance(error, RegradError):
                 raise
+            if problem is None:
+                raise storage.failure(storage.join(self.uri, file), "read", error) from error
             with contextlib.suppress(FileNotFoundError):  # without an identity, the unit is planned anew
                 self.identities[row] = storage.identify(storage.request(fs, "info", f"{folder}/{file}"))
             return Sample(row, as_text(file), error=problem)
 
 
-def _read_file(uri: str, local: bool) -> tuple[bytes, str]:
-    if "::" in uri:
+def _read_file(folder: str, name: str, local: bool) -> tuple[bytes, str]:
+    uri = storage.join(folder, name)
+    if "::" in name:
         raise BadFile("a name with '::', which chains file systems, cannot be opened: rename the file")
     if local:
         size = check_file(storage.filesystem(uri)[1]).st_size  # a pipe without a writer would never answer
@@ -142,7 +146,7 @@ def fetch_images(source: str, rows: Sequence[int], columns: Columns = DEFAULT_CO
     """``(row, encoded image)`` for ``rows`` of a ``source`` as the score table names them, where there is one.
 
     Raises:
-        RegradError: the storage refused or failed.
+        RegradError: the source is not what it was, or the storage refused or failed.
     """
     wanted = sorted(set(rows))
     if not wanted:
@@ -157,6 +161,8 @@ def fetch_images(source: str, rows: Sequence[int], columns: Columns = DEFAULT_CO
         samples = ParquetReader(source, columns).pick(wanted)
     chosen = frozenset(wanted)
     for sample in samples:
+        if sample.stage == "list":
+            raise RegradError(f"{storage.mask(source)}: {sample.error}")
         if sample.row in chosen and sample.image is not None:
             yield sample.row, sample.image
 

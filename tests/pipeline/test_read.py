@@ -5,6 +5,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from regrad.errors import RegradError
 from regrad.pipeline.read import FolderReader, fetch_images, list_folder, open_reader
 from tests.services import Bucket
 from tests.shards import digits, write_folder, write_hugging_face, write_parquet, write_tar
@@ -51,6 +52,12 @@ def test_images_of_a_folder_in_a_bucket_are_fetched_by_any_name(tmp_path: Path, 
     assert dict(fetch_images(source, range(40))) == {row: image for row, (_, image, _) in enumerate(expected)}
     fsspec.filesystem("s3").rm_file(f"{source}/{expected[3][0]}")
     assert sorted(dict(fetch_images(source, [39, 3]))) == [3]  # one fewer are listed
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
+def test_a_source_that_is_gone_is_said(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RegradError, match=f"{name}: the file is gone"):
+        list(fetch_images(str(tmp_path / name), [1]))
 
 
 def test_every_format_has_a_reader(tmp_path: Path) -> None:
