@@ -6,9 +6,9 @@ A new format is one class with ``rows(start, stop)`` and one line in :func:`open
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from regrad import storage
 from regrad.errors import RegradError
@@ -89,9 +89,19 @@ class FolderReader:
                 raise
             if problem is None:
                 raise storage.failure(storage.join(self.uri, file), "read", error) from error
-            with contextlib.suppress(FileNotFoundError):  # without an identity, the unit is planned anew
-                self.identities[row] = storage.identify(storage.request(fs, "info", f"{folder}/{file}"))
+            listed = _listed(fs, f"{folder}/{file}")
+            if listed:  # else it is gone, and the unit is planned anew
+                self.identities[row] = storage.identify(listed)
             return Sample(row, as_text(file), error=problem)
+
+
+def _listed(fs: Any, path: str) -> dict[str, Any] | None:
+    """What the listing of its folder says of a file, as when it was planned: links to nothing are listed too."""
+    try:
+        entries = storage.request(fs, "ls", path.rpartition("/")[0], detail=True)
+    except FileNotFoundError:
+        return None
+    return next((entry for entry in entries if entry["name"] == path), None)
 
 
 def _read_file(folder: str, name: str, local: bool) -> tuple[bytes, str]:
