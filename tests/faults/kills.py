@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 
 from jobs import check
-from regrad import table
+from regrad import storage, table
 from regrad.pipeline import commit
 from regrad.pipeline.execute import run, score_here
 from regrad.pipeline.options import parse
@@ -58,6 +58,11 @@ class Job:
         )
         return Run(self, process, log)
 
+    def forget(self) -> None:
+        """Begin with an empty output."""
+        fs, path = storage.filesystem(self.output)
+        fs.rm(path, recursive=True)
+
     def units(self) -> int:
         """How many units are committed now."""
         with contextlib.suppress(FileNotFoundError):
@@ -87,7 +92,7 @@ class Run:
         """Wait for a random moment: while it starts, or in the middle; False if the run ended before."""
         if dice.random() < 0.25 and not self.job.units():
             time.sleep(dice.uniform(0, START_SECONDS))
-        elif not self.wait_for_units(dice.randint(1, 8)):
+        elif not self.wait_for_units(dice.randint(1, 4)):
             return False
         time.sleep(dice.uniform(0, 0.3))
         return self.process.poll() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,22 +40,34 @@ def local_job(few: tuple[Path, dict[tuple[str, int], dict[str, float]]], output:
     return Job(str(output), output / "ledger", [str(source), *MODEL, "--unit-rows", "12"], scores)
 
 
-def killed_until_done(job: Job, harm: Callable[[Run, random.Random], bool], seed: int, kills: int) -> None:
-    """Run ``job`` again and again, with harm done at random moments until there were ``kills``; then let it end."""
+def killed_until_done(
+    job: Job, harm: Callable[[Run, random.Random], bool], seed: int, kills: int, capture: Capture
+) -> None:
+    """Run ``job`` again and again, with harm done at random moments until there were ``kills``; then let it end.
+
+    Args:
+        harm: True while the run may go on, False when it was killed as a whole.
+    """
     dice = random.Random(seed)
-    for _ in range(kills + 5):
-        run = job.start()
+    while len(job.kills) < kills:
+        alive, run = True, job.start()
         try:
-            while len(job.kills) < kills and run.moment(dice) and harm(run, dice):
-                pass
-            if run.process.poll() is None and len(job.kills) < kills:
-                continue  # it was killed as a whole, and begins again
-            run.end()
-            if len(job.kills) >= kills:
-                return
+            while alive and len(job.kills) < kills and run.moment(dice):
+                alive = harm(run, dice)
+            if alive:
+                run.end()
+                assert_sound(job, capture)
+                if len(job.kills) < kills:
+                    job.forget()
         finally:
             run.stop()
-    raise AssertionError(f"only {len(job.kills)} kills in {kills + 5} runs: each run ends too soon")
+    last = job.start()
+    try:
+        last.end()
+    finally:
+        last.stop()
+    assert_sound(job, capture)
+    print(f"{job.output}: survived {Counter(job.kills)}")
 
 
 def driver_or_worker(run: Run, dice: random.Random) -> bool:
@@ -146,8 +159,7 @@ def test_ten_kills_of_drivers_and_workers(many: Any, tmp_path: Path, capture: Ca
     arguments, scores = many
     output = tmp_path / "out"
     job = Job(str(output), output / "ledger", [str(data_path("mnist-test.parquet")), *arguments], scores)
-    killed_until_done(job, driver_or_worker, seed, kills=10)
-    assert_sound(job, capture)
+    killed_until_done(job, driver_or_worker, seed, kills=10, capture=capture)
 
 
 @pytest.mark.long
@@ -173,8 +185,7 @@ def test_ten_kills_of_the_store_drivers_and_workers(
                 return True
             return driver_or_worker(run, dice)
 
-        killed_until_done(job, harm, seed, kills=10)
-        assert_sound(job, capture)
+        killed_until_done(job, harm, seed, kills=10, capture=capture)
 
 
 @pytest.fixture
@@ -212,5 +223,4 @@ def test_ten_kills_of_a_node_and_its_workers(many: Any, tmp_path: Path, capture:
         cluster.add_node(num_cpus=2)
         return True
 
-    killed_until_done(job, harm, 5, kills=10)
-    assert_sound(job, capture)
+    killed_until_done(job, harm, 5, kills=10, capture=capture)
