@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -34,12 +35,14 @@ def run_job(action: Callable[[], int], verbose: bool = False) -> int:
     """The exit code of ``action()``; an error becomes one line on stderr, with its traceback only if ``verbose``.
 
     0 done, 1 failed, 2 wrong usage or configuration, 130 and 143 stopped by a signal; 3 and 4 are the action's own.
+    The first signal lets the action say what it has done; a second one ends the process at once.
     """
     previous = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return action()
     except Stopped as stopped:
-        print(f"stopped by {stopped}; what was committed stays, run the same command to go on", file=sys.stderr)
+        known = "; ".join(getattr(stopped, "__notes__", ["what was committed stays"]))
+        print(f"stopped by {stopped}: {known}; run the same command to go on", file=sys.stderr)
         return stopped.exit_code
     except Exception as error:
         if verbose:
@@ -93,4 +96,11 @@ def line(error: Exception) -> str:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop_at_once)
     raise Stopped(number)
+
+
+def _stop_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    os.write(2, b"stopped at once; what was committed stays, run the same command to go on\n")
+    os._exit(128 + number)

@@ -201,6 +201,8 @@ class Tally:
             for record in commit.read_records(self._job.task.output, sorted(late)):
                 self.add(record)  # committed, but the news of it did not come through
             self._write("interrupted" if stopped else "failed", getattr(error, "exit_code", 130) if stopped else code)
+        held = f"{self.counts['rows_scored']} scores and {self.counts['rows_quarantined']} quarantined rows"
+        error.add_note(f"{storage.mask(self._job.task.output)} holds {held} in {self.counts['units']} units")
 
     def _write(self, status: str, code: int) -> Outcome:
         seconds = time.monotonic() - self._started

@@ -36,6 +36,7 @@ _ENVIRONMENT = (
 )
 _UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
 _REPORT_SECONDS = 0.5
+_TRIES = 8  # of units over which workers die
 STALL_SECONDS = 60.0
 
 
@@ -54,7 +55,7 @@ def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[dict
         groups = group(units, workers.count)
         dataset = _dataset(task, groups, "measured" not in job.run, workers, board, options.verbose)
         with _watched(board, progress, lambda: stalled(cluster, workers, stall_seconds), stall_seconds):
-            yield from _results(dataset)
+            yield from _results(dataset, lambda: _begun(board))
 
 
 @contextlib.contextmanager
@@ -82,7 +83,7 @@ def _watched(board: Any, progress: Progress, explain: Callable[[], str], stall_s
         progress.clear()
 
 
-def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+def _results(dataset: ray.data.Dataset, begun: Callable[[], str]) -> Iterator[dict[str, Any]]:
     # Closed at once when anything is raised: that stops the workers while Ray is still there.
     with contextlib.closing(iter(dataset.iter_rows())) as rows:
         try:
@@ -92,8 +93,21 @@ def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
                     kind = UsageError if result["usage"] else RegradError
                     raise kind(result["error"]) from RuntimeError(result["traceback"])
                 yield result
+        except ray.exceptions.RayActorError as error:
+            raise RegradError(
+                f"workers died {_TRIES} times over the same units{begun()}; if memory did not lack, one of their files "
+                f"may crash a decoder: take it out ({_cause(error)})"
+            ) from error
         except ray.exceptions.RayError as error:
             raise RegradError(f"Ray failed: {_cause(error)}") from error
+
+
+def _begun(board: Any) -> str:
+    """Where the workers were."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        places = ray.get(board.places.remote(), timeout=_REPORT_SECONDS)
+        return f" (the last that were begun: {', '.join(places)})" if places else ""
+    return ""
 
 
 def group(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
@@ -137,6 +151,7 @@ def _dataset(
         num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
         fn_constructor_args=(task, board, environment, [path for path in paths if path]),
+        max_task_retries=_TRIES - 1,  # as often as a node goes, but not for ever: some file may end every process
     )
 
 
@@ -146,6 +161,17 @@ def _start_board() -> Any:
     class Board:  # local, so that it travels by value: its process need not import torch to add numbers
         def __init__(self) -> None:
             self.counts: dict[str, tuple[int, int]] = {}
+            self.begun: dict[str, str] = {}
+
+        def begin(self, unit: str, place: str) -> None:
+            self.begun[unit] = place
+
+        def end(self, unit: str) -> None:
+            self.begun.pop(unit, None)
+
+        def places(self) -> list[str]:
+            """Where units were begun and not ended."""
+            return sorted(self.begun.values())
 
         def post(self, worker: str, scored: int, quarantined: int) -> None:
             self.counts[worker] = (scored, quarantined)
@@ -155,7 +181,7 @@ def _start_board() -> Any:
             scored, quarantined = (sum(column) for column in zip((0, 0), *self.counts.values(), strict=True))
             return len(self.counts), scored, quarantined
 
-    return ray.remote(num_cpus=0)(Board).remote()
+    return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()  # the node it is on may go
 
 
 class _Worker:
@@ -181,11 +207,13 @@ class _Worker:
             yield {"result": [json.dumps(self.problem)]}
             return
         units = [Unit.from_json(text) for text in json.loads(batch["units"][0].as_py())]
+        self.board.begin.remote(units[0].key, f"{storage.mask(units[0].source)} from row {units[0].start}")
         try:
             for item in self.scorer.score(units, measure=batch["measure"][0].as_py()):
                 yield {"result": [json.dumps(item)]}
         except Exception as error:
             yield {"result": [json.dumps(_problem(error))]}
+        self.board.end.remote(units[0].key)
         self._post()
 
     def _count(self, scored: int, quarantined: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -168,11 +169,14 @@ def test_a_run_of_its_own_is_quiet_and_can_be_stopped(tmp_path: Path) -> None:
     assert out == ""
     *progress, last = err.splitlines()
     assert all(" of 12000 images, " in line for line in progress), err
-    assert last == "stopped by SIGTERM; what was committed stays, run the same command to go on"
+    said = re.fullmatch(
+        r"stopped by SIGTERM: (.*) holds (\d+) scores and 0 quarantined rows in \d+ units; .* to go on", last
+    )
+    assert said, last
     content = json.loads((tmp_path / "out/run.json").read_text())
     assert (content["status"], content["exit_code"]) == ("interrupted", 143)
     held = table.read(str(tmp_path / "out"))
-    assert content["counts"]["rows_scored"] == len(set(held["id"].to_pylist())) == held.num_rows > 0
+    assert content["counts"]["rows_scored"] == len(set(held["id"].to_pylist())) == held.num_rows == int(said[2]) > 0
 
 
 def test_submitted_to_a_cluster(tmp_path: Path, job_server: str) -> None:

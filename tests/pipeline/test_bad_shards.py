@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from regrad import table
-from regrad.errors import UsageError
+from regrad.errors import RegradError, UsageError
 from regrad.pipeline.execute import run, score_here
 from regrad.pipeline.inputs import list_sources
 from regrad.pipeline.options import parse
@@ -95,7 +95,7 @@ def test_columns_that_no_shard_has_are_a_mistake_of_the_command(tmp_path: Path) 
         job(tmp_path / "out", str(tmp_path))
 
 
-def test_a_shard_that_goes_between_plan_and_read_costs_itself_alone(tmp_path: Path) -> None:
+def test_shards_that_go_between_plan_and_read_are_no_longer_in_the_plan(tmp_path: Path) -> None:
     for name in ("a.parquet", "b.parquet"):
         write_parquet(tmp_path / "in" / name, GOOD)
     write_tar(tmp_path / "in/c.tar", GOOD)
@@ -103,12 +103,16 @@ def test_a_shard_that_goes_between_plan_and_read_costs_itself_alone(tmp_path: Pa
     (tmp_path / "in/a.parquet").unlink()
     (tmp_path / "in/c.tar").unlink()
     outcome = run(ready, score_here)
-    assert outcome.counts["rows_scored"] == 12
-    said = sorted(quarantined(tmp_path / "out"))
-    assert [(name, stage, row) for name, stage, row, _ in said] == [("a.parquet", "list", None)] * 3 + [
-        ("c.tar", "list", None)
-    ]
-    assert all("gone since it was listed" in why for *_, why in said)
+    assert (outcome.exit_code, outcome.counts["rows_in"], outcome.counts["rows_scored"]) == (0, 12, 12)
+
+
+def test_a_shard_named_by_the_user_that_goes_is_an_error_after_the_others_are_done(tmp_path: Path) -> None:
+    files = [write_parquet(tmp_path / name, GOOD) for name in ("a.parquet", "b.parquet")]
+    ready = job(tmp_path / "out", *files)
+    (tmp_path / "a.parquet").unlink()
+    with pytest.raises(RegradError, match=r"a\.parquet: no such file or folder"):
+        run(ready, score_here)
+    assert table.read(str(tmp_path / "out")).num_rows == 12
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

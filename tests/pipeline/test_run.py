@@ -19,7 +19,7 @@ from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
 from regrad.pipeline.run import group, score_units
 from tests.services import Bucket
-from tests.shards import digits, write_parquet, write_tar
+from tests.shards import digits, png, write_parquet, write_tar
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 SCORES = ("regrad", "entropy")
@@ -136,3 +136,15 @@ def test_resources_are_shared_out(cluster: Cluster, asked: tuple[Any, Any], expe
 def test_gpus_that_are_not_there_are_refused() -> None:
     with pytest.raises(UsageError, match="--gpus-per-worker 1: this machine has 0"):
         share_out(Cluster(4, 0, 4, True), None, 1)
+
+
+def test_a_file_over_which_every_worker_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regrad.pipeline.run._TRIES", 2)
+    good = write_parquet(tmp_path / "a.parquet", digits(20))
+    bad = write_parquet(tmp_path / "b.parquet", [*digits(3), ("white", png(np.full((8, 8), 255.0)), 0)])
+    run(job(tmp_path / "out", good, model="tests.shards:build_deadly"))
+    with pytest.raises(
+        RegradError, match=r"workers died 2 times .*\(the last that were begun: \S*b\.parquet from row 0\)"
+    ):
+        run(job(tmp_path / "out", good, bad, model="tests.shards:build_deadly"))
+    assert table.read(str(tmp_path / "out")).num_rows == 20  # what was committed stays
