@@ -134,6 +134,15 @@ def build_deadly() -> tuple[nn.Module, dict[str, Any]]:
     return build(Deadly)
 
 
+def build_dying() -> tuple[nn.Module, dict[str, Any]]:
+    """A factory that ends its process in workers only: what too little memory on a node looks like."""
+    import ray
+
+    if ray.is_initialized() and ray.get_runtime_context().worker.mode == 1:
+        os._exit(1)
+    return build()
+
+
 def build_failing() -> tuple[nn.Module, dict[str, Any]]:
     """A factory that breaks in workers only: what a missing dependency on a node looks like."""
     import ray

@@ -36,7 +36,7 @@ _ENVIRONMENT = (
 )
 _UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
 _REPORT_SECONDS = 0.5
-_TRIES = 8  # of units over which workers die
+_TRIES = 8  # of work over which workers die: as often as a node may go, but not for ever
 STALL_SECONDS = 60.0
 
 
@@ -55,7 +55,7 @@ def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[dict
         groups = group(units, workers.count)
         dataset = _dataset(task, groups, "measured" not in job.run, workers, board, options.verbose)
         with _watched(board, progress, lambda: stalled(cluster, workers, stall_seconds), stall_seconds):
-            yield from _results(dataset, lambda: _begun(board))
+            yield from _results(dataset)
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ def _watched(board: Any, progress: Progress, explain: Callable[[], str], stall_s
         progress.clear()
 
 
-def _results(dataset: ray.data.Dataset, begun: Callable[[], str]) -> Iterator[dict[str, Any]]:
+def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
     # Closed at once when anything is raised: that stops the workers while Ray is still there.
     with contextlib.closing(iter(dataset.iter_rows())) as rows:
         try:
@@ -93,21 +93,8 @@ def _results(dataset: ray.data.Dataset, begun: Callable[[], str]) -> Iterator[di
                     kind = UsageError if result["usage"] else RegradError
                     raise kind(result["error"]) from RuntimeError(result["traceback"])
                 yield result
-        except ray.exceptions.RayActorError as error:
-            raise RegradError(
-                f"workers died {_TRIES} times over the same units{begun()}; if memory did not lack, one of their files "
-                f"may crash a decoder: take it out ({_cause(error)})"
-            ) from error
         except ray.exceptions.RayError as error:
             raise RegradError(f"Ray failed: {_cause(error)}") from error
-
-
-def _begun(board: Any) -> str:
-    """Where the workers were."""
-    with contextlib.suppress(ray.exceptions.RayError):
-        places = ray.get(board.places.remote(), timeout=_REPORT_SECONDS)
-        return f" (the last that were begun: {', '.join(places)})" if places else ""
-    return ""
 
 
 def group(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
@@ -150,8 +137,7 @@ def _dataset(
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
-        fn_constructor_args=(task, board, environment, [path for path in paths if path]),
-        max_task_retries=_TRIES - 1,  # as often as a node goes, but not for ever: some file may end every process
+        fn_constructor_args=(task, board, environment, [path for path in paths if path], (_TRIES, size)),
     )
 
 
@@ -161,17 +147,15 @@ def _start_board() -> Any:
     class Board:  # local, so that it travels by value: its process need not import torch to add numbers
         def __init__(self) -> None:
             self.counts: dict[str, tuple[int, int]] = {}
-            self.begun: dict[str, str] = {}
+            self.begun: dict[str, int] = {}
 
-        def begin(self, unit: str, place: str) -> None:
-            self.begun[unit] = place
+        def begin(self, work: str) -> int:
+            """How often ``work`` was begun and not ended."""
+            self.begun[work] = self.begun.get(work, 0) + 1
+            return self.begun[work]
 
-        def end(self, unit: str) -> None:
-            self.begun.pop(unit, None)
-
-        def places(self) -> list[str]:
-            """Where units were begun and not ended."""
-            return sorted(self.begun.values())
+        def end(self, work: str) -> None:
+            self.begun.pop(work, None)
 
         def post(self, worker: str, scored: int, quarantined: int) -> None:
             self.counts[worker] = (scored, quarantined)
@@ -187,18 +171,23 @@ def _start_board() -> Any:
 class _Worker:
     """A :class:`UnitScorer` in an actor. Errors travel as rows: raised, they would arrive wrapped and retried."""
 
-    def __init__(self, task: Task, board: Any, environment: dict[str, str], paths: Sequence[str]) -> None:
+    def __init__(
+        self, task: Task, board: Any, environment: dict[str, str], paths: Sequence[str], tries: tuple[int, int]
+    ) -> None:
         # Set here and not through Ray's runtime_env: that one conflicts with a submitted job's own, and shows secrets.
         os.environ.update(environment)
         sys.path.extend(path for path in paths if path not in sys.path)
         self.board, self.name = board, uuid.uuid4().hex
+        self.tries, others = tries
         self.scored = self.quarantined = 0
         self.posted = 0.0
         self._post()
         self.scorer: UnitScorer | None = None
         self.problem: dict[str, Any] = {}
         try:
-            self.scorer = UnitScorer(task, self._count)
+            # Workers that load at the same time have not died.
+            with self._attempt("loading the model", self.tries + others):
+                self.scorer = UnitScorer(task, self._count)
         except Exception as error:
             self.problem = _problem(error)
 
@@ -207,14 +196,30 @@ class _Worker:
             yield {"result": [json.dumps(self.problem)]}
             return
         units = [Unit.from_json(text) for text in json.loads(batch["units"][0].as_py())]
-        self.board.begin.remote(units[0].key, f"{storage.mask(units[0].source)} from row {units[0].start}")
+        files = ", ".join(dict.fromkeys(storage.mask(unit.source) for unit in units))
         try:
-            for item in self.scorer.score(units, measure=batch["measure"][0].as_py()):
-                yield {"result": [json.dumps(item)]}
+            with self._attempt(f"over {files} from row {units[0].start}", self.tries):
+                for item in self.scorer.score(units, measure=batch["measure"][0].as_py()):
+                    yield {"result": [json.dumps(item)]}
         except Exception as error:
             yield {"result": [json.dumps(_problem(error))]}
-        self.board.end.remote(units[0].key)
         self._post()
+
+    @contextlib.contextmanager
+    def _attempt(self, work: str, most: int) -> Iterator[None]:
+        """Count what was begun and never ended: Ray tries again for ever what ends every process."""
+        begun = 1
+        with contextlib.suppress(ray.exceptions.RayError):  # the board's node went: it begins anew elsewhere
+            begun = ray.get(self.board.begin.remote(work))
+        if begun > most:
+            raise RegradError(
+                f"{self.tries} workers died {work}: it may be more than memory can hold, or crash a library; "
+                "leave each more memory (--num-workers 1, --batch-size 1), or leave it out"
+            )
+        try:
+            yield
+        finally:
+            self.board.end.remote(work)
 
     def _count(self, scored: int, quarantined: int) -> None:
         self.scored += scored
@@ -237,7 +242,7 @@ def _problem(error: Exception) -> dict[str, Any]:
 
 
 def _cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
+    while error.__cause__ is not None and str(error.__cause__):  # Ray Data marks its own errors by an empty cause
         error = error.__cause__
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return storage.mask(f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__)

@@ -111,9 +111,9 @@ class Means:
 
     names = ("entropy",)
 
-    def __call__(self, images: torch.Tensor, ids: list[str]) -> dict[str, torch.Tensor]:
+    def __call__(self, images: torch.Tensor, ids: list[str], labels: list[int | None]) -> dict[str, torch.Tensor]:
         values = images.mean((1, 2, 3)).double()
-        return {"prediction": torch.zeros(len(ids)), "confidence": values, "entropy": values}
+        return {"prediction": torch.zeros(len(ids)), "confidence": values, "nll": values, "entropy": values}
 
 
 class Fuzzer:

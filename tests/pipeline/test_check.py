@@ -72,9 +72,9 @@ def test_a_sound_output_is_ok(output: Path, capsys: pytest.CaptureFixture[str]) 
 def test_what_attempts_left_and_what_is_not_scored_yet_is_no_problem(
     made: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    next(path for path in (output / "ledger").iterdir() if json.loads(path.read_text())["start"] == 6).unlink()
     (output / "scores/part-0123.parquet").write_bytes(b"half")
     (output / "ledger/_tmp-1-x.json").write_bytes(b"half")
-    largest(output, "ledger").unlink()
     code, lines = check(capsys, output)
     assert code == 0
     assert "note: 3 files of attempts that were cut short; the next run removes them" in lines
