@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import services
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
@@ -24,6 +25,7 @@ _OBJECT_STORE_BYTES = 256 * 2**20  # only descriptions of units travel through i
 _SPARE_CPUS = 2  # Ray hangs without a word when actors take every CPU
 _CORES_PER_WORKER = 4
 _KNOCK_SECONDS = 10.0
+_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,29 @@ def _knock(address: str) -> None:
 
 def start_local(cpus: int, verbose: bool = False) -> None:
     """Start Ray on this machine's loopback interface, for work of up to ``cpus`` at a time."""
-    _init(
-        verbose,
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
-    )
+    with _loopback():
+        _init(
+            verbose,
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _node_ip_address=_LOOPBACK,
+        )
+
+
+@contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """Ray takes an address that others reach in place of 127.0.0.1, and then listens on all.
+
+    A Ray without the function that does so fails here rather than listen to everybody.
+    """
+    kept = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = kept
 
 
 def _init(verbose: bool, **arguments: Any) -> None:

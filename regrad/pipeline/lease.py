@@ -28,11 +28,13 @@ import psutil
 from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline.manifest import now
+from regrad.storage import retry
 
 SECONDS = 30.0  # how long a lease that is not renewed is respected
 _RENEWALS = 6  # in that time
 _LOOKS = 30  # at another's lease in that time
 _SETTLE_SECONDS = 1.0
+_ours: set[str] = set()  # the holders of this process that still renew
 
 
 class LeaseLost(RegradError):
@@ -65,9 +67,11 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.since}: {self.command}"
 
     def is_dead_here(self) -> bool:
-        """Whether it was a process of this machine and is no more."""
+        """Whether it was a process of this machine and is no more, or this one, which has let go."""
         if (self.host, self.boot) != (socket.gethostname(), _boot()):
             return False
+        if self.pid == os.getpid():
+            return self.name not in _ours
         try:
             process = psutil.Process(self.pid)
             # Start times are taken from the boot time, which the clock may be set under.
@@ -118,18 +122,23 @@ def hold(output: str, say: Callable[[str], None] = print, seconds: float = SECON
     """
     folder = storage.join(output, "lease")
     holder = Holder.this_process(seconds)
-    lease = _acquire(output, folder, holder, say)
-    ended = threading.Event()
-    thread = threading.Thread(target=_renew, args=(lease, holder, ended), name="regrad-lease", daemon=True)
-    thread.start()
+    _ours.add(holder.name)
     try:
-        yield lease
+        lease = _acquire(output, folder, holder, say)
+        ended = threading.Event()
+        thread = threading.Thread(target=_renew, args=(lease, holder, ended), name="regrad-lease", daemon=True)
+        thread.start()
+        try:
+            yield lease
+        finally:
+            ended.set()
+            if not retry.in_outage():  # a lease that is left over is taken over
+                thread.join()
+                with contextlib.suppress(RegradError):
+                    lease.check()
+                    storage.remove(lease.uri)
     finally:
-        ended.set()
-        thread.join()
-        with contextlib.suppress(RegradError):  # a lease that is left over is taken over
-            lease.check()
-            storage.remove(lease.uri)
+        _ours.discard(holder.name)
 
 
 def _acquire(output: str, folder: str, holder: Holder, say: Callable[[str], None]) -> Lease:

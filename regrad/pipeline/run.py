@@ -85,10 +85,11 @@ def _watched(board: Any, progress: Progress, explain: Callable[[], str], stall_s
 
 def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
     # Closed at once when anything is raised: that stops the workers while Ray is still there.
-    with contextlib.closing(iter(dataset.iter_rows())) as rows:
+    # Nothing is fetched ahead: a result, or an error, would wait for the next.
+    blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    with contextlib.closing(iter(blocks)) as tables:
         try:
-            for row in rows:
-                result = json.loads(row["result"])
+            for result in (json.loads(text) for block in tables for text in block["result"].to_pylist()):
                 if "error" in result:
                     kind = UsageError if result["usage"] else RegradError
                     raise kind(result["error"]) from RuntimeError(result["traceback"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import queue
 import threading
@@ -12,21 +11,21 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import torch
 from PIL import Image
 
-from regrad import storage, table
+from regrad import storage
 from regrad.classifier import Classifier
 from regrad.errors import RegradError
 from regrad.pipeline import commit, decode
+from regrad.pipeline.account import Account
 from regrad.pipeline.lease import Lease
 from regrad.pipeline.plan import Unit
 from regrad.pipeline.read import identity_read, open_reader
-from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Reader, Sample, as_text
+from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Sample
 from regrad.scorer import Scorer
 from regrad.scores import load_module
 from regrad.storage import retry
@@ -66,78 +65,6 @@ class Task:
     batch_size: int = 64
     threads: int = 2
     lease: Lease | None = None
-
-
-@dataclass
-class Account:
-    """The rows of one unit while it is scored: every row read ends in exactly one of the two lists."""
-
-    unit: Unit
-    scores: Sequence[str]
-    num_classes: int
-    rows_in: int = 0
-    scored: list[tuple[Any, ...]] = field(default_factory=list)
-    quarantined: list[tuple[Any, ...]] = field(default_factory=list)
-    complete: bool = False
-    reader: Reader | None = None
-    changed: bool = False
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the whole unit was read and every row of it has its place, or it was given up."""
-        return self.changed or (self.complete and self.rows_in == len(self.scored) + len(self.quarantined))
-
-    def add(self, sample: Sample, prediction: int, confidence: float, nll: float, values: Sequence[float]) -> bool:
-        """Take the scores of one image; False when a value is no number, which puts the row in quarantine.
-
-        ``nll`` is NaN where the label is no class of the model.
-        """
-        named = zip(("confidence", *self.scores), (confidence, *values), strict=True)
-        bad = [f"{name} is {value}" for name, value in named if not math.isfinite(value)]
-        if bad:
-            self.reject(sample, "score", f"{', '.join(bad)}: the network's outputs are not finite for this image")
-            return False
-        known = (sample.id, self.unit.source, sample.row, sample.label, prediction, confidence)
-        self.scored.append((*known, None if math.isnan(nll) else nll, *values))
-        return True
-
-    def reject(self, sample: Sample, stage: str, reason: str) -> None:
-        """Put a row in quarantine."""
-        self.quarantined.append((sample.id, self.unit.source, sample.row, stage, as_text(reason)))
-
-    def tables(self) -> tuple[pa.Table, pa.Table]:
-        """The score rows and the quarantine rows."""
-        return (
-            _table(sorted(self.scored, key=lambda row: row[2]), table.score_schema(self.scores)),
-            _table(self.quarantined, table.QUARANTINE_SCHEMA),
-        )
-
-    def record(self) -> dict[str, Any]:
-        """The unit's ledger record; labels outside the classes are counted and left out of the accuracy."""
-        labelled = [(label, prediction) for _, _, _, label, prediction, *_ in self.scored if label is not None]
-        known = [(label, prediction) for label, prediction in labelled if 0 <= label < self.num_classes]
-        unit = self.unit
-        return {
-            "unit": unit.key,
-            "source": unit.source,
-            "start": unit.start,
-            "stop": unit.stop,
-            "identity": unit.identity,
-            "rows_in": self.rows_in,
-            "rows_scored": len(self.scored),
-            "rows_quarantined": len(self.quarantined),
-            "labelled": len(known),
-            "correct": sum(label == prediction for label, prediction in known),
-            "labels_outside": len(labelled) - len(known),
-            "seconds": round(time.monotonic() - self.started, 3),
-            "schema_version": table.SCHEMA_VERSION,
-        }
-
-
-def _table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-    return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema=schema)
 
 
 @dataclass(frozen=True)
@@ -180,6 +107,7 @@ class UnitScorer:
         self.scorer = scorer or Scorer(self.classifier, **task.scorer)
         self.scores = tuple(self.scorer.names)
         self._notes: list[str] = []
+        self._failed_commit: BaseException | None = None
         self._to_measure = 0
         self._measured: dict[str, Any] | None = None
         self.scorer.warn = self._notes.append
@@ -199,6 +127,7 @@ class UnitScorer:
         """
         accounts = [Account(unit, self.scores, self.classifier.num_classes) for unit in units]
         self._to_measure = MEASURED_IMAGES * measure
+        self._failed_commit = None
         waiting = deque(accounts)
         commits: deque[Future[dict[str, Any]]] = deque()
         with _one_thread("regrad-commit") as committer, _ReadAhead(self, accounts) as rows:
@@ -276,6 +205,15 @@ class UnitScorer:
             yield {"retries": retries}
 
     def _commit(self, account: Account) -> dict[str, Any]:
+        if self._failed_commit:
+            raise self._failed_commit  # where the store hangs, each further try would take a timeout
+        try:
+            return self._committed(account)
+        except BaseException as error:
+            self._failed_commit = error
+            raise
+
+    def _committed(self, account: Account) -> dict[str, Any]:
         record = account.record()
         unit = account.unit
         if account.changed or (account.reader and identity_read(account.reader, unit.source) != unit.identity):

@@ -24,7 +24,7 @@ T = TypeVar("T")
 PATIENCE_VARIABLE = "REGRAD_STORAGE_PATIENCE"
 # Seconds in which tries begin. The last may take a timeout of 10 s, and another the news of it in run.json: with both,
 # a run that a store leaves hanging ends in under a minute.
-DEFAULT_PATIENCE = 35.0
+DEFAULT_PATIENCE = 30.0
 _FIRST, _LONGEST = 0.2, 8.0  # seconds of the first and of any later wait, at most
 
 _patience: contextvars.ContextVar[float | None] = contextvars.ContextVar("patience", default=None)
@@ -59,6 +59,11 @@ def patience(seconds: float) -> Iterator[None]:
         yield
     finally:
         _patience.reset(token)
+
+
+def in_outage() -> bool:
+    """Whether the last that this process heard of a store is that it gave up on it."""
+    return _outage.is_set()
 
 
 def take_counts() -> dict[str, int]:

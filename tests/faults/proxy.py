@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import itertools
 import socket
 import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
@@ -52,6 +53,13 @@ def seeded(seed: int, shares: Mapping[str, float]) -> Schedule:
         return None
 
     return choose
+
+
+def in_turn(faults: Sequence[str], every: int) -> Schedule:
+    """Each fault in turn, one on every so many requests."""
+    number = itertools.count(1)
+    turns = itertools.cycle(faults)
+    return lambda request: None if next(number) % every else next(turns)
 
 
 class Proxy:

@@ -3,6 +3,10 @@
 import contextlib
 import itertools
 import os
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,8 @@ from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
 from regrad.pipeline.samples import Shard
 from regrad.storage import retry
-from tests.faults.proxy import TRANSIENT, Proxy, Request, seeded
+from tests.data import ROOT
+from tests.faults.proxy import TRANSIENT, Proxy, Request, in_turn, seeded
 from tests.services import Bucket
 from tests.shards import Row, digits, write_folder, write_parquet, write_tar
 
@@ -96,7 +101,7 @@ def test_every_kind_of_passing_trouble_is_lived_through(tmp_path: Path, bucket: 
     score(tmp_path / "undisturbed", *inputs)
     proxy.latency = 0.05
     retry.take_counts()
-    proxy.schedule = seeded(1, dict.fromkeys(TRANSIENT, 0.03))
+    proxy.schedule = in_turn(TRANSIENT, every=5)
     outcome = score(f"{bucket.uri}/out", *inputs)
     proxy.rest()
     assert set(proxy.done) == set(TRANSIENT)
@@ -219,6 +224,28 @@ def test_actors_live_through_trouble_and_tell_of_it(tmp_path: Path, bucket: Buck
     assert outcome.exit_code == 0
     assert_sound(f"{bucket.uri}/out", rows(tmp_path / "undisturbed"))
     assert sum(outcome.this_run["storage_retries"].values()) >= answered_with_errors(proxy) > 5
+
+
+@pytest.mark.long
+def test_a_store_that_hangs_in_the_middle_ends_the_run_within_a_minute(
+    tmp_path: Path, bucket: Bucket, proxy: Proxy
+) -> None:
+    inputs = upload(bucket, tmp_path, tars=3)
+    proxy.latency = 600
+    hung: list[float] = []
+
+    def hangs(request: Request) -> str | None:
+        records = sum("/ledger/" in one.path and one.method == "PUT" for one in proxy.requests)
+        if records > 2 and not hung:
+            hung.append(time.monotonic())
+        return "latency" if hung else None
+
+    proxy.schedule = hangs
+    arguments = [sys.executable, "jobs/score.py", *inputs, *ARGUMENTS, "--output", f"{bucket.uri}/out"]
+    ended = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert time.monotonic() - hung[0] < 60
+    assert ended.returncode == 1
+    assert re.search(rf"error: {bucket.uri}/out/\S+: cannot \w+: ReadTimeoutError", ended.stdout)
 
 
 @pytest.mark.long

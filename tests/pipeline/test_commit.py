@@ -7,16 +7,16 @@ import pytest
 from regrad import storage, table
 from regrad.errors import RegradError
 from regrad.pipeline import commit
-from regrad.pipeline.worker import _table
+from regrad.pipeline.account import as_table
 
 KEY = "0" * 32
 
 
 def unit(key: str = KEY, scored: int = 2, quarantined: int = 1, **record: Any) -> tuple[Any, ...]:
-    scores = _table(
+    scores = as_table(
         [(f"{row}", "a", row, 1, 1, 0.5, 0.7, 1.0) for row in range(scored)], table.score_schema(["entropy"])
     )
-    bad = _table([(None, "a", None, "read", "bad")] * quarantined, table.QUARANTINE_SCHEMA)
+    bad = as_table([(None, "a", None, "read", "bad")] * quarantined, table.QUARANTINE_SCHEMA)
     counts = {"rows_in": scored + quarantined, "rows_scored": scored, "rows_quarantined": quarantined}
     return {"unit": key, "source": "a", **counts, **record}, scores, bad, {"config": {"sigma": 0.5}}
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from regrad import storage, table
-from regrad.errors import UsageError
+from regrad.errors import RegradError, UsageError
 from regrad.pipeline import lease, options
 from regrad.pipeline.execute import run, score_here
 from regrad.pipeline.prepare import prepare
@@ -38,6 +38,10 @@ def leave(output: Path, **changes: Any) -> lease.Holder:
     (output / "lease").mkdir(parents=True, exist_ok=True)
     (output / "lease/1.json").write_text(json.dumps(asdict(holder)))
     return holder
+
+
+def refuse(line: str) -> None:
+    raise RegradError(line)
 
 
 def job(output: Path, tmp_path: Path, *more: str) -> Any:
@@ -83,6 +87,16 @@ def test_that_of_a_killed_process_is_taken_over_without_waiting(tmp_path: Path) 
         assert os.listdir(tmp_path / "lease") == ["2.json"]
     process.wait()
     assert said == []
+
+
+def test_one_that_this_process_could_not_give_back_does_not_make_it_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken, lease.hold(str(tmp_path)):
+        broken.setattr("regrad.storage.remove", refuse)
+    assert list((tmp_path / "lease").iterdir())
+    with lease.hold(str(tmp_path), refuse):
+        pass
 
 
 def test_a_number_that_another_process_has_now_holds_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray
 
@@ -131,6 +132,13 @@ def test_units_are_shared_out_evenly(tmp_path: Path) -> None:
 )
 def test_resources_are_shared_out(cluster: Cluster, asked: tuple[Any, Any], expected: Workers) -> None:
     assert share_out(cluster, *asked) == expected
+
+
+def test_a_ray_of_its_own_listens_to_this_machine_only(ray_session: None) -> None:
+    processes = psutil.Process().children(recursive=True)
+    sockets = [socket for process in processes for socket in process.net_connections("inet")]
+    places = {socket.laddr.ip.removeprefix("::ffff:") for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    assert places == {"127.0.0.1"}
 
 
 def test_gpus_that_are_not_there_are_refused() -> None:

@@ -1,0 +1,88 @@
+"""The rows of one unit: each that was read ends among the scored or in quarantine, and the ledger says how many."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from regrad import table
+from regrad.pipeline.plan import Unit
+from regrad.pipeline.samples import Reader, Sample, as_text
+
+
+@dataclass
+class Account:
+    """The rows of one unit while it is scored: every row read ends in exactly one of the two lists."""
+
+    unit: Unit
+    scores: Sequence[str]
+    num_classes: int
+    rows_in: int = 0
+    scored: list[tuple[Any, ...]] = field(default_factory=list)
+    quarantined: list[tuple[Any, ...]] = field(default_factory=list)
+    complete: bool = False
+    reader: Reader | None = None
+    changed: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole unit was read and every row of it has its place, or it was given up."""
+        return self.changed or (self.complete and self.rows_in == len(self.scored) + len(self.quarantined))
+
+    def add(self, sample: Sample, prediction: int, confidence: float, nll: float, values: Sequence[float]) -> bool:
+        """Take the scores of one image; False when a value is no number, which puts the row in quarantine.
+
+        ``nll`` is NaN where the label is no class of the model.
+        """
+        named = zip(("confidence", *self.scores), (confidence, *values), strict=True)
+        bad = [f"{name} is {value}" for name, value in named if not math.isfinite(value)]
+        if bad:
+            self.reject(sample, "score", f"{', '.join(bad)}: the network's outputs are not finite for this image")
+            return False
+        known = (sample.id, self.unit.source, sample.row, sample.label, prediction, confidence)
+        self.scored.append((*known, None if math.isnan(nll) else nll, *values))
+        return True
+
+    def reject(self, sample: Sample, stage: str, reason: str) -> None:
+        """Put a row in quarantine."""
+        self.quarantined.append((sample.id, self.unit.source, sample.row, stage, as_text(reason)))
+
+    def tables(self) -> tuple[pa.Table, pa.Table]:
+        """The score rows and the quarantine rows."""
+        return (
+            as_table(sorted(self.scored, key=lambda row: row[2]), table.score_schema(self.scores)),
+            as_table(self.quarantined, table.QUARANTINE_SCHEMA),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The unit's ledger record; labels outside the classes are counted and left out of the accuracy."""
+        labelled = [(label, prediction) for _, _, _, label, prediction, *_ in self.scored if label is not None]
+        known = [(label, prediction) for label, prediction in labelled if 0 <= label < self.num_classes]
+        unit = self.unit
+        return {
+            "unit": unit.key,
+            "source": unit.source,
+            "start": unit.start,
+            "stop": unit.stop,
+            "identity": unit.identity,
+            "rows_in": self.rows_in,
+            "rows_scored": len(self.scored),
+            "rows_quarantined": len(self.quarantined),
+            "labelled": len(known),
+            "correct": sum(label == prediction for label, prediction in known),
+            "labels_outside": len(labelled) - len(known),
+            "seconds": round(time.monotonic() - self.started, 3),
+            "schema_version": table.SCHEMA_VERSION,
+        }
+
+
+def as_table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    """``rows``, also none, with the columns and types of ``schema``."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema=schema)
