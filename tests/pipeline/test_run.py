@@ -1,5 +1,7 @@
 """The same units through Ray: real actors, real rows."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -7,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import ray
 
@@ -19,11 +20,21 @@ from regrad.pipeline.execute import run, score_here
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
 from regrad.pipeline.run import group, score_units
+from tests.data import ROOT
 from tests.services import Bucket
 from tests.shards import digits, png, write_parquet, write_tar
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 SCORES = ("regrad", "entropy")
+LISTENING = """
+import psutil
+from regrad.pipeline.cluster import start_local
+start_local(1)
+for process in psutil.Process().children(recursive=True):
+    for socket in process.net_connections("inet"):
+        if socket.status == psutil.CONN_LISTEN:
+            print(process.name().replace(" ", "-"), socket.laddr.ip.removeprefix("::ffff:"))
+"""
 
 
 def job(output: Any, *arguments: Any, model: str = "tests.shards:build") -> Job:
@@ -134,11 +145,11 @@ def test_resources_are_shared_out(cluster: Cluster, asked: tuple[Any, Any], expe
     assert share_out(cluster, *asked) == expected
 
 
-def test_a_ray_of_its_own_listens_to_this_machine_only(ray_session: None) -> None:
-    processes = psutil.Process().children(recursive=True)
-    sockets = [socket for process in processes for socket in process.net_connections("inet")]
-    places = {socket.laddr.ip.removeprefix("::ffff:") for socket in sockets if socket.status == psutil.CONN_LISTEN}
-    assert places == {"127.0.0.1"}
+def test_a_ray_of_its_own_listens_to_this_machine_only() -> None:
+    ended = subprocess.run([sys.executable, "-c", LISTENING], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    places = dict(line.split() for line in ended.stdout.splitlines())
+    assert set(places.values()) == {"127.0.0.1"}
+    assert any("raylet" in name for name in places)
 
 
 def test_gpus_that_are_not_there_are_refused() -> None:
