@@ -13,6 +13,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 done but more ro
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from regrad import storage
@@ -34,7 +35,8 @@ def score(argv: Sequence[str] | None) -> int:
     if settings.list_scores:
         for module in settings.score_module:
             load_module(module)
-        print("\n".join(f"{score.name:<20} {score.summary}" for score in SCORES.values()))
+        for score in SCORES.values():
+            print(f"{score.name}\n{textwrap.indent(score.description, '    ')}\n")
         return 0
     job = prepare(settings)
     if settings.dry_run:

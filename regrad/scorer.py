@@ -24,6 +24,7 @@ from regrad.posterior import PosteriorDraws, State, fingerprint
 from regrad.precision import PRECISIONS, computing
 from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
 from regrad.table import STANDARD_ERROR
+from regrad.upload import Upload
 
 NOISE_SPACES = ("normalized", "pixel")
 MAX_INPUTS = {"cpu": 256, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
@@ -104,6 +105,7 @@ class Scorer:
         self.standard_errors, self.precision = standard_errors, precision
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.warn: Callable[[str], None] = warnings.warn
+        self._upload = Upload(self.device)
         self._network = private_copy(classifier.network).to(self.device)
         self._dtype = next((value.dtype for value in self._network.parameters()), torch.float32)
         self._passes: Passes | None = None
@@ -154,6 +156,7 @@ class Scorer:
         if not len(images):
             extra = () if labels is None else ("nll",)
             return {name: torch.zeros(0) for name in ("prediction", "confidence", *extra, *self.names)}
+        images = self._upload.pinned(images)
         parts = []
         start = 0
         while start < len(images):
@@ -164,7 +167,8 @@ class Scorer:
                 start += step
             except RuntimeError as error:
                 self._split_further(error, min(step, len(images) - start))
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        # Only now does the host wait for the device: meanwhile the next images went there.
+        return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
     @property
     def names(self) -> list[str]:
@@ -177,7 +181,7 @@ class Scorer:
             # (2e-5 in ExGrad); from two rows on, results do not depend on the batch.
             twice = self._score(images.repeat(2, 1, 1, 1), [*ids, *ids], None if labels is None else [*labels, *labels])
             return {name: column[:1] for name, column in twice.items()}
-        norms, draws, logits = self._shared(images.to(self.device), ids)
+        norms, draws, logits = self._shared(self._upload(images), ids)
         p = logits.softmax(1)
         columns = {"prediction": p.argmax(1), "confidence": p.amax(1)}
         broken = ~logits.isfinite().all(1)
@@ -190,7 +194,7 @@ class Scorer:
             columns[item.name] = value.masked_fill(broken, math.nan)
             for name in self._error_names(item):
                 columns[name] = _jackknife(item, logits, found).masked_fill(broken, math.nan)
-        return {name: column.cpu() for name, column in columns.items()}
+        return columns
 
     @torch.no_grad()
     def measure_error(self, images: Tensor, ids: Sequence[str]) -> Tensor | None:
@@ -204,7 +208,7 @@ class Scorer:
             return None
         try:
             with computing(self.precision):
-                return self._passes.error(partial(self._copies, images.to(self.device), ids), len(images))
+                return self._passes.error(partial(self._copies, self._upload(images), ids), len(images))
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise

@@ -69,6 +69,18 @@ def test_scores_follow_their_definitions(name: str, space: str) -> None:
     assert got["prediction"].tolist() == p.argmax(1).tolist()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("engine", ["exact", "sketch"])
+def test_a_gpu_gives_the_scores_of_a_cpu(engine: str) -> None:
+    images, ids = _images()
+    names = [name for name in SCORES if name not in ("laplace", "negrad")]  # one needs data, the other is rounding
+    there, here = (
+        Scorer(_classifier(dtype=torch.float64), names, samples=2, engine=engine, device=device)
+        for device in ("cuda", "cpu")
+    )
+    _assert_same(there(images, ids), here(images, ids), rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_score_does_not_depend_on_the_batch(name: str) -> None:
     scorer = Scorer(_classifier(name), ALL, samples=2)

@@ -148,7 +148,7 @@ OPTIONS = (
     Option("noise-space", "scorer", str, "normalized", "normalized: what the network receives; pixel: [0, 1]"),
     Option("layers", "scorer", str, "modules", "what a layer is: modules, or stages (top-level children)"),
     Option("directions", "scorer", count, 16, "random directions that the sketch engine draws"),
-    Option("draws", "scorer", count, 10, "perturbed predictions of perturb_theta, mc_aa and inserted_dropout"),
+    Option("draws", "scorer", count, 10, "perturbed predictions of perturb_theta, mc_aa, inserted_dropout and laplace"),
     Option("theta-sigma", "scorer", float, 1e-3, "deviation of every parameter for perturb_theta"),
     Option("dropout-rate", "scorer", float, 0.1, "of inserted_dropout"),
     Option("dropout-at", "scorer", str, "all", "inserted_dropout's places: all layers but the first, or the last"),

@@ -1,13 +1,14 @@
 """The table of scores: what each is called, what it needs, and how it is computed from that.
 
-To add a score, write one function in a file of this folder and decorate it with ``@score``; its docstring's first line
-is what ``jobs/score.py --list-scores`` shows. Larger always means more uncertain. A score of your own may stay in a
-module of your own: name it with ``--score-module``, or as an entry point of the group ``regrad.scores``.
+To add a score, write one function in a file of this folder and decorate it with ``@score``; its docstring, the formula
+first, is what ``jobs/score.py --list-scores`` shows. Larger always means more uncertain. A score of your own may stay
+in a module of your own: name it with ``--score-module``, or as an entry point of the group ``regrad.scores``.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -97,9 +98,9 @@ class Score:
         return self.need if isinstance(self.need, Predictions) else None
 
     @property
-    def summary(self) -> str:
-        """The formula in one line."""
-        return (self.compute.__doc__ or "").strip().splitlines()[0]
+    def description(self) -> str:
+        """The formula in one line, then caveats and the source."""
+        return inspect.getdoc(self.compute) or "(no description)"
 
 
 SCORES: dict[str, Score] = {}

@@ -15,7 +15,7 @@ from regrad.scores import SCORES, find_scores, load_module, registry
 def test_every_score_says_in_one_line_what_it_is() -> None:
     for name, score in SCORES.items():
         assert name == score.name
-        assert 10 < len(score.summary) < 110
+        assert 10 < len(score.description.splitlines()[0]) < 110
         assert "Source:" in (score.compute.__doc__ or "")
 
 
@@ -45,7 +45,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_module_of_the_users_own_adds_scores(own_module: str) -> None:
     load_module(own_module)
-    assert registry.find_scores(["largest_norm"])[0].summary.startswith("max_c ||a * g_c||")
+    assert registry.find_scores(["largest_norm"])[0].description.startswith("max_c ||a * g_c||")
     load_module(own_module)  # a second time changes nothing
 
 
