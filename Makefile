@@ -32,7 +32,7 @@ test: lint types  ## lint, types and every test; those whose programs are missin
 test-faults: $(INSTALLED)  ## the long form of the fault injection: some twenty minutes
 	$(BIN)/python -m pytest -m long tests/faults
 
-test-system: $(INSTALLED)  ## the tests that need programs beside Python: Chromium
+test-system: $(INSTALLED)  ## the tests that need programs beside Python: Chromium, and an S3 store at REGRAD_TEST_S3
 	$(BIN)/python -m pytest -m system
 
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned dependencies; asks a public database
