@@ -126,8 +126,9 @@ class ExactEngine:
     ) -> None:
         self.network = network
         self.layers = layers
-        self.weights = weights.double().reshape(-1, len(layers))
-        kept = [i for i in range(len(layers)) if float(self.weights[:, i].max()) > 0]
+        weights = weights.double().cpu().reshape(-1, len(layers))
+        kept = [i for i in range(len(layers)) if float(weights[:, i].max()) > 0]
+        self.weights = weights.to(probe.device)
         self._channels_last = any(isinstance(module, nn.Conv2d) for module in network.modules())
         if self._channels_last:  # what convolutions are fastest in, and positions times channels without a copy
             network.to(memory_format=torch.channels_last)
@@ -190,6 +191,8 @@ class ExactEngine:
                 use.prepare(per_layer.shape[-1])
             for t in range(per_layer.shape[-1]):
                 cotangent = (_target(extra, t, p) - p) / number
+                if t >= classes and cotangent.device.type == "cpu" and not cotangent.any():
+                    continue  # NEGrad's on the clean image; to ask would make a GPU's host wait
                 gradients = torch.autograd.grad(
                     logits, inputs, cotangent.flatten(0, 1).to(logits.dtype), retain_graph=True, allow_unused=True
                 )

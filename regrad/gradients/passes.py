@@ -159,7 +159,7 @@ class Passes:
         classes, stand_for = _some_classes(p)
         weights = self._rows(run.decays)[:1]
         engine = ReferenceEngine(self._copy(), self._layers, weights, dtype=self._inputs.dtype)
-        wanted = engine(x, classes=classes).norms[0].to(p.device)
+        wanted = engine(x, classes=classes).norms[0]
         factor = p.gather(1, classes).sqrt() * stand_for
         difference = (factor * (got.norms[0].gather(1, classes) - wanted)).sum(1).abs()
         return (difference / (factor * wanted).sum(1).clamp_min(1e-300)).cpu()

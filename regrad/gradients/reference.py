@@ -71,7 +71,7 @@ class ReferenceEngine:
             parameter.requires_grad_(False)
         per_layer = torch.tensor(rows, dtype=torch.float64).reshape(len(copies), -1, len(self._groups))
         squared = torch.einsum("sl,bcl->sbc", self.weights.square(), per_layer)
-        return ClassNorms(squared, torch.stack(logits).detach().double())
+        return ClassNorms(squared.to(copies.device), torch.stack(logits).detach().double())
 
 
 def _squared(gradient: Tensor) -> float:

@@ -1,0 +1,67 @@
+"""Scores on a device that is not the CPU: nothing is left behind there, and the host waits once a call.
+
+Without a GPU a pretended one stands in (:mod:`tests.pretended`), which shows what goes where, not how fast.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from regrad import Classifier, Scorer, posterior
+from tests.networks import SIZE, build
+from tests.pretended import pretended_gpu
+
+IDS = ["a", "b", "c", "d"]
+LABELS = [0, 1, None, 2]
+GRADIENTS = ("regrad", "regrad_layers", "exgrad", "negrad", "gradnorm")
+OTHERS = ("perturb_x", "perturb_theta", "mc_aa", "inserted_dropout", "entropy", "energy")
+NETWORKS = ("BatchNorm CNN", "torchvision ViT")
+
+
+def classifier(name: str) -> Classifier:
+    return Classifier(build(name, torch.float32), image_size=(SIZE, SIZE), mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("engine", "scores"), [("exact", (*GRADIENTS, *OTHERS)), ("sketch", GRADIENTS), ("reference", ("regrad", "negrad"))]
+)
+def test_scores_are_those_of_the_cpu(
+    name: str, engine: str, scores: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    wanted = Scorer(classifier(name), scores, engine=engine, samples=2, device="cpu")(images, IDS, LABELS)
+    with pretended_gpu(monkeypatch) as waits:
+        scorer = Scorer(classifier(name), scores, engine=engine, samples=2, device="cuda")
+        waits.clear()
+        columns = scorer(images, IDS, LABELS)
+        if engine != "reference":  # one number at a time is its definition
+            assert waits == ["copy to the CPU"] * len(columns)
+        error = scorer.measure_error(images, IDS)
+    assert (error is None) == (engine == "reference")
+    assert set(columns) == set(wanted)
+    for column, value in columns.items():
+        torch.testing.assert_close(value, wanted[column], rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_a_posterior_is_drawn_from_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(8, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    state = posterior.fit(build(NETWORKS[0], torch.float32), images, torch.arange(8) % 3)
+    wanted = Scorer(classifier(NETWORKS[0]), ("laplace",), posterior=state, device="cpu")(images[:4], IDS)
+    with pretended_gpu(monkeypatch):
+        columns = Scorer(classifier(NETWORKS[0]), ("laplace",), posterior=state, device="cuda")(images[:4], IDS)
+    torch.testing.assert_close(columns["laplace"], wanted["laplace"], rtol=1e-6, atol=0)
+
+
+def test_a_mix_of_devices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretended_gpu(monkeypatch) as waits:
+        here, there = torch.ones(3), torch.ones(3, device="cuda")
+        assert there.device.type == "cuda"
+        assert (there + 1).device == there.device
+        assert here.to(there).device == there.device
+        with pytest.raises(RuntimeError, match="on the CPU, others on the GPU"):
+            here + there
+        assert waits == []
+        assert float(there.sum()) == 3
+        assert len(waits) == 1
