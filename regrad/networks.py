@@ -195,6 +195,13 @@ def vit_small() -> tuple[nn.Module, Known]:
     return network, dict(_IMAGENET_INPUT)
 
 
+def vit_small_cifar100() -> tuple[nn.Module, Known]:
+    """ViT-S for CIFAR-100: as wide and deep as the one for ImageNet, with patches of 4x4."""
+    network = torchvision.models.VisionTransformer(32, 4, 12, 6, 384, 1536, num_classes=100)
+    nn.init.trunc_normal_(network.heads.head.weight, std=0.02)
+    return network, dict(_CIFAR_INPUT)
+
+
 def cifar_resnet18(classes: int) -> nn.Module:
     """torchvision's ResNet-18 with the stem that is usual for 32x32 images."""
     network = torchvision.models.resnet18(num_classes=classes)

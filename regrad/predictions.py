@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from regrad import perturb
 from regrad.errors import UsageError, require
+from regrad.gradients.fold import convolution_format, forward_copy
 from regrad.gradients.layers import pieces, plain_attention, private_copy, saved_for_backward
 
 DROPOUT_PLACES = ("all", "last")
@@ -68,7 +69,7 @@ class ParameterDraws:
     """theta + theta_sigma d_k with d_k ~ N(0, I), k = 1..K, over all parameters; the same for every image."""
 
     def __init__(self, network: nn.Module, settings: Settings, steps: Tensor, probe: Tensor) -> None:
-        self._network, self._settings = private_copy(network), settings
+        self._network, self._settings = convolution_format(private_copy(network)), settings
         size = sum(value.numel() * value.element_size() for value in self._network.parameters())
         kept = settings.draws * size <= settings.memory
         self._kept = [self._draw(k) for k in range(settings.draws)] if kept else None
@@ -96,7 +97,7 @@ class DropoutDraws:
     """
 
     def __init__(self, network: nn.Module, settings: Settings, steps: Tensor, probe: Tensor) -> None:
-        self._network, self._settings = private_copy(network), settings
+        self._network, self._settings = forward_copy(network, probe), settings
         self._ids: Sequence[str] = ()
         self._draw = 0
         called = self._called(probe)
@@ -152,7 +153,7 @@ class AdversarialDraws:
     """x + t s sign(grad_x CE(f(x), argmax f(x))) for K values t, evenly spaced in [-1, 1]: FGSM forth and back."""
 
     def __init__(self, network: nn.Module, settings: Settings, steps: Tensor, probe: Tensor) -> None:
-        self._network, self._steps = private_copy(network), steps
+        self._network, self._steps = forward_copy(network, probe), steps
         with plain_attention(), torch.enable_grad(), saved_for_backward(self._network) as saved:
             self._network(probe.detach().requires_grad_(True))
         self._images = max(1, settings.memory * len(probe) // (2 * sum(saved.values()) + 1))

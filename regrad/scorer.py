@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from regrad import perturb, predictions
 from regrad.classifier import Classifier
 from regrad.errors import RegradError, UsageError, require
 from regrad.gradients import cut
+from regrad.gradients.fold import forward_copy
 from regrad.gradients.layers import ClassNorms, forward_bytes, pieces, plain_attention, private_copy
 from regrad.gradients.passes import ENGINES, Passes, Settings
 from regrad.posterior import PosteriorDraws, State, fingerprint
@@ -106,12 +107,13 @@ class Scorer:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.warn: Callable[[str], None] = warnings.warn
         self._upload = Upload(self.device)
-        self._network = private_copy(classifier.network).to(self.device)
-        self._dtype = next((value.dtype for value in self._network.parameters()), torch.float32)
+        network = private_copy(classifier.network).to(self.device)
+        self._dtype = next((value.dtype for value in network.parameters()), torch.float32)
         self._passes: Passes | None = None
         self.plan: dict[str, Any] = {"engine": "none", "why": "no score needs gradients"}
         probe = cut.probe_images(cut.PROBES, classifier.channels, classifier.image_size)
         inputs = classifier.normalize(probe).to(self.device, self._dtype)
+        self._network = forward_copy(network, inputs)
         kinds = list(dict.fromkeys(_kind(item, samples) for item in self.scores if item.norms is not None))
         if kinds:
             coarse = torch.bfloat16 if precision == "bfloat16" else self._dtype
@@ -120,7 +122,7 @@ class Scorer:
         memory = memory_budget or self._default_memory()
         perturbing = predictions.Settings(draws, theta_sigma, dropout_rate, dropout_at, seed, memory)
         perturbing.check()
-        self._sources = self._build_sources(perturbing, inputs[:1], posterior)
+        self._sources = self._build_sources(network, perturbing, inputs[:1], posterior)
         if posterior is not None and "laplace" in self._sources:
             self.plan = self.plan | {"posterior": fingerprint(posterior)[:16]}
         self._planned_step = self._step = self._plan_memory(memory, inputs[:1])
@@ -198,7 +200,7 @@ class Scorer:
 
     @torch.no_grad()
     def measure_error(self, images: Tensor, ids: Sequence[str]) -> Tensor | None:
-        """|S - S'| / S for each image, (B,): how far this scorer's gradients are from those of all layers by autograd.
+        """|S - S'| / S for each image, (B,): how far these gradients are from those of all layers by float64 autograd.
 
         S = sum_c sqrt(p_c) ||a g_c||, as in REGrad, over some of the classes where there are many. Cut, sketch and
         precision all show. None where nothing is estimated (no gradients, or the reference engine), or where memory
@@ -259,7 +261,7 @@ class Scorer:
         return list(dict.fromkeys(item.predictions.source for item in self.scores if item.predictions))
 
     def _build_sources(
-        self, settings: predictions.Settings, probe: Tensor, posterior: State | None
+        self, network: nn.Module, settings: predictions.Settings, probe: Tensor, posterior: State | None
     ) -> dict[str, predictions.Source]:
         if "noise" in self._needed and not self.samples:
             names = ", ".join(item.name for item in self.scores if item.need == Predictions("noise"))
@@ -267,13 +269,13 @@ class Scorer:
         scale = 1.0 if self.noise_space == "normalized" else 1 / probe.new_tensor(self.classifier.std)[:, None, None]
         steps = self.sigma * scale * probe.new_ones(self.classifier.channels, 1, 1)
         others = [name for name in self._needed if name in predictions.SOURCES]
-        sources = {name: predictions.build(name, self._network, settings, steps, probe) for name in others}
+        sources = {name: predictions.build(name, network, settings, steps, probe) for name in others}
         if "laplace" in self._needed:
             if posterior is None:
                 raise UsageError(
                     "laplace: needs training data to fit a posterior on: --fit-data, or regrad.posterior.fit"
                 )
-            sources["laplace"] = PosteriorDraws(self._network, posterior, settings.draws, settings.seed, probe)
+            sources["laplace"] = PosteriorDraws(network, posterior, settings.draws, settings.seed, probe)
         return sources
 
     def _copies(self, images: Tensor, ids: Sequence[str], smoothed: bool, part: slice) -> Tensor:

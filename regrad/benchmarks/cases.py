@@ -101,5 +101,6 @@ CASES = {
         Case("resnet18-100", "regrad.networks:resnet18_cifar100", 8),
         Case("resnet50", "regrad.networks:resnet50", 2),
         Case("vit-s", "regrad.networks:vit_small", 2),
+        Case("vit-s-100", "regrad.networks:vit_small_cifar100", 4),
     )
 }

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
+from regrad.errors import UsageError
+from regrad.gradients.fold import convolution_format
 from regrad.gradients.layers import find_layers, layer_weights, private_copy
 from regrad.gradients.passes import Passes, Settings
 from regrad.gradients.reference import ReferenceEngine
+from regrad.precision import computing
 from regrad.scores import Norms
 
 Run = Callable[[Tensor], Any]
@@ -28,16 +31,19 @@ class EngineRun:
     """One of our engines, ready to run."""
 
     passes: Passes
+    precision: str
 
     @torch.no_grad()
     def __call__(self, copies: Tensor) -> Any:
         """Norms and logits."""
-        return self.passes(lambda smoothed, part: copies[part], len(copies))
+        with computing(self.precision):
+            return self.passes(lambda smoothed, part: copies[part], len(copies))
 
     @torch.no_grad()
     def error(self, copies: Tensor) -> Tensor:
         """See :meth:`regrad.gradients.passes.Passes.error`."""
-        return self.passes.error(lambda smoothed, part: copies[part], len(copies))
+        with computing(self.precision):
+            return self.passes.error(lambda smoothed, part: copies[part], len(copies))
 
 
 @dataclass(frozen=True)
@@ -62,25 +68,27 @@ class Contender:
 
 def forward(network: nn.Module, inputs: Tensor, samples: int) -> Run:
     """The plain forward passes that everything is measured against, in the memory format that is fastest."""
-    channels_last = any(isinstance(module, nn.Conv2d) for module in network.modules())
-    network = private_copy(network)
-    if channels_last:
-        network.to(memory_format=torch.channels_last)
+    network = convolution_format(private_copy(network))
 
     @torch.no_grad()
     def run(copies: Tensor) -> Tensor:
-        x = copies.flatten(0, 1)
-        return network(x.contiguous(memory_format=torch.channels_last) if channels_last else x)
+        return network(copies.flatten(0, 1))
 
     return run
 
 
-def engine(name: str, tolerance: float = 0.0, directions: int = 16, depth_decay: float = 0.3) -> Any:
+def engine(
+    name: str, tolerance: float = 0.0, directions: int = 16, depth_decay: float = 0.3, precision: str = "float32"
+) -> Any:
     """One of ours, with the smoothed and weighted norms of REGrad."""
 
     def make(network: nn.Module, inputs: Tensor, samples: int) -> Run:
+        if precision == "tf32" and inputs.device.type != "cuda":
+            raise UsageError("TensorFloat-32 is a format of GPUs")
         settings = Settings(samples, depth_decay, name, tolerance, "modules", directions, 0)
-        return EngineRun(Passes(network, [Norms(smoothed=samples > 0, decayed=True)], inputs, settings))
+        norms = Norms(smoothed=samples > 0, decayed=True)
+        dtype = torch.bfloat16 if precision == "bfloat16" else inputs.dtype
+        return EngineRun(Passes(network, [norms], inputs, settings, dtype), precision)
 
     return make
 
@@ -146,6 +154,8 @@ CONTENDERS = (
     Contender("exact 2e-3", engine("exact", 2e-3), classes=(4, 28)),
     Contender("exact 1e-3", engine("exact", 1e-3), classes=(4, 28)),
     Contender("exact 2e-4", engine("exact", 2e-4), classes=(4, 28)),
+    Contender("exact 1e-3, tf32", engine("exact", 1e-3, precision="tf32"), classes=(4, 28)),
+    Contender("exact 1e-3, bfloat16", engine("exact", 1e-3, precision="bfloat16"), classes=(4, 28)),
     Contender("exact, all layers", engine("exact", depth_decay=0.0), "the same with lambda = 0", 4, classes=(2, 6)),
     Contender("sketch 8", engine("sketch", 1e-3, 8)),
     Contender("sketch 16", engine("sketch", 1e-3, 16)),

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients import head
-from regrad.gradients.fold import fold_batch_norms
+from regrad.gradients.fold import convolution_format, fold_batch_norms
 from regrad.gradients.layers import (
     ClassNorms,
     Layer,
@@ -129,10 +129,8 @@ class ExactEngine:
         weights = weights.double().cpu().reshape(-1, len(layers))
         kept = [i for i in range(len(layers)) if float(weights[:, i].max()) > 0]
         self.weights = weights.to(probe.device)
-        self._channels_last = any(isinstance(module, nn.Conv2d) for module in network.modules())
-        if self._channels_last:  # what convolutions are fastest in, and positions times channels without a copy
-            network.to(memory_format=torch.channels_last)
-        fold_batch_norms(network, _users(network, [layers[i] for i in kept]), self._format(probe[:1]))
+        convolution_format(network)
+        fold_batch_norms(network, _users(network, [layers[i] for i in kept]), probe[:1])
         self._modules = dict(network.named_modules(remove_duplicate=False))
         self._place: dict[int, int] = {}  # id of a counted parameter -> its layer's position
         self._parameters: dict[int, nn.Parameter] = {}
@@ -145,7 +143,7 @@ class ExactEngine:
         self._head_input: Tensor | None = None
         self._recording = self._checking = False
         self._plain = self._parameters_without_rule()
-        last = head.find_head(network, self._format(probe[:1]))
+        last = head.find_head(network, probe[:1])
         self._watch()
         self._check(probe[:1], copies)
         if last is not None:
@@ -209,13 +207,9 @@ class ExactEngine:
         self._images, self._recording = images, True
         try:
             with torch.enable_grad(), plain_attention():
-                return self.network(self._format(x))
+                return self.network(x)
         finally:
             self._recording = False
-
-    def _format(self, x: Tensor) -> Tensor:
-        channels_last = self._channels_last and x.dim() == 4
-        return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
     def _forget(self) -> None:
         self._uses, self._leaves, self._head_input = {}, [], None

@@ -1,4 +1,4 @@
-"""The part of a network that is only run forward, made cheaper: BatchNorm folded into the convolution before it.
+"""What is only run forward, made cheaper: BatchNorm folded into the convolution before it.
 
 In eval mode bn(conv(x)) = s (W x + b - mean) + t with s = w / sqrt(var + eps) is a convolution with weight s W and bias
 s (b - mean) + t. Where the two follow each other is seen from one forward pass, and checked by the logits of another.
@@ -9,9 +9,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from regrad.gradients.layers import plain_attention
+from regrad.gradients.layers import plain_attention, private_copy
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def forward_copy(network: nn.Module, example: Tensor) -> nn.Module:
+    """A private copy of ``network`` for predictions alone: the same function, folded and laid out for speed."""
+    network = convolution_format(private_copy(network))
+    fold_batch_norms(network, set(), example[:1])
+    return network
+
+
+def convolution_format(network: nn.Module) -> nn.Module:
+    """``network`` with its memory laid out channels-last, what convolutions are fastest in; changed in place."""
+    if any(isinstance(module, nn.Conv2d) for module in network.modules()):
+        network.to(memory_format=torch.channels_last)
+    return network
 
 
 @torch.no_grad()

@@ -145,7 +145,7 @@ class Passes:
             run.step = max(1, fitting // copies)
 
     def error(self, copies: Copies, images: int) -> Tensor:
-        """|S - S'| / S with S = sum_c sqrt(p_c) ||a g_c|| over all layers, by autograd, and S' of the engine: (B,).
+        """|S - S'| / S with S = sum_c sqrt(p_c) ||a g_c|| over all layers, by float64 autograd, S' of the engine: (B,).
 
         Of the first weighting, on the most probable classes and some drawn at random, which stand for the others.
         """
@@ -158,7 +158,7 @@ class Passes:
         p = got.logits[:, 0].softmax(1)
         classes, stand_for = _some_classes(p)
         weights = self._rows(run.decays)[:1]
-        engine = ReferenceEngine(self._copy(), self._layers, weights, dtype=self._inputs.dtype)
+        engine = ReferenceEngine(self._copy(), self._layers, weights)
         wanted = engine(x, classes=classes).norms[0]
         factor = p.gather(1, classes).sqrt() * stand_for
         difference = (factor * (got.norms[0].gather(1, classes) - wanted)).sum(1).abs()

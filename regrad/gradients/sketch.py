@@ -37,7 +37,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from regrad.errors import UsageError
 from regrad.gradients import head
 from regrad.gradients.directions import Block, corrected_root, draw_block
-from regrad.gradients.fold import fold_batch_norms
+from regrad.gradients.fold import convolution_format, fold_batch_norms
 from regrad.gradients.layers import LIVE, ClassNorms, Layer, largest_outputs, plain_attention
 from regrad.gradients.shortcuts import AddDerivative, along_axis, close, record_calls, row_axis
 
@@ -77,10 +77,8 @@ class SketchEngine:
         self.directions = directions
         self.most_inputs: int | None = None
         self.weights = weights.double().cpu().reshape(-1, len(layers))
-        self._channels_last = any(isinstance(module, nn.Conv2d) for module in network.modules())
-        if self._channels_last:  # what convolutions are fastest in
-            network.to(memory_format=torch.channels_last)
-        probe = self._format(probe[:2])
+        convolution_format(network)
+        probe = probe[:2]
         self._head, self._head_place, self._head_bias = _split_head(network, layers, probe)
         kept = [i for i in range(len(layers)) if float(self.weights[:, i].max()) > 0 and i != self._head_place]
         fold_batch_norms(network, {layers[i].name for i in kept}, probe)
@@ -114,7 +112,7 @@ class SketchEngine:
                 classes.
         """
         images, number = copies.shape[:2]
-        h, tangents = self._derivatives(self._format(copies.flatten(0, 1)))
+        h, tangents = self._derivatives(copies.flatten(0, 1))
         logits = (h if self._head is None else F.linear(h, self._head.weight, self._head.bias)).double()
         logits, h = logits.reshape(images, number, -1), h.reshape(images, number, -1)
         log_p = logits.log_softmax(-1)
@@ -147,10 +145,6 @@ class SketchEngine:
         expected = torch.einsum("kbid,bid->kb", tangents, pulled) / tangents.shape[2]
         own = torch.cat([mean, torch.einsum("kbc,bec->kbe", mean, extra)], 2)
         return (own - expected[..., None]).square()
-
-    def _format(self, x: Tensor) -> Tensor:
-        channels_last = self._channels_last and x.dim() == 4
-        return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
     # -- derivatives -------------------------------------------------------------------------------------------------
 
