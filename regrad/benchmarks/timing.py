@@ -9,7 +9,7 @@ import resource
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from regrad.benchmarks.contenders import Contender, EngineRun, Run, forward
 from regrad.gradients import cut
 
 ERROR_IMAGES = 4
-_MMAP_THRESHOLD = -3  # mallopt's number for the size from which memory goes back as soon as it is freed
 SCALED = 4  # times the larger class count that is run: with more classes than that, costs are scaled
 
 
@@ -165,32 +164,20 @@ def peak(run: Callable[[], Any], device: torch.device) -> float:
         while not ended.wait(0.002):
             highest[0] = max(highest[0], _resident())
 
+    _give_back()
+    before = _resident()
     thread = threading.Thread(target=watch, daemon=True)
-    with _freed_at_once():
-        before = _resident()
-        thread.start()
-        run()
-        ended.set()
-        thread.join()
+    thread.start()
+    run()
+    ended.set()
+    thread.join()
     return max(0, highest[0] - before) / 1e6
 
 
-@contextlib.contextmanager
-def _freed_at_once() -> Iterator[None]:
-    """Let freed memory go back to the system at once, where the C library can.
-
-    What it would hold back for later is not what a run needs, and differs from one to the next.
-    """
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "mallopt"):  # not the GNU library
-        yield
-        return
-    library.mallopt(_MMAP_THRESHOLD, 1 << 16)
-    library.malloc_trim(0)
-    try:
-        yield
-    finally:
-        library.mallopt(_MMAP_THRESHOLD, 1 << 25)  # where it ends up by itself
+def _give_back() -> None:
+    """Return freed memory to the system, where the C library can, so that it is seen when it is taken again."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _resident() -> int:
