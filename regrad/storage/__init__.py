@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ import fsspec
 from regrad.errors import UsageError
 from regrad.storage import retry
 from regrad.storage.faults import Changed, failure, is_precondition
-from regrad.storage.redact import mask, reason
+from regrad.storage.redact import holds_credentials, mask, reason
 
 __all__ = [
     "Changed",
@@ -43,7 +42,6 @@ __all__ = [
 
 TEMPORARY_PREFIX = "_tmp-"
 READ_AHEAD_BYTES = 8 * 2**20
-_CREDENTIALS = re.compile(r"://[^/@\s]*@|[?&](X-Amz-|X-Goog-|Signature=|sig=|token=)", re.IGNORECASE)
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -52,7 +50,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
     Raises:
         UsageError: no installed package serves the scheme, or the URI holds credentials.
     """
-    if _CREDENTIALS.search(uri):
+    if holds_credentials(uri):
         # Rows name their shard by its URI: what is in it would be in every part, log line and report.
         raise UsageError(
             f"{mask(uri)}: credentials or signatures in a URI would end up in tables and logs; set AWS_ACCESS_KEY_ID "
