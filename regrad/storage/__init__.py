@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fsspec
@@ -203,21 +203,27 @@ def write_atomically(uri: str, content: bytes) -> None:
         if not is_local(fs):
             request(fs, "pipe_file", path, content)
             return
-        folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        with _temporary(path, content) as temporary:
             os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-            raise
     except Exception as error:
         raise failure(uri, "write", error) from error
+
+
+@contextlib.contextmanager
+def _temporary(path: str, content: bytes) -> Iterator[str]:
+    """A file beside ``path`` that holds ``content``, safe on the disk; gone at the end unless it was renamed."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
 
 
 def create(uri: str, content: bytes) -> bool:
@@ -233,17 +239,9 @@ def create(uri: str, content: bytes) -> bool:
         if not is_local(fs):
             request(fs, "pipe_file", path, content, mode="create")
             return True
-        folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
+        with _temporary(path, content) as temporary:
             os.link(temporary, path)  # unlike a rename, it fails where there is a file
-            return True
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+        return True
     except FileExistsError:
         return False
     except Exception as error:
