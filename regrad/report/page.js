@@ -92,7 +92,6 @@ function perScore(colors, curve) {
 
 const chosenScore = () => data.scores.find((score) => score.name === select(choices, "score").value);
 const chosenSet = () => (select(choices, "set") ? Number(select(choices, "set").value) : 0);
-const decades = { type: "log", dtick: 1, tickformat: "~g" };
 const shares = { tickformat: ".0%", rangemode: "tozero" };
 const whole = { tickformat: ".0%", range: [-0.01, 1.03], dtick: 0.2 };
 
@@ -117,7 +116,7 @@ const PLOTS = {
       }),
     );
     const layout = {
-      xaxis: { title: plain(score.name) + (log ? " (log scale)" : ""), ...(log ? decades : { type: "linear" }) },
+      xaxis: { title: plain(score.name) + (log ? " (log scale)" : ""), ...scale(log) },
       yaxis: { ...shares, title: "images", range: [0, 1.15 * Math.max(...sets.flatMap((set) => set.shares))] },
     };
     const inside = data.threshold >= edges[0] && data.threshold <= edges[edges.length - 1];

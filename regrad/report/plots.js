@@ -13,6 +13,9 @@ function plain(text) {
   return short.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
+// The type of an axis; a logarithmic one has its decades marked.
+const scale = (log) => (log ? { type: "log", dtick: 1, tickformat: "~g" } : { type: "linear" });
+
 function theme() {
   const style = getComputedStyle(document.documentElement);
   const of = (name) => style.getPropertyValue(name).trim();
