@@ -105,6 +105,25 @@ def double_row(output: Path) -> None:
     rewrite(largest(output, "scores"), lambda rows: pa.concat_tables([rows.slice(1), rows.slice(2, 1)]))
 
 
+def drop_score(output: Path) -> None:
+    rewrite(largest(output, "scores"), lambda rows: rows.drop_columns(["entropy"]))
+
+
+def drop_source(output: Path) -> None:
+    rewrite(largest(output, "scores"), lambda rows: rows.drop_columns(["source"]))
+
+
+def change_type(output: Path) -> None:
+    rewrite(
+        largest(output, "scores"),
+        lambda rows: rows.set_column(rows.schema.get_field_index("row"), "row", rows["row"].cast(pa.string())),
+    )
+
+
+def stray_part(output: Path) -> None:
+    shutil.copy(largest(output, "scores"), output / "scores/part-0123.parquet")
+
+
 def other_source(output: Path) -> None:
     rewrite(
         largest(output, "scores"),
@@ -145,6 +164,10 @@ HARM = {
     damage_page: "its scores part is damaged: ",
     drop_row: r"\d+ rows in its scores part, but \d+ in the ledger",
     double_row: "1 rows are there twice",
+    drop_score: "without the column entropy",
+    drop_source: "without the column source",
+    change_type: "without the column row, or with another type",
+    stray_part: "part-0123.parquet: no ledger record knows its rows",
     other_source: "its scores part holds rows of another source",
     other_model: "its footer names another model or configuration",
     other_settings: "its footer names another model or configuration",
