@@ -170,7 +170,7 @@ def _part(uri: str, kind: str, record: dict[str, Any], run: dict[str, Any]) -> p
         ValueError: it is another's, or lacks a column.
     """
     content = pa.BufferReader(storage.read_bytes(uri))
-    file = pa.parquet.ParquetFile(content)
+    file = pa.parquet.ParquetFile(content, page_checksum_verification=True)
     provenance = json.loads((file.schema_arrow.metadata or {})[table.PROVENANCE_KEY])
     if (provenance["unit"], provenance["identity"]) != (record["unit"], record["identity"]):
         raise ValueError("its footer names another unit")
@@ -223,7 +223,7 @@ def _strays(output: str, run: dict[str, Any], keys: list[str], notes: list[str])
     """Files that no unit has. A run that was cut short leaves some; after one that came to its end, their rows are
     in excess."""
     stray = commit.left_over(output, keys)
-    parts = [uri for uri in stray if uri.endswith(".parquet")] if _has_counted(run, keys) else []
+    parts = [uri for uri in stray if "/part-" in uri] if _has_counted(run, keys) else []
     for uri in parts:
         name = uri.rpartition("/part-")[2].removesuffix(".parquet")
         yield Problem(f"{storage.mask(uri)}: no ledger record knows its rows", name)

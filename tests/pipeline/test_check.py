@@ -97,6 +97,16 @@ def damage_page(output: Path) -> None:
     path.write_bytes(content)
 
 
+def flip_a_bit(output: Path) -> None:
+    """One that alters a score and may leave everything readable."""
+    path = largest(output, "scores")
+    content = bytearray(path.read_bytes())
+    column = pa.parquet.read_metadata(path).row_group(0).column(7)
+    begin = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+    content[begin + column.total_compressed_size - 5] ^= 1
+    path.write_bytes(content)
+
+
 def drop_row(output: Path) -> None:
     rewrite(largest(output, "scores"), lambda rows: rows.slice(1))
 
@@ -162,6 +172,7 @@ HARM = {
     lose_part: r"no scores part, but \d+ rows in the ledger",
     cut_part: "its scores part is damaged: ",
     damage_page: "its scores part is damaged: ",
+    flip_a_bit: "its scores part is damaged: .*CRC checksum verification failed",
     drop_row: r"\d+ rows in its scores part, but \d+ in the ledger",
     double_row: "1 rows are there twice",
     drop_score: "without the column entropy",
