@@ -92,6 +92,7 @@ function perScore(colors, curve) {
 
 const chosenScore = () => data.scores.find((score) => score.name === select(choices, "score").value);
 const chosenSet = () => (select(choices, "set") ? Number(select(choices, "set").value) : 0);
+// Labels of one width: margins follow them, the legend's rows the margins, the plot's height the legend, and so on.
 const shares = { tickformat: ".0%", rangemode: "tozero" };
 const whole = { tickformat: ".0%", range: [-0.01, 1.03], dtick: 0.2 };
 
@@ -172,12 +173,12 @@ const PLOTS = {
   },
   risk(colors) {
     const traces = perScore(colors, (score) => score.errors && [score.errors.coverage, score.errors.risk]);
-    return [traces, { xaxis: { ...whole, title: "share accepted" }, yaxis: { rangemode: "tozero", tickformat: "~%", title: "errors among them" } }];
+    return [traces, { xaxis: { ...whole, title: "share accepted" }, yaxis: { rangemode: "tozero", tickformat: ".1%", title: "errors among them" } }];
   },
   lift(colors) {
     const traces = perScore(colors, (score) => score.errors && [score.errors.coverage, score.errors.lift]);
     traces.push(diagonal([0, 1], [1, 1], "random order", colors));
-    return [traces, { xaxis: { ...whole, title: "share accepted" }, yaxis: { title: "lift" } }];
+    return [traces, { xaxis: { ...whole, title: "share accepted" }, yaxis: { tickformat: ".3f", title: "lift" } }];
   },
   sources(colors) {
     const trace = {
