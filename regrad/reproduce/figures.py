@@ -45,9 +45,9 @@ def _ahead(results: Sequence[Result]) -> bytes | None:
     for number, (row, colour) in enumerate(zip(wanted, ("#1f5fa8", "#c8651b"), strict=True)):
         found = [result for result in rows if result.row == row]
         places = [names.index((r.group, r.experiment)) + 0.22 * (number - 0.5) for r in found]
-        means = np.asarray([r.mean for r in found], dtype=float)
-        ends = np.asarray([[r.mean - r.low, r.high - r.mean] for r in found], dtype=float).T  # type: ignore[operator]
-        axis.errorbar(means, places, xerr=ends.clip(0), fmt="o", markersize=3.5, color=colour, label=row, capsize=2)
+        low, mean, high = np.asarray([[float(v or 0) for v in (r.low, r.mean, r.high)] for r in found]).T
+        ends = np.stack([mean - low, high - mean]).clip(0)
+        axis.errorbar(mean, places, xerr=ends, fmt="o", markersize=3.5, color=colour, label=row, capsize=2)
     axis.axvline(0, color="#666666", linewidth=0.8)
     axis.set_yticks(range(len(names)), [f"{experiment}  ({group})" for group, experiment in names])
     axis.invert_yaxis()

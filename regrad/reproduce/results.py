@@ -85,7 +85,7 @@ def paper() -> dict[tuple[str, str, str, str], tuple[float, float | None]]:
     }
 
 
-def beside_paper(table: str, experiment: str, row: str, metric: str) -> dict[str, float | None]:
+def beside_paper(table: str, experiment: str, row: str, metric: str) -> dict[str, Any]:
     """The fields ``paper`` and ``paper_deviation`` of a result."""
     value, deviation = paper().get((table, experiment, row, metric), (None, None))
     return {"paper": value, "paper_deviation": deviation}

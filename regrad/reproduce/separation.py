@@ -112,9 +112,9 @@ def _again(runs: Runs, score: str) -> list[tuple[FloatArray, FloatArray]]:
 def intervals(
     runs: Runs, rows: Mapping[str, str], against: str | None = None
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """(row, metric) -> how far below and above its mean over runs a metric may lie, in percent, had other images been drawn.
+    """(row, metric) -> how far below and above its mean over runs a metric may lie, had other images been drawn.
 
-    Every run and every row sees the same resamples of the images.
+    In percent. Every run and every row sees the same resamples of the images.
 
     Args:
         against: the row that the others are subtracted from.

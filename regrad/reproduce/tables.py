@@ -42,9 +42,9 @@ TABLES = {
         tuple(methods.PAPER),
         (*methods.OURS, *_AHEAD),
         "AUROC / AUPR in percent, out-of-distribution positive, equally many images of both sets (chance is 50 / 50). "
-        "± is the deviation over runs: training seeds where the network was trained here, noise seeds of what draws random "
-        "numbers on published networks. In brackets: the 95 % bootstrap interval of AUROC over images. A row with − is the "
-        "difference in AUROC points, with its interval on the same resamples.",
+        "± is the deviation over runs: training seeds where the network was trained here, noise seeds of what draws "
+        "random numbers on published networks. In brackets: the 95 % bootstrap interval of AUROC over images. A row "
+        "with − is the difference in AUROC points, with its interval on the same resamples.",
     ),
     "calibration": Table(
         "Table 2: ordering right and wrong predictions",
@@ -52,8 +52,8 @@ TABLES = {
         {"rAULC": 3},
         tuple(methods.PAPER),
         tuple(methods.OURS),
-        "rAULC on the known set: 1 puts every error last, 0 is a random order. In brackets: the 95 % bootstrap interval over "
-        "images, which is wide where a network makes few errors.",
+        "rAULC on the known set: 1 puts every error last, 0 is a random order. In brackets: the 95 % bootstrap interval "
+        "over images, which is wide where a network makes few errors.",
     ),
     "active-learning": Table(
         "Table 3: active learning",
@@ -61,8 +61,8 @@ TABLES = {
         {"ACC": 2, "NLL": 3},
         tuple(methods.PAPER),
         (labelling.RANDOM,),
-        f"Mean over {labelling.CYCLES} cycles of accuracy in percent / negative log-likelihood after each acquisition; ± is the "
-        "deviation over seeds, which draw first labels, candidates and initial weights.",
+        f"Mean over {labelling.CYCLES} cycles of accuracy in percent / negative log-likelihood after each acquisition; "
+        "± is the deviation over seeds, which draw first labels, candidates and initial weights.",
     ),
     "ablation": Table(
         "Table 4: the parts of REGrad*",
@@ -77,8 +77,9 @@ TABLES = {
         _SEPARATION,
         tuple(row.name for row in hyperparameters.ROWS),
         tuple(row.name for row in hyperparameters.OPEN),
-        "AUROC / AUPR in percent, one run. Rows without σ are REGrad + layer-selective on the clean image; where nothing else is "
-        "said λ = 0.3, σ = 0.02 after normalisation, N = 10, and a layer is a module. The paper's SVHN→C10 needs a download.",
+        "AUROC / AUPR in percent, one run. Rows without σ are REGrad + layer-selective on the clean image; where nothing "
+        "else is said λ = 0.3, σ = 0.02 after normalisation, N = 10, and a layer is a module. The paper's SVHN→C10 needs "
+        "a download.",
     ),
     "architecture": Table(
         "Architecture and training: a vision transformer, and a network trained briefly",
@@ -93,8 +94,9 @@ TABLES = {
         runtime.runtime,
         {runtime.METRIC: 1},
         tuple(runtime.ROWS),
-        note=f"Time for a batch of {runtime.BATCH} images over that of one plain forward pass of it, median of {runtime.ROUNDS} "
-        "interleaved rounds (in brackets: smallest and largest), each method by itself with its defaults (N = 10, 10 draws).",
+        note=f"Time for a batch of {runtime.BATCH} images over that of one plain forward pass of it, median of "
+        f"{runtime.ROUNDS} interleaved rounds (in brackets: smallest and largest), each method by itself with its "
+        "defaults (N = 10, 10 draws).",
     ),
 }
 QUICK = {"ood": separation.quick}
