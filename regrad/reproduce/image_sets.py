@@ -43,8 +43,8 @@ class ImageSet:
 
 # Classes of Tiny ImageNet that CIFAR-10 has too: cats, dogs, frogs and what drives on roads.
 _LIKE_CIFAR10 = """bullfrog, tailed frog, Chihuahua, Yorkshire terrier, golden retriever, Labrador retriever,
-    German shepherd, standard poodle, tabby, Persian cat, Egyptian cat, beach wagon, convertible, limousine, moving van, police van,
-    school bus, sports car, trolleybus"""
+    German shepherd, standard poodle, tabby, Persian cat, Egyptian cat, beach wagon, convertible, limousine,
+    moving van, police van, school bus, sports car, trolleybus"""
 # The same for CIFAR-100, generously read.
 _LIKE_CIFAR100 = """goldfish, American alligator, boa constrictor, black widow, tarantula, snail, American lobster,
     spiny lobster, brown bear, lion, cougar, ladybug, bee, cockroach, monarch, sulphur butterfly, guinea pig, ox, bison,

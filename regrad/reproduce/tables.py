@@ -52,8 +52,8 @@ TABLES = {
         {"rAULC": 3},
         tuple(methods.PAPER),
         tuple(methods.OURS),
-        "rAULC on the known set: 1 puts every error last, 0 is a random order. In brackets: the 95 % bootstrap interval "
-        "over images, which is wide where a network makes few errors.",
+        "rAULC on the known set: 1 puts every error last, 0 is a random order. In brackets: the 95 % bootstrap "
+        "interval over images, which is wide where a network makes few errors.",
     ),
     "active-learning": Table(
         "Table 3: active learning",
@@ -77,9 +77,9 @@ TABLES = {
         _SEPARATION,
         tuple(row.name for row in hyperparameters.ROWS),
         tuple(row.name for row in hyperparameters.OPEN),
-        "AUROC / AUPR in percent, one run. Rows without σ are REGrad + layer-selective on the clean image; where nothing "
-        "else is said λ = 0.3, σ = 0.02 after normalisation, N = 10, and a layer is a module. The paper's SVHN→C10 needs "
-        "a download.",
+        "AUROC / AUPR in percent, one run. Rows without σ are REGrad + layer-selective on the clean image; where "
+        "nothing else is said λ = 0.3, σ = 0.02 after normalisation, N = 10, and a layer is a module. The paper's "
+        "SVHN→C10 needs a download.",
     ),
     "architecture": Table(
         "Architecture and training: a vision transformer, and a network trained briefly",
