@@ -71,11 +71,11 @@ def _entrants(study: Study, experiment: Experiment) -> tuple[dict[str, Callable[
     known, labels = load_labelled([training], classifier, 500)
     images, ids = known[:BATCH], [str(row) for row in range(BATCH)]
     state = posterior.fit(classifier.network, classifier.normalize(known), labels)
-    inputs = classifier.normalize(images)
+    inputs, network = classifier.normalize(images), classifier.network.eval()
 
     @torch.no_grad()
     def plain() -> object:
-        return classifier.network(inputs)
+        return network(inputs)
 
     def timed(score: str) -> Callable[[], object]:
         scorer = Scorer(classifier, [score], posterior=state if score == "laplace" else None)

@@ -33,7 +33,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         pa.parquet.write_table(
             pa.table({"id": ids, "image": images, "label": labels}), tmp_path / f"data/{name}.parquet"
         )
-    monkeypatch.setattr(labelling, "STEPS", 30)
+    monkeypatch.setattr(labelling, "STEPS", 20)
     monkeypatch.setattr(labelling, "CYCLES", 2)
     monkeypatch.setattr(labelling, "ROWS", {row: labelling.ROWS[row] for row in ROWS})
     monkeypatch.setattr(labelling, "TASKS", {name: labelling.TASKS[name] for name in ("mnist", "svhn")})
