@@ -47,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def reproduce(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
     """Measure a table, keep its numbers, and show all tables there are."""
     images, seeds = (QUICK_IMAGES, 1) if args.quick else (args.images, args.seeds)
-    study = Study(args.data, args.output, images, seeds, not args.no_compute, args.download)
+    study = Study(args.data, args.output, images, seeds, not args.no_compute, args.download, args.on_ray)
     if args.table == DOCS:
         return write_docs(study, args.docs)
     compute = QUICK[args.table] if args.quick else TABLES[args.table].compute
-    with connected(address=None, workers=None) if study.compute else contextlib.nullcontext():
+    with connected(address=None, workers=None) if study.on_ray else contextlib.nullcontext():
         found = compute(study)
     command = shlex.join(["python", "jobs/reproduce.py", args.table, *(["--quick"] if args.quick else settings(args))])
     results.write(study.output, args.table, found, command=command, machine=machine(torch.device("cpu")))
@@ -106,6 +106,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_IMAGES} images, one run, two copies: in minutes")
     parser.add_argument("--download", action="store_true", help="fetch what --data lacks by torchvision")
     parser.add_argument("--no-compute", action="store_true", help="take what OUT holds, and compute nothing")
+    parser.add_argument("--on-ray", action="store_true", help="score on Ray's workers; default: in this process")
     parser.add_argument("--docs", default="docs", metavar="DIR", help="where `docs` writes (default %(default)s)")
     parser.add_argument("--verbose", action="store_true", help="show tracebacks")
     args = parser.parse_args(argv)

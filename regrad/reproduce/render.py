@@ -120,22 +120,22 @@ def page(found: Mapping[str, tuple[list[Result], dict[str, Any]]], figures: Mapp
     body = ["<h1>The paper's tables, measured again</h1>"]
     for name, (results, about) in found.items():
         table = TABLES[name]
-        body += [f"<h2>{html.escape(table.title)}</h2>", f"<p>{html.escape(table.note)}</p>"]
+        body += [f"<h2>{html.escape(table.title)}</h2>", f'<p class="about">{html.escape(table.note)}</p>']
         body.append(f"<p><code>{html.escape(about['command'])}</code></p>")
         for title, (head, *rows) in grids(table, results):
-            body += [f"<p>{html.escape(title.replace('**', ''))}</p>", '<div class="wide"><table>']
-            body.append(_html_row(head, "th"))
-            body += [_html_row([cell.strip("*") if cell == BELOW else cell for cell in row], "td") for row in rows]
-            body.append("</table></div>")
+            body += [f"<h3>{html.escape(title.replace('**', ''))}</h3>", '<div class="scroll" tabindex="0"><table>']
+            body += ["<thead>", _html_row(head, "th"), "</thead><tbody>", *(_html_row(row, "td") for row in rows)]
+            body.append("</tbody></table></div>")
         if name in figures:
             body.append(figures[name].decode().partition("<svg")[2].join(("<svg", "")))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>The paper\'s tables, measured again</title>'
         '<meta name="viewport" content="width=device-width"><style>'
-        f"{style} .wide {{ overflow-x: auto }} td {{ white-space: nowrap }} svg {{ max-width: 100%; height: auto }}"
+        f"{style} td, th:first-child {{ white-space: nowrap }} svg {{ max-width: 100%; height: auto }}"
         f"</style></head><body><main>{''.join(body)}</main></body></html>"
     )
 
 
 def _html_row(cells: Sequence[str], kind: str) -> str:
-    return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
+    first, *others = (html.escape(cell.strip("*") if cell == BELOW else cell) for cell in cells)
+    return f'<tr><th scope="row">{first}</th>' + "".join(f"<{kind}>{cell}</{kind}>" for cell in others) + "</tr>"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,8 @@ import numpy.typing as npt
 from regrad import storage, table
 from regrad.pipeline import options
 from regrad.pipeline.execute import run
-from regrad.pipeline.prepare import prepare
+from regrad.pipeline.prepare import Job, prepare
+from regrad.pipeline.worker import UnitScorer
 from regrad.reproduce import image_sets, models
 
 #: Column -> (n,) values: the scores, and ``label`` and ``prediction``.
@@ -31,6 +33,7 @@ class Study:
         seeds: training seeds of networks trained here, noise seeds of published ones.
         compute: False takes what the output holds already, and computes nothing.
         download: fetch missing packs by torchvision.
+        on_ray: score on Ray's workers, as jobs/score.py does, and not in this process.
     """
 
     data: str
@@ -39,6 +42,7 @@ class Study:
     seeds: int = 3
     compute: bool = True
     download: bool = False
+    on_ray: bool = False
 
     def place(self, *parts: str) -> str:
         """A URI inside the output."""
@@ -104,7 +108,13 @@ def _score(study: Study, model: str, seed: int, shards: list[str], setting: Sett
     if job.plan.pending:
         shown = [f"{len(shards)} shards", *command[len(shards) :]]
         say(f"scoring {len(job.plan.pending)} of {shlex.join(shown)}")
-        run(job)
+        run(job, None if study.on_ray else in_this_process)
+
+
+def in_this_process(job: Job) -> Iterator[dict[str, Any]]:
+    """What a worker on Ray does, here: a few hundred images are scored before Ray has started."""
+    scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
+    yield from scorer.score(job.plan.pending, measure="measured" not in job.run)
 
 
 def say(line: str) -> None:

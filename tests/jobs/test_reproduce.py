@@ -15,7 +15,7 @@ from tests.data import data_path
 
 @pytest.mark.data
 def test_the_quick_form_of_table_1(
-    tmp_path: Path, ray_session: object, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reproduce, "QUICK_IMAGES", 100)
     data = data_path("weights/resnet20-cifar10.safetensors").parents[1]

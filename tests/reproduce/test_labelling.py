@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,7 +37,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.setattr(labelling, "STEPS", 20)
     monkeypatch.setattr(labelling, "CYCLES", 2)
     monkeypatch.setattr(labelling, "ROWS", {row: labelling.ROWS[row] for row in ROWS})
-    monkeypatch.setattr(labelling, "TASKS", {name: labelling.TASKS[name] for name in ("mnist", "svhn")})
+    monkeypatch.setattr(
+        labelling, "TASKS", {name: replace(labelling.TASKS[name], candidates=30) for name in ("mnist", "svhn")}
+    )
     return Study(str(tmp_path / "data"), str(tmp_path / "out"), seeds=1)
 
 
