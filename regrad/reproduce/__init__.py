@@ -5,6 +5,7 @@
     image_sets    which images stand for which set, as shards
     models        the networks, pre-trained or with the recipe that trains them
     scoring       images through the score job, into one output for each network and seed
+    bare          two scores that show what of REGrad is a function of the softmax alone
     experiments   what is set against what
     separation, calibration, hyperparameters, labelling, runtime   the tables, one family a file
     results       one number with its interval, and the paper's beside it

@@ -36,7 +36,7 @@ def _results(study: Study, experiment: Experiment) -> Iterator[Result]:
         if experiment.known in found
     ]
     images = min((len(run["label"]) for run in runs), default=0)
-    for row, score in methods.ALL.items():
+    for row, score in (methods.PAPER | methods.OURS).items():
         pairs = [(run[score][:images], right(run)[:images]) for run in runs]
         mean, deviation = spread([raulc(*pair) for pair in pairs])
         ends = interval(pairs) if mean is not None else None

@@ -33,9 +33,16 @@ ABLATION = {
     "REGrad + layer-selective": "regrad_layers",
     "REGrad + layer-selective + perturb": "regrad",
 }
-ALL = PAPER | OURS
-EVERY_SCORE = tuple(dict.fromkeys((*ALL.values(), *ABLATION.values())))
+#: What they are without a network's features (:mod:`regrad.reproduce.bare`).
+BARE = {"REGrad, last bias alone": "regrad_bias", "ExGrad, last bias alone": "exgrad_bias"}
+EVERY_SCORE = tuple(dict.fromkeys((*PAPER.values(), *OURS.values(), *ABLATION.values())))
+ALL = PAPER | OURS | BARE
 #: Those that draw random numbers: another noise seed gives them other values.
 DRAWN = ("regrad", "exgrad_smoothed", "perturb_x", "perturb_theta", "inserted_dropout", "laplace")
 #: What REGrad* is set against in differences.
-RIVALS = {"REGrad* − Entropy": "entropy", "REGrad* − ExGrad": "exgrad", "REGrad* − Energy": "energy"}
+RIVALS = {
+    "REGrad* − Entropy": "entropy",
+    "REGrad* − ExGrad": "exgrad",
+    "REGrad* − Energy": "energy",
+    "REGrad* − REGrad, last bias alone": "regrad_bias",
+}

@@ -20,6 +20,7 @@ RESAMPLES = 400
 METRICS = {"AUROC": auroc, "AUPR": aupr}
 EVERY = Setting("all", methods.EVERY_SCORE)
 DRAWN = Setting("drawn", methods.DRAWN)
+BARE = Setting("bare", tuple(methods.BARE.values()), {"score-module": "regrad.reproduce.bare"})
 QUICK = Setting("quick", methods.EVERY_SCORE, {"samples": "2", "draws": "2"})
 
 
@@ -51,11 +52,20 @@ def gather(study: Study, experiment: Experiment, setting: Setting = EVERY, seeds
         found = scored(
             study, experiment.model, seed, [experiment.known, experiment.unknown], DRAWN if again else setting
         )
+        if setting in (EVERY, QUICK) and not again:
+            bare = scored(study, experiment.model, seed, sets, BARE)
+            found = {name: _both(columns, bare.get(name, {})) for name, columns in found.items()}
         if experiment.known in found and experiment.unknown in found:
             pairs.append((found[experiment.known], found[experiment.unknown]))
     images = min((len(columns["prediction"]) for pair in pairs for columns in pair), default=0)
     cut = [[{name: values[:images] for name, values in columns.items()} for columns in pair] for pair in pairs]
     return Runs([pair[0] for pair in cut], [pair[1] for pair in cut])
+
+
+def _both(columns: Columns, more: Columns) -> Columns:
+    """The columns of two settings for the images that both have scored."""
+    images = min(len(values) for values in (*columns.values(), *more.values()))
+    return {name: values[:images] for name, values in (more | columns).items()}
 
 
 def results(table: str, experiment: Experiment, rows: Mapping[str, str], runs: Runs) -> Iterator[Result]:

@@ -14,7 +14,7 @@ IMAGES = 120
 EXPERIMENT = experiments.SEPARATION[0]
 
 
-def columns(seed: int, shift: float, names: tuple[str, ...] = methods.EVERY_SCORE) -> Columns:
+def columns(seed: int, shift: float, names: tuple[str, ...] = tuple(methods.ALL.values())) -> Columns:
     rng = np.random.default_rng(seed)
     return {name: rng.normal(shift, 1, IMAGES).round(2) for name in (*names, "prediction")}
 
