@@ -49,9 +49,8 @@ def gather(study: Study, experiment: Experiment, setting: Setting = EVERY, seeds
     pairs = []
     for seed in range(seeds or study.seeds):
         again = seed > 0 and MODELS[experiment.model].recipe is None
-        found = scored(
-            study, experiment.model, seed, [experiment.known, experiment.unknown], DRAWN if again else setting
-        )
+        sets = [experiment.known, experiment.unknown]
+        found = scored(study, experiment.model, seed, sets, DRAWN if again else setting)
         if setting in (EVERY, QUICK) and not again:
             bare = scored(study, experiment.model, seed, sets, BARE)
             found = {name: _both(columns, bare.get(name, {})) for name, columns in found.items()}
