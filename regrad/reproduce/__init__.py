@@ -2,6 +2,7 @@
 
     paper         the numbers of the paper (paper.csv)
     methods       its methods, and which of our scores each is
+    packs         where images come from: a data folder, or a download
     image_sets    which images stand for which set, as shards
     models        the networks, pre-trained or with the recipe that trains them
     scoring       images through the score job, into one output for each network and seed

@@ -16,7 +16,7 @@ from regrad import Classifier, Scorer, posterior, storage
 from regrad.active_learning import Cycle, Rows, active_learning, at_random
 from regrad.pipeline.load import load_labelled
 from regrad.reproduce import methods
-from regrad.reproduce.image_sets import pack
+from regrad.reproduce.packs import Packs
 from regrad.reproduce.results import Result, beside_paper, spread
 from regrad.reproduce.scoring import Study, say
 from regrad.training import fit
@@ -89,7 +89,7 @@ def curves(study: Study, task: str, row: str) -> list[list[dict[str, Any]]]:
 
 
 def _results(study: Study, name: str) -> Iterator[Result]:
-    if study.compute and TASKS[name].train in storage.list_files(study.data, ".parquet"):
+    if study.compute and study.packs.has(TASKS[name].train):
         _run_all(study, name)
     title = TASKS[name].title
     for row in ROWS:
@@ -122,7 +122,7 @@ def _run_all(study: Study, name: str) -> None:
             file = f"{score}-seed{seed}.json"
             if file in held:
                 continue
-            lab = lab or Laboratory(TASKS[name], study.data)
+            lab = lab or Laboratory(TASKS[name], study.packs)
             say(f"active learning on {name}: {row}, seed {seed}")
             cycles = [asdict(cycle) | {"labelled": len(cycle.labelled)} for cycle in lab.run(score, seed)]
             storage.write_atomically(study.place("active-learning", name, file), json.dumps(cycles, indent=1).encode())
@@ -131,11 +131,11 @@ def _run_all(study: Study, name: str) -> None:
 class Laboratory:
     """Pool and test images of a task in memory, and how a network is trained, scored and judged on them."""
 
-    def __init__(self, task: Task, data: str) -> None:
+    def __init__(self, task: Task, packs: Packs) -> None:
         self.task = task
         probe = Classifier.load(task.spec)
-        self.images, self.labels = load_labelled([pack(task.train, data)], probe, task.pool)
-        test, self.test_labels = load_labelled([pack(task.test, data)], probe, task.test_images)
+        self.images, self.labels = load_labelled([packs.find(task.train)], probe, task.pool)
+        test, self.test_labels = load_labelled([packs.find(task.test)], probe, task.test_images)
         self.inputs, self.test_inputs = probe.normalize(self.images), probe.normalize(test)
 
     def run(self, score: str, seed: int, cycles: int = CYCLES) -> Iterator[Cycle]:

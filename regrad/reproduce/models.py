@@ -10,7 +10,7 @@ import torch
 
 from regrad import Classifier, storage
 from regrad.pipeline.load import load_labelled
-from regrad.reproduce.image_sets import pack
+from regrad.reproduce.packs import Packs
 from regrad.training import fit
 
 
@@ -70,25 +70,25 @@ MODELS = {
 }
 
 
-def weights(name: str, seed: int, data: str, folder: str, say: Callable[[str], None]) -> str:
+def weights(name: str, seed: int, packs: Packs, folder: str, say: Callable[[str], None]) -> str:
     """URI of the weights of a network; trained first, where they are not in ``folder`` yet.
 
     Args:
         seed: of the training; published weights are the same for all.
-        data: folder or URI of the packs.
+        packs: where published weights and training images are.
         folder: where trained weights are kept.
         say: told of every epoch.
     """
     model = MODELS[name]
     if model.recipe is None:
-        return pack(str(model.weights), data)
+        return packs.find(str(model.weights))
     file = f"{name}-seed{seed}.safetensors"
     uri = storage.join(folder, file)
     if file not in storage.list_files(folder, ".safetensors"):
         recipe = model.recipe
         torch.manual_seed(seed)
         classifier = Classifier.load(model.spec)
-        images, labels = load_labelled([pack(recipe.pack, data)], classifier, recipe.limit)
+        images, labels = load_labelled([packs.find(recipe.pack)], classifier, recipe.limit)
 
         def report(epoch: int, loss: float) -> None:
             say(f"training {name}, seed {seed}: epoch {epoch}/{recipe.epochs}, loss {loss:.4f}")

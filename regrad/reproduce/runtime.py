@@ -10,7 +10,7 @@ import torch
 
 from regrad import Scorer, posterior
 from regrad.pipeline.load import load_labelled
-from regrad.reproduce import image_sets, methods, models
+from regrad.reproduce import methods, models
 from regrad.reproduce.experiments import Experiment
 from regrad.reproduce.results import Result
 from regrad.reproduce.scoring import Study, say
@@ -65,9 +65,9 @@ def _results(study: Study, experiment: Experiment) -> Iterator[Result]:
 def _entrants(study: Study, experiment: Experiment) -> tuple[dict[str, Callable[[], object]], Callable[[], object]]:
     """What is timed, by row, and the plain forward pass."""
     model = models.MODELS[experiment.model]
-    weights = models.weights(experiment.model, 0, study.data, study.place("weights"), say)
+    weights = models.weights(experiment.model, 0, study.packs, study.place("weights"), say)
     classifier = models.Classifier.load(model.spec, weights=weights)
-    training = image_sets.pack(model.fit_pack, study.data)
+    training = study.packs.find(model.fit_pack)
     known, labels = load_labelled([training], classifier, 500)
     images, ids = known[:BATCH], [str(row) for row in range(BATCH)]
     state = posterior.fit(classifier.network, classifier.normalize(known), labels)

@@ -17,6 +17,7 @@ from regrad.pipeline.execute import run
 from regrad.pipeline.prepare import Job, prepare
 from regrad.pipeline.worker import UnitScorer
 from regrad.reproduce import image_sets, models
+from regrad.reproduce.packs import Packs
 
 #: Column -> (n,) values: the scores, and ``label`` and ``prediction``.
 Columns = dict[str, npt.NDArray[np.float64]]
@@ -43,6 +44,11 @@ class Study:
     compute: bool = True
     download: bool = False
     on_ray: bool = False
+
+    @property
+    def packs(self) -> Packs:
+        """Where the images come from."""
+        return Packs(self.data, self.place("packs"), self.download)
 
     def place(self, *parts: str) -> str:
         """A URI inside the output."""
@@ -72,8 +78,8 @@ def scored(study: Study, model: str, seed: int, sets: Sequence[str], setting: Se
     shards = {}
     for name in sets:
         held = bool(storage.list_files(study.place("images", name), ".parquet"))
-        if held or (study.compute and image_sets.available(name, study.data, study.download)):
-            shards[name] = image_sets.shards(name, study.data, study.place("images"), study.images, study.download)
+        if held or (study.compute and study.packs.has(image_sets.IMAGE_SETS[name].pack)):
+            shards[name] = image_sets.shards(name, study.packs, study.place("images"), study.images)
     if study.compute and shards:
         _score(study, model, seed, [shard for found in shards.values() for shard in found], setting, output)
     if not storage.list_files(storage.join(output, "scores"), ".parquet"):
@@ -98,11 +104,11 @@ def scored(study: Study, model: str, seed: int, sets: Sequence[str], setting: Se
 
 def _score(study: Study, model: str, seed: int, shards: list[str], setting: Setting, output: str) -> None:
     known = models.MODELS[model]
-    weights = models.weights(model, seed, study.data, study.place("weights"), say)
+    weights = models.weights(model, seed, study.packs, study.place("weights"), say)
     flags = {"model": known.spec, "weights": weights, "scores": ",".join(setting.scores), "seed": str(seed)}
     flags |= setting.flags
     if "laplace" in setting.scores:
-        flags |= {"fit-data": image_sets.pack(known.fit_pack, study.data), "fit-limit": "2000"}
+        flags |= {"fit-data": study.packs.find(known.fit_pack), "fit-limit": "2000"}
     command = [*shards, "--output", output, *(part for key, value in flags.items() for part in (f"--{key}", value))]
     job = prepare(options.parse(command, "score.py", None))
     if job.plan.pending:
