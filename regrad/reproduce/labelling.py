@@ -23,10 +23,11 @@ from regrad.training import fit
 
 RANDOM = "Random"
 ROWS = {**methods.PAPER, RANDOM: "random"}
-FIRST = ("REGrad*", RANDOM)  # of every seed: what the others are compared with
+FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad")  # of every seed, then the others
 CYCLES = 10
-STEPS = 150  # of AdamW after each acquisition, whatever the number of labels
+STEPS = 100  # of AdamW after each acquisition, whatever the number of labels
 BATCH = 16
+SAMPLES = 4  # N: gradients of every candidate after every acquisition are dear
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Task:
     initial: int
     per_cycle: int
     pool: int = 20_000
-    candidates: int = 200
+    candidates: int = 100
     test_images: int = 1000
 
 
@@ -113,19 +114,18 @@ def _results(study: Study, name: str) -> Iterator[Result]:
 
 
 def _run_all(study: Study, name: str) -> None:
-    """Seed by seed, so that a run that is stopped leaves whole comparisons; what is finished is not run again."""
+    """In an order in which a run that is stopped leaves whole comparisons; what is finished is not run again."""
     lab: Laboratory | None = None
-    for seed in range(study.seeds):
-        held = storage.list_files(study.place("active-learning", name), ".json")
-        for row in sorted(ROWS, key=lambda name: name not in FIRST):
-            score = ROWS[row]
-            file = f"{score}-seed{seed}.json"
-            if file in held:
-                continue
-            lab = lab or Laboratory(TASKS[name], study.packs)
-            say(f"active learning on {name}: {row}, seed {seed}")
-            cycles = [asdict(cycle) | {"labelled": len(cycle.labelled)} for cycle in lab.run(score, seed)]
-            storage.write_atomically(study.place("active-learning", name, file), json.dumps(cycles, indent=1).encode())
+    held = storage.list_files(study.place("active-learning", name), ".json")
+    groups = ([row for row in ROWS if row in FIRST], [row for row in ROWS if row not in FIRST])
+    for row, seed in [(row, seed) for group in groups for seed in range(study.seeds) for row in group]:
+        file = f"{ROWS[row]}-seed{seed}.json"
+        if file in held:
+            continue
+        lab = lab or Laboratory(TASKS[name], study.packs)
+        say(f"active learning on {name}: {row}, seed {seed}")
+        cycles = [asdict(cycle) | {"labelled": len(cycle.labelled)} for cycle in lab.run(ROWS[row], seed)]
+        storage.write_atomically(study.place("active-learning", name, file), json.dumps(cycles, indent=1).encode())
 
 
 class Laboratory:
@@ -169,7 +169,7 @@ class Laboratory:
         if score == "laplace":
             known = torch.from_numpy(labelled)
             state = posterior.fit(classifier.network, self.inputs[known], self.labels[known])
-        scorer = Scorer(classifier, [score], seed=seed, posterior=state)
+        scorer = Scorer(classifier, [score], seed=seed, samples=SAMPLES, posterior=state)
         return scorer(self.images[torch.from_numpy(rows)], [str(row) for row in rows])[score]
 
     @torch.no_grad()
