@@ -41,7 +41,7 @@ def _ahead(results: Sequence[Result]) -> bytes | None:
     if not rows:
         return None
     names = list(dict.fromkeys((result.group, result.experiment) for result in rows))
-    figure, axis = plt.subplots(figsize=(6.4, 0.6 + 0.32 * len(names)))
+    figure, axis = plt.subplots(figsize=(6.4, 1.0 + 0.34 * len(names)))
     for number, (row, colour) in enumerate(zip(wanted, ("#1f5fa8", "#c8651b"), strict=True)):
         found = [result for result in rows if result.row == row]
         places = [names.index((r.group, r.experiment)) + 0.22 * (number - 0.5) for r in found]
@@ -50,9 +50,9 @@ def _ahead(results: Sequence[Result]) -> bytes | None:
         axis.errorbar(mean, places, xerr=ends, fmt="o", markersize=3.5, color=colour, label=row, capsize=2)
     axis.axvline(0, color="#666666", linewidth=0.8)
     axis.set_yticks(range(len(names)), [f"{experiment}  ({group})" for group, experiment in names])
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel("AUROC points ahead (right) or behind (left), 95 % interval over images")
-    axis.legend(frameon=False, loc="best")
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
     return _svg(figure)
 
 

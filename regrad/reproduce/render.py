@@ -42,6 +42,12 @@ def grids(table: Table, results: Sequence[Result]) -> Iterator[tuple[str, Grid]]
         yield caption(group, of_group, missing), [head, *rows, *below]
 
 
+def where(about: Mapping[str, Any]) -> str:
+    """The machine and the day."""
+    machine = about.get("machine", {})
+    return f"{machine.get('device', 'an unknown machine')}, {machine.get('date', 'at an unknown time')}"
+
+
 def caption(group: str, results: Sequence[Result], missing: Sequence[str]) -> str:
     """The network, runs and images of a group, and what of it was not measured."""
     found = [result for result in results if result.mean is not None]
@@ -101,7 +107,8 @@ def markdown(found: Mapping[str, tuple[list[Result], dict[str, Any]]], figures: 
             lines += ["", f"## {table.title}", "", f"Not measured yet: `python jobs/reproduce.py {name}`."]
             continue
         results, about = found[name]
-        lines += ["", f"## {table.title}", "", f"{table.note} Measured with `{about['command']}`."]
+        told = f"Command: `{about['command']}`; each caption says how much of it has been measured so far"
+        lines += ["", f"## {table.title}", "", f"{table.note}", "", f"{told}, on {where(about)}."]
         for title, grid in grids(table, results):
             head, *rows = grid
             lines += ["", title + ".", "", _line(head), _line(["---"] * len(head)), *map(_line, rows)]
