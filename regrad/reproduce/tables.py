@@ -44,8 +44,9 @@ TABLES = {
         "AUROC / AUPR in percent, out-of-distribution positive, equally many images of both sets (chance is 50 / 50). "
         "± is the deviation over runs: training seeds where the network was trained here, noise seeds of what draws "
         "random numbers on published networks. In brackets: the 95 % bootstrap interval of AUROC over images. A row "
-        "with − is the difference in AUROC points, with its interval on the same resamples. The paper's networks for C10 "
-        "and C100 are ResNet-18 and ResNet-152. SVHN is measured with --download, LSUN with a pack lsun-test.parquet.",
+        "with − is the difference in AUROC points, with its interval on the same resamples. The paper's networks for "
+        "C10 and C100 are ResNet-18 and ResNet-152. SVHN is measured with --download, LSUN with a pack "
+        "lsun-test.parquet.",
     ),
     "calibration": Table(
         "Table 2: ordering right and wrong predictions",
