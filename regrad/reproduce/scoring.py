@@ -63,25 +63,19 @@ class Setting:
     scores: tuple[str, ...]
     flags: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def samples(self) -> int:
-        """N."""
-        return int(self.flags.get("samples", options.BY_KEY["samples"].default))
-
 
 def scored(study: Study, model: str, seed: int, sets: Sequence[str], setting: Setting) -> dict[str, Columns]:
-    """The rows of each set, scored now where they are missing; sets that cannot be had, or hold no rows, are left out.
+    """The rows of each set, the known one first, scored now where they are missing; sets without rows are left out.
 
-    The images of a set are the same ones, in the same order, for every network, seed and setting.
+    Nothing is scored where the known set cannot be had. The images of a set are the same ones, in the same order, for
+    every network, seed and setting.
     """
     output = study.place("scores", model, f"seed-{seed}", setting.name)
-    shards = {}
-    for name in sets:
-        held = bool(storage.list_files(study.place("images", name), ".parquet"))
-        if held or (study.compute and study.packs.has(image_sets.IMAGE_SETS[name].pack)):
-            shards[name] = image_sets.shards(name, study.packs, study.place("images"), study.images)
-    if study.compute and shards:
-        _score(study, model, seed, [shard for found in shards.values() for shard in found], setting, output)
+    there = [name for name in sets if study.packs.has(image_sets.IMAGE_SETS[name].pack)]
+    if study.compute and sets[0] in there:
+        folder = study.place("images")
+        shards = [shard for name in there for shard in image_sets.shards(name, study.packs, folder, study.images)]
+        _score(study, model, seed, shards, setting, output)
     if not storage.list_files(storage.join(output, "scores"), ".parquet"):
         return {}
     rows = table.read(output)
