@@ -2,6 +2,7 @@
 
     python jobs/reproduce.py ood --data ../shared/data                # Table 1
     python jobs/reproduce.py ood --quick                              # a small form of it, in minutes
+    python jobs/reproduce.py all --images 200 --seeds 1               # every table, smaller
     python jobs/reproduce.py docs                                     # docs/tables.md from what was measured
 
     OUT/images/      the images of each set, in a seeded order, as shards
@@ -35,7 +36,7 @@ from regrad.reproduce import figures, render, results
 from regrad.reproduce.scoring import Study
 from regrad.reproduce.tables import QUICK, TABLES
 
-DOCS = "docs"
+ALL, DOCS = "all", "docs"
 QUICK_IMAGES = 150
 
 
@@ -45,22 +46,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def reproduce(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
-    """Measure a table, keep its numbers, and show all tables there are."""
+    """Measure a table or all, and show every one that was measured so far."""
     images, seeds = (QUICK_IMAGES, 1) if args.quick else (args.images, args.seeds)
     study = Study(args.data, args.output, images, seeds, not args.no_compute, args.download, args.on_ray)
     if args.table == DOCS:
         return write_docs(study, args.docs)
-    compute = QUICK[args.table] if args.quick else TABLES[args.table].compute
     with connected(address=None, workers=None) if study.on_ray else contextlib.nullcontext():
-        found = compute(study)
-    command = shlex.join(["python", "jobs/reproduce.py", args.table, *(["--quick"] if args.quick else settings(args))])
-    results.write(study.output, args.table, found, command=command, machine=machine(torch.device("cpu")))
-    for caption, (head, *rows) in render.grids(TABLES[args.table], found):
-        print("\n".join([f"\n{caption}", *("  ".join(row) for row in (head, *rows))]))
+        for name in TABLES if args.table == ALL else (args.table,):
+            measure(study, name, args)
     page = storage.join(study.output, "tables.html")
     storage.write_atomically(page, render.page(measured(study), plots(study)).encode())
     print(f"\n{storage.mask(page)}")
     return 0
+
+
+def measure(study: Study, name: str, args: argparse.Namespace) -> None:
+    """Measure one table, keep its numbers and print them."""
+    found = QUICK[name](study) if args.quick else TABLES[name].compute(study)
+    command = shlex.join(["python", "jobs/reproduce.py", name, *(["--quick"] if args.quick else settings(args))])
+    results.write(study.output, name, found, command=command, machine=machine(torch.device("cpu")))
+    for caption, (head, *rows) in render.grids(TABLES[name], found):
+        print("\n".join([f"\n{caption}", *("  ".join(row) for row in (head, *rows))]), flush=True)
 
 
 def write_docs(study: Study, folder: str) -> int:
@@ -98,7 +104,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         UsageError: it does not parse, or the table has no quick form.
     """
     parser = Parser(prog="reproduce.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=(*TABLES, DOCS), help="which table; docs writes the documentation's")
+    parser.add_argument("table", choices=(*TABLES, ALL, DOCS), help="which table; docs writes the documentation's")
     parser.add_argument("--data", default="../shared/data", metavar="URI", help="folder of packs (default %(default)s)")
     parser.add_argument("--output", default="reproduce", metavar="URI", help="where all goes (default %(default)s)")
     parser.add_argument("--images", type=at_least_one, default=1000, help="of each set (default %(default)s)")
