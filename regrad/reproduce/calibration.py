@@ -35,10 +35,11 @@ def _results(study: Study, experiment: Experiment) -> Iterator[Result]:
         for found in [scored(study, experiment.model, seed, [experiment.known], EVERY)]
         if experiment.known in found
     ]
-    images = min((len(run["label"]) for run in runs), default=0)
+    images = max((len(run["label"]) for run in runs), default=0)
+    runs = [run for run in runs if len(run["label"]) == images]
     for row, score in (methods.PAPER | methods.OURS).items():
-        pairs = [(run[score][:images], right(run)[:images]) for run in runs]
-        mean, deviation = spread([raulc(*pair) for pair in pairs])
+        pairs = [(run[score], right(run)) for run in runs]
+        mean, deviation = spread([raulc(*pair) for pair in pairs])  # of the runs with an error at all
         ends = interval(pairs) if mean is not None else None
         yield Result(
             table="calibration",

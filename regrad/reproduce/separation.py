@@ -44,7 +44,7 @@ class Runs:
 def gather(study: Study, experiment: Experiment, setting: Setting = EVERY, seeds: int | None = None) -> Runs:
     """All runs of an experiment, with equally many images of both sets, the same ones in every run.
 
-    A published network is the same for all seeds, so only what draws random numbers runs again.
+    A run that was stopped and has fewer images than another is left out. A published network is the same for all seeds, so only what draws random numbers runs again.
     """
     pairs = []
     for seed in range(seeds or study.seeds):
@@ -56,7 +56,9 @@ def gather(study: Study, experiment: Experiment, setting: Setting = EVERY, seeds
             found = {name: _both(columns, bare.get(name, {})) for name, columns in found.items()}
         if experiment.known in found and experiment.unknown in found:
             pairs.append((found[experiment.known], found[experiment.unknown]))
-    images = min((len(columns["prediction"]) for pair in pairs for columns in pair), default=0)
+    sizes = [min(len(columns["prediction"]) for columns in pair) for pair in pairs]
+    images = max(sizes, default=0)
+    pairs = [pair for pair, size in zip(pairs, sizes, strict=True) if size == images]
     cut = [[{name: values[:images] for name, values in columns.items()} for columns in pair] for pair in pairs]
     return Runs([pair[0] for pair in cut], [pair[1] for pair in cut])
 
