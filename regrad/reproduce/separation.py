@@ -44,7 +44,8 @@ class Runs:
 def gather(study: Study, experiment: Experiment, setting: Setting = EVERY, seeds: int | None = None) -> Runs:
     """All runs of an experiment, with equally many images of both sets, the same ones in every run.
 
-    A run that was stopped and has fewer images than another is left out. A published network is the same for all seeds, so only what draws random numbers runs again.
+    A run that was stopped and has fewer images than another is left out. A published network is the same for all
+    seeds, so only what draws random numbers runs again.
     """
     pairs = []
     for seed in range(seeds or study.seeds):
@@ -98,7 +99,9 @@ def differences(table: str, experiment: Experiment, runs: Runs) -> Iterator[Resu
     """REGrad* minus each of its rivals, AUROC in points, with the interval of the difference on the same images."""
     if not runs.images:
         return
-    rivals = {row: score for row, score in methods.RIVALS.items() if score in runs.known[0]}
+    fixed = MODELS[experiment.model].recipe is None  # what draws nothing was scored once, in the first run
+    needed = runs.known[:1] if fixed else runs.known
+    rivals = {row: score for row, score in methods.RIVALS.items() if all(score in columns for columns in needed)}
     found = intervals(runs, {"REGrad*": "regrad", **rivals}, against="REGrad*")
     for row, score in rivals.items():
         values = [
