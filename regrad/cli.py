@@ -80,6 +80,14 @@ def at_least_zero(text: str) -> int:
     return int(text)
 
 
+def at_least_one(text: str) -> int:
+    """A whole number above 0."""
+    value = at_least_zero(text) if text != "0" else 0
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
 def positive(text: str) -> float:
     """A number above 0."""
     try:

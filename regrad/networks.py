@@ -167,6 +167,30 @@ def mnist_cnn() -> tuple[nn.Module, Known]:
     return StandardCNN(), {"image_size": 28, "channels": 1, "mean": 0.1307, "std": 0.3081, "class_names": DIGITS}
 
 
+def svhn_cnn() -> tuple[nn.Module, Known]:
+    """The standard CNN for SVHN: 3x32x32, pixels in [0, 1]."""
+    known = {"image_size": 32, "mean": (0.4377, 0.4438, 0.4728), "std": (0.1980, 0.2010, 0.1970), "class_names": DIGITS}
+    return StandardCNN(channels=3, size=32), known
+
+
+def cifar_cnn() -> tuple[nn.Module, Known]:
+    """The standard CNN for CIFAR-10, for active learning: 3x32x32."""
+    return StandardCNN(channels=3, size=32), dict(_CIFAR_INPUT)
+
+
+def cifar100_cnn() -> tuple[nn.Module, Known]:
+    """The same for CIFAR-100."""
+    return StandardCNN(channels=3, size=32, classes=100), dict(_CIFAR_INPUT)
+
+
+def mnist_vit() -> tuple[nn.Module, Known]:
+    """A small vision transformer for MNIST: 16 patches of 7x7, 4 blocks of 4 heads, 64 wide."""
+    network = torchvision.models.VisionTransformer(28, 7, 4, 4, 64, 128, num_classes=10)
+    network.conv_proj = nn.Conv2d(1, 64, 7, 7)
+    nn.init.trunc_normal_(network.heads.head.weight, std=0.02)
+    return network, {"image_size": 28, "channels": 1, "mean": 0.1307, "std": 0.3081, "class_names": DIGITS}
+
+
 def resnet20_cifar10() -> tuple[nn.Module, Known]:
     """ResNet-20 for CIFAR-10; normalised with ImageNet's mean and deviation, as it was trained."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

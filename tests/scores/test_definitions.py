@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -222,3 +223,32 @@ def test_an_input_perturbation_is_one_of_a_linear_first_layer() -> None:
         ]
         wanted = [divergence(functional_call(network, one, (image[None],)).softmax(1)[0], p) for one in moved]
         assert value == pytest.approx(float(torch.stack(wanted).mean().detach()), rel=1e-9)
+
+
+def test_exgrad_bounds_what_small_parameter_noise_changes() -> None:
+    """Proposition 3.5 as it stands: E KL(p || p_k) <= sum_c p_c ||g_c|| E ||d_k||, for small d_k."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 6), nn.Tanh(), nn.Linear(6, 5)).double().eval()
+    pictures = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    sigma = 1e-3
+    classifier = Classifier(network, 4, mean=0.0, std=1.0)
+    found = Scorer(classifier, ("perturb_theta", "exgrad"), theta_sigma=sigma, draws=500, tolerance=0)(pictures, IDS)
+    length = sigma * math.sqrt(sum(value.numel() for value in network.parameters()))  # E ||d|| is at most that
+    assert bool((found["perturb_theta"] <= found["exgrad"] * length).all())
+
+
+def test_gradnorm_falls_with_uncertainty() -> None:
+    """||mean_c g_c|| = ||J^T (p - 1/C)||: zero where p is uniform, which is why its own paper reads it negated."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 6), nn.Tanh(), nn.Linear(6, 5)).double().eval()
+    x = torch.rand(3, 3, 4, 4, dtype=torch.float64)
+    norms = []
+    for scale in (0.0, 1.0, 10.0):  # of the logits: from uniform to confident
+        scaled = nn.Sequential(*network[:3], nn.Linear(6, 5).double()).eval()
+        scaled[3].load_state_dict({name: scale * value for name, value in network[3].state_dict().items()})
+        names = ("gradnorm", "gradnorm_negated", "max_probability")
+        norms.append(Scorer(Classifier(scaled, 4, mean=0.0, std=1.0), names, tolerance=0)(x, IDS))
+    torch.testing.assert_close(norms[0]["gradnorm"], torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-9)
+    for low, high in itertools.pairwise(norms):
+        assert bool((low["gradnorm"] < high["gradnorm"]).all())
+        assert bool((low["max_probability"] > high["max_probability"]).all())
+        assert bool((low["gradnorm_negated"] == -low["gradnorm"]).all())

@@ -1,0 +1,89 @@
+"""The plots beside the tables, as SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from regrad.errors import UsageError
+from regrad.reproduce import labelling
+from regrad.reproduce.results import Result
+from regrad.reproduce.scoring import Study
+
+SHOWN = ("REGrad*", "ExGrad", "Entropy", "Perturb x", "LA", labelling.RANDOM)
+
+
+def draw(study: Study, table: str, results: Sequence[Result]) -> bytes | None:
+    """The plot of a table as SVG; None for a table without one, or without numbers."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UsageError("plots need matplotlib: pip install 'regrad[benchmark]'") from error
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "regrad", "font.size": 8, "axes.spines.top": False})
+    matplotlib.rcParams["axes.spines.right"] = False
+    if table == "ood":
+        return _ahead(results)
+    if table == "active-learning":
+        return _curves(study)
+    return None
+
+
+def _ahead(results: Sequence[Result]) -> bytes | None:
+    """REGrad* minus entropy and minus ExGrad on every experiment, with intervals."""
+    import matplotlib.pyplot as plt
+
+    wanted = ("REGrad* − Entropy", "REGrad* − ExGrad")
+    rows = [result for result in results if result.row in wanted and result.mean is not None]
+    if not rows:
+        return None
+    names = list(dict.fromkeys((result.group, result.experiment) for result in rows))
+    figure, axis = plt.subplots(figsize=(6.4, 1.0 + 0.34 * len(names)))
+    for number, (row, colour) in enumerate(zip(wanted, ("#1f5fa8", "#c8651b"), strict=True)):
+        found = [result for result in rows if result.row == row]
+        places = [names.index((r.group, r.experiment)) + 0.22 * (number - 0.5) for r in found]
+        low, mean, high = np.asarray([[float(v or 0) for v in (r.low, r.mean, r.high)] for r in found]).T
+        ends = np.stack([mean - low, high - mean]).clip(0)
+        axis.errorbar(mean, places, xerr=ends, fmt="o", markersize=3.5, color=colour, label=row, capsize=2)
+    axis.axvline(0, color="#666666", linewidth=0.8)
+    axis.set_yticks(range(len(names)), [f"{experiment}  ({group})" for group, experiment in names])
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlabel("AUROC points ahead (right) or behind (left), 95 % interval over images")
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
+    return _svg(figure)
+
+
+def _curves(study: Study) -> bytes | None:
+    """Accuracy per cycle, mean over seeds, of some methods."""
+    import matplotlib.pyplot as plt
+
+    tasks = [task for task in labelling.TASKS if any(labelling.curves(study, task, row) for row in SHOWN)]
+    if not tasks:
+        return None
+    figure, axes = plt.subplots(1, len(tasks), figsize=(5.2 * len(tasks), 3), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for row in SHOWN:
+            runs = labelling.curves(study, task, row)
+            if runs:
+                labels = [cycle["labelled"] for cycle in runs[0]]
+                axis.plot(labels, 100 * np.mean(_accuracies(runs), axis=0), marker="o", markersize=2.5, label=row)
+        axis.set(title=labelling.TASKS[task].title, xlabel="labels", ylabel="accuracy in percent")
+        axis.legend(frameon=False)
+    return _svg(figure)
+
+
+def _accuracies(runs: Sequence[list[dict[str, Any]]]) -> list[list[float]]:
+    return [[cycle["metrics"]["accuracy"] for cycle in run] for run in runs]
+
+
+def _svg(figure: Any) -> bytes:
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.tight_layout()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return buffer.getvalue()

@@ -1,0 +1,180 @@
+"""Table 3: active learning, where each method asks for the labels it finds the network to need most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regrad import Classifier, Scorer, posterior, storage
+from regrad.active_learning import Cycle, Rows, active_learning, at_random
+from regrad.pipeline.load import load_labelled
+from regrad.reproduce import methods
+from regrad.reproduce.packs import Packs
+from regrad.reproduce.results import Result, beside_paper, spread
+from regrad.reproduce.scoring import Study, say
+from regrad.training import fit
+
+RANDOM = "Random"
+ROWS = {**methods.PAPER, RANDOM: "random"}
+FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad")  # of every seed, then the others
+CYCLES = 10
+STEPS = 100  # of AdamW after each acquisition, whatever the number of labels
+BATCH = 16
+SAMPLES = 4  # N: gradients of every candidate after every acquisition are dear
+
+
+@dataclass(frozen=True)
+class Task:
+    """One dataset of Table 3.
+
+    Attributes:
+        title: as the paper's table calls it, for its numbers.
+        spec, train, test: of the network and the packs.
+        initial, per_cycle: the paper's m1 and m2.
+        pool: the first so many training images, of which ``candidates`` are scored a cycle: the paper scores all.
+        test_images: the first so many of the test pack.
+    """
+
+    title: str
+    spec: str
+    train: str
+    test: str
+    initial: int
+    per_cycle: int
+    pool: int = 20_000
+    candidates: int = 100
+    test_images: int = 1000
+
+
+TASKS = {
+    "mnist": Task("MNIST", "regrad.networks:mnist_cnn", "mnist-train.parquet", "mnist-test.parquet", 20, 20),
+    "fmnist": Task("FMNIST", "regrad.networks:mnist_cnn", "fmnist-train.parquet", "fmnist-test.parquet", 20, 20),
+    "cifar10": Task(
+        "C10", "regrad.networks:cifar_cnn", "cifar10-train.parquet", "cifar10-test.parquet", 500, 100, candidates=500
+    ),
+    "cifar100": Task(
+        "C100",
+        "regrad.networks:cifar100_cnn",
+        "cifar100-trainsubset.parquet",
+        "cifar100-test.parquet",
+        1000,
+        300,
+        pool=5000,
+        candidates=500,
+    ),
+    "svhn": Task("SVHN", "regrad.networks:svhn_cnn", "svhn-train.parquet", "svhn-test.parquet", 500, 100),
+}
+
+
+def labelling(study: Study) -> list[Result]:
+    """Mean accuracy and NLL over the cycles after an acquisition, per dataset, method and seed."""
+    return [result for name in TASKS for result in _results(study, name)]
+
+
+def curves(study: Study, task: str, row: str) -> list[list[dict[str, Any]]]:
+    """The cycles of each finished seed of a method."""
+    found = []
+    for seed in range(study.seeds):
+        file = f"{ROWS[row]}-seed{seed}.json"
+        folder = study.place("active-learning", task)
+        if file in storage.list_files(folder, ".json"):
+            found.append(json.loads(storage.read_bytes(storage.join(folder, file))))
+    return found
+
+
+def _results(study: Study, name: str) -> Iterator[Result]:
+    if study.compute and study.packs.has(TASKS[name].train):
+        _run_all(study, name)
+    title = TASKS[name].title
+    for row in ROWS:
+        found = curves(study, name, row)
+        for metric, key, scale in (("ACC", "accuracy", 100), ("NLL", "nll", 1)):
+            values = [scale * float(np.mean([cycle["metrics"][key] for cycle in run[1:]])) for run in found]
+            mean, deviation = spread(values)
+            yield Result(
+                table="active-learning",
+                group=title,
+                experiment=title,
+                row=row,
+                metric=metric,
+                mean=mean,
+                deviation=deviation,
+                runs=len(found),
+                runs_of="training",
+                images=TASKS[name].test_images,
+                **beside_paper("active-learning", title, row, metric),
+            )
+
+
+def _run_all(study: Study, name: str) -> None:
+    """In an order in which a run that is stopped leaves whole comparisons; what is finished is not run again."""
+    lab: Laboratory | None = None
+    held = storage.list_files(study.place("active-learning", name), ".json")
+    groups = ([row for row in ROWS if row in FIRST], [row for row in ROWS if row not in FIRST])
+    for row, seed in [(row, seed) for group in groups for seed in range(study.seeds) for row in group]:
+        file = f"{ROWS[row]}-seed{seed}.json"
+        if file in held:
+            continue
+        lab = lab or Laboratory(TASKS[name], study.packs)
+        say(f"active learning on {name}: {row}, seed {seed}")
+        cycles = [asdict(cycle) | {"labelled": len(cycle.labelled)} for cycle in lab.run(ROWS[row], seed)]
+        storage.write_atomically(study.place("active-learning", name, file), json.dumps(cycles, indent=1).encode())
+
+
+class Laboratory:
+    """Pool and test images of a task in memory, and how a network is trained, scored and judged on them."""
+
+    def __init__(self, task: Task, packs: Packs) -> None:
+        self.task = task
+        probe = Classifier.load(task.spec)
+        self.images, self.labels = load_labelled([packs.find(task.train)], probe, task.pool)
+        test, self.test_labels = load_labelled([packs.find(task.test)], probe, task.test_images)
+        self.inputs, self.test_inputs = probe.normalize(self.images), probe.normalize(test)
+
+    def run(self, score: str, seed: int, cycles: int = CYCLES) -> Iterator[Cycle]:
+        """The cycles of one method; every method of a seed begins with the same labels and the same weights."""
+        acquire = at_random if score == RANDOM.lower() else partial(self.score, score, seed)
+        return active_learning(
+            partial(self.train, seed),
+            acquire,
+            self.evaluate,
+            images=len(self.labels),
+            initial=self.task.initial,
+            per_cycle=self.task.per_cycle,
+            cycles=cycles,
+            candidates=self.task.candidates,
+            seed=seed,
+        )
+
+    def train(self, seed: int, rows: Rows) -> tuple[Classifier, Rows]:
+        """A network trained from its initial weights on ``rows``; and these, which Laplace is fitted on."""
+        torch.manual_seed(seed)
+        classifier = Classifier.load(self.task.spec)
+        chosen = torch.from_numpy(rows)
+        epochs = max(1, round(STEPS * BATCH / len(rows)))
+        fit(classifier.network, self.inputs[chosen], self.labels[chosen], epochs, BATCH, seed=seed)
+        return classifier, rows
+
+    def score(self, score: str, seed: int, model: tuple[Classifier, Rows], rows: Rows) -> Tensor:
+        """The column of one score for ``rows`` of the pool."""
+        classifier, labelled = model
+        state = None
+        if score == "laplace":
+            known = torch.from_numpy(labelled)
+            state = posterior.fit(classifier.network, self.inputs[known], self.labels[known])
+        scorer = Scorer(classifier, [score], seed=seed, samples=SAMPLES, posterior=state)
+        return scorer(self.images[torch.from_numpy(rows)], [str(row) for row in rows])[score]
+
+    @torch.no_grad()
+    def evaluate(self, model: tuple[Classifier, Rows]) -> dict[str, float]:
+        """Accuracy and mean negative log-likelihood on the test images."""
+        logits = torch.cat([model[0].network(inputs) for inputs in self.test_inputs.split(256)])
+        loss = torch.nn.functional.cross_entropy(logits, self.test_labels)
+        return {"accuracy": float((logits.argmax(1) == self.test_labels).double().mean()), "nll": float(loss)}

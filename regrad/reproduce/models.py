@@ -1,0 +1,99 @@
+"""The networks of the tables: pre-trained ones, and those that a recipe trains here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import safetensors.torch
+import torch
+
+from regrad import Classifier, storage
+from regrad.pipeline.load import load_labelled
+from regrad.reproduce.packs import Packs
+from regrad.training import fit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: :func:`regrad.training.fit`, as jobs/train.py does, on a pack of labelled images."""
+
+    pack: str
+    epochs: int = 3
+    limit: int | None = None
+    learning_rate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network under one name.
+
+    Attributes:
+        title: as tables call it.
+        spec: as for ``--model``.
+        weights: a file of the data folder, for a network that was trained elsewhere.
+        recipe: for one that is trained here, once for each seed.
+        fit_pack: labelled training images for ``laplace``.
+    """
+
+    title: str
+    spec: str
+    fit_pack: str
+    weights: str | None = None
+    recipe: Recipe | None = None
+
+    @property
+    def seeds(self) -> str:
+        """What a seed is of."""
+        return "training" if self.recipe else "noise"
+
+
+def _trained(title: str, spec: str, set_name: str, **recipe: int) -> Model:
+    training = f"{set_name}-train.parquet"
+    return Model(title, f"regrad.networks:{spec}", training, recipe=Recipe(training, **recipe))
+
+
+def _published(title: str, name: str, training: str) -> Model:
+    return Model(title, f"regrad.networks:{name.replace('-', '_')}", training, weights=f"weights/{name}.safetensors")
+
+
+MODELS = {
+    "mnist-cnn": _trained("MNIST, standard CNN", "mnist_cnn", "mnist"),
+    "fmnist-cnn": _trained("FMNIST, standard CNN", "mnist_cnn", "fmnist"),
+    "mnist-cnn-quick": _trained("MNIST, standard CNN, quick", "mnist_cnn", "mnist", epochs=2, limit=4000),
+    "mnist-cnn-short": _trained("MNIST, standard CNN, short training", "mnist_cnn", "mnist", epochs=1, limit=20_000),
+    "mnist-vit": _trained("MNIST, small ViT", "mnist_vit", "mnist", epochs=4),
+    "svhn-cnn": _trained("SVHN, standard CNN", "svhn_cnn", "svhn"),
+    "resnet20-cifar10": _published("C10, ResNet-20", "resnet20-cifar10", "cifar10-train.parquet"),
+    "densenet100-cifar10": _published("C10, DenseNet-BC-100", "densenet100-cifar10", "cifar10-train.parquet"),
+    "densenet100-cifar100": _published("C100, DenseNet-BC-100", "densenet100-cifar100", "cifar100-trainsubset.parquet"),
+}
+
+
+def weights(name: str, seed: int, packs: Packs, folder: str, say: Callable[[str], None]) -> str:
+    """URI of the weights of a network; trained first, where they are not in ``folder`` yet.
+
+    Args:
+        seed: of the training; published weights are the same for all.
+        packs: where published weights and training images are.
+        folder: where trained weights are kept.
+        say: told of every epoch.
+    """
+    model = MODELS[name]
+    if model.recipe is None:
+        return packs.find(str(model.weights))
+    file = f"{name}-seed{seed}.safetensors"
+    uri = storage.join(folder, file)
+    if file not in storage.list_files(folder, ".safetensors"):
+        recipe = model.recipe
+        torch.manual_seed(seed)
+        classifier = Classifier.load(model.spec)
+        images, labels = load_labelled([packs.find(recipe.pack)], classifier, recipe.limit)
+
+        def report(epoch: int, loss: float) -> None:
+            say(f"training {name}, seed {seed}: epoch {epoch}/{recipe.epochs}, loss {loss:.4f}")
+
+        inputs = classifier.normalize(images)
+        fit(classifier.network, inputs, labels, recipe.epochs, 64, recipe.learning_rate, seed, report)
+        storage.write_atomically(uri, safetensors.torch.save(classifier.network.state_dict()))
+    return uri

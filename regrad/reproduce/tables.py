@@ -1,0 +1,107 @@
+"""The tables of ``jobs/reproduce.py``: what each is called, who computes it, and what is to be said beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from regrad.reproduce import calibration, hyperparameters, labelling, methods, runtime, separation
+from regrad.reproduce.results import Result
+from regrad.reproduce.scoring import Study
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        title: as a heading.
+        compute: gives its results, as far as images and the study allow.
+        metrics: that stand in one cell, with their digits.
+        rows: of the paper, in its order.
+        more: rows that we add, below a line.
+        note: what a reader must know to read it.
+    """
+
+    title: str
+    compute: Callable[[Study], list[Result]]
+    metrics: dict[str, int]
+    rows: Sequence[str]
+    more: Sequence[str] = ()
+    note: str = ""
+
+
+_SEPARATION = {"AUROC": 2, "AUPR": 2}
+_AHEAD = tuple(methods.RIVALS)
+
+TABLES = {
+    "ood": Table(
+        "Table 1: telling unknown images from known ones",
+        separation.ood,
+        _SEPARATION,
+        tuple(methods.PAPER),
+        (*methods.OURS, *methods.BARE, *_AHEAD),
+        "AUROC / AUPR in percent, out-of-distribution positive, equally many images of both sets (chance is 50 / 50). "
+        "± is the deviation over runs: training seeds where the network was trained here, noise seeds of what draws "
+        "random numbers on published networks. In brackets: the 95 % bootstrap interval of AUROC over images. A row "
+        "with − is the difference in AUROC points, with its interval on the same resamples. The paper's networks for "
+        "C10 and C100 are ResNet-18 and ResNet-152. SVHN is measured with --download, LSUN with a pack "
+        "lsun-test.parquet.",
+    ),
+    "calibration": Table(
+        "Table 2: ordering right and wrong predictions",
+        calibration.calibration,
+        {"rAULC": 3},
+        tuple(methods.PAPER),
+        tuple(methods.OURS),
+        "rAULC on the known set: 1 puts every error last, 0 is a random order. In brackets: the 95 % bootstrap "
+        "interval over images, which is wide where a network makes few errors.",
+    ),
+    "active-learning": Table(
+        "Table 3: active learning",
+        labelling.labelling,
+        {"ACC": 2, "NLL": 3},
+        tuple(methods.PAPER),
+        (labelling.RANDOM,),
+        f"Mean over {labelling.CYCLES} cycles of accuracy in percent / negative log-likelihood after each acquisition; "
+        "± is the deviation over seeds, which draw first labels, candidates and initial weights. The paper's m1 and m2 "
+        f"(20 and 20 for MNIST); each cycle scores {labelling.TASKS['mnist'].candidates} random candidates with "
+        f"N = {labelling.SAMPLES}, trains the standard CNN anew for {labelling.STEPS} steps, and is judged on "
+        f"{labelling.TASKS['mnist'].test_images} test images.",
+    ),
+    "ablation": Table(
+        "Table 4: the parts of REGrad*",
+        separation.ablation,
+        _SEPARATION,
+        tuple(methods.ABLATION),
+        note="AUROC / AUPR in percent, as in Table 1, from the same scores.",
+    ),
+    "hyperparameters": Table(
+        "Table 5: the settings of REGrad*",
+        hyperparameters.hyperparameters,
+        _SEPARATION,
+        tuple(row.name for row in hyperparameters.ROWS),
+        tuple(row.name for row in hyperparameters.OPEN),
+        "AUROC / AUPR in percent, one run. Rows without σ are REGrad + layer-selective on the clean image; where "
+        "nothing else is said λ = 0.3, σ = 0.02 after normalisation, N = 10, and a layer is a module. The paper's "
+        "SVHN→C10 needs a download.",
+    ),
+    "architecture": Table(
+        "Architecture and training: a vision transformer, and a network trained briefly",
+        separation.architecture,
+        _SEPARATION,
+        tuple(methods.PAPER),
+        (*methods.OURS, *methods.BARE, *_AHEAD),
+        "As Table 1. The paper's transformer is in its Appendix D, which is not part of the published article.",
+    ),
+    "runtime": Table(
+        "Runtime",
+        runtime.runtime,
+        {runtime.METRIC: 1},
+        tuple(runtime.ROWS),
+        note=f"Time for a batch of {runtime.BATCH} images over that of one plain forward pass of it, median of "
+        f"{runtime.ROUNDS} interleaved rounds (in brackets: smallest and largest), each method by itself with its "
+        "defaults (N = 10, 10 draws).",
+    ),
+}
+QUICK = {"ood": separation.quick}
