@@ -7,7 +7,9 @@ import importlib
 import io
 import math
 import os
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -231,11 +233,12 @@ def read_weights(uri: str) -> dict[str, Tensor]:
             import safetensors.torch
 
             return safetensors.torch.load(content)
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about the protocol of what is refused anyway
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         raise UsageError(
             f"weights {storage.mask(uri)}: not readable without executing code "
-            f"(safetensors, or a state dict of tensors only): {storage.reason(error)[:200]}"
+            f"(safetensors, or a state dict of tensors only): {_why(error)[:200]}"
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -243,6 +246,12 @@ def read_weights(uri: str) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"weights {storage.mask(uri)}: not a state dict (a mapping of names to tensors)")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _why(error: Exception) -> str:
+    """What was found; of torch's message the line that tells, without its advice to load the file all the same."""
+    telling = re.search(r".*\b(?:GLOBAL|Unsupported)\b.*", str(error))
+    return telling[0] if telling else storage.reason(error)
 
 
 def _build(spec: str, state: dict[str, Tensor] | None) -> tuple[nn.Module, dict[str, Any]]:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
@@ -39,7 +40,9 @@ def run_job(action: Callable[[], int], verbose: bool = False) -> int:
     """
     previous = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return action()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")  # of damaged images, which a job tells about in its own way
+            return action()
     except Stopped as stopped:
         known = "; ".join(getattr(stopped, "__notes__", ["what was committed stays"]))
         print(f"stopped by {stopped}: {known}; run the same command to go on", file=sys.stderr)

@@ -48,10 +48,10 @@ def score_schema(scores: Sequence[str]) -> pa.Schema:
 
 
 def to_parquet(table: pa.Table, provenance: dict[str, Any]) -> bytes:
-    """``table`` as a Parquet file whose footer key ``regrad`` holds ``provenance`` as JSON."""
+    """``table`` as Parquet with a checksum a page, and with ``provenance`` as JSON under its key ``regrad``."""
     metadata = {PROVENANCE_KEY: json.dumps(provenance, sort_keys=True).encode()}
     sink = io.BytesIO()
-    pa.parquet.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+    pa.parquet.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 

@@ -69,8 +69,9 @@ def test_a_pickle_that_executes_code_is_refused(tmp_path: Path) -> None:
             return Path.touch, (marker,)
 
     torch.save({"weight": Attack()}, tmp_path / "bad.pt")
-    with pytest.raises(UsageError, match=r"bad.pt: not readable without executing code"):
+    with pytest.raises(UsageError, match=r"bad.pt: not readable without executing code.* GLOBAL") as caught:
         read_weights(str(tmp_path / "bad.pt"))
+    assert "will likely succeed" not in str(caught.value)  # as torch says of loading it all the same
     assert not marker.exists()
 
 

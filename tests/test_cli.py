@@ -1,10 +1,13 @@
-"""How every job ends on signals."""
+"""How every job ends on signals, and what it keeps to itself."""
 
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
+
+from regrad.cli import run_job
 
 PROGRAM = """
 import sys, time
@@ -50,3 +53,13 @@ def test_a_second_signal_ends_it_at_once() -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said == "stopped at once; what was committed stays, run the same command to go on\n"
+
+
+def test_pillow_does_not_warn_of_damaged_images(recwarn: pytest.WarningsRecorder) -> None:
+    def action() -> int:
+        for module in ("PIL.TiffImagePlugin", "elsewhere"):
+            warnings.warn_explicit(f"corrupt data in {module}", UserWarning, "file.py", 1, module)
+        return 0
+
+    assert run_job(action) == 0
+    assert [str(warning.message) for warning in recwarn] == ["corrupt data in elsewhere"]

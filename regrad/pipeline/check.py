@@ -95,9 +95,7 @@ def check(output: str) -> Found:
     found.rows_scored = sum(record["rows_scored"] for record in sound)
     found.rows_quarantined = sum(record["rows_quarantined"] for record in sound)
     found.problems += _totals(run, sound, keys)
-    stray = commit.left_over(output, keys)
-    if stray:
-        found.notes.append(f"{len(stray)} files of attempts that were cut short; the next run removes them")
+    found.problems += _strays(output, run, keys, found.notes)
     _inputs(run, output, salt, sound, found)
     return found
 
@@ -141,7 +139,7 @@ def _unit(output: str, record: dict[str, Any], run: dict[str, Any]) -> _Rows:
         expected = record[f"rows_{'scored' if kind == 'scores' else 'quarantined'}"]
         uri = commit.part_uri(output, kind, record["unit"])
         try:
-            rows = _part(uri, record, run)
+            rows = _part(uri, kind, record, run)
         except FileNotFoundError:
             if expected:
                 unit.problems.append(f"no {kind} part, but {expected} rows in the ledger")
@@ -164,15 +162,15 @@ def _unit(output: str, record: dict[str, Any], run: dict[str, Any]) -> _Rows:
     return unit
 
 
-def _part(uri: str, record: dict[str, Any], run: dict[str, Any]) -> pa.Table:
-    """The rows of a part, if its footer says that it is of this unit and run.
+def _part(uri: str, kind: str, record: dict[str, Any], run: dict[str, Any]) -> pa.Table:
+    """The rows of a part, if its footer says that it is of this unit and run, and it has their columns.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is another's.
+        ValueError: it is another's, or lacks a column.
     """
     content = pa.BufferReader(storage.read_bytes(uri))
-    file = pa.parquet.ParquetFile(content)
+    file = pa.parquet.ParquetFile(content, page_checksum_verification=True)
     provenance = json.loads((file.schema_arrow.metadata or {})[table.PROVENANCE_KEY])
     if (provenance["unit"], provenance["identity"]) != (record["unit"], record["identity"]):
         raise ValueError("its footer names another unit")
@@ -180,6 +178,10 @@ def _part(uri: str, record: dict[str, Any], run: dict[str, Any]) -> pa.Table:
         provenance[name] != run[name] for name in _PROVENANCE
     ):
         raise ValueError("its footer names another model or configuration")
+    expected = table.QUARANTINE_SCHEMA if kind == "quarantine" else table.score_schema(run["config"]["scores"])
+    missing = [field.name for field in expected if field not in list(file.schema_arrow)]
+    if missing:
+        raise ValueError(f"without the column {', '.join(missing)}, or with another type")
     return file.read()  # every column: that decodes every page
 
 
@@ -217,13 +219,29 @@ def _repeated_ids(source: str, units: list[_Rows]) -> Iterator[Problem]:
         )
 
 
+def _strays(output: str, run: dict[str, Any], keys: list[str], notes: list[str]) -> Iterator[Problem]:
+    """Files that no unit has. A run that was cut short leaves some; after one that came to its end, their rows are
+    in excess."""
+    stray = commit.left_over(output, keys)
+    parts = [uri for uri in stray if "/part-" in uri] if _has_counted(run, keys) else []
+    for uri in parts:
+        name = uri.rpartition("/part-")[2].removesuffix(".parquet")
+        yield Problem(f"{storage.mask(uri)}: no ledger record knows its rows", name)
+    if len(stray) > len(parts):
+        notes.append(f"{len(stray) - len(parts)} files of attempts that were cut short; the next run removes them")
+
+
+def _has_counted(run: dict[str, Any], keys: list[str]) -> bool:
+    """Whether a run came to its end with these units; one that was cut short has not counted, the next one will."""
+    return run.get("counts", {}).get("ledger") == manifest.ledger_digest(keys)
+
+
 def _totals(run: dict[str, Any], records: list[dict[str, Any]], keys: list[str]) -> Iterator[Problem]:
-    counts = run.get("counts")
-    if counts is None or counts.get("ledger") != manifest.ledger_digest(keys):
-        return  # a run that was cut short has not counted; the next one will
+    if not _has_counted(run, keys):
+        return
     for name, value in manifest.totals(records).items():
-        if counts[name] != value and len(records) == len(keys):
-            yield Problem(f"run.json says {name} {counts[name]}, the ledger {value}")
+        if run["counts"][name] != value and len(records) == len(keys):
+            yield Problem(f"run.json says {name} {run['counts'][name]}, the ledger {value}")
 
 
 def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str, Any]], found: Found) -> None:

@@ -33,9 +33,8 @@ const PLOTS = {
       if (inside(thresholds[1], b)) traces.push(rule(ends(a), [thresholds[1], thresholds[1]], "dot", colors));
     }
     const axis = (run, of) => ({
-      type: of.log ? "log" : "linear",
+      ...scale(of.log),
       title: `${plain(name)} in ${run}${of.log ? " (log scale)" : ""}`,
-      exponentformat: "power",
     });
     return [traces, { showlegend: false, height: 430, xaxis: axis("A", a), yaxis: axis("B", b) }];
   },

@@ -35,6 +35,7 @@ def sentences(report: dict[str, Any]) -> list[str]:
         *_accuracy(report),
         *_unknowable(report),
         *_left_out(report),
+        *_next(report),
     ]
 
 
@@ -164,6 +165,15 @@ def _left_out(report: dict[str, Any]) -> list[str]:
         if numbers["left_out"]:
             notes.append(f"{count(numbers['left_out'], 'image')} without a value of {name} (NaN): left out of its row.")
     return notes
+
+
+def _next(report: dict[str, Any]) -> list[str]:
+    if not any(rates["flagged"] for rates in report["rates"].values()):
+        return []
+    return [
+        "What now: look at the pictures; flags/ lists the flagged images by source, row and id, to drop them or to "
+        "label them."
+    ]
 
 
 def count(number: int, noun: str) -> str:

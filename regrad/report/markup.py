@@ -25,7 +25,7 @@ def fill(template: str, script: str, **values: Any) -> str:
     )
     filters: dict[str, Callable[..., str]] = {
         "percent": two_decimals,
-        "fine": lambda share: DASH if share is None else f"{100 * share:.2g}",
+        "fine": two_figures,
         "number": format_number,
         "unbroken": _unbroken,
         "breakable": _breakable,
@@ -57,6 +57,15 @@ def two_decimals(share: float | None) -> str:
     ('98.08', '–')
     """
     return DASH if share is None else f"{100 * share:.2f}"
+
+
+def two_figures(share: float | None) -> str:
+    """A share in percent with two significant figures: risks may be tiny.
+
+    >>> two_figures(0.0012), two_figures(0.002), two_figures(0.31), two_figures(None)
+    ('0.12', '0.20', '31', '–')
+    """
+    return DASH if share is None else f"{100 * share:#.2g}".rstrip(".")
 
 
 def format_number(value: float | str | None) -> str:

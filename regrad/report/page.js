@@ -1,18 +1,22 @@
 // ---------------------------------------------------------------------------------------------- pictures
 
+const AT_ONCE = 200; // pictures; the browser then lays out as many, and a filter answers at once
+
 function showPictures() {
   const form = document.getElementById("controls");
   const sheet = document.getElementById("sheet");
+  const more = document.getElementById("more");
+  let fitting = [];
   const cards = [...sheet.children].map((element, place) => ({
     element,
     place,
     views: element.dataset.views.split(" "),
-    class: element.dataset.class,
-    source: element.dataset.source,
+    class: Number(element.dataset.class),
+    source: Number(element.dataset.source),
     score: Number(element.dataset.score),
     id: element.querySelector(".id").textContent.toLowerCase(),
   }));
-  const byKey = (key) => (a, b) => a[key].localeCompare(b[key], undefined, { numeric: true }) || b.score - a.score;
+  const byKey = (key) => (a, b) => a[key] - b[key] || b.score - a.score;
   const orders = {
     "-score": (a, b) => b.score - a.score || a.place - b.place,
     score: (a, b) => a.score - b.score || a.place - b.place,
@@ -25,18 +29,22 @@ function showPictures() {
     const find = chosen.find.toLowerCase();
     const fits = (card) =>
       (!chosen.view || card.views.includes(chosen.view)) &&
-      (!chosen.class || card.class === chosen.class) &&
-      (!chosen.source || card.source === chosen.source) &&
+      (!chosen.class || card.class === Number(chosen.class)) &&
+      (!chosen.source || card.source === Number(chosen.source)) &&
       card.id.includes(find);
-    cards.sort(orders[chosen.sort]);
-    let shown = 0;
-    for (const card of cards) {
-      card.element.hidden = !fits(card);
-      shown += card.element.hidden ? 0 : 1;
-    }
-    sheet.append(...cards.map((card) => card.element));
-    document.getElementById("count").textContent = `${shown} of ${cards.length} pictures`;
-    document.getElementById("nothing").hidden = shown > 0;
+    fitting = cards.filter(fits).sort(orders[chosen.sort]);
+    sheet.replaceChildren();
+    showMore();
+    document.getElementById("count").textContent = `${fitting.length} of ${cards.length} pictures`;
+    document.getElementById("nothing").hidden = fitting.length > 0;
+  }
+
+  function showMore() {
+    const shown = sheet.childElementCount;
+    sheet.append(...fitting.slice(shown, shown + AT_ONCE).map((card) => card.element));
+    const left = fitting.length - sheet.childElementCount;
+    more.hidden = left === 0;
+    more.textContent = `Show ${Math.min(left, AT_ONCE)} more of ${left}`;
   }
 
   function chooseView() {
@@ -46,6 +54,7 @@ function showPictures() {
 
   select(form, "view").addEventListener("input", chooseView); // before the form hears of it
   form.addEventListener("input", apply);
+  more.addEventListener("click", showMore);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = cards.length === 0;
   chooseView();
@@ -83,8 +92,17 @@ function perScore(colors, curve) {
 
 const chosenScore = () => data.scores.find((score) => score.name === select(choices, "score").value);
 const chosenSet = () => (select(choices, "set") ? Number(select(choices, "set").value) : 0);
+// Labels of one width: margins follow them, the legend's rows the margins, the plot's height the legend, and so on.
 const shares = { tickformat: ".0%", rangemode: "tozero" };
 const whole = { tickformat: ".0%", range: [-0.01, 1.03], dtick: 0.2 };
+
+// The ends of a share's 95 % interval, as regrad/report/sift.py has them.
+function wilson(share, images) {
+  const z = 1.96;
+  const middle = share + (z * z) / (2 * images);
+  const half = z * Math.sqrt((share * (1 - share)) / images + (z / (2 * images)) ** 2);
+  return [middle - half, middle + half].map((end) => end / (1 + (z * z) / images));
+}
 
 const PLOTS = {
   distribution(colors) {
@@ -99,8 +117,8 @@ const PLOTS = {
       }),
     );
     const layout = {
-      xaxis: { title: plain(score.name) + (log ? " (log scale)" : ""), type: log ? "log" : "linear", exponentformat: "power" },
-      yaxis: { ...shares, title: "images" },
+      xaxis: { title: plain(score.name) + (log ? " (log scale)" : ""), ...scale(log) },
+      yaxis: { ...shares, title: "images", range: [0, 1.15 * Math.max(...sets.flatMap((set) => set.shares))] },
     };
     const inside = data.threshold >= edges[0] && data.threshold <= edges[edges.length - 1];
     if (score.name === data.main && inside) {
@@ -108,9 +126,11 @@ const PLOTS = {
         { type: "line", x0: data.threshold, x1: data.threshold, y0: 0, y1: 1, yref: "paper", line: { color: colors.ink, width: 1, dash: "dot" } },
       ];
       // An annotation on a logarithmic axis wants the logarithm; a shape wants the value.
-      const x = log ? Math.log10(data.threshold) : data.threshold;
+      const place = log ? Math.log10 : Number;
+      const [first, last, x] = [edges[0], edges[edges.length - 1], data.threshold].map(place);
+      const side = (x - first) / (last - first) > 0.7 ? "right" : "left"; // of the line, where there is room
       layout.annotations = [
-        { x, y: 1, yref: "paper", yanchor: "top", text: "flagged →", showarrow: false, xanchor: "left", font: { color: colors.ink } },
+        { x, y: 1, yref: "paper", yanchor: "top", text: "flagged →", showarrow: false, xanchor: side, font: { color: colors.ink } },
       ];
     }
     return [traces, layout];
@@ -127,15 +147,24 @@ const PLOTS = {
   reliability(colors) {
     const { confidence, accuracy, images } = data.reliability;
     const largest = Math.max(...images);
+    const ends = accuracy.map((share, place) => wilson(share, images[place]));
     const bins = {
       type: "scatter",
-      mode: "lines+markers",
-      name: "accuracy",
+      mode: "markers",
+      name: "accuracy, with its 95 % interval",
       x: confidence,
       y: accuracy,
       customdata: images,
       hovertemplate: "confidence %{x:.1%}, accuracy %{y:.1%}, %{customdata:,} images<extra></extra>",
-      line: { color: colors.known, width: 1 },
+      error_y: {
+        type: "data",
+        symmetric: false,
+        array: ends.map(([, high], place) => high - accuracy[place]),
+        arrayminus: ends.map(([low], place) => accuracy[place] - low),
+        color: colors.known,
+        thickness: 1,
+        width: 3,
+      },
       marker: { color: colors.known, size: images.map((count) => 6 + 18 * Math.sqrt(count / largest)), opacity: 0.75 },
     };
     const traces = [diagonal([0, 1], [0, 1], "honest", colors), bins];
@@ -144,12 +173,12 @@ const PLOTS = {
   },
   risk(colors) {
     const traces = perScore(colors, (score) => score.errors && [score.errors.coverage, score.errors.risk]);
-    return [traces, { xaxis: { ...whole, title: "share accepted" }, yaxis: { rangemode: "tozero", tickformat: "~%", title: "errors among them" } }];
+    return [traces, { xaxis: { ...whole, title: "share accepted" }, yaxis: { rangemode: "tozero", tickformat: ".1%", title: "errors among them" } }];
   },
   lift(colors) {
     const traces = perScore(colors, (score) => score.errors && [score.errors.coverage, score.errors.lift]);
     traces.push(diagonal([0, 1], [1, 1], "random order", colors));
-    return [traces, { xaxis: { ...whole, title: "share accepted" }, yaxis: { title: "lift" } }];
+    return [traces, { xaxis: { ...whole, title: "share accepted" }, yaxis: { tickformat: ".3f", title: "lift" } }];
   },
   sources(colors) {
     const trace = {

@@ -13,6 +13,9 @@ function plain(text) {
   return short.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
+// The type of an axis; a logarithmic one has its decades marked.
+const scale = (log) => (log ? { type: "log", dtick: 1, tickformat: "~g" } : { type: "linear" });
+
 function theme() {
   const style = getComputedStyle(document.documentElement);
   const of = (name) => style.getPropertyValue(name).trim();
@@ -26,19 +29,24 @@ function theme() {
   };
 }
 
+const LEGEND_COLUMN = 150; // pixels, about
+
 function draw(element) {
   const colors = theme();
   const [traces, own] = PLOTS[element.dataset.plot](colors);
   const axis = { gridcolor: colors.line, zeroline: false, linecolor: colors.line, automargin: true, fixedrange: coarse.matches };
   const title = (of) => ({ text: of.title, font: { size: 13 }, standoff: 6 });
+  // On a phone the legend takes a row for every other name: the plot keeps its height, the page gets longer.
+  const rows = own.showlegend === false ? 0 : Math.ceil(traces.length / Math.max(1, Math.floor(element.clientWidth / LEGEND_COLUMN)));
   const layout = {
-    height: 330,
+    height: 300 + 20 * rows,
+    ...(document.documentElement.classList.contains("paper") && { width: element.clientWidth }), // else the screen's
     margin: { l: 52, r: 12, t: 8, b: 44 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colors.ink, family: "system-ui, sans-serif", size: 13 },
     hoverlabel: { bgcolor: colors.panel, font: { color: colors.ink } },
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 12 } },
     showlegend: true,
     dragmode: coarse.matches ? false : "zoom", // a finger scrolls the page
     ...own,
@@ -50,7 +58,8 @@ function draw(element) {
 }
 
 const coarse = matchMedia("(pointer: coarse)");
-const drawAll = () => Promise.all([...document.querySelectorAll(".plot")].map(draw));
+const plots = document.querySelectorAll(".plot");
+const drawAll = () => Promise.all([...plots].map(draw));
 
 function showPlots() {
   choices.hidden = false;
@@ -61,6 +70,7 @@ function showPlots() {
     addEventListener(event, () => {
       document.documentElement.classList.toggle("paper", paper);
       drawAll();
+      if (!paper) plots.forEach((element) => Plotly.Plots.resize(element));
     });
   }
   drawAll().then(() => document.documentElement.classList.add("drawn"));

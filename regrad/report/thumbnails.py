@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from regrad import storage
+from regrad import images, storage
 
 SIDE = 160
 # Below this side WebP's lossless mode is as small as the lossy one, and shows every pixel as the model saw it.
@@ -95,19 +95,17 @@ def collect(
 
 
 def shrink(encoded: bytes, side: int = SIDE, limit: int = PAGE_BYTES) -> Thumbnail:
-    """The image file ``encoded``, its longer side at most ``side``; smaller ones keep their size.
+    """The image file ``encoded`` as it was scored: upright. Its longer side is at most ``side``; smaller ones stay.
 
     A picture of more than ``limit`` characters is made smaller until it fits.
 
     Raises:
-        ValueError: too many pixels to decode safely.
-        OSError: not an image, or a damaged one.
+        images.Refused: no image, or one of too many pixels.
+        Exception: of many kinds, for a damaged one.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels are too many")
+    with images.open_image(encoded, MAX_PIXELS) as image:
         image.draft(None, (2 * side, 2 * side))  # a JPEG decodes straight to a fraction of its size
-        small = _displayable(image)
+        small = _displayable(images.upright(image))
     while True:
         small.thumbnail((side, side))
         buffer = io.BytesIO()
@@ -133,14 +131,17 @@ def _of_source(source: str, rows: Sequence[int], fetch: Fetch, limit: int) -> It
 def _try_shrink(encoded: bytes, limit: int) -> Thumbnail:
     try:
         return shrink(encoded, limit=limit)
-    except Exception as error:  # damaged files make Pillow raise errors of many kinds
+    except images.Refused as error:
+        return Thumbnail(None, problem=str(error))
+    except Exception as error:
         return Thumbnail(None, problem=storage.reason(error))
 
 
 def _displayable(image: Image.Image) -> Image.Image:
-    """``image`` as RGB or RGBA; grey of 16 bits or floats is scaled to 8 bits, which Pillow would clip to white."""
+    """``image`` as RGB or RGBA. Grey of 16 bits and floats, which Pillow would clip, are scaled to 8 bits."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray((values * (255 / max(values.max(initial=0), 255))).clip(0, 255).astype(np.uint8), "L")
+        scale = 255 if image.mode == "F" else 255 / max(values.max(initial=0), 255)  # floats go from 0 to 1
+        image = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8), "L")
     transparent = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
     return image.convert("RGBA" if transparent else "RGB")

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fsspec
@@ -18,7 +17,7 @@ import fsspec
 from regrad.errors import UsageError
 from regrad.storage import retry
 from regrad.storage.faults import Changed, failure, is_precondition
-from regrad.storage.redact import mask, reason
+from regrad.storage.redact import holds_credentials, mask, reason
 
 __all__ = [
     "Changed",
@@ -43,7 +42,6 @@ __all__ = [
 
 TEMPORARY_PREFIX = "_tmp-"
 READ_AHEAD_BYTES = 8 * 2**20
-_CREDENTIALS = re.compile(r"://[^/@\s]*@|[?&](X-Amz-|X-Goog-|Signature=|sig=|token=)", re.IGNORECASE)
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -52,7 +50,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
     Raises:
         UsageError: no installed package serves the scheme, or the URI holds credentials.
     """
-    if _CREDENTIALS.search(uri):
+    if holds_credentials(uri):
         # Rows name their shard by its URI: what is in it would be in every part, log line and report.
         raise UsageError(
             f"{mask(uri)}: credentials or signatures in a URI would end up in tables and logs; set AWS_ACCESS_KEY_ID "
@@ -205,21 +203,27 @@ def write_atomically(uri: str, content: bytes) -> None:
         if not is_local(fs):
             request(fs, "pipe_file", path, content)
             return
-        folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        with _temporary(path, content) as temporary:
             os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-            raise
     except Exception as error:
         raise failure(uri, "write", error) from error
+
+
+@contextlib.contextmanager
+def _temporary(path: str, content: bytes) -> Iterator[str]:
+    """A file beside ``path`` that holds ``content``, safe on the disk; gone at the end unless it was renamed."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
 
 
 def create(uri: str, content: bytes) -> bool:
@@ -235,17 +239,9 @@ def create(uri: str, content: bytes) -> bool:
         if not is_local(fs):
             request(fs, "pipe_file", path, content, mode="create")
             return True
-        folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
+        with _temporary(path, content) as temporary:
             os.link(temporary, path)  # unlike a rename, it fails where there is a file
-            return True
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+        return True
     except FileExistsError:
         return False
     except Exception as error:

@@ -7,6 +7,19 @@ import re
 
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _SHORTEST = 8  # characters; taking out less would tear ordinary words apart
+# "user@" or "key:secret@" behind "://". Secrets of AWS hold slashes, unlike what is before the first colon; the digits
+# of a port and its slash begin no secret, since then "http://host:9000/photo@2x" would be taken for one.
+_USER_INFO = r"(?<=://)(?:[^/@\s]*|[^/@:\s]*:(?!\d+/)[^@\s]*)@"
+_SIGNED = r"[?&](?:X-Amz-|X-Goog-|Signature=|sig=|token=)"
+
+
+def holds_credentials(uri: str) -> bool:
+    """Whether ``uri`` has a user, a password or a signature in it.
+
+    >>> holds_credentials("s3://key:sec/ret@bucket/a"), holds_credentials("s3://bucket/photo@2x.png")
+    (True, False)
+    """
+    return re.search(f"{_USER_INFO}|{_SIGNED}", uri, re.IGNORECASE) is not None
 
 
 def mask(text: str) -> str:
@@ -15,7 +28,7 @@ def mask(text: str) -> str:
     >>> mask("cannot read s3://key:secret@bucket/a?X-Amz-Signature=1")
     'cannot read s3://***@bucket/a?***'
     """
-    text = re.sub(r"(\b\w+://)[^/@\s]+@", r"\1***@", text)
+    text = re.sub(_USER_INFO, "***@", text)
     text = re.sub(r"(\b\w+://[^\s?]+\?)\S+", r"\1***", text)
     for secret in filter(None, map(os.environ.get, _SECRETS)):
         if len(secret) >= _SHORTEST:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pyarrow.parquet
@@ -16,23 +14,14 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from jobs import demo
 from regrad.pipeline.read import fetch_images
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = {"digits": 797, "photos": 400, "upside-down": 396}
 
 
-@pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo_job", ROOT / "jobs/demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_network_learns_digits_it_is_not_shown(demo: ModuleType) -> None:
+def test_the_network_learns_digits_it_is_not_shown() -> None:
     images, labels = demo.digits()
     assert images.shape == (1797, 8, 8)
     assert images.max() == 255
@@ -51,7 +40,7 @@ def test_the_network_learns_digits_it_is_not_shown(demo: ModuleType) -> None:
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
 
 
-def test_patches_are_pieces_of_photographs(demo: ModuleType) -> None:
+def test_patches_are_pieces_of_photographs() -> None:
     patches = demo.patches()
     assert patches.shape == (400, 8, 8)
     assert patches.dtype == np.uint8
@@ -59,7 +48,7 @@ def test_patches_are_pieces_of_photographs(demo: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("form", ["tar", "parquet", "folder"])
-def test_shards_give_their_pictures_back(demo: ModuleType, form: str, tmp_path: Path) -> None:
+def test_shards_give_their_pictures_back(form: str, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
     path = tmp_path / {"tar": "x.tar", "parquet": "x.parquet", "folder": "x"}[form]
     labels = () if form == "parquet" else (np.arange(12) // 6,)  # folders sort by class, so classes stand in order

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,20 +16,11 @@ import pytest
 import scipy.stats
 from sklearn.metrics import roc_auc_score
 
+from jobs import report as job
 from tests.services import Bucket
 
 ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def job() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("report_job", ROOT / "jobs/report.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -47,7 +36,7 @@ def scores(run: str) -> np.ndarray:
     return pyarrow.parquet.read_table(f"{run}/scores", columns=["regrad"])["regrad"].to_numpy()
 
 
-def test_report_json_and_page(job: ModuleType, runs: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+def test_report_json_and_page(runs: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     sets = [f"photos={runs['photos']}", f"drawings={runs['drawings']}"]
     assert job.main(["--id", runs["digits"], "--ood", *sets, "--output", str(tmp_path / "out"), "--top", "3"]) == 0
     report = json.loads((tmp_path / "out/report.json").read_text())
@@ -68,14 +57,14 @@ def test_report_json_and_page(job: ModuleType, runs: dict[str, str], tmp_path: P
     assert page == str(tmp_path / "out/report.html")
 
 
-def test_ood_sets_may_be_given_one_by_one(job: ModuleType, runs: dict[str, str], tmp_path: Path) -> None:
+def test_ood_sets_may_be_given_one_by_one(runs: dict[str, str], tmp_path: Path) -> None:
     sets = ["--ood", f"photos={runs['photos']}", "--ood", f"drawings={runs['drawings']}"]
     assert job.main(["--id", runs["digits"], *sets, "--output", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert [run["name"] for run in report["ood"]] == ["photos", "drawings"]
 
 
-def test_a_shard_that_has_gone_costs_its_pictures_only(job: ModuleType, runs: dict[str, str], tmp_path: Path) -> None:
+def test_a_shard_that_has_gone_costs_its_pictures_only(runs: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "photos.parquet").unlink()
     arguments = ["--id", runs["digits"], "--ood", f"photos={runs['photos']}", "--output", str(tmp_path / "out")]
     assert job.main([*arguments, "--top", "5"]) == 0
@@ -84,7 +73,7 @@ def test_a_shard_that_has_gone_costs_its_pictures_only(job: ModuleType, runs: di
     assert html.count("no picture:") == 5
 
 
-def test_images_are_read_from_the_column_of_the_run(job: ModuleType, write_run: Any, tmp_path: Path) -> None:
+def test_images_are_read_from_the_column_of_the_run(write_run: Any, tmp_path: Path) -> None:
     config = {"config": {"image_column": "picture", "label_column": None, "id_column": None}}
     run = write_run("digits", {"regrad": RNG.normal(0, 1, 9)}, **config)
     shard = tmp_path / "digits.parquet"
@@ -95,9 +84,7 @@ def test_images_are_read_from_the_column_of_the_run(job: ModuleType, write_run: 
     assert (tmp_path / "out/report.html").read_text().count("data:image/webp;base64,") == 2
 
 
-def test_a_threshold_is_chosen_on_a_reference_and_used_again(
-    job: ModuleType, runs: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_threshold_is_chosen_on_a_reference_and_used_again(runs: dict[str, str], tmp_path: Path) -> None:
     first = ["--id", runs["photos"], "--reference", runs["digits"], "--threshold", "quantile=0.9", "--no-thumbnails"]
     assert job.main([*first, "--output", str(tmp_path / "first")]) == 0
     stored = str(tmp_path / "first/threshold.json")
@@ -135,7 +122,7 @@ def test_a_threshold_is_chosen_on_a_reference_and_used_again(
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(
-    job: ModuleType, arguments: list[str], message: str, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], message: str, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert job.main(arguments) == 2
@@ -146,7 +133,7 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_two_runs_side_by_side(job: ModuleType, write_run: Any, tmp_path: Path, capsys: Any) -> None:
+def test_two_runs_side_by_side(write_run: Any, tmp_path: Path, capsys: Any) -> None:
     labels, first = [row % 10 for row in range(60)], RNG.normal(0, 1, 60)
     second = first + RNG.normal(0, 0.1, 60)
     a = write_run("digits", {"regrad": first}, labels=labels)
@@ -173,9 +160,7 @@ def test_two_runs_side_by_side(job: ModuleType, write_run: Any, tmp_path: Path, 
     assert "data:image/webp" not in (tmp_path / "out/compare.html").read_text()
 
 
-def test_runs_in_a_bucket_are_compared_there(
-    job: ModuleType, write_run: Any, bucket: Bucket, tmp_path: Path, capsys: Any
-) -> None:
+def test_runs_in_a_bucket_are_compared_there(write_run: Any, bucket: Bucket, tmp_path: Path, capsys: Any) -> None:
     values = RNG.normal(0, 1, 30)
     a, b = (write_run("digits", {"regrad": values + side}, folder=f"run-{side}") for side in (0, 1))
     output = f"{bucket.uri}/report"
@@ -186,9 +171,7 @@ def test_runs_in_a_bucket_are_compared_there(
     assert capsys.readouterr().out.splitlines()[1] == f"{output}/compare.html"
 
 
-def test_runs_that_share_nothing_are_refused(
-    job: ModuleType, runs: dict[str, str], write_run: Any, capsys: Any
-) -> None:
+def test_runs_that_share_nothing_are_refused(runs: dict[str, str], write_run: Any, capsys: Any) -> None:
     other = write_run("other", {"entropy": RNG.normal(0, 1, 30)})
     assert job.main(["--compare", runs["digits"], other, "--output", "out"]) == 2
     assert "has the scores regrad" in capsys.readouterr().err
@@ -196,7 +179,7 @@ def test_runs_that_share_nothing_are_refused(
     assert "no image is in both; rows are paired by source and id" in capsys.readouterr().err
 
 
-def test_unreadable_scores_are_code_1(job: ModuleType, runs: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+def test_unreadable_scores_are_code_1(runs: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     Path(runs["photos"], "scores/part-1.parquet").write_bytes(b"PAR1 no")
     arguments = ["--id", runs["digits"], "--ood", f"photos={runs['photos']}", "--output", str(tmp_path / "out")]
     assert job.main(arguments) == 1

@@ -97,12 +97,41 @@ def damage_page(output: Path) -> None:
     path.write_bytes(content)
 
 
+def flip_a_bit(output: Path) -> None:
+    """One that alters a score and may leave everything readable."""
+    path = largest(output, "scores")
+    content = bytearray(path.read_bytes())
+    column = pa.parquet.read_metadata(path).row_group(0).column(7)
+    begin = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+    content[begin + column.total_compressed_size - 5] ^= 1
+    path.write_bytes(content)
+
+
 def drop_row(output: Path) -> None:
     rewrite(largest(output, "scores"), lambda rows: rows.slice(1))
 
 
 def double_row(output: Path) -> None:
     rewrite(largest(output, "scores"), lambda rows: pa.concat_tables([rows.slice(1), rows.slice(2, 1)]))
+
+
+def drop_score(output: Path) -> None:
+    rewrite(largest(output, "scores"), lambda rows: rows.drop_columns(["entropy"]))
+
+
+def drop_source(output: Path) -> None:
+    rewrite(largest(output, "scores"), lambda rows: rows.drop_columns(["source"]))
+
+
+def change_type(output: Path) -> None:
+    rewrite(
+        largest(output, "scores"),
+        lambda rows: rows.set_column(rows.schema.get_field_index("row"), "row", rows["row"].cast(pa.string())),
+    )
+
+
+def stray_part(output: Path) -> None:
+    shutil.copy(largest(output, "scores"), output / "scores/part-0123.parquet")
 
 
 def other_source(output: Path) -> None:
@@ -143,8 +172,13 @@ HARM = {
     lose_part: r"no scores part, but \d+ rows in the ledger",
     cut_part: "its scores part is damaged: ",
     damage_page: "its scores part is damaged: ",
+    flip_a_bit: "its scores part is damaged: .*CRC checksum verification failed",
     drop_row: r"\d+ rows in its scores part, but \d+ in the ledger",
     double_row: "1 rows are there twice",
+    drop_score: "without the column entropy",
+    drop_source: "without the column source",
+    change_type: "without the column row, or with another type",
+    stray_part: "part-0123.parquet: no ledger record knows its rows",
     other_source: "its scores part holds rows of another source",
     other_model: "its footer names another model or configuration",
     other_settings: "its footer names another model or configuration",

@@ -71,7 +71,7 @@ def test_the_cost_of_a_threshold_and_the_accuracy_are_said() -> None:
 
 
 def test_what_cannot_be_known_is_said() -> None:
-    first, *rest = headline.sentences(report({}, accuracy=None))
+    first, *rest, _ = headline.sentences(report({}, accuracy=None))
     assert first == "38 of 1,234 images (3.1 %) look unknown to the model"
     assert rest == [
         "38 images (3.1 %) flagged by regrad > 7.125, the threshold that was given.",
@@ -106,3 +106,10 @@ def test_a_shard_or_class_that_stands_out_is_named() -> None:
     assert "The predicted class with most of them is dog: 20 of 50 images flagged, 40.0 %." in text
     rates["sources"][0] |= {"images": 10, "flagged": 1}  # one of ten may be chance
     assert not any("new.tar" in sentence for sentence in headline.sentences(made))
+
+
+def test_it_says_what_to_do_with_flagged_images() -> None:
+    flagged = report({})
+    assert "flags/ lists the flagged images" in headline.sentences(flagged)[-1]
+    flagged["rates"]["in-distribution"]["flagged"] = 0
+    assert not any("flags/" in sentence for sentence in headline.sentences(flagged))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -224,3 +226,25 @@ def test_a_reference_sets_the_threshold_and_is_no_unknown_set(write_run: Any) ->
 def test_a_run_without_rows_is_refused(write_run: Any) -> None:
     with pytest.raises(UsageError, match="scored no image"):
         report_of(runs.load("known", write_run("empty", {"regrad": []})), [])
+
+
+def test_every_key_is_documented(write_run: Any) -> None:
+    known, near, fine = (
+        runs.load(name, write_run(name, scores, labels=LABELS.tolist()[: len(scores["regrad"])]))
+        for name, scores in (("digits", KNOWN), ("near", NEAR), (runs.REFERENCE_NAME, KNOWN))
+    )
+    report, chosen = numbers.summarise(known, [near], known.output + "-report", fine)
+    report["runs"] = {}  # run.json is described elsewhere
+    threshold = json.loads(chosen.to_json()) | {"settings": {}}
+    assert keys(report) | keys(threshold) <= documented() | {"digits", "near", runs.REFERENCE_NAME, "regrad", "entropy"}
+
+
+def keys(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value).union(*map(keys, value.values()))
+    return set().union(*map(keys, value)) if isinstance(value, list) else set()
+
+
+def documented() -> set[str]:
+    text = (Path(__file__).parents[2] / "docs/report.md").read_text()
+    return {name for code in re.findall(r"`([^`]+)`", text) for name in re.findall(r"\w+", code)}

@@ -107,6 +107,7 @@ def test_trying_again_ends_with_success_or_patience(monkeypatch: pytest.MonkeyPa
     [
         "s3://key:secret@bucket/a",
         "https://user@host/a.tar",
+        "s3://user:sec/ret@bucket/a",
         "https://host/a.tar?X-Amz-Signature=1",
         "az://b/a?sv=1&sig=2",
     ],
@@ -115,12 +116,6 @@ def test_a_uri_with_credentials_is_refused(uri: str) -> None:
     with pytest.raises(UsageError, match="credentials or signatures in a URI") as caught:
         storage.filesystem(uri)
     assert not any(secret in str(caught.value) for secret in ("secret", "user", "=1", "=2"))
-
-
-def test_secrets_of_the_environment_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG")
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "short")
-    assert storage.mask("the key wJalrXUtnFEMI/K7MDENG is short") == "the key *** is short"
 
 
 def test_a_linked_file_has_the_identity_of_its_content(tmp_path: Path) -> None:
