@@ -50,7 +50,7 @@ def run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None 
     """
     with lease.hold(job.task.output, _say) as held:
         if commit.committed(job.task.output) != job.committed:
-            job = prepare(job.options)
+            job = prepare(job.options, job.elsewhere)
         return _run(replace(job, task=replace(job.task, lease=held)), score_units)
 
 

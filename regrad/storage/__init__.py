@@ -18,13 +18,14 @@ import fsspec
 from regrad.errors import UsageError
 from regrad.storage import retry
 from regrad.storage.faults import Changed, failure, is_precondition
-from regrad.storage.redact import mask, reason
+from regrad.storage.redact import hide, mask, reason
 
 __all__ = [
     "Changed",
     "create",
     "failure",
     "filesystem",
+    "hide",
     "identify",
     "identity",
     "is_local",
@@ -37,6 +38,7 @@ __all__ = [
     "read_identified",
     "reason",
     "remove",
+    "remove_folder",
     "request",
     "write_atomically",
 ]
@@ -259,6 +261,17 @@ def remove(uri: str) -> None:
     fs, path = filesystem(uri)
     try:
         request(fs, "rm_file", path)
+    except FileNotFoundError:
+        return
+    except Exception as error:
+        raise failure(uri, "delete", error) from error
+
+
+def remove_folder(uri: str) -> None:
+    """Delete ``uri`` and everything under it; a folder that is not there is no error."""
+    fs, path = filesystem(uri)
+    try:
+        request(fs, "rm", path, recursive=True)
     except FileNotFoundError:
         return
     except Exception as error:
