@@ -7,7 +7,7 @@ from typing import Any
 
 from regrad.audit.gates import METRICS
 from regrad.audit.words import p_value
-from regrad.report.headline import class_name, file_name
+from regrad.report.headline import DASH, class_name, file_name
 from regrad.report.markup import fill, flatten, format_number, short, two_decimals
 from regrad.report.sift import share_interval
 from regrad.report.thumbnails import TOO_LATE, Thumbnail
@@ -57,10 +57,8 @@ def _slices(entries: Sequence[dict[str, Any]], audit: dict[str, Any]) -> Iterato
         key = "class" if "class" in entry else "source"
         name = class_name(entry["class"], audit["class_names"]) if key == "class" else file_name(entry["source"])
         p = entry["p_adjusted"]
-        yield entry | {
-            "name": name,
-            "p_shown": "–" if p is None else p_value(p).removeprefix("p = ").removeprefix("p "),
-        }
+        said = DASH if p is None else p_value(p).removeprefix("p = ").removeprefix("p ").replace(" ", "\u00a0")
+        yield entry | {"name": name, "p_shown": said}
 
 
 def _cards(audit: dict[str, Any], pictures: Sequence[Thumbnail] | None) -> Iterator[dict[str, Any]]:

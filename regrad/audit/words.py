@@ -101,7 +101,8 @@ def _slices(audit: dict[str, Any]) -> list[str]:
             tested = sum(entry["p"] is not None for entry in audit["rates"][key])
             plural = "" if tested == 1 else "es" if key == "classes" else "s"
             said.append(
-                f"{len(drifted)} of {tested} {kind}{plural} drifted (corrected for all that were tested), most of all {name}: {worst['flagged']:,} of {count(worst['images'], 'image')} flagged."
+                f"{len(drifted)} of {tested} {kind}{plural} drifted (corrected for all that were tested), most of all "
+                f"{name}: {worst['flagged']:,} of {count(worst['images'], 'image')} flagged."
             )
     return said
 

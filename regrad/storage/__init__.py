@@ -7,11 +7,13 @@ told with its cause and what to do (:mod:`regrad.storage.faults`). Local files a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import tempfile
 import uuid
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 import fsspec
 
@@ -41,10 +43,12 @@ __all__ = [
     "remove_folder",
     "request",
     "write_atomically",
+    "writing",
 ]
 
 TEMPORARY_PREFIX = "_tmp-"
 READ_AHEAD_BYTES = 8 * 2**20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CREDENTIALS = re.compile(r"://[^/@\s]*@|[?&](X-Amz-|X-Goog-|Signature=|sig=|token=)", re.IGNORECASE)
 
 
@@ -220,6 +224,48 @@ def write_atomically(uri: str, content: bytes) -> None:
             if os.path.exists(temporary):
                 os.remove(temporary)
             raise
+    except Exception as error:
+        raise failure(uri, "write", error) from error
+
+
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[IO[bytes]]:
+    """A file to write what is too large for :func:`write_atomically`: at ``uri`` once the context ends well, whole.
+
+    For a store, it is kept in ``TMPDIR`` until then.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    fs, path = filesystem(uri)
+    folder, name = os.path.split(path)
+    folder = folder if is_local(fs) else tempfile.gettempdir()
+    temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}")
+    try:
+        with _telling(uri):
+            os.makedirs(folder, exist_ok=True)
+            file = open(temporary, "xb")  # noqa: SIM115  # closed below, before it is moved
+        with file:
+            yield file
+            with _telling(uri):
+                file.flush()
+                os.fsync(file.fileno())
+        with _telling(uri):
+            if is_local(fs):
+                os.replace(temporary, path)
+            else:
+                request(fs, "put_file", temporary, path)
+    except OSError as error:  # of the context's own writes
+        raise failure(uri, "write", error) if error.errno in _FULL else error from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+
+
+@contextlib.contextmanager
+def _telling(uri: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         raise failure(uri, "write", error) from error
 
