@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from regrad.report import numbers, runs, threshold, thumbnails
 from regrad.report.sift import Flags
 
 DEFAULT_NIGHTS = 7
+ScoreUnits = Callable[[Job], Iterator[dict[str, Any]]]
 # Settings in which a baseline may differ: what else was scored, and how its images were stored.
 _FREE = ("scores", "standard_errors", "image_column", "label_column", "id_column", "max_pixels", "unit_rows")
 
@@ -189,8 +190,11 @@ def _choices(plan: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
 
 
-def carry_out(planned: Plan) -> tuple[Outcome, dict[str, Any]]:
+def carry_out(planned: Plan, score_units: ScoreUnits | None = None) -> tuple[Outcome, dict[str, Any]]:
     """Score what is new, audit it, write the files, and take the night into the history.
+
+    Args:
+        score_units: see :func:`regrad.pipeline.execute.run`.
 
     Returns:
         What the scoring did, and ``audit.json``.
@@ -199,7 +203,7 @@ def carry_out(planned: Plan) -> tuple[Outcome, dict[str, Any]]:
         UsageError: another run is at work on the output.
         RegradError: the storage, the model or the cluster failed; what was committed stays.
     """
-    outcome = run(planned.job)
+    outcome = run(planned.job, score_units)
     output = outcome.job.task.output
     with _told(output, planned), lease.hold(output, _say) as held:
         audit = _audit(planned, outcome, held)
