@@ -81,7 +81,7 @@ def load(config: str, fingerprint: str) -> Classifier:
     if classifier.fingerprint != fingerprint:
         raise UsageError(
             f"{storage.mask(settings['model'])}: is not the model of the run any more (fingerprint "
-            f"{classifier.fingerprint[:12]}, scored with {fingerprint[:12]}); run this where the same code and weights are"
+            f"{classifier.fingerprint[:12]}, scored with {fingerprint[:12]}); the same code and weights are needed here"
         )
     return classifier
 
