@@ -60,9 +60,10 @@ def test_what_an_audit_that_was_cut_short_claimed_is_audited_by_the_next(output:
             raise RegradError("killed between the two writes")
         real(uri, content)
 
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(RegradError, match="killed"):
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(storage, "write_atomically", dying)
-        commit(output, "n2", ["b"], {"a", "b"})
+        with pytest.raises(RegradError, match="killed"):
+            commit(output, "n2", ["b"], {"a", "b"})
     assert nights(output) == ["n1"]
     assert History(output).units_of("n2", {"a", "b"}) == ["b"]  # the same night, again
     assert History(output).units_of("n3", {"a", "b", "c"}) == ["b", "c"]  # or the next
