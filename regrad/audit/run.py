@@ -70,7 +70,7 @@ OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class Planned:
     """What is known before anything is scored: the settings that are the audit's own, checked.
 
     Attributes:
@@ -138,7 +138,7 @@ def make_baseline(options: Options) -> Job:
     return prepare(Options(options.inputs, options.values | {"output": options.baseline}))
 
 
-def plan(options: Options, settled: tuple[list[gates.Gate], str, str | None]) -> Plan:
+def plan(options: Options, settled: tuple[list[gates.Gate], str, str | None]) -> Planned:
     """Look at inputs, output and baseline; nothing is written.
 
     Raises:
@@ -160,7 +160,7 @@ def plan(options: Options, settled: tuple[list[gates.Gate], str, str | None]) ->
             f"--baseline {storage.mask(baseline)}: has the scores {', '.join(known.scores)}, not {score}; score it anew"
         )
     checked, name, webhook = settled
-    return Plan(job, night.calibrate(known, score, threshold.parse(options.threshold)), checked, name, webhook)
+    return Planned(job, night.calibrate(known, score, threshold.parse(options.threshold)), checked, name, webhook)
 
 
 def _check_alike(info: dict[str, Any], job: Job, baseline: str) -> None:
@@ -190,7 +190,7 @@ def _choices(plan: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
 
 
-def carry_out(planned: Plan, score_units: ScoreUnits | None = None) -> tuple[Outcome, dict[str, Any]]:
+def carry_out(planned: Planned, score_units: ScoreUnits | None = None) -> tuple[Outcome, dict[str, Any]]:
     """Score what is new, audit it, write the files, and take the night into the history.
 
     Args:
@@ -203,14 +203,14 @@ def carry_out(planned: Plan, score_units: ScoreUnits | None = None) -> tuple[Out
         UsageError: another run is at work on the output.
         RegradError: the storage, the model or the cluster failed; what was committed stays.
     """
-    outcome = run(planned.job, score_units)
-    output = outcome.job.task.output
-    with _told(output, planned), lease.hold(output, _say) as held:
-        audit = _audit(planned, outcome, held)
-    return outcome, audit
+    output = planned.job.task.output
+    with _told(output, planned):
+        outcome = run(planned.job, score_units)
+        with lease.hold(output, _say) as held:
+            return outcome, _audit(planned, outcome, held)
 
 
-def _audit(planned: Plan, outcome: Outcome, held: lease.Lease) -> dict[str, Any]:
+def _audit(planned: Planned, outcome: Outcome, held: lease.Lease) -> dict[str, Any]:
     job, options = outcome.job, outcome.job.options
     output = job.task.output
     nights = history.History(output)
@@ -289,10 +289,12 @@ def _pictures(rows: runs.Run | None, wanted: Sequence[dict[str, Any]], seconds: 
 
 
 @contextlib.contextmanager
-def _told(output: str, planned: Plan) -> Iterator[None]:
+def _told(output: str, planned: Planned) -> Iterator[None]:
     """A failure is told in ``OUT/audit.json`` too, since not everybody passes exit codes on."""
     try:
         yield
+    except (UsageError, lease.LeaseLost):
+        raise  # the output is another's
     except (RegradError, KeyboardInterrupt) as error:
         code = getattr(error, "exit_code", 130)
         told = {
@@ -316,7 +318,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def tell(planned: Plan, audit: dict[str, Any]) -> str | None:
+def tell(planned: Planned, audit: dict[str, Any]) -> str | None:
     """Post the outcome to the webhook, if there is one; what to say where that failed."""
     if planned.webhook is None:
         return None

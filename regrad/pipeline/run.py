@@ -34,6 +34,7 @@ _ENVIRONMENT = (
     *("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_", "REGRAD_", "HF_"),
     *("TORCH_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
 )
+_NOT_FOR_WORKERS = ("REGRAD_NOTIFY",)  # a credential of the driver's alone
 _UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
 _REPORT_SECONDS = 0.5
 _TRIES = 8  # of work over which workers die: as often as a node may go, but not for ever
@@ -140,7 +141,11 @@ def _dataset(
 
 def surroundings() -> tuple[dict[str, str], list[str]]:
     """What a worker takes over of this process: variables, and folders to import from."""
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_ENVIRONMENT) and name not in _NOT_FOR_WORKERS
+    }
     paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return environment, [path for path in paths if path]
 

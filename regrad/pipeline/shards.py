@@ -154,7 +154,8 @@ def _digest(text: str) -> str:
 
 def task(piece: Piece, output: str, columns: Columns, held: Lease) -> dict[str, Any]:
     """What :func:`write` takes, as it travels."""
-    return {"piece": asdict(piece), "output": output, "columns": asdict(columns), "lease": asdict(held)}
+    around = {"output": output, "columns": asdict(columns), "lease": asdict(held)}
+    return {"source": piece.source, "piece": asdict(piece), **around}
 
 
 def write(item: Mapping[str, Any]) -> dict[str, Any]:

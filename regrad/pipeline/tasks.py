@@ -29,7 +29,7 @@ def each(
     """``function(item)`` of every item, in any order.
 
     Assumptions: ``function`` is importable on the workers, and may be carried out again for an item of which it has
-    done a part: a worker may die.
+    done a part, since a worker may die. An item says what it is about by its ``source``.
 
     Args:
         address: of the cluster, see :func:`regrad.pipeline.cluster.connected`.
@@ -47,19 +47,30 @@ def each(
         most = workers or max(1, cluster.cpus - _SPARE_CPUS)
         call = ray.remote(num_cpus=1, max_retries=_TRIES)(_call)
         around = surroundings()
-        running = [call.remote(function, item, *around) for item in itertools.islice(queue, most)]
+        running = {call.remote(function, item, *around): item for item in itertools.islice(queue, most)}
         try:
             while running:
-                (ended,), running = ray.wait(running, num_returns=1)
-                running += [call.remote(function, item, *around) for item in itertools.islice(queue, 1)]
-                result: Item = ray.get(ended)
+                (ended,), _ = ray.wait(list(running), num_returns=1)
+                result = _result(ended, running.pop(ended))
+                running |= {call.remote(function, item, *around): item for item in itertools.islice(queue, 1)}
                 raise_problem(result)
                 yield result
-        except ray.exceptions.RayError as error:
-            raise RegradError(f"Ray failed: {storage.reason(error)}") from error
         finally:
             for task in running:
                 ray.cancel(task, force=True)
+
+
+def _result(ended: Any, item: Item) -> Item:
+    try:
+        result: Item = ray.get(ended)
+        return result
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        raise RegradError(
+            f"{storage.mask(item['source'])}: {_TRIES + 1} workers died over it: it may be more than memory can hold, or "
+            "crash a library; leave each more memory (--num-workers 1), or leave it out"
+        ) from error
+    except ray.exceptions.RayError as error:
+        raise RegradError(f"Ray failed: {storage.reason(error)}") from error
 
 
 def _call(function: Callable[[Item], Item], item: Item, environment: dict[str, str], paths: Sequence[str]) -> Item:
