@@ -66,8 +66,8 @@ def _result(ended: Any, item: Item) -> Item:
         return result
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise RegradError(
-            f"{storage.mask(item['source'])}: {_TRIES + 1} workers died over it: it may be more than memory can hold, or "
-            "crash a library; leave each more memory (--num-workers 1), or leave it out"
+            f"{storage.mask(item['source'])}: {_TRIES + 1} workers died over it: it may be more than memory can hold, "
+            "or crash a library; leave each more memory (--num-workers 1), or leave it out"
         ) from error
     except ray.exceptions.RayError as error:
         raise RegradError(f"Ray failed: {storage.reason(error)}") from error

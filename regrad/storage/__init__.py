@@ -256,9 +256,11 @@ def writing(uri: str) -> Iterator[IO[bytes]]:
             else:
                 request(fs, "put_file", temporary, path)
     except OSError as error:  # of the context's own writes
-        raise failure(uri, "write", error) if error.errno in _FULL else error from error
+        if error.errno in _FULL:
+            raise failure(uri, "write", error) from error
+        raise
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.remove(temporary)
 
 
