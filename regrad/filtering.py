@@ -18,7 +18,6 @@ from regrad.errors import UsageError
 from regrad.report.runs import PREFERRED_SCORE, Bools, Floats, Ints, Run, floats, integers
 from regrad.report.sift import Best
 from regrad.report.tally import CELLS, Tally, join
-from regrad.report.threshold import at_quantile
 
 LIST_SCHEMA = pa.schema(
     [
@@ -118,11 +117,8 @@ def above_quantile(run: Run, score: str, share: float, per_class: bool) -> Above
         RegradError: the storage refused or failed.
     """
     tallies = _tallies(run, score, per_class)
-    values = np.full(len(tallies), np.inf)
-    for place, tally in enumerate(tallies):
-        if tally.images:
-            found, (images,) = join([tally])
-            values[place] = at_quantile(found, images, tally.shift == 0, share)
+    allowed = [int((1 - share + 1e-9) * tally.images) for tally in tallies]  # as regrad.metrics.counted.quantile has it
+    values, _ = _largest(run, score, tallies, [count + 1 for count in allowed])
     text = f"above the {share:g} quantile of {score}{' of its class' if per_class else ''}"
     return Above(text, score, values, np.zeros(len(tallies), np.int64))
 
@@ -134,37 +130,42 @@ def highest(run: Run, score: str, count: int, per_class: bool) -> Above:
         RegradError: the storage refused or failed.
     """
     tallies = _tallies(run, score, per_class)
-    values, ties = np.full(len(tallies), -np.inf), np.zeros(len(tallies), np.int64)
-    cells: dict[int, tuple[float, float, int]] = {}
-    for place, tally in enumerate(tallies):
-        if count >= tally.images:
-            continue
-        if count == 0:
-            values[place] = np.inf
-            continue
-        found, (images,) = join([tally])
-        above = np.cumsum(images[::-1])[::-1]  # images of this cell and of those above it
-        cell = int(np.flatnonzero(above >= count)[-1])
-        left = count - int(above[cell] - images[cell])
-        if tally.shift == 0:
-            values[place], ties[place] = found[cell], left
-        else:
-            cells[place] = (float(found[cell]), float(found[cell + 1]) if cell + 1 < found.size else np.inf, left)
-    for place, inside in _inside(run, score, len(tallies), cells).items():
-        left = cells[place][2]
-        ranked = np.sort(inside)[::-1]
-        values[place] = ranked[left - 1]
-        ties[place] = left - int((ranked > values[place]).sum())
+    values, above = _largest(run, score, tallies, [count] * len(tallies))
     text = f"among the {count} highest {score}{' of its class' if per_class else ''}"
-    return Above(text, score, values, ties)
+    return Above(text, score, values, count - above)
 
 
-def _inside(run: Run, score: str, groups: int, cells: dict[int, tuple[float, float, int]]) -> dict[int, Floats]:
-    """The scores that lie in one cell of each group: read again, where the tallies are not exact."""
+def _largest(run: Run, score: str, tallies: Sequence[Tally], ranks: Sequence[int]) -> tuple[Floats, Ints]:
+    """Of each group the value of this rank, 1 for the largest, and how many lie above it.
+
+    For rank 0 that is infinity, and for one beyond the images minus infinity, above which all lie. Exact: where a tally
+    has merged cells, the run is read again for the values of the cell in question.
+    """
+    values, above = np.full(len(tallies), np.inf), np.zeros(len(tallies), np.int64)
+    cells: dict[int, tuple[float, float]] = {}
+    for place, (tally, rank) in enumerate(zip(tallies, ranks, strict=True)):
+        if rank > tally.images:
+            values[place], above[place] = -np.inf, tally.images
+        elif rank:
+            found, (images,) = join([tally])
+            reached = np.cumsum(images[::-1])[::-1]  # images of this cell and of those above it
+            cell = int(np.flatnonzero(reached >= rank)[-1])
+            values[place], above[place] = found[cell], reached[cell] - images[cell]
+            if tally.shift:
+                cells[place] = (float(found[cell]), float(found[cell + 1]) if cell + 1 < found.size else np.inf)
+    for place, inside in _inside(run, score, len(tallies), cells).items():
+        ranked = np.sort(inside)[::-1]
+        values[place] = ranked[ranks[place] - above[place] - 1]
+        above[place] += int((ranked > values[place]).sum())
+    return values, above
+
+
+def _inside(run: Run, score: str, groups: int, cells: dict[int, tuple[float, float]]) -> dict[int, Floats]:
+    """The scores that lie in one cell of each of some groups."""
     found: dict[int, list[Floats]] = {place: [] for place in cells}
     for rows in run.tables([score, "prediction"]) if cells else ():
         scores, own = floats(rows[score]), group_of(rows, groups)
-        for place, (low, high, _) in cells.items():
+        for place, (low, high) in cells.items():
             found[place].append(scores[(own == place) & (scores >= low) & (scores < high)])
     return {place: np.concatenate(parts) for place, parts in found.items()}
 

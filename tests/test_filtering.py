@@ -12,7 +12,7 @@ import pytest
 
 from regrad import filtering, table
 from regrad.errors import UsageError
-from regrad.report import runs
+from regrad.report import runs, tally
 
 RNG = np.random.default_rng(0)
 
@@ -44,8 +44,10 @@ def test_a_condition(run: runs.Run) -> None:
 
 
 @pytest.mark.parametrize("per_class", [False, True])
-def test_a_quantile(run: runs.Run, per_class: bool) -> None:
+@pytest.mark.parametrize("cells", [filtering.CELLS, 16])  # exact, and cells that hold many values
+def test_a_quantile(run: runs.Run, per_class: bool, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     held = columns(run)
+    monkeypatch.setattr(filtering, "Tally", lambda wanted: tally.Tally(cells))
     rule = filtering.make_rule(run, None, 0.9, None, "regrad", per_class)
     expected: set[int] = set()
     for group in np.unique(held["prediction"]) if per_class else [None]:
@@ -60,7 +62,7 @@ def test_a_quantile(run: runs.Run, per_class: bool) -> None:
 @pytest.mark.parametrize("cells", [filtering.CELLS, 16])  # exact, and cells that hold many values
 def test_the_highest(run: runs.Run, top: int, per_class: bool, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     held = columns(run)
-    monkeypatch.setattr(filtering, "Tally", lambda wanted: runs_tally(cells))
+    monkeypatch.setattr(filtering, "Tally", lambda wanted: tally.Tally(cells))
     rule = filtering.make_rule(run, None, None, top, "regrad", per_class)
     gone = dropped(run, rule)
     for group in np.unique(held["prediction"]) if per_class else [None]:
@@ -69,12 +71,6 @@ def test_the_highest(run: runs.Run, top: int, per_class: bool, cells: int, monke
         assert len(ours) == min(top, own.size)
         expected = np.sort(held["regrad"][own])[::-1][:top]
         assert np.sort(held["regrad"][ours])[::-1].tolist() == expected.tolist()
-
-
-def runs_tally(cells: int) -> Any:
-    from regrad.report.tally import Tally
-
-    return Tally(cells)
 
 
 def test_the_choice_among_ties_is_the_same_every_time(write_run: Any) -> None:
