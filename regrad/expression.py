@@ -22,6 +22,8 @@ from regrad.errors import UsageError
 
 LONGEST = 10_000  # characters
 _DEEPEST = 100  # levels of nesting; Arrow follows them on the stack
+# What Python's parser ends in where the nesting is deep, besides a syntax error.
+_PARSING = (SyntaxError, ValueError, RecursionError, MemoryError, SystemError)
 
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
@@ -70,10 +72,7 @@ def parse(text: str, schema: pa.Schema) -> pc.Expression:
         kind = empty.to_table(columns={"condition": expression}).schema.field("condition").type
     except _Refused as error:
         raise UsageError(f"{shown!r}: {error}") from error
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        # Arrow's own errors are ValueErrors and TypeErrors
-        raise UsageError(f"{shown!r}: {_first_line(error)}; {_FORM}") from error
-    except (pa.ArrowException, TypeError) as error:
+    except (*_PARSING, pa.ArrowException, TypeError) as error:
         raise UsageError(f"{shown!r}: {_first_line(error)}; {_FORM}") from error
     if not pa.types.is_boolean(kind):
         raise UsageError(f"{shown!r}: is a number or a text ({kind}), no condition; {_FORM}")
