@@ -19,13 +19,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from regrad import storage
 from regrad.cli import Parser, at_least_zero, pair, positive, run_job
-from regrad.pipeline.read import fetch_images
-from regrad.pipeline.samples import Columns
+from regrad.pipeline.read import fetcher
 from regrad.report import compare as comparison
 from regrad.report import compare_page, numbers, page, runs, threshold, thumbnails
 
@@ -78,14 +76,8 @@ def fetch(
     wanted: dict[str, list[dict[str, Any]]], scored: dict[str, runs.Run], seconds: float
 ) -> dict[str, list[thumbnails.Thumbnail]]:
     """The pictures of each set, read back from where the run read them; all of them fit on a page."""
-    readers = {name: partial(fetch_images, columns=columns(run)) for name, run in scored.items()}
+    readers = {name: fetcher(run.info) for name, run in scored.items()}
     return thumbnails.collect(wanted, readers, thumbnails.limit(sum(map(len, wanted.values()))), seconds)
-
-
-def columns(run: runs.Run) -> Columns:
-    """Which columns the run read its images from."""
-    config = run.info.get("config", {})
-    return Columns(*(config.get(f"{name}_column") for name in ("image", "label", "id")))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -13,7 +13,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 done but more ro
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Sequence
 
 from regrad import storage
@@ -21,7 +20,7 @@ from regrad.cli import run_job
 from regrad.pipeline import options
 from regrad.pipeline.execute import Outcome, run
 from regrad.pipeline.prepare import describe, duration, prepare
-from regrad.scores import SCORES, load_module
+from regrad.scores import listing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,10 +32,7 @@ def score(argv: Sequence[str] | None) -> int:
     """Plan, score and commit, and say what came of it."""
     settings = options.parse(argv, "score.py", __doc__)
     if settings.list_scores:
-        for module in settings.score_module:
-            load_module(module)
-        for score in SCORES.values():
-            print(f"{score.name}\n{textwrap.indent(score.description, '    ')}\n")
+        print(listing(settings.score_module))
         return 0
     job = prepare(settings)
     if settings.dry_run:

@@ -79,9 +79,9 @@ def read_run(output: str) -> dict[str, Any]:
     return run
 
 
-def dataset(output: str, kind: str = "scores") -> pyarrow.dataset.Dataset | None:
-    """The parts under ``output/kind`` as one Arrow dataset, or None when there is none."""
-    names = storage.list_files(storage.join(output, kind), ".parquet")
+def dataset(output: str, kind: str = "scores", parts: Sequence[str] | None = None) -> pyarrow.dataset.Dataset | None:
+    """The parts under ``output/kind`` as one Arrow dataset, or None when there is none; only ``parts``, if given."""
+    names = storage.list_files(storage.join(output, kind), ".parquet") if parts is None else sorted(parts)
     if not names:
         return None
     fs, path = storage.filesystem(storage.join(output, kind))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from regrad import table
+from regrad.pipeline.manifest import now
 from regrad.pipeline.plan import Unit
 from regrad.pipeline.samples import Reader, Sample, as_text
+
+_REASONS = 5  # of quarantined rows that a ledger record names; the others are counted together
+_REASON_CHARACTERS = 100
+OTHER = "other"
 
 
 @dataclass
@@ -78,8 +84,17 @@ class Account:
             "correct": sum(label == prediction for label, prediction in known),
             "labels_outside": len(labelled) - len(known),
             "seconds": round(time.monotonic() - self.started, 3),
+            "finished": now(),
+            "reasons": self._reasons(),
             "schema_version": table.SCHEMA_VERSION,
         }
+
+    def _reasons(self) -> dict[str, int]:
+        """Why rows are in quarantine: the most frequent reasons with their stages, and how many rows have each."""
+        found = Counter(f"{stage}: {reason}"[:_REASON_CHARACTERS] for *_, stage, reason in self.quarantined)
+        named = dict(found.most_common(_REASONS))
+        others = found.total() - sum(named.values())
+        return named | ({OTHER: others} if others else {})
 
 
 def as_table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:

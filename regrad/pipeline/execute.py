@@ -50,7 +50,7 @@ def run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None 
     """
     with lease.hold(job.task.output, _say) as held:
         if commit.committed(job.task.output) != job.committed:
-            job = prepare(job.options)
+            job = prepare(job.options, job.elsewhere)
         return _run(replace(job, task=replace(job.task, lease=held)), score_units)
 
 
@@ -63,6 +63,7 @@ def _run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None
     tally = Tally(job)
     # Before run.json speaks of a new configuration, nothing of the old one may be left to be taken for it.
     commit.retire(output, sorted({*job.plan.obsolete, *job.retired}))
+    job.run["units"] = {"planned": len(job.plan.pending), "done_before": len(job.plan.done)}
     manifest.write(output, job.run)
     commit.sweep(output, tally.committed | {unit.key for unit in job.plan.pending})
     try:

@@ -107,6 +107,17 @@ class Lease:
             )
 
 
+def holder(output: str) -> Holder | None:
+    """Who holds the lease of ``output``, or has left it behind; None where nobody does.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    folder = storage.join(output, "lease")
+    last = _last(folder)
+    return _read(folder, last) if last else None
+
+
 @contextlib.contextmanager
 def hold(output: str, say: Callable[[str], None] = print, seconds: float = SECONDS) -> Iterator[Lease]:
     """Hold the lease of ``output`` and renew it, in a thread, until the context ends.

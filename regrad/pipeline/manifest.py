@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -48,15 +48,22 @@ def existing(output: str) -> dict[str, Any] | None:
     return None
 
 
-def differences(run: Mapping[str, Any], options: Options, fingerprint: str, posterior: str | None = None) -> list[str]:
+def differences(
+    run: Mapping[str, Any],
+    options: Options,
+    fingerprint: str,
+    posterior: str | None = None,
+    leave_out: Collection[str] = (),
+) -> list[str]:
     """How the configuration of ``run`` differs from the one asked for, one ``name old, now new`` each.
 
-    ``fingerprint`` is the classifier's, ``posterior`` that of the posterior, once there is one.
+    ``fingerprint`` is the classifier's, ``posterior`` that of the posterior, once there is one; the settings
+    ``leave_out`` may differ.
     """
     wanted, held = configuration(options), run["config"]
 
     def changed(*roles: str) -> list[str]:
-        keys = [key for key in options.of(*roles) if held.get(key) != wanted[key]]
+        keys = [key for key in options.of(*roles) if held.get(key) != wanted[key] and key not in leave_out]
         return [f"{key.replace('_', '-')} {_shown(held.get(key))}, now {_shown(wanted[key])}" for key in keys]
 
     found = changed(*CONFIGURATION[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,9 @@ class Option:
     Attributes:
         role: who takes it: ``model`` (Classifier.load), ``scorer`` (Scorer), ``plugin`` (the registry of scores),
             ``fit`` (the posterior of ``laplace``), ``read`` (how rows are read and cut) or ``run`` (how the work is
-            done). All but the last make the configuration that an output holds one of.
+            done). All but the last make the configuration that an output holds one of. Jobs that score as one of
+            their steps have options of their own, of the role ``job``.
+        repeat: whether the flag takes several values and may be given again; then ``kind`` takes a list.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Option:
     kind: Callable[[Any], Any]
     default: Any
     help: str
+    repeat: bool = False
 
     @property
     def key(self) -> str:
@@ -124,7 +127,8 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _flag(value: Any) -> bool:
+def switch(value: Any) -> bool:
+    """Of a flag without a value: true or false."""
     if not isinstance(value, bool):
         raise ValueError
     return value
@@ -158,7 +162,7 @@ OPTIONS = (
     Option(
         "fit-structure", "fit", str, "last", "last: Kronecker-factored last layer; all: diagonal, for small networks"
     ),
-    Option("standard-errors", "scorer", _flag, False, "add SCORE_se, what the sketch's directions leave uncertain"),
+    Option("standard-errors", "scorer", switch, False, "add SCORE_se, what the sketch's directions leave uncertain"),
     Option("precision", "scorer", str, "float32", "of gradients: float32, tf32 or bfloat16"),
     Option("image-column", "read", str, None, "Parquet column or WebDataset extension that holds the images"),
     Option("label-column", "read", str, None, "Parquet column, WebDataset extension or JSON field of the labels"),
@@ -175,13 +179,12 @@ OPTIONS = (
     Option("batch-size", "run", count, 64, "images handed to the model at a time"),
     Option("limit", "run", count, None, "score the first LIMIT images only"),
     Option("ray-address", "run", str, None, "cluster to run on; default: $RAY_ADDRESS, else this machine"),
-    Option("replace", "run", _flag, False, "score anew when the output holds another model or configuration"),
-    Option("dry-run", "run", _flag, False, "show the plan and an estimate, and score nothing"),
-    Option("verbose", "run", _flag, False, "show tracebacks and Ray's own messages"),
+    Option("replace", "run", switch, False, "score anew when the output holds another model or configuration"),
+    Option("dry-run", "run", switch, False, "show the plan and an estimate, and score nothing"),
+    Option("verbose", "run", switch, False, "show tracebacks and Ray's own messages"),
 )
 CONFIGURATION = ("model", "scorer", "plugin", "fit", "read")
 REQUIRED = ("model", "output")
-BY_KEY = {option.key: option for option in OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -203,8 +206,11 @@ class Options:
         return {option.key: self.values[option.key] for option in OPTIONS if option.role in roles}
 
 
-def parse(argv: Sequence[str] | None, prog: str, description: str | None) -> Options:
+def parse(argv: Sequence[str] | None, prog: str, description: str | None, more: Sequence[Option] = ()) -> Options:
     """The options from flags, then ``--config FILE.yaml``, then defaults.
+
+    Args:
+        more: options of the job's own, beside those of scoring.
 
     Raises:
         UsageError: an unknown flag or key, a value of the wrong kind, or something required is missing.
@@ -213,19 +219,19 @@ def parse(argv: Sequence[str] | None, prog: str, description: str | None) -> Opt
     parser.add_argument(
         "inputs", nargs="*", metavar="INPUT", help="tars, Parquet files, folders, globs; any fsspec URI"
     )
-    for option in OPTIONS:
-        action: dict[str, Any] = {"action": "store_true"} if option.kind is _flag else {"metavar": option.key.upper()}
-        parser.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=_help(option), **action)
+    table = {option.key: option for option in (*OPTIONS, *more)}
+    for option in table.values():
+        parser.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=_help(option), **_action(option))
     parser.add_argument("--config", metavar="FILE.yaml", help="the same names as keys; flags go before it")
     parser.add_argument("--list-scores", action="store_true", help="show the scores there are, and end")
     given = vars(parser.parse_args(argv))
     config, list_scores = given.pop("config"), given.pop("list_scores")
-    file = _read_config(config) if config else {}
+    file = _read_config(config, table) if config else {}
     inputs = given.pop("inputs") or file.pop("inputs", [])
     file.pop("inputs", None)
-    values = {option.key: option.default for option in OPTIONS}
+    values = {option.key: option.default for option in table.values()}
     for origin, settings in ((config, file), (None, given)):
-        values |= {key: _convert(key, value, origin) for key, value in settings.items()}
+        values |= {key: _convert(table[key], value, origin) for key, value in settings.items()}
     options = Options([inputs] if isinstance(inputs, str) else list(inputs), values, list_scores)
     if not list_scores:
         missing = ["INPUT"] * (not options.inputs) + [f"--{key}" for key in REQUIRED if not values[key]]
@@ -235,14 +241,20 @@ def parse(argv: Sequence[str] | None, prog: str, description: str | None) -> Opt
 
 
 def _help(option: Option) -> str:
-    if option.default is None or option.kind is _flag:
+    if option.default is None or option.kind is switch:
         return option.help
-    default = ",".join(option.default) if isinstance(option.default, list) else option.default
+    default = ",".join(option.default) or "none" if isinstance(option.default, list) else option.default
     return f"{option.help} (default {str(default).replace('%', '%%')})"
 
 
-def _convert(key: str, value: Any, origin: str | None) -> Any:
-    option = BY_KEY[key]
+def _action(option: Option) -> dict[str, Any]:
+    """How argparse takes the flag."""
+    if option.kind is switch:
+        return {"action": "store_true"}
+    return {"metavar": option.key.upper()} | ({"action": "extend", "nargs": "+"} if option.repeat else {})
+
+
+def _convert(option: Option, value: Any, origin: str | None) -> Any:
     if value is None:
         return option.default
     try:
@@ -252,7 +264,7 @@ def _convert(key: str, value: Any, origin: str | None) -> Any:
         raise UsageError(f"{where} {value!r}: not understood; it is: {option.help.replace('%%', '%')}") from error
 
 
-def _read_config(uri: str) -> dict[str, Any]:
+def _read_config(uri: str, table: Mapping[str, Option]) -> dict[str, Any]:
     try:
         content = yaml.safe_load(storage.read_bytes(uri)) or {}
     except FileNotFoundError as error:
@@ -262,8 +274,8 @@ def _read_config(uri: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"--config {storage.mask(uri)}: must hold `name: value` lines")
     settings = {str(key).replace("-", "_"): value for key, value in content.items()}
-    unknown = [str(key) for key in content if str(key).replace("-", "_") not in {*BY_KEY, "inputs"}]
+    unknown = [str(key) for key in content if str(key).replace("-", "_") not in {*table, "inputs"}]
     if unknown:
-        known = ", ".join(sorted(option.name for option in OPTIONS))
+        known = ", ".join(sorted(option.name for option in table.values()))
         raise UsageError(f"--config {storage.mask(uri)}: unknown {', '.join(unknown)}; the names are inputs, {known}")
     return settings

@@ -75,6 +75,10 @@ class Plan:
     done: frozenset[str]
     obsolete: tuple[str, ...]
 
+    def without(self, keys: Collection[str]) -> Plan:
+        """The same, except that the units ``keys`` are left alone."""
+        return dataclasses.replace(self, pending=tuple(unit for unit in self.pending if unit.key not in keys))
+
 
 def make_unit(source: Source, start: int, stop: int | None, salt: str) -> Unit:
     """The unit of these rows; ``salt`` stands for everything but the content (model, configuration, schema)."""

@@ -33,6 +33,7 @@ class Job:
         run: what ``run.json`` will say when it starts.
         committed: the keys of the units in the output now.
         retired: all of them, where ``--replace`` makes room for another configuration.
+        elsewhere: keys of units that another output holds, and this one need not.
     """
 
     options: Options
@@ -44,10 +45,14 @@ class Job:
     counts: dict[str, int]
     classifier: Classifier
     scorer: Scorer
+    elsewhere: frozenset[str] = frozenset()
 
 
-def prepare(options: Options) -> Job:
+def prepare(options: Options, elsewhere: frozenset[str] = frozenset()) -> Job:
     """Check the options against inputs and output, load the model, and plan.
+
+    Args:
+        elsewhere: keys of units that are not to be scored, since another output holds them.
 
     Raises:
         UsageError: a setting, the model or an input is wrong, or the output holds another configuration.
@@ -77,8 +82,9 @@ def prepare(options: Options) -> Job:
         committed - retired,
         lambda keys: commit.read_records(output, keys),
         options.limit,
-    )
-    _refuse_empty(sources, plan)
+    ).without(elsewhere)
+    if not elsewhere:
+        _refuse_empty(sources, plan)
     named = {
         "spec": options.model,
         "fingerprint": classifier.fingerprint,
@@ -110,7 +116,7 @@ def prepare(options: Options) -> Job:
         threads=cores(),
     )
     counts = manifest.held_totals(output, found, committed - retired)
-    return Job(options, task, plan, run, committed, retired, counts, classifier, scorer)
+    return Job(options, task, plan, run, committed, retired, counts, classifier, scorer, elsewhere)
 
 
 def plan_again(job: Job, committed: set[str]) -> Plan:
@@ -118,9 +124,10 @@ def plan_again(job: Job, committed: set[str]) -> Plan:
     output, options = job.task.output, job.options
     sources = list_sources(options.inputs, job.task.columns, output)
     salt = manifest.salt(job.task.fingerprint, manifest.configuration(options), job.scorer.plan)
-    return make_plan(
+    plan = make_plan(
         sources, options.unit_rows, salt, committed, lambda keys: commit.read_records(output, keys), options.limit
     )
+    return plan.without(job.elsewhere)
 
 
 def _differences(

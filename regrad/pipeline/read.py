@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from regrad import storage
@@ -175,6 +176,13 @@ def fetch_images(source: str, rows: Sequence[int], columns: Columns = DEFAULT_CO
             raise RegradError(f"{storage.mask(source)}: {sample.error}")
         if sample.row in chosen and sample.image is not None:
             yield sample.row, sample.image
+
+
+def fetcher(run: Mapping[str, Any]) -> Callable[[str, Sequence[int]], Iterator[tuple[int, bytes]]]:
+    """:func:`fetch_images` from the columns that the run of this ``run.json`` read its images from."""
+    config = run.get("config", {})
+    columns = Columns(*(config.get(f"{name}_column") for name in ("image", "label", "id")))
+    return partial(fetch_images, columns=columns)
 
 
 def _fetch_files(folder: str, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:

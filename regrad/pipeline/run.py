@@ -34,6 +34,7 @@ _ENVIRONMENT = (
     *("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_", "REGRAD_", "HF_"),
     *("TORCH_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
 )
+_NOT_FOR_WORKERS = ("REGRAD_NOTIFY",)  # a credential of the driver's alone
 _UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
 _REPORT_SECONDS = 0.5
 _TRIES = 8  # of work over which workers die: as often as a node may go, but not for ever
@@ -90,9 +91,7 @@ def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
     with contextlib.closing(iter(blocks)) as tables:
         try:
             for result in (json.loads(text) for block in tables for text in block["result"].to_pylist()):
-                if "error" in result:
-                    kind = UsageError if result["usage"] else RegradError
-                    raise kind(result["error"]) from RuntimeError(result["traceback"])
+                raise_problem(result)
                 yield result
         except ray.exceptions.RayError as error:
             raise RegradError(f"Ray failed: {_cause(error)}") from error
@@ -128,8 +127,6 @@ def _dataset(
         for number, units in enumerate(tasks)
     ]
     size = min(workers.count, len(tasks))
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
-    paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Worker,
         batch_size=1,
@@ -138,8 +135,28 @@ def _dataset(
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
-        fn_constructor_args=(task, board, environment, [path for path in paths if path], (_TRIES, size)),
+        fn_constructor_args=(task, board, *surroundings(), (_TRIES, size)),
     )
+
+
+def surroundings() -> tuple[dict[str, str], list[str]]:
+    """What a worker takes over of this process: variables, and folders to import from."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_ENVIRONMENT) and name not in _NOT_FOR_WORKERS
+    }
+    paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return environment, [path for path in paths if path]
+
+
+def settle_in(environment: dict[str, str], paths: Sequence[str]) -> None:
+    """Take over the driver's :func:`surroundings`, in a worker.
+
+    Not through Ray's runtime_env: that one conflicts with a submitted job's own, and shows secrets.
+    """
+    os.environ.update(environment)
+    sys.path.extend(path for path in paths if path not in sys.path)
 
 
 def _start_board() -> Any:
@@ -175,9 +192,7 @@ class _Worker:
     def __init__(
         self, task: Task, board: Any, environment: dict[str, str], paths: Sequence[str], tries: tuple[int, int]
     ) -> None:
-        # Set here and not through Ray's runtime_env: that one conflicts with a submitted job's own, and shows secrets.
-        os.environ.update(environment)
-        sys.path.extend(path for path in paths if path not in sys.path)
+        settle_in(environment, paths)
         self.board, self.name = board, uuid.uuid4().hex
         self.tries, others = tries
         self.scored = self.quarantined = 0
@@ -190,7 +205,7 @@ class _Worker:
             with self._attempt("loading the model", self.tries + others):
                 self.scorer = UnitScorer(task, self._count)
         except Exception as error:
-            self.problem = _problem(error)
+            self.problem = as_problem(error)
 
     def __call__(self, batch: Any) -> Iterator[dict[str, list[str]]]:
         if self.scorer is None:
@@ -203,7 +218,7 @@ class _Worker:
                 for item in self.scorer.score(units, measure=batch["measure"][0].as_py()):
                     yield {"result": [json.dumps(item)]}
         except Exception as error:
-            yield {"result": [json.dumps(_problem(error))]}
+            yield {"result": [json.dumps(as_problem(error))]}
         self._post()
 
     @contextlib.contextmanager
@@ -233,13 +248,21 @@ class _Worker:
         self.board.post.remote(self.name, self.scored, self.quarantined)
 
 
-def _problem(error: Exception) -> dict[str, Any]:
+def as_problem(error: Exception) -> dict[str, Any]:
+    """``error`` as a row: raised in a worker, it would arrive wrapped and retried."""
     known = isinstance(error, RegradError)
     return {
         "error": str(error) if known else f"a worker failed: {storage.reason(error)}",
         "usage": isinstance(error, UsageError),
         "traceback": traceback.format_exc(),
     }
+
+
+def raise_problem(result: dict[str, Any]) -> None:
+    """Raise the error that ``result`` is, if :func:`as_problem` made it of one."""
+    if "error" in result:
+        kind = UsageError if result["usage"] else RegradError
+        raise kind(result["error"]) from RuntimeError(result["traceback"])
 
 
 def _cause(error: BaseException) -> str:

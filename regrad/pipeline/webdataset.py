@@ -148,9 +148,14 @@ class TarReader:
         """Whether it is a sound tar without a single sample."""
         return any(sample.error == NO_SAMPLE for sample in self.rows(0, 1))
 
-    def _groups(self, shard: Shard, content: bool = True) -> Iterator[tuple[str, _Fields]]:
+    def members(self, shard: Shard, content: bool = True) -> Iterator[tuple[int, str, str, tarfile.TarInfo, Any]]:
+        """Every member that belongs to a sample: the sample's row and key, the extension, the member, the archive.
+
+        Raises:
+            CorruptTar, tarfile.TarError, OSError: the tar, or the storage, goes wrong here.
+        """
         key: str | None = None
-        fields: _Fields = {}
+        row, seen = -1, set[str]()
         compressed = not self.uri.lower().endswith(".tar")
         # Counting seeks from header to header; reading takes the bytes as they come. An id must be valid UTF-8.
         mode = "r|*" if content or compressed else "r:"
@@ -164,14 +169,24 @@ class TarReader:
                 if not extension:
                     continue  # a README or a LICENSE beside the samples
                 # A name that comes again begins a sample again: dropped, the row would be lost without a word.
-                if new_key != key or extension in fields:
-                    if key is not None:
-                        yield key, fields
-                    key, fields = new_key, {}
+                if new_key != key or extension in seen:
+                    key, row, seen = new_key, row + 1, set()
                 if self._needed(extension):
-                    held = sum(len(field) for field in fields.values() if isinstance(field, bytes))
-                    fields[extension] = self._content(archive, member, extension, held) if content else b""
-        if key is not None:
+                    seen.add(extension)
+                yield row, key, extension, member, archive
+
+    def _groups(self, shard: Shard, content: bool = True) -> Iterator[tuple[str, _Fields]]:
+        last, key = -1, ""
+        fields: _Fields = {}
+        for row, new_key, extension, member, archive in self.members(shard, content):
+            if row != last and last >= 0:
+                yield key, fields
+            if row != last:
+                last, key, fields = row, new_key, {}
+            if self._needed(extension):
+                held = sum(len(field) for field in fields.values() if isinstance(field, bytes))
+                fields[extension] = self._content(archive, member, extension, held) if content else b""
+        if last >= 0:
             yield key, fields
 
     def _content(

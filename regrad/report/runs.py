@@ -32,12 +32,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Run:
-    """One output of jobs/score.py, under the name the report is to use."""
+    """One output of jobs/score.py, under the name the report is to use; only some ``parts`` of it, where they are."""
 
     name: str
     output: str
     info: dict[str, Any]
     scores: tuple[str, ...]
+    parts: tuple[str, ...] | None = None
 
     @property
     def model(self) -> dict[str, Any]:
@@ -63,7 +64,7 @@ class Run:
             RegradError: the storage refused or failed, or a part is damaged.
         """
         try:
-            parts = table.dataset(self.output)
+            parts = table.dataset(self.output, parts=self.parts)
             return 0 if parts is None else parts.count_rows()
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.output, error) from error
@@ -75,7 +76,7 @@ class Run:
             RegradError: the storage refused or failed, or a part is damaged.
         """
         try:
-            parts = table.dataset(self.output)
+            parts = table.dataset(self.output, parts=self.parts)
             waiting: list[pa.RecordBatch] = []
             for batch in parts.to_batches(columns=list(columns)) if parts is not None else ():
                 waiting.append(batch)

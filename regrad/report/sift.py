@@ -100,6 +100,11 @@ class Best:
         self._keys: Floats = np.empty(0)
         self._rows: pa.Table | None = None
 
+    @property
+    def table(self) -> pa.Table | None:
+        """The rows, smallest key first; None where there was none."""
+        return self._rows
+
     def offer(self, rows: pa.Table, keys: Floats, mask: np.ndarray) -> None:
         """Consider the rows where ``mask``; ``keys`` and ``mask`` are (n,)."""
         if self._keys.size == self.size:

@@ -7,6 +7,7 @@ from regrad.scores.registry import (
     Predictions,
     Score,
     find_scores,
+    listing,
     load_families,
     load_module,
     score,
@@ -14,4 +15,4 @@ from regrad.scores.registry import (
 
 load_families()
 
-__all__ = ["SCORES", "Inputs", "Norms", "Predictions", "Score", "find_scores", "load_module", "score"]
+__all__ = ["SCORES", "Inputs", "Norms", "Predictions", "Score", "find_scores", "listing", "load_module", "score"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -149,6 +150,17 @@ def load_families() -> None:
             entry.load()
         except Exception as error:  # somebody else's package must not keep this one from working
             warnings.warn(f"scores of {entry.value} cannot be loaded: {error}", stacklevel=2)
+
+
+def listing(modules: Sequence[str] = ()) -> str:
+    """What ``--list-scores`` shows: every score there is, those of ``modules`` among them.
+
+    Raises:
+        UsageError: see :func:`load_module`.
+    """
+    for module in modules:
+        load_module(module)
+    return "\n\n".join(f"{score.name}\n{textwrap.indent(score.description, '    ')}" for score in SCORES.values())
 
 
 def load_module(name: str) -> None:

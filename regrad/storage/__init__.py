@@ -7,23 +7,26 @@ told with its cause and what to do (:mod:`regrad.storage.faults`). Local files a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 
 from regrad.errors import UsageError
 from regrad.storage import retry
 from regrad.storage.faults import Changed, failure, is_precondition
-from regrad.storage.redact import holds_credentials, mask, reason
+from regrad.storage.redact import hide, holds_credentials, mask, reason
 
 __all__ = [
     "Changed",
     "create",
     "failure",
     "filesystem",
+    "hide",
     "identify",
     "identity",
     "is_local",
@@ -36,12 +39,15 @@ __all__ = [
     "read_identified",
     "reason",
     "remove",
+    "remove_folder",
     "request",
     "write_atomically",
+    "writing",
 ]
 
 TEMPORARY_PREFIX = "_tmp-"
 READ_AHEAD_BYTES = 8 * 2**20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -226,6 +232,50 @@ def _temporary(path: str, content: bytes) -> Iterator[str]:
             os.remove(temporary)
 
 
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[IO[bytes]]:
+    """A file to write what is too large for :func:`write_atomically`: at ``uri`` once the context ends well, whole.
+
+    For a store, it is kept in ``TMPDIR`` until then.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    fs, path = filesystem(uri)
+    folder, name = os.path.split(path)
+    folder = folder if is_local(fs) else tempfile.gettempdir()
+    temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}")
+    try:
+        with _telling(uri):
+            os.makedirs(folder, exist_ok=True)
+            file = open(temporary, "xb")  # noqa: SIM115  # closed below, before it is moved
+        with file:
+            yield file
+            with _telling(uri):
+                file.flush()
+                os.fsync(file.fileno())
+        with _telling(uri):
+            if is_local(fs):
+                os.replace(temporary, path)
+            else:
+                request(fs, "put_file", temporary, path)
+    except OSError as error:  # of the context's own writes
+        if error.errno in _FULL:
+            raise failure(uri, "write", error) from error
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.remove(temporary)
+
+
+@contextlib.contextmanager
+def _telling(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise failure(uri, "write", error) from error
+
+
 def create(uri: str, content: bytes) -> bool:
     """Write ``content`` whole if nothing is at ``uri`` yet; False if there was.
 
@@ -255,6 +305,17 @@ def remove(uri: str) -> None:
     fs, path = filesystem(uri)
     try:
         request(fs, "rm_file", path)
+    except FileNotFoundError:
+        return
+    except Exception as error:
+        raise failure(uri, "delete", error) from error
+
+
+def remove_folder(uri: str) -> None:
+    """Delete ``uri`` and everything under it; a folder that is not there is no error."""
+    fs, path = filesystem(uri)
+    try:
+        request(fs, "rm", path, recursive=True)
     except FileNotFoundError:
         return
     except Exception as error:

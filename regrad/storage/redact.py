@@ -11,6 +11,13 @@ _SHORTEST = 8  # characters; taking out less would tear ordinary words apart
 # of a port and its slash begin no secret, since then "http://host:9000/photo@2x" would be taken for one.
 _USER_INFO = r"(?<=://)(?:[^/@\s]*|[^/@:\s]*:(?!\d+/)[^@\s]*)@"
 _SIGNED = r"[?&](?:X-Amz-|X-Goog-|Signature=|sig=|token=)"
+_hidden: set[str] = set()
+
+
+def hide(secret: str) -> None:
+    """Let :func:`mask` take out ``secret`` too, from now on in this process: a webhook's address, say."""
+    if len(secret) >= _SHORTEST:
+        _hidden.add(secret)
 
 
 def holds_credentials(uri: str) -> bool:
@@ -28,6 +35,8 @@ def mask(text: str) -> str:
     >>> mask("cannot read s3://key:secret@bucket/a?X-Amz-Signature=1")
     'cannot read s3://***@bucket/a?***'
     """
+    for secret in _hidden:
+        text = text.replace(secret, "***")
     text = re.sub(_USER_INFO, "***@", text)
     text = re.sub(r"(\b\w+://[^\s?]+\?)\S+", r"\1***", text)
     for secret in filter(None, map(os.environ.get, _SECRETS)):

@@ -1,0 +1,100 @@
+"""The audit as one HTML file that needs nothing else; the template and its script are beside those of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from regrad.audit.gates import METRICS
+from regrad.audit.words import p_value
+from regrad.report.headline import DASH, class_name, file_name
+from regrad.report.markup import fill, flatten, format_number, short, two_decimals
+from regrad.report.sift import share_interval
+from regrad.report.thumbnails import TOO_LATE, Thumbnail
+
+NIGHTS = 90  # shown in the trend
+_SHARES = ("flagged_share", "quarantined", "accuracy")
+_SHOWN = 50
+
+
+def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Sequence[Thumbnail] | None) -> str:
+    """The page of ``audit``; everything that came from data is escaped.
+
+    Args:
+        audit: ``audit.json``, so that no credential is in it.
+        nights: the rows of ``history.parquet`` in order, this night's among them.
+        pictures: one thumbnail per row of ``audit["pictures"]``; None for a page without.
+    """
+    rates = audit["rates"] or {"classes": [], "sources": [], "sources_total": 0}
+    late = sum(picture.problem == TOO_LATE for picture in pictures or ())
+    return fill(
+        "audit.html",
+        "audit.js",
+        audit=audit,
+        failed=any(gate["verdict"] == "exceeded" for gate in audit["gates"]),
+        gates=[gate | {"shown": _metric(gate["metric"], gate["value"])} for gate in audit["gates"]],
+        metrics=[(name, _metric(name, audit["metrics"][name]), about) for name, about in METRICS.items()],
+        classes=list(_slices(rates["classes"][:_SHOWN], audit)),
+        sources=list(_slices(rates["sources"][:_SHOWN], audit)),
+        sources_total=rates["sources_total"],
+        cards=list(_cards(audit, pictures)),
+        thumbnails=pictures is not None,
+        late=late,
+        data=_plot_data(audit, nights[-NIGHTS:]),
+        nights=nights[-NIGHTS:],
+        provenance=[("this night", flatten(audit["run"])), ("baseline", flatten(audit["baseline"]))],
+    )
+
+
+def _metric(name: str, value: Any) -> str:
+    if name in _SHARES and value is not None:
+        return f"{two_decimals(value)} %"
+    return format_number(value)
+
+
+def _slices(entries: Sequence[dict[str, Any]], audit: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for entry in entries:
+        key = "class" if "class" in entry else "source"
+        name = class_name(entry["class"], audit["class_names"]) if key == "class" else file_name(entry["source"])
+        p = entry["p_adjusted"]
+        said = DASH if p is None else p_value(p).removeprefix("p = ").removeprefix("p ").replace(" ", "\u00a0")
+        yield entry | {"name": name, "p_shown": said}
+
+
+def _cards(audit: dict[str, Any], pictures: Sequence[Thumbnail] | None) -> Iterator[dict[str, Any]]:
+    rows = audit["pictures"]
+    for row, picture in zip(rows, pictures or [Thumbnail(None)] * len(rows), strict=True):
+        yield {
+            "row": row,
+            "picture": picture,
+            "prediction": class_name(row["prediction"], audit["class_names"]),
+            "file": file_name(row["source"]),
+        }
+
+
+def _plot_data(audit: dict[str, Any], nights: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the page's script draws from."""
+    predictions = audit["predictions"]
+    return {
+        "score": audit["score"],
+        "threshold": audit["threshold"]["value"],
+        "baseline_share": audit["baseline"]["flagged_share"],
+        "nights": [_point(night) for night in nights],
+        "bounds": {gate["metric"]: gate["bound"] for gate in audit["gates"]},
+        "histogram": audit["histogram"],
+        "predictions": predictions
+        and {
+            "names": [short(class_name(place, audit["class_names"]), 30) for place in range(len(predictions["night"]))],
+            **{key: _shares(counts) for key, counts in predictions.items()},
+        },
+    }
+
+
+def _point(night: dict[str, Any]) -> dict[str, Any]:
+    names = ("night", "images", "flagged_share", "quarantined", "psi", "ks", "prediction_psi")
+    interval = share_interval(night["flagged"], night["images"]) if night["images"] else None
+    return {name: night[name] for name in names} | {"interval": interval, "failed": bool(night["failed_gates"])}
+
+
+def _shares(counts: Sequence[int]) -> list[float]:
+    return [number / max(sum(counts), 1) for number in counts]

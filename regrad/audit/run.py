@@ -1,0 +1,328 @@
+"""One audit from settings to files: score what is new, compare, write, and take the night into the history."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from regrad import storage, table
+from regrad.audit import gates, history, night, notify, page
+from regrad.errors import RegradError, UsageError, require
+from regrad.pipeline import commit, lease, manifest
+from regrad.pipeline.execute import Outcome, run
+from regrad.pipeline.inputs import absolute
+from regrad.pipeline.options import Option, Options, count, exceeds, switch, whole
+from regrad.pipeline.prepare import Job, describe, prepare
+from regrad.pipeline.read import fetcher
+from regrad.report import numbers, runs, threshold, thumbnails
+from regrad.report.sift import Flags
+
+DEFAULT_NIGHTS = 7
+ScoreUnits = Callable[[Job], Iterator[dict[str, Any]]]
+# Settings in which a baseline may differ: what else was scored, and how its images were stored.
+_FREE = ("scores", "standard_errors", "image_column", "label_column", "id_column", "max_pixels", "unit_rows")
+
+
+def listed(value: Any) -> list[str]:
+    """One text or several, as a list."""
+    return [str(item) for item in (value if isinstance(value, list) else [value])]
+
+
+def seconds(value: Any) -> float:
+    """A number above 0."""
+    number = float(value)
+    if not number > 0:
+        raise ValueError
+    return number
+
+
+OPTIONS = (
+    Option("baseline", "job", str, None, "output of a run with the same model and settings, to compare with"),
+    Option(
+        "make-baseline", "job", switch, False, "where there is no baseline yet, score INPUT as the baseline, and end"
+    ),
+    Option("score", "job", str, None, "the score that flags images; default: the first of --scores"),
+    Option(
+        "threshold",
+        "job",
+        str,
+        threshold.DEFAULT,
+        "flag images with a score above: quantile=Q of the baseline, a VALUE, or that of a stored threshold.json",
+    ),
+    Option(
+        "gate", "job", listed, [], "such as 'flagged_share < 0.10': exit code 3 where it does not hold", repeat=True
+    ),
+    Option("night", "job", str, None, "name of this night; default: the date in UTC"),
+    Option("nights", "job", whole, DEFAULT_NIGHTS, "compare with so many nights before"),
+    Option("keep-nights", "job", count, None, "remove page, flags and audit.json of all but the last so many nights"),
+    Option("notify", "job", str, None, "webhook (Slack-compatible) to post the outcome to; default: $REGRAD_NOTIFY"),
+    Option("top", "job", whole, 48, "pictures to show"),
+    Option("no-thumbnails", "job", switch, False, "no pictures on the page: for images that may not leave the bucket"),
+    Option("thumbnail-seconds", "job", seconds, thumbnails.SECONDS, "time for fetching all pictures"),
+)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is known before anything is scored: the settings that are the audit's own, checked.
+
+    Attributes:
+        job: the scoring of what is new.
+    """
+
+    job: Job
+    baseline: night.Baseline
+    gates: list[gates.Gate]
+    night: str
+    webhook: str | None
+
+    def describe(self) -> str:
+        """In words, after the plan of the scoring."""
+        rule, known = self.baseline.threshold, self.baseline.survey
+        return "\n".join(
+            [
+                describe(self.job),
+                f"night      {self.night}",
+                f"baseline   {storage.mask(known.run.output)}, {known.images} images",
+                f"threshold  {rule.score} > {rule.value:.4g}",
+                f"gates      {'; '.join(gate.text for gate in self.gates) or 'none'}",
+            ]
+        )
+
+
+def settle(options: Options, environment: dict[str, str]) -> tuple[list[gates.Gate], str, str | None]:
+    """The gates, the night's name and the webhook.
+
+    Raises:
+        UsageError: one of them, or another setting of the audit, makes no sense.
+    """
+    webhook = options.notify or environment.get(notify.VARIABLE)
+    webhook = notify.check_url(webhook) if webhook else None
+    threshold.parse(options.threshold)
+    require(
+        {
+            "--baseline missing: the output of a run on images that the model should know; --make-baseline makes it of "
+            "INPUT": bool(options.baseline),
+            f"--score {options.score}: not among --scores {','.join(options.scores)}": options.score is None
+            or options.score in options.scores,
+            "--nights, --top: must not be negative": options.nights >= 0 and options.top >= 0,
+            f"--keep-nights {options.keep_nights}: must be at least --nights {options.nights} + 1, since a night is "
+            "compared with those before": options.keep_nights is None or options.keep_nights > options.nights,
+        }
+    )
+    require(
+        {
+            "--baseline and --output are the same; give each a prefix of its own": absolute(options.baseline)
+            != absolute(options.output)
+        }
+    )
+    name = history.check_name(options.night or history.tonight())
+    return gates.parse(options.gate), name, webhook
+
+
+def needs_baseline(options: Options) -> bool:
+    """Whether this run is to make the baseline: it was asked to, and none is complete."""
+    found = manifest.existing(absolute(options.baseline)) if options.make_baseline else None
+    return options.make_baseline and (found is None or found["status"] != "done")
+
+
+def make_baseline(options: Options) -> Job:
+    """The scoring of INPUT as the baseline."""
+    return prepare(Options(options.inputs, options.values | {"output": options.baseline}))
+
+
+def plan(options: Options, settled: tuple[list[gates.Gate], str, str | None]) -> Planned:
+    """Look at inputs, output and baseline; nothing is written.
+
+    Raises:
+        UsageError: the baseline is of another model or other settings, or is not complete, or what ``prepare`` says.
+        RegradError: the storage refused or failed.
+    """
+    baseline = absolute(options.baseline)
+    try:
+        info = table.read_run(baseline)
+    except UsageError as error:
+        raise UsageError(f"--baseline {error}; --make-baseline makes it of INPUT") from error
+    # What the baseline holds is not new: the first night may be of the same bucket.
+    job = prepare(options, frozenset(commit.committed(baseline)))
+    score = options.score or options.scores[0]
+    _check_alike(info, job, baseline)
+    known = runs.load(night.BASELINE, baseline)
+    if score not in known.scores:
+        raise UsageError(
+            f"--baseline {storage.mask(baseline)}: has the scores {', '.join(known.scores)}, not {score}; score it anew"
+        )
+    checked, name, webhook = settled
+    return Planned(job, night.calibrate(known, score, threshold.parse(options.threshold)), checked, name, webhook)
+
+
+def _check_alike(info: dict[str, Any], job: Job, baseline: str) -> None:
+    found = manifest.differences(
+        info, job.options, job.task.fingerprint, job.run["plan"].get("posterior"), leave_out=_FREE
+    )
+    if not found:
+        ours, theirs = (_choices(plan) for plan in (job.run["plan"], info["plan"]))
+        found = [
+            f"the engine's {name} {theirs.get(name)}, now {ours.get(name)}"
+            for name in sorted(ours | theirs)
+            if ours.get(name) != theirs.get(name)
+        ]
+    if found:
+        raise UsageError(
+            f"--baseline {storage.mask(baseline)}: scored with another model or other settings: {'; '.join(found)}; "
+            "score both alike"
+        )
+    if info["status"] != "done":
+        raise UsageError(
+            f"--baseline {storage.mask(baseline)}: its run is not complete (status {info['status']}); run its command "
+            "again, or use --make-baseline"
+        )
+
+
+def _choices(plan: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
+
+
+def carry_out(planned: Planned, score_units: ScoreUnits | None = None) -> tuple[Outcome, dict[str, Any]]:
+    """Score what is new, audit it, write the files, and take the night into the history.
+
+    Args:
+        score_units: see :func:`regrad.pipeline.execute.run`.
+
+    Returns:
+        What the scoring did, and ``audit.json``.
+
+    Raises:
+        UsageError: another run is at work on the output.
+        RegradError: the storage, the model or the cluster failed; what was committed stays.
+    """
+    output = planned.job.task.output
+    with _told(output, planned):
+        outcome = run(planned.job, score_units)
+        with lease.hold(output, _say) as held:
+            return outcome, _audit(planned, outcome, held)
+
+
+def _audit(planned: Planned, outcome: Outcome, held: lease.Lease) -> dict[str, Any]:
+    job, options = outcome.job, outcome.job.options
+    output = job.task.output
+    nights = history.History(output)
+    committed = commit.committed(output)
+    units = nights.units_of(planned.night, committed)
+    records = commit.read_records(output, units)
+    counts = manifest.totals(records)
+    reasons = sum((Counter(record.get("reasons", {})) for record in records), Counter())
+    rows = _rows(output, records)
+    known = [row["night"] for row in nights.before(planned.night, options.nights)]
+    before = [audit for audit in map(nights.details, known) if audit]
+    place = history.folder(output, planned.night)
+    quarantined = counts["rows_quarantined"]
+    with Flags(place) as flags:
+        numbers_of = night.counted(
+            rows, planned.baseline, before, dict(reasons.most_common()), quarantined, options.top, flags.add
+        )
+    audit = night.judged({"night": planned.night} | numbers_of, planned.gates)
+    too_many = exceeds(quarantined, counts["rows_in"], options.max_quarantined)
+    failed = [gate["gate"] for gate in audit["gates"] if gate["verdict"] == gates.EXCEEDED]
+    audit |= {
+        "status": "done",
+        "exit_code": 3 if failed else 4 if too_many else 0,
+        "finished": manifest.now(),
+        "units": len(units),
+        "page": storage.join(place, "audit.html"),
+        "run": {**job.run, "this_run": outcome.this_run},
+    }
+    row = _row(audit, job, failed)
+    public = numbers.published(audit)
+    shown = [old for old in nights.rows if old["night"] != planned.night] + [row]
+    html = page.render(
+        public,
+        numbers.published(sorted(shown, key=lambda item: item["night"])),
+        None if options.no_thumbnails else _pictures(rows, audit["pictures"], options.thumbnail_seconds),
+    )
+    content = _json(public)
+    held.check()
+    storage.write_atomically(storage.join(place, "threshold.json"), planned.baseline.threshold.to_json().encode())
+    storage.write_atomically(storage.join(place, "audit.html"), html.encode())
+    storage.write_atomically(storage.join(place, "audit.json"), content)
+    nights.commit(row, units, committed, held.check)
+    storage.write_atomically(storage.join(output, "audit.json"), content)
+    if options.keep_nights:
+        nights.forget(options.keep_nights)
+    return public
+
+
+def _rows(output: str, records: Sequence[dict[str, Any]]) -> runs.Run | None:
+    """The rows of these units; None where there are none."""
+    parts = tuple(f"part-{record['unit']}.parquet" for record in records if record["rows_scored"])
+    return dataclasses.replace(runs.load(night.NIGHT, output), parts=parts) if parts else None
+
+
+def _row(audit: dict[str, Any], job: Job, failed: list[str]) -> dict[str, Any]:
+    """The night's row of ``history.parquet``."""
+    return {
+        "night": audit["night"],
+        "finished": audit["finished"],
+        "model": job.task.fingerprint,
+        "baseline": storage.mask(audit["baseline"]["uri"]),
+        "score": audit["score"],
+        "threshold": audit["threshold"]["value"],
+        "units": audit["units"],
+        **audit["metrics"],
+        "failed_gates": failed,
+        "exit_code": audit["exit_code"],
+    }
+
+
+def _pictures(rows: runs.Run | None, wanted: Sequence[dict[str, Any]], seconds: float) -> list[thumbnails.Thumbnail]:
+    if rows is None:
+        return []
+    fetch = {night.NIGHT: fetcher(rows.info)}
+    return thumbnails.collect({night.NIGHT: wanted}, fetch, thumbnails.limit(len(wanted)), seconds)[night.NIGHT]
+
+
+@contextlib.contextmanager
+def _told(output: str, planned: Planned) -> Iterator[None]:
+    """A failure is told in ``OUT/audit.json`` too, since not everybody passes exit codes on."""
+    try:
+        yield
+    except (UsageError, lease.LeaseLost):
+        raise  # the output is another's
+    except (RegradError, KeyboardInterrupt) as error:
+        code = getattr(error, "exit_code", 130)
+        told = {
+            "audit_version": night.AUDIT_VERSION,
+            "night": planned.night,
+            "status": "failed",
+            "exit_code": code,
+            "finished": manifest.now(),
+            "error": storage.mask(str(error)),
+        }
+        with contextlib.suppress(RegradError):
+            storage.write_atomically(storage.join(output, "audit.json"), _json(told))
+        raise
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def tell(planned: Planned, audit: dict[str, Any]) -> str | None:
+    """Post the outcome to the webhook, if there is one; what to say where that failed."""
+    if planned.webhook is None:
+        return None
+    started = time.monotonic()
+    problem = notify.post(planned.webhook, notify.message(audit, audit["page"]))
+    where = notify.host(planned.webhook)
+    return problem and f"warning: --notify {where}: {problem} ({time.monotonic() - started:.0f} s); the audit stands"

@@ -1,0 +1,81 @@
+"""The page of an audit: names that would be markup, a night without images, and a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regrad.audit import page
+from regrad.audit.history import History
+from tests.audit.test_run import Nights, noise
+from tests.shards import digits
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+HOSTILE = '<script>document.title="owned"</script>'
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An audit of the third night, and the history; with names that would be markup if they were not escaped."""
+    folder = tmp_path_factory.mktemp("nights")
+    nights = Nights(folder / "in", str(folder / "out"))
+    nights.arrive("known.parquet", digits(200))
+    nights.baseline()
+    nights.arrive("0.parquet", digits(60))
+    nights.audit("--night", "n0")
+    nights.audit("--night", "n1")  # nothing
+    nights.arrive("1.parquet", [*digits(40), *noise(30)])
+    found = nights.audit("--night", "n2", "--gate", "flagged_share < 0.05", "psi < 100", "quarantined < 1%")[1]
+    found = json.loads(json.dumps(found))
+    found["class_names"] = [HOSTILE] * 10
+    found["rates"]["sources"][0]["source"] = f"s3://bucket/{HOSTILE}.tar"
+    found["pictures"][0]["id"] = '"><img onerror=alert(1) src=x>'
+    return found, History(str(folder / "out/audit")).rows
+
+
+def test_what_came_from_data_is_text(audited: Any) -> None:
+    html = page.render(*audited, None)
+    assert HOSTILE not in html
+    assert "<img onerror" not in html
+    assert "Trend over 3 nights" in html
+    assert 'class="wrong">exceeded' in html
+    assert html.count("not evaluated") == 0
+
+
+def test_a_night_without_images_has_a_page(audited: Any) -> None:
+    found, rows = audited
+    empty = found | {"images": 0, "rates": None, "predictions": None, "histogram": None, "pictures": [], "gates": []}
+    empty["metrics"] = dict.fromkeys(found["metrics"]) | {"images": 0, "flagged": 0, "quarantined_rows": 0}
+    html = page.render(empty, rows, [])
+    assert 'id="trend"' in html
+    assert 'id="slices"' not in html
+
+
+@pytest.mark.system
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
+@pytest.mark.parametrize(
+    "context",
+    [{"viewport": {"width": 1280, "height": 900}}, {"viewport": {"width": 360, "height": 780}, "color_scheme": "dark"}],
+)
+def test_the_page_in_a_browser(audited: Any, tmp_path: Path, context: dict[str, Any]) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[dev]')")
+    (tmp_path / "audit.html").write_text(page.render(*audited, None))
+    problems: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--headless"])
+        tab = browser.new_context(**context).new_page()
+        tab.on("console", lambda message: problems.append(message.text))
+        tab.on("pageerror", lambda error: problems.append(str(error)))
+        tab.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
+        tab.goto((tmp_path / "audit.html").as_uri())
+        tab.wait_for_selector("html.drawn", timeout=60_000)
+        assert tab.locator(".plot .main-svg").count() >= 6
+        assert tab.locator('[data-plot="share"] .scatterlayer .point').count() >= 2
+        assert tab.evaluate("document.documentElement.scrollWidth") <= context["viewport"]["width"]
+        assert tab.title() == "regrad audit of n2"
+        browser.close()
+    assert problems == []

@@ -1,0 +1,246 @@
+"""Nights as they come: a baseline, new shards, gates, a run that is cut short, and a baseline that does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import scipy.stats
+
+from regrad import storage
+from regrad.audit import run as audits
+from regrad.audit.run import OPTIONS
+from regrad.errors import RegradError, UsageError
+from regrad.pipeline import commit, lease
+from regrad.pipeline.execute import Outcome, run, score_here
+from regrad.pipeline.options import parse
+from tests.services import Bucket
+from tests.shards import digits, png, write_parquet
+
+SETTINGS = ["--model", "tests.shards:build", "--scores", "entropy", "--max-quarantined", "99%", "--no-thumbnails"]
+
+
+class Nights:
+    """A folder of shards that fills up, and the audit over it."""
+
+    def __init__(self, inputs: Path, outputs: str):
+        self.inputs = inputs
+        self.outputs = outputs
+        self.settings = [*SETTINGS, "--baseline", f"{outputs}/baseline", "--output", f"{outputs}/audit"]
+
+    def arrive(self, name: str, rows: Any) -> None:
+        write_parquet(self.inputs / name, rows)
+
+    def options(self, *more: str) -> Any:
+        return parse([str(self.inputs), *self.settings, *more], "audit.py", None, OPTIONS)
+
+    def baseline(self) -> None:
+        run(audits.make_baseline(self.options("--make-baseline")), score_here)
+
+    def audit(self, *more: str) -> tuple[Outcome, dict[str, Any]]:
+        options = self.options(*more)
+        return audits.carry_out(audits.plan(options, audits.settle(options, {})), score_here)
+
+    def history(self) -> list[dict[str, Any]]:
+        content = storage.read_bytes(f"{self.outputs}/audit/history.parquet")
+        return pyarrow.parquet.read_table(pyarrow.BufferReader(content)).to_pylist()
+
+
+def noise(count: int) -> list[tuple[str, bytes, int]]:
+    """Pictures that are no digits."""
+    rng = np.random.default_rng(0)
+    return [(f"noise/{row}", png(rng.integers(0, 256, (8, 8))), 0) for row in range(count)]
+
+
+@pytest.fixture
+def nights(tmp_path: Path) -> Nights:
+    found = Nights(tmp_path / "in", str(tmp_path / "out"))
+    found.arrive("known.parquet", digits(300))
+    found.baseline()
+    return found
+
+
+def entropies(output: str, source: str = "") -> np.ndarray:
+    rows = pyarrow.parquet.read_table(f"{output}/scores", columns=["entropy", "source"]).to_pylist()
+    return np.array([row["entropy"] for row in rows if source in row["source"]])
+
+
+def test_each_night_is_what_has_come_in_since(nights: Nights) -> None:
+    nights.arrive("a.parquet", digits(90)[30:90])
+    outcome, first = nights.audit("--night", "n1")
+    # The baseline's shard is in the same folder, and no news.
+    assert outcome.this_run["rows_scored"] == first["images"] == 60
+    assert first["exit_code"] == 0
+    nights.arrive("b.parquet", [*digits(30), *noise(40), ("bad", b"no image", 1)])
+    outcome, second = nights.audit("--night", "n2", "--gate", "flagged_share < 0.2", "images > 10")
+    assert outcome.this_run["rows_scored"] == second["images"] == 70
+    # Independent references on what the Parquet files hold.
+    known, new = entropies(f"{nights.outputs}/baseline"), entropies(f"{nights.outputs}/audit", "b.parquet")
+    threshold = np.sort(known)[int(np.ceil(0.95 * len(known))) - 1]
+    assert second["threshold"]["value"] == threshold
+    assert second["metrics"]["flagged"] == (new > threshold).sum() > 10
+    expected = scipy.stats.ks_2samp(new, known, method="asymp")
+    assert second["metrics"]["ks"] == pytest.approx(expected.statistic, abs=1e-12)
+    assert second["metrics"]["ks_p"] == pytest.approx(expected.pvalue, rel=1e-9)
+    assert second["metrics"]["quarantined"] == pytest.approx(1 / 71)
+    assert second["baseline"]["flagged_share"] == (known > threshold).mean()
+    assert second["compared"]["nights"] == ["n1"]
+    before = entropies(f"{nights.outputs}/audit", "a.parquet")
+    change = (new > threshold).mean() - (before > threshold).mean()
+    assert second["metrics"]["flagged_share_change"] == pytest.approx(change)
+    assert second["exit_code"] == 3
+    assert [gate["verdict"] for gate in second["gates"]] == ["exceeded", "held"]
+    assert any("flagged_share < 0.2" in sentence for sentence in second["headline"])
+    assert any("1 decode: " in sentence for sentence in second["headline"])
+    (source,) = second["rates"]["sources"]
+    assert source["drifted"]
+    place = Path(nights.outputs, "audit/nights/n2")
+    flags = pyarrow.parquet.read_table(place / "flags")
+    assert len(flags) == second["metrics"]["flagged"]
+    assert json.loads((place / "audit.json").read_text()) == json.loads(
+        Path(nights.outputs, "audit/audit.json").read_text()
+    )
+    assert "gate exceeded" in (place / "audit.html").read_text()
+    assert [(row["night"], row["images"], row["exit_code"]) for row in nights.history()] == [
+        ("n1", 60, 0),
+        ("n2", 70, 3),
+    ]
+
+
+def test_the_same_audit_again_changes_nothing(nights: Nights) -> None:
+    nights.arrive("a.parquet", digits(50))
+    first = nights.audit("--night", "n1")[1]
+    again = nights.audit("--night", "n1")[1]
+    moving = ("finished", "run")
+    assert {key: value for key, value in again.items() if key not in moving} == {
+        key: value for key, value in first.items() if key not in moving
+    }
+    assert len(nights.history()) == 1
+
+
+def test_an_empty_night_is_a_row_of_its_own(nights: Nights) -> None:
+    found = nights.audit("--night", "n1", "--gate", "flagged_share < 0.1")[1]
+    assert found["headline"][0] == "No image came in since the last audit"
+    assert (found["exit_code"], found["gates"][0]["verdict"]) == (0, "not evaluated")
+    assert nights.audit("--night", "n2", "--gate", "images > 0")[1]["exit_code"] == 3
+    assert [row["images"] for row in nights.history()] == [0, 0]
+    nights.arrive("a.parquet", digits(40))
+    assert nights.audit("--night", "n3")[1]["compared"]["nights"] == []
+
+
+@pytest.mark.parametrize("place", ["history.parquet", "audited.parquet", "n2/audit.json", "n2/audit.html"])
+def test_an_audit_that_dies_at_any_write_is_made_up_for(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    nights.arrive("a.parquet", digits(30))
+    nights.audit("--night", "n1")
+    nights.arrive("b.parquet", digits(30))
+    real = storage.write_atomically
+
+    def dying(uri: str, content: bytes) -> None:
+        if uri.endswith(place):
+            raise RegradError("a full disk")
+        real(uri, content)
+
+    monkeypatch.setattr(storage, "write_atomically", dying)
+    with pytest.raises(RegradError, match="a full disk"):
+        nights.audit("--night", "n2")
+    monkeypatch.undo()
+    told = json.loads(Path(nights.outputs, "audit/audit.json").read_text())
+    assert (told["status"], told["exit_code"], told["error"]) == ("failed", 1, "a full disk")
+    outcome, found = nights.audit("--night", "n3")
+    assert (outcome.this_run["rows_scored"], found["images"]) == (0, 30)
+    assert [(row["night"], row["images"]) for row in nights.history()] == [("n1", 30), ("n3", 30)]
+
+
+def test_a_shard_that_changed_is_new_again(nights: Nights) -> None:
+    nights.arrive("a.parquet", digits(30))
+    nights.audit("--night", "n1")
+    nights.arrive("a.parquet", digits(45))
+    assert nights.audit("--night", "n2")[1]["images"] == 45
+    assert [row["images"] for row in nights.history()] == [30, 45]
+
+
+def test_in_a_bucket(tmp_path: Path, bucket: Bucket) -> None:
+    nights = Nights(tmp_path / "in", bucket.uri)
+    nights.arrive("known.parquet", digits(100))
+    nights.baseline()
+    for number in range(3):
+        nights.arrive(f"{number}.parquet", digits(40))
+        nights.audit("--night", f"n{number}", "--nights", "1", "--keep-nights", "2")
+    assert [row["images"] for row in nights.history()] == [40, 40, 40]
+    kept = {path.parent.name for path in bucket.folder.glob("audit/nights/*/audit.json")}
+    assert kept == {"n1", "n2"}
+    assert not (bucket.folder / "audit/lease").exists() or not list((bucket.folder / "audit/lease").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ["--sigma", "0.5"],
+            r"--baseline .*: scored with another model or other settings: sigma 0.02, now 0.5; score both",
+        ),
+        (["--model", "tests.shards:build_nan"], "model tests.shards:build, now tests.shards:build_nan"),
+        (["--scores", "entropy,energy", "--score", "energy"], "has the scores entropy, not energy"),
+        (["--score", "energy"], "--score energy: not among --scores entropy"),
+        (["--gate", "nope < 1"], "no metric nope; the metrics are images,"),
+        (["--threshold", "quantile=7"], "between 0 and 1"),
+        (["--keep-nights", "3"], "must be at least --nights 7"),
+        (["--notify", "ftp://x"], "--notify: not an http"),
+        (["--night", "a/b"], "--night 'a/b'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_written(nights: Nights, more: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        nights.audit(*more)
+    assert not Path(nights.outputs, "audit").exists()
+
+
+def test_other_scores_and_units_are_no_other_baseline(nights: Nights) -> None:
+    nights.arrive("a.parquet", digits(30))
+    found = nights.audit("--scores", "entropy,energy", "--unit-rows", "7", "--night", "n1")[1]
+    assert found["images"] == 330  # other units: the baseline's own shard is not known by its keys
+
+
+def test_a_baseline_that_is_missing_or_unfinished_is_refused(tmp_path: Path) -> None:
+    nights = Nights(tmp_path / "in", str(tmp_path / "out"))
+    nights.arrive("a.parquet", digits(30))
+    with pytest.raises(UsageError, match=r"no run\.json here.*--make-baseline makes it of INPUT"):
+        nights.audit()
+    assert audits.needs_baseline(nights.options("--make-baseline"))
+    nights.baseline()
+    assert not audits.needs_baseline(nights.options("--make-baseline"))
+    path = tmp_path / "out/baseline/run.json"
+    path.write_text(path.read_text().replace('"done"', '"interrupted"'))
+    assert audits.needs_baseline(nights.options("--make-baseline"))
+    with pytest.raises(UsageError, match="its run is not complete"):
+        nights.audit()
+
+
+def test_two_audits_at_once_are_refused(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "SECONDS", 1.0)
+    with lease.hold(f"{nights.outputs}/audit", seconds=1.0), pytest.raises(UsageError, match="another run is at work"):
+        nights.audit()
+
+
+def test_ledger_keys_are_what_a_night_is_of(nights: Nights) -> None:
+    nights.arrive("a.parquet", digits(30))
+    nights.audit("--night", "n1", "--unit-rows", "10")
+    audited = pyarrow.parquet.read_table(Path(nights.outputs, "audit/audited.parquet"))
+    assert set(audited["unit"].to_pylist()) == commit.committed(f"{nights.outputs}/audit")
+
+
+def test_the_options_are_those_of_scoring_and_these() -> None:
+    names = [option.key for option in OPTIONS]
+    assert len(set(names)) == len(names)
+    options = parse(
+        ["x", "--model", "m", "--output", "o", "--gate", "psi < 1", "--gate", "ks < 1"], "audit.py", None, OPTIONS
+    )
+    assert options.gate == ["psi < 1", "ks < 1"]
+    assert dataclasses.is_dataclass(options)

@@ -1,0 +1,180 @@
+"""jobs/select.py as a user runs it; and that a job of this name takes nobody's `select` away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+import torch
+
+from jobs.select import main
+from regrad.errors import UsageError
+from regrad.pipeline import features
+from regrad.pipeline.execute import run as score
+from regrad.pipeline.execute import score_here
+from regrad.pipeline.options import parse
+from regrad.pipeline.prepare import prepare
+from tests.shards import build, digits, write_parquet, write_tar
+
+ROOT = Path(__file__).parents[2]
+JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
+    code = main([*map(str, arguments)])
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    write_parquet(tmp_path / "in/a.parquet", digits(40))
+    write_tar(tmp_path / "in/b.tar", digits(60)[40:])
+    settings = ["--model", "tests.shards:build", "--scores", "entropy"]
+    score(prepare(parse([str(tmp_path / "in"), *settings, "--output", str(tmp_path / "run")], "", None)), score_here)
+    return tmp_path / "run"
+
+
+def test_a_budget_by_score(scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, scored, "--budget", 7, "--score", "entropy", "--output", tmp_path / "chosen.csv")
+    assert code == 0
+    assert out.startswith("chose 7 of 7 candidates by entropy\n")
+    held = pyarrow.parquet.read_table(scored / "scores").to_pylist()
+    expected = [row["id"] for row in sorted(held, key=lambda row: -row["entropy"])[:7]]
+    assert pyarrow.csv.read_csv(tmp_path / "chosen.csv")["id"].to_pylist() == expected
+    again = (scored, "--budget", 99, "--labelled", tmp_path / "chosen.csv", "--output", tmp_path / "rest.csv")
+    code, out, err = run(capsys, *again)
+    assert code == 0
+    assert "chose 53 of 53 candidates by entropy, 7 ids left out" in out
+    assert "warning: --budget 99: there are no more" in err
+    assert not set(pyarrow.parquet.read_table(tmp_path / "rest.parquet")["id"].to_pylist()) & set(expected)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("diversity", ["k-center", "k-means++"])
+def test_a_diverse_budget(scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], diversity: str) -> None:
+    command = (scored, "--budget", 6, "--balance", "--diversity", diversity, "--output", tmp_path / "chosen.csv")
+    code, _, err = run(capsys, *command)
+    assert (code, err) == (0, "")
+    first = pyarrow.csv.read_csv(tmp_path / "chosen.csv")
+    assert len(set(zip(first["source"].to_pylist(), first["row"].to_pylist(), strict=True))) == 6
+    assert first["entropy"].to_pylist() == sorted(first["entropy"].to_pylist(), reverse=True)
+    (tmp_path / "in/b.tar").unlink()
+    code, _, err = run(capsys, *command)
+    assert code == 1
+    assert "b.tar" in err
+
+
+def test_features_are_what_the_last_layer_is_given(scored: Path) -> None:
+    import json
+
+    info = json.loads((scored / "run.json").read_text())
+    source = str(scored.parent / "in/a.parquet")
+    (item,) = features.tasks(info, {source: [(3, 0), (1, 1), (39, 2)]})
+    answer = features.compute(item)
+    network, known = build()
+    network.eval()
+    classifier = features.load(json.dumps(info["config"]), info["model"]["fingerprint"])
+    images = torch.stack([classifier.preprocess(opened(digits(40)[row][1])) for row in (3, 1, 39)])
+    with torch.no_grad():
+        hidden = network.features((images - known["mean"]) / known["std"]).flatten(1)
+    found = np.array([numbers for _, numbers in sorted(answer["features"])])
+    assert answer["lost"] == 0
+    np.testing.assert_allclose(found, hidden.numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(UsageError, match="is not the model of the run any more"):
+        features.load(json.dumps(info["config"]), "another")
+
+
+def opened(content: bytes) -> Any:
+    import io
+
+    from PIL import Image
+
+    return Image.open(io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "required: --budget"),
+        (("--budget", "0"), "--budget 0: choose at least one image"),
+        (("--budget", "3", "--diversity", "many"), "invalid choice: 'many'"),
+        (("--budget", "3", "--score", "energy"), "has the scores entropy"),
+        (("--budget", "3", "--labelled", "nowhere.csv"), "--labelled nowhere.csv: no such file"),
+        (("--budget", "3", "--output", "x.txt"), "a name that ends in .csv or .parquet"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(
+    scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    code, out, err = run(capsys, scored, "--output", tmp_path / "out.csv", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_beside_this_job_select_is_the_standard_librarys() -> None:
+    """As in every job: this folder is first on the path."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import select, selectors, subprocess, asyncio, multiprocessing.connection\n"
+        "assert select.poll().poll(0) == []\n"
+        "assert 'lib-dynload' in getattr(select, '__file__', 'lib-dynload'), select\n"
+        "assert sys.modules['select'] is select and select.__spec__.name == 'select'\n"
+        "print(subprocess.run(['echo', 'heard'], capture_output=True, text=True, check=True).stdout)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", program, str(ROOT / "jobs")], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "heard", "")
+
+
+@pytest.mark.parametrize("job", ["score.py", "select.py"])
+def test_the_jobs_start_as_scripts(job: str, tmp_path: Path) -> None:
+    assert job in JOBS
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / job), "--help"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "usage: " in ended.stdout
+
+
+def test_a_script_that_uses_ray_from_this_folder(tmp_path: Path) -> None:
+    """Ray puts a driver's folder on the path of its workers too."""
+    source = write_tar(tmp_path / "in.tar", digits(12))
+    arguments = ["--model", "tests.shards:build", "--scores", "entropy", "--num-workers", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("RAY_ADDRESS", None)
+    ended = subprocess.run(
+        [sys.executable, "jobs/score.py", source, *arguments, "--output", str(tmp_path / "run")],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    choose = ["jobs/select.py", str(tmp_path / "run"), "--budget", "4", "--diversity", "k-center"]
+    ended = subprocess.run(
+        [sys.executable, *choose, "--num-workers", "1", "--output", str(tmp_path / "chosen.csv")],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert len(pyarrow.csv.read_csv(tmp_path / "chosen.csv")) == 4
