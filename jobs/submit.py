@@ -4,9 +4,9 @@
         --model torchvision:resnet50@IMAGENET1K_V2 --output s3://bucket/scores
 
 Sends the working directory (no data: see --exclude and --max-size), submits what stands behind `--`, and shows what it
-prints until its status says that it has ended. The token of the cluster comes from RAY_AUTH_TOKEN, or from where
-RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token lie. Ctrl-C and SIGTERM stop the job, unless --on-interrupt detach leaves it running; a second one ends this
-command at once and leaves it running too.
+prints until its status says that it has ended. The token of the cluster comes from RAY_AUTH_TOKEN, from where
+RAY_AUTH_TOKEN_PATH points, or from ~/.ray/auth_token. Ctrl-C and SIGTERM stop the job, unless --on-interrupt detach
+leaves it running; a second one ends this command at once.
 
 Exit codes: those of the job (0 done, 1 failed, 2 wrong usage, 3 a gate was exceeded, 4 too many rows in quarantine);
 also 1 when the job server does not answer or the job was lost, 2 when nothing was submitted, 130 and 143 stopped.

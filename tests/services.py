@@ -186,8 +186,7 @@ def _ray_node(
     command = [
         *(str(BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--num-cpus={cpus}"),
         *(f"--node-ip-address={host}", f"--object-store-memory={2**27}", f"--metrics-export-port={metrics_port}"),
-        *(f"--dashboard-agent-listen-port={free_port()}", *more),
-        *([f"--temp-dir={folder}"] if "--head" in more else []),
+        *(f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={folder}", *more),
     ]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, env=environment, start_new_session=True, **quiet)

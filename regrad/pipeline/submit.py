@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
 import tempfile
 import time
@@ -106,7 +107,7 @@ def _largest(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {megabytes(size)}" for name, size in ordered[:3])
 
 
-class _Client(JobSubmissionClient):  # type: ignore[misc]
+class _Client(JobSubmissionClient):
     """Ray's client, whose own requests would wait for ever."""
 
     def _do_request(self, *arguments: Any, **keywords: Any) -> Any:
@@ -123,6 +124,8 @@ def connect(address: str | None) -> JobSubmissionClient:
     address = address or next(filter(None, map(os.environ.get, _ADDRESSES)), None)
     if address is None:
         raise UsageError("no cluster: give --address http://HEAD:8265, or set RAY_ADDRESS")
+    for module in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
     os.environ[_ADDRESSES[0]] = address  # Ray puts the environment before what it is told
     try:
         return _Client(address)
@@ -221,5 +224,6 @@ def working_folder() -> tempfile.TemporaryDirectory[str]:
 
 def _refused(address: str, error: Exception) -> UsageError:
     return UsageError(
-        f"{storage.mask(address)} wants another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
+        f"{storage.mask(address)} wants another token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+        "RAY_AUTH_TOKEN_PATH"
     )
