@@ -2,7 +2,7 @@
 
 Every node of a cluster shows them at its metrics port. Ray puts ``ray_`` before a name, ``_total`` behind that of a
 counter and ``_bucket``, ``_sum`` and ``_count`` behind that of a histogram; :func:`exported` has the names as they are
-there, which ``infra/grafana-dashboard.json`` asks for.
+there, which ``infra/monitoring/grafana-dashboard.json`` asks for.
 """
 
 from __future__ import annotations

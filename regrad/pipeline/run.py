@@ -50,7 +50,7 @@ def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[dict
     options, units = job.options, job.plan.pending
     progress = Progress(*expected_images(units))
     with connected(options.ray_address, options.num_workers, options.verbose) as cluster:
-        workers = share_out(cluster, options.num_workers, options.gpus_per_worker)
+        workers = share_out(cluster, options.num_workers, options.gpus_per_worker, options.cpus_per_worker)
         task = replace(job.task, threads=workers.cpus)
         board = _start_board()
         groups = group(units, workers.count)

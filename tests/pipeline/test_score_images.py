@@ -42,7 +42,7 @@ def test_a_pipeline_on_read_images_gives_the_scores_of_the_job(tmp_path: Path) -
         assert (row["prediction"], row["error"]) == (same["prediction"], "")
         for name in ("regrad", "entropy", "confidence"):
             assert row[name] == pytest.approx(same[name], rel=1e-6)
-    kinds = {name: row_type for name, row_type in zip(scored.schema().names, scored.schema().types, strict=True)}
+    kinds = dict(zip(scored.schema().names, scored.schema().types, strict=True))
     assert [str(kinds[name]) for name in ("prediction", "confidence", "regrad", "error")] == [
         *("int32", "float", "double", "string")
     ]
