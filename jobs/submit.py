@@ -19,7 +19,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from regrad.cli import Parser, Stopped, run_job
+from regrad.cli import Parser, Stopped, run_job, signals_noted
 from regrad.errors import UsageError
 from regrad.pipeline import submit
 from regrad.pipeline.options import memory
@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"follow it with: python jobs/submit.py --follow {job}")
         return 0
     try:
-        info = submit.follow(client, job, show)
+        with signals_noted() as signals:  # raised in the middle of a request, one in some is swallowed
+            info = submit.follow(client, job, show, signals)
     except Stopped as stopped:
         if args.on_interrupt == "detach":
             say(f"{stopped}: {job} goes on; follow it with: python jobs/submit.py --follow {job}")

@@ -6,9 +6,7 @@ Only ``cluster``, ``run``, ``metrics`` and ``submit`` import Ray: everything els
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from regrad.pipeline.score_images import ScoreImages
-
-__all__ = ["ScoreImages"]
+    from regrad.pipeline.score_images import ScoreImages as ScoreImages
 
 
 def __getattr__(name: str) -> Any:

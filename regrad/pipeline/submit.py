@@ -153,8 +153,12 @@ def submit(
         raise RegradError(f"the job server did not take the job: {storage.reason(error)}") from error
 
 
-def follow(client: JobSubmissionClient, job: str, show: Callable[[str], None]) -> JobInfo:
+def follow(
+    client: JobSubmissionClient, job: str, show: Callable[[str], None], stopped: Sequence[BaseException] = ()
+) -> JobInfo:
     """Show what ``job`` prints until its status says that it has ended, which alone decides; its last status.
+
+    Whatever comes to be in ``stopped`` meanwhile is raised.
 
     Raises:
         UsageError: there is no such job.
@@ -162,6 +166,8 @@ def follow(client: JobSubmissionClient, job: str, show: Callable[[str], None]) -
     """
     shown, heard = 0, time.monotonic()
     while True:
+        for error in stopped:
+            raise error
         try:
             info = client.get_job_info(job)
             log = client.get_job_logs(job) or ""

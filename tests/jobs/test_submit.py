@@ -11,8 +11,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from jobs.submit import main
 from regrad import table
 from regrad.pipeline import metrics
 from tests.data import ROOT
@@ -132,16 +134,33 @@ def test_detached_with_variables_of_its_own(ray_cluster: RayCluster) -> None:
     assert ended(submit(ray_cluster, "--follow", found[1]))[0] == 3
 
 
-def test_mistakes_are_one_line(ray_cluster: RayCluster) -> None:
-    for arguments, environment, code, message in (
-        (("--", "true"), {"RAY_AUTH_TOKEN": "wrong"}, 2, "wants another token: set RAY_AUTH_MODE=token"),
-        (("--follow", "nothing"), {}, 2, "the cluster knows no job nothing"),
-        (("--max-size", "10kB", "--", "true"), {}, 2, "more than 0.01 MB to send"),
-        (("--address", "http://127.0.0.2:9", "--", "true"), {}, 1, "no job server at http://127.0.0.2:9"),
-        ((), {}, 2, "give either a command behind `--` or --follow JOB"),
-    ):
-        got, out, err = ended(submit(ray_cluster, *arguments, **environment))
-        assert (got, out) == (code, ""), err
-        assert err.startswith("error: ")
-        assert message in err
-        assert err.count("\n") == 1
+def test_a_wrong_token_is_one_line(ray_cluster: RayCluster) -> None:
+    code, out, err = ended(submit(ray_cluster, "--", "true", RAY_AUTH_TOKEN="wrong"))
+    assert (code, out) == (2, "")
+    assert "wants another token: set RAY_AUTH_MODE=token" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--address", "http://127.0.0.2:9", "--", "true"), 1, "no job server at http://127.0.0.2:9"),
+        (("--address", "http://127.0.0.2:9"), 2, "give either a command behind `--` or --follow JOB"),
+        (("--follow", "job", "--", "true"), 2, "give either a command behind `--` or --follow JOB"),
+        (("--mistyped", "--", "true"), 2, "--help lists the options"),
+    ],
+)
+def test_mistakes_are_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # which the job sets
+    assert main([*arguments]) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1

@@ -1,5 +1,7 @@
 """What is sent to a cluster, and how the end of a job is read; the real thing is in tests/jobs/test_submit.py."""
 
+import os
+import signal
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 from ray.job_submission import JobStatus
 
+from regrad.cli import Stopped, signals_noted
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline import submit
 
@@ -43,8 +46,6 @@ def test_the_same_files_make_the_same_bytes(folder: Path, tmp_path: Path) -> Non
 
 
 def test_too_much_is_refused_and_the_largest_named(folder: Path, tmp_path: Path) -> None:
-    import os
-
     (folder / "weights.bin").write_bytes(os.urandom(50_000))
     with pytest.raises(UsageError, match=r"more than 0\.01 MB to send \(largest: weights\.bin 0\.05 MB.*--exclude"):
         pack(folder, tmp_path)
@@ -105,6 +106,18 @@ def test_a_server_that_stays_silent_or_does_not_know_the_job_is_one_line(monkeyp
     unknown: Any = Client(RuntimeError("Request failed with status code 404: Job x does not exist"))
     with pytest.raises(UsageError, match="the cluster knows no job job"):
         submit.follow(unknown, "job", print)
+
+
+def test_a_signal_that_was_noted_is_raised_between_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "_POLL_SECONDS", 0.0)
+    client: Any = Client("RUNNING", "RUNNING")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.raises(Stopped, match="SIGTERM"), signals_noted() as noted:
+        submit.follow(client, "job", lambda text: os.kill(os.getpid(), signal.SIGTERM), noted)
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # a second one ends the process
+    assert len(client.answers) == 1
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_variables_are_taken_from_here_or_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
