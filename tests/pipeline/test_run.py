@@ -139,9 +139,10 @@ def test_units_are_shared_out_evenly(tmp_path: Path) -> None:
         (Cluster(64, 0, 8, False), (2, None), Workers(2, 7, 0)),
         (Cluster(64, 8, 32, False), (None, None), Workers(8, 7, 1.0)),
         (Cluster(1, 0, 1, False), (None, None), Workers(1, 1, 0)),
+        (Cluster(0, 0, 0, False), (8, 1.0, 6), Workers(8, 6, 1.0)),  # a head that waits for workers to come
     ],
 )
-def test_resources_are_shared_out(cluster: Cluster, asked: tuple[Any, Any], expected: Workers) -> None:
+def test_resources_are_shared_out(cluster: Cluster, asked: tuple[Any, ...], expected: Workers) -> None:
     assert share_out(cluster, *asked) == expected
 
 
