@@ -170,7 +170,7 @@ def ray_cluster() -> Iterator[RayCluster]:
         for number in (1, 2):  # one after the other
             node = f"127.0.0.{2 + number}"
             joined = stack.enter_context(_ray_node(node, exports[number], 3, access, f"--address={host}:{gcs}"))
-            wait_for(exports[number], joined, node, seconds=60)
+            wait_for(exports[number], joined, node, seconds=180)
         metrics = tuple(f"http://127.0.0.{2 + number}:{port}/metrics" for number, port in enumerate(exports))
         yield RayCluster(f"http://{host}:{dashboard}", metrics, access)
 

@@ -1,10 +1,8 @@
 """The commands and code on the pages of docs/, run from top to bottom on digits and a real S3 server; and the links."""
 
 import importlib
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -109,15 +107,12 @@ def test_every_page_is_listed() -> None:
     assert [page.name for page in PAGES if page.name != "README.md" and f"({page.name})" not in index] == []
 
 
-def test_pages_name_flags_that_there_are() -> None:
-    """Every `--flag` on a page is one of the jobs'."""
-    told = ""
+def test_pages_name_flags_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     for script in sorted((ROOT / "jobs").glob("*.py")):
-        if script.stem not in ("demo", "__init__"):
-            command = [sys.executable, str(script), "--help"]
-            environment = {**os.environ, "COLUMNS": "200"}
-            told += subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True).stdout
-    known = set(re.findall(r"--[a-z][a-z-]+", told)) | {"--working-dir", "--list-scores"}
+        if "Parser(" in script.read_text() or script.stem == "score":
+            with pytest.raises(SystemExit):
+                importlib.import_module(f"jobs.{script.stem}").main(["--help"])
+    known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
     pages = [page for page in PAGES if page.stem in (*RUN, "cluster")]
     named = {(page.name, flag) for page in pages for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text())}
     assert {(page, flag) for page, flag in named if flag not in known} == set()
