@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-faults test-system audit lint types clean
+.PHONY: demo test test-faults test-system docs audit lint types clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +34,9 @@ test-faults: $(INSTALLED)  ## the long form of the fault injection: some twenty 
 
 test-system: $(INSTALLED)  ## the tests that need programs beside Python: Chromium, and an S3 store at REGRAD_TEST_S3
 	$(BIN)/python -m pytest -m system
+
+docs: $(INSTALLED)  ## the API pages, from the docstrings, in build/api
+	$(BIN)/python docs/build_api.py build/api
 
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned dependencies; asks a public database
 	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip --strict

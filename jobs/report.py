@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from regrad import storage
+from regrad import storage, tracking
 from regrad.cli import Parser, at_least_zero, pair, positive, run_job
 from regrad.pipeline.read import fetcher
 from regrad.report import compare as comparison
@@ -50,7 +50,10 @@ def describe(args: argparse.Namespace, rule: float | str) -> int:
     pictures = {} if args.no_thumbnails else fetch(summary["pictures"], scored, args.thumbnail_seconds)
     public = numbers.published(summary)
     storage.write_atomically(storage.join(args.output, "threshold.json"), chosen.to_json().encode())
-    return publish(args.output, "report", public, page.render(public, pictures))
+    code = publish(args.output, "report", public, page.render(public, pictures))
+    if args.mlflow:
+        print(f"MLflow run {tracking.log_report(args.output, args.mlflow)}")
+    return code
 
 
 def compare(args: argparse.Namespace, rule: float | str) -> int:
@@ -123,8 +126,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="S",
         help="time for fetching all pictures; those that take longer are left out (default %(default)g)",
     )
+    parser.add_argument("--mlflow", metavar="EXPERIMENT", help="log numbers and page there, too")
     parser.add_argument("--verbose", action="store_true", help="show tracebacks")
     args = parser.parse_args(argv)
+    if args.compare and args.mlflow:
+        parser.error("--mlflow does not go with --compare: it logs the report of one run")
     if args.compare and args.reference:
         parser.error("--reference does not go with --compare: quantiles are taken of each run itself")
     return args

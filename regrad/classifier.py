@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from regrad import storage
 from regrad.errors import UsageError
+from regrad.storage import cache
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -219,13 +220,13 @@ def import_object(spec: str) -> Any:
 
 
 def read_weights(uri: str) -> dict[str, Tensor]:
-    """The state dict in ``uri``; nothing in the file is executed.
+    """The state dict in ``uri``, downloaded once a machine; nothing in the file is executed.
 
     Raises:
         UsageError: no such file, or neither safetensors nor a plain state dict.
     """
     try:
-        content = storage.read_bytes(uri)
+        content = cache.read(uri)
     except FileNotFoundError as error:
         raise UsageError(f"weights {error}") from error
     try:
@@ -287,7 +288,7 @@ def _torchvision(name: str, state: dict[str, Tensor] | None) -> tuple[nn.Module,
         names = ", ".join(item.name for item in torchvision.models.get_model_weights(name))
         raise UsageError(f"torchvision:{name}@{version}: no such weights; there are {names}") from error
     try:
-        with _weights_only():
+        with _weights_only(), cache.once(str(weights.url)):
             network = torchvision.models.get_model(name, weights=None if state else weights)
     except Exception as error:  # a download: whatever the network raises
         raise UsageError(f"torchvision:{name}@{version}: cannot fetch the weights: {storage.reason(error)}") from error

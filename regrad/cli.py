@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -55,6 +56,28 @@ def run_job(action: Callable[[], int], verbose: bool = False) -> int:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def signals_noted() -> Iterator[list[Stopped]]:
+    """In this context a signal is noted in the list, to be raised where it is looked at; a second one ends the process.
+
+    For loops over a library that may swallow what is raised inside of it.
+    """
+    noted: list[Stopped] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, _stop_at_once)
+        noted.append(Stopped(number))
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        if not noted:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 def pair(form: str) -> Callable[[str], tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,17 @@ import pytest
 from PIL import Image
 
 from regrad import table
-from tests.services import bucket, job_server, ray_session, s3_server
+from tests.services import bucket, ray_cluster, ray_session, s3_server
 
-__all__ = ["bucket", "job_server", "ray_session", "s3_server"]  # fixtures for every test
+__all__ = ["bucket", "ray_cluster", "ray_session", "s3_server"]  # fixtures for every test
 
 WriteRun = Callable[..., str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is fetched once a machine lies in a folder of the tests."""
+    os.environ["REGRAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 def png(seed: int, size: int = 8) -> bytes:

@@ -140,25 +140,58 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Buc
         yield bucket
 
 
+@dataclass(frozen=True)
+class RayCluster:
+    """A cluster as ``ray start`` makes it: a head with a job server, and nodes beside it.
+
+    Attributes:
+        address: of the job server.
+        metrics: where each node shows its metrics, the head first.
+        environment: what lets a client in.
+    """
+
+    address: str
+    metrics: tuple[str, ...]
+    environment: dict[str, str]
+
+
 @pytest.fixture(scope="session")
-def job_server() -> Iterator[str]:
-    """A Ray head node with a job server, as a cluster has; gives the server's address."""
-    host, ports = "127.0.0.2", [free_port() for _ in range(5)]
-    names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "metrics-export-port")
+def ray_cluster() -> Iterator[RayCluster]:
+    """A head of one CPU and two nodes of three, on addresses of their own."""
+    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    gcs, dashboard, client = (free_port() for _ in range(3))
+    exports = [free_port() for _ in range(3)]
+    with contextlib.ExitStack() as stack:
+        host = "127.0.0.2"
+        head = ("--head", f"--port={gcs}", f"--dashboard-host={host}", f"--dashboard-port={dashboard}")
+        more = ("--include-dashboard=true", f"--ray-client-server-port={client}")
+        process = stack.enter_context(_ray_node(host, exports[0], 1, access, *head, *more))
+        wait_for(dashboard, process, host, seconds=120)
+        for number in (1, 2):  # one after the other
+            node = f"127.0.0.{2 + number}"
+            joined = stack.enter_context(_ray_node(node, exports[number], 3, access, f"--address={host}:{gcs}"))
+            wait_for(exports[number], joined, node, seconds=180)
+        metrics = tuple(f"http://127.0.0.{2 + number}:{port}/metrics" for number, port in enumerate(exports))
+        yield RayCluster(f"http://{host}:{dashboard}", metrics, access)
+
+
+@contextlib.contextmanager
+def _ray_node(
+    host: str, metrics_port: int, cpus: int, access: dict[str, str], *more: str
+) -> Iterator[subprocess.Popen[bytes]]:
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets lie in it: its path must be short
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+    # Metrics are shown within a second instead of ten.
+    environment = {**os.environ, **access, "RAY_USAGE_STATS_ENABLED": "0", "RAY_metrics_report_interval_ms": "1000"}
     environment.pop("RAY_ADDRESS", None)
     command = [
-        *(str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=4"),
-        *(f"--node-ip-address={host}", f"--dashboard-host={host}", f"--temp-dir={folder}"),
-        *(f"--object-store-memory={2**28}", "--include-dashboard=true"),
-        *(f"--{name}={port}" for name, port in zip(names, ports, strict=True)),
+        *(str(BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--num-cpus={cpus}"),
+        *(f"--node-ip-address={host}", f"--object-store-memory={2**27}", f"--metrics-export-port={metrics_port}"),
+        *(f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={folder}", *more),
     ]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
     try:
-        wait_for(ports[1], process, host, seconds=120)
-        yield f"http://{host}:{ports[1]}"
+        yield process
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -31,6 +31,7 @@ def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Se
         "audit.html",
         "audit.js",
         audit=audit,
+        headline=audit["headline"],
         failed=any(gate["verdict"] == "exceeded" for gate in audit["gates"]),
         gates=[gate | {"shown": _metric(gate["metric"], gate["value"])} for gate in audit["gates"]],
         metrics=[(name, _metric(name, audit["metrics"][name]), about) for name, about in METRICS.items()],

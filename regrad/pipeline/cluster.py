@@ -148,8 +148,12 @@ def _describe(own: bool) -> Cluster:
     return Cluster(int(resources.get("CPU", 0)), resources.get("GPU", 0.0), int(max(nodes, default=0)), own)
 
 
-def share_out(cluster: Cluster, workers: int | None, gpus_per_worker: float | None) -> Workers:
+def share_out(
+    cluster: Cluster, workers: int | None, gpus_per_worker: float | None, cpus_per_worker: int | None = None
+) -> Workers:
     """How many workers, with how many CPUs and GPUs each, unless the user says.
+
+    A cluster that grows with what is asked of it has nothing to share out yet: say both.
 
     >>> share_out(Cluster(cpus=66, gpus=4.0, largest_node_cpus=66, own=True), None, None)
     Workers(count=4, cpus=16, gpus=1.0)
@@ -165,4 +169,4 @@ def share_out(cluster: Cluster, workers: int | None, gpus_per_worker: float | No
     count = workers or max(1, by_default)
     # On a cluster of others, one CPU of a node stays free and a worker must fit on a node.
     node = cluster.largest_node_cpus - (_SPARE_CPUS if cluster.own else 1)
-    return Workers(count, max(1, min(usable // count, node)), gpus)
+    return Workers(count, cpus_per_worker or max(1, min(usable // count, node)), gpus)

@@ -173,6 +173,7 @@ OPTIONS = (
     Option("max-quarantined", "run", share, "0", "a count or a share such as 1%%; beyond it the exit code is 4"),
     Option("num-workers", "run", count, None, "scoring processes; default: one per GPU, or one per four cores"),
     Option("gpus-per-worker", "run", float, None, "may be a fraction; default: 1 where there are GPUs, else 0"),
+    Option("cpus-per-worker", "run", count, None, "to read, decode and score with; default: what there is, shared out"),
     Option(
         "memory-budget", "run", memory, None, "of an engine, such as 4GiB; default: 1GiB, or half of the GPU's free"
     ),

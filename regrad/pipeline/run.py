@@ -24,6 +24,7 @@ import ray.data
 from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline.cluster import Cluster, Workers, connected, share_out
+from regrad.pipeline.metrics import IDLE, READING, SCORING, WorkerMetrics
 from regrad.pipeline.plan import Unit
 from regrad.pipeline.prepare import Job, expected_images
 from regrad.pipeline.progress import Progress
@@ -50,7 +51,7 @@ def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[dict
     options, units = job.options, job.plan.pending
     progress = Progress(*expected_images(units))
     with connected(options.ray_address, options.num_workers, options.verbose) as cluster:
-        workers = share_out(cluster, options.num_workers, options.gpus_per_worker)
+        workers = share_out(cluster, options.num_workers, options.gpus_per_worker, options.cpus_per_worker)
         task = replace(job.task, threads=workers.cpus)
         board = _start_board()
         groups = group(units, workers.count)
@@ -197,15 +198,17 @@ class _Worker:
         self.tries, others = tries
         self.scored = self.quarantined = 0
         self.posted = 0.0
+        self.metrics = WorkerMetrics(storage.mask(task.output))
         self._post()
         self.scorer: UnitScorer | None = None
         self.problem: dict[str, Any] = {}
         try:
             # Workers that load at the same time have not died.
             with self._attempt("loading the model", self.tries + others):
-                self.scorer = UnitScorer(task, self._count)
+                self.scorer = UnitScorer(task, self._count, self._scoring)
         except Exception as error:
             self.problem = as_problem(error)
+        self.metrics.enter(IDLE)
 
     def __call__(self, batch: Any) -> Iterator[dict[str, list[str]]]:
         if self.scorer is None:
@@ -213,12 +216,16 @@ class _Worker:
             return
         units = [Unit.from_json(text) for text in json.loads(batch["units"][0].as_py())]
         files = ", ".join(dict.fromkeys(storage.mask(unit.source) for unit in units))
+        self.metrics.enter(READING)
         try:
             with self._attempt(f"over {files} from row {units[0].start}", self.tries):
                 for item in self.scorer.score(units, measure=batch["measure"][0].as_py()):
+                    if "seconds" in item:
+                        self.metrics.unit(item["seconds"])
                     yield {"result": [json.dumps(item)]}
         except Exception as error:
             yield {"result": [json.dumps(as_problem(error))]}
+        self.metrics.enter(IDLE)
         self._post()
 
     @contextlib.contextmanager
@@ -240,8 +247,12 @@ class _Worker:
     def _count(self, scored: int, quarantined: int) -> None:
         self.scored += scored
         self.quarantined += quarantined
+        self.metrics.images(scored, quarantined)
         if time.monotonic() - self.posted > _REPORT_SECONDS:
             self._post()
+
+    def _scoring(self, busy: bool) -> None:
+        self.metrics.enter(SCORING if busy else READING)
 
     def _post(self) -> None:
         self.posted = time.monotonic()

@@ -81,12 +81,17 @@ class UnitScorer:
 
     A thread reads, a pool decodes a bounded number of images ahead, the calling thread scores, a thread commits. Units
     follow each other without a pause: a batch may hold the end of one and the beginning of the next.
+
+    Args:
+        on_progress: called with the images scored and quarantined, batch by batch.
+        on_scoring: called with True when a batch goes to the network, and with False when it waits for images again.
     """
 
     def __init__(
         self,
         task: Task,
         on_progress: Callable[[int, int], None] | None = None,
+        on_scoring: Callable[[bool], None] | None = None,
         classifier: Classifier | None = None,
         scorer: Scorer | None = None,
     ):
@@ -97,6 +102,7 @@ class UnitScorer:
             load_module(module)
         self.task = task
         self.on_progress = on_progress or (lambda scored, quarantined: None)
+        self.on_scoring = on_scoring or (lambda busy: None)
         self.classifier = classifier or Classifier.load(**task.model)
         if self.classifier.fingerprint != task.fingerprint:
             raise RegradError(
@@ -161,6 +167,7 @@ class UnitScorer:
 
     def _score_batch(self, batch: Sequence[_Read]) -> None:
         ready = [(row, image) for row in batch if (image := _decoded(row)) is not None]
+        self.on_scoring(True)
         scored = 0
         if ready:
             images, samples = torch.stack([image for _, image in ready]), [row.sample for row, _ in ready]
@@ -168,6 +175,7 @@ class UnitScorer:
             self._measure(images, samples)
             for (row, _), (prediction, confidence, nll, *values) in zip(ready, columns, strict=True):
                 scored += row.account.add(row.sample, int(prediction), confidence, nll, values)
+        self.on_scoring(False)
         self.on_progress(scored, len(batch) - scored)
 
     def _columns(self, images: torch.Tensor, samples: Sequence[Sample]) -> Iterator[tuple[float, ...]]:

@@ -30,6 +30,7 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
         "compare.html",
         "compare.js",
         report=report,
+        headline=report["headline"],
         facts=list(_facts(report)),
         tables=[*((name, list(_score(report, name))) for name in ordered), *labels],
         ordered=ordered,

@@ -26,6 +26,7 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
         "page.html",
         "page.js",
         report=report,
+        headline=report["headline"],
         data=_plot_data(report),
         ordered=_main_first(report),
         separations=list(separations.items()),
@@ -84,7 +85,7 @@ def _cards(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
                     "prediction": class_name(row["prediction"], names),
                     "class_key": str(-1 if row["prediction"] is None else row["prediction"]),
                     "source_key": str(sources.setdefault(row["source"], len(sources))),
-                    "label": class_name(row["label"], label_names),
+                    "label": None if row["label"] is None else class_name(row["label"], label_names),
                     "file": file_name(row["source"]),
                 }
             )

@@ -32,13 +32,13 @@ def render(run: Run, rule: Rule, found: Sorted, pictures: Mapping[str, Sequence[
         (title[0].upper() + title[1:] + f" {rule.score}", _cards(rows, pictures[title], names))
         for title, rows in found.examples.items()
     ]
+    reasons = sorted(found.reasons.items(), key=lambda item: -item[1])
     return fill(
         "preview.html",
         "preview.js",
         rule=rule.text,
         score=rule.score,
-        headline=headline(found),
-        reasons=sorted(found.reasons.items(), key=lambda item: -item[1])[:20],
+        headline=[headline(found), *(f"{rows:,} {reason}" for reason, rows in reasons[:20])],
         sheets=sheets,
         data={},
         provenance=[("the run", flatten(run.info))],

@@ -1,7 +1,6 @@
 """jobs/score.py as a user runs it: exit codes, lines, and a cluster's job server."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -14,7 +13,6 @@ import pytest
 
 from jobs.score import main
 from regrad import table
-from tests.services import BIN, TOKEN
 from tests.shards import digits, write_parquet, write_tar
 
 ROOT = Path(__file__).parents[2]
@@ -178,29 +176,3 @@ def test_a_run_of_its_own_is_quiet_and_can_be_stopped(tmp_path: Path) -> None:
     assert (content["status"], content["exit_code"]) == ("interrupted", 143)
     held = table.read(str(tmp_path / "out"))
     assert content["counts"]["rows_scored"] == len(set(held["id"].to_pylist())) == held.num_rows == int(said[2]) > 0
-
-
-def test_submitted_to_a_cluster(tmp_path: Path, job_server: str) -> None:
-    source = write_tar(tmp_path / "in.tar", [*digits(), ("bad.png", b"no image", 1)])
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_ADDRESS": job_server}
-    runtime = json.dumps({"working_dir": str(ROOT), "excludes": [".venv", ".git", "demo", "data"]})
-
-    def submit(name: str, *arguments: Any) -> "subprocess.Popen[str]":
-        entry = [sys.executable, "jobs/score.py", source, *MODEL, "--output", tmp_path / name, *arguments]
-        submitting = [str(BIN / "ray"), "job", "submit", "--runtime-env-json", runtime, "--", *map(str, entry)]
-        return subprocess.Popen(
-            submitting, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    good, wrong = submit("out", "--max-quarantined", "1"), submit("wrong", "--sigma", "-1")
-    said = good.communicate(timeout=300)[0]
-    assert good.returncode == 0, said
-    assert "holds 60 scores and 1 quarantined rows" in said
-    content = json.loads((tmp_path / "out/run.json").read_text())
-    assert (content["status"], content["exit_code"], content["counts"]["rows_scored"]) == ("done", 0, 60)
-    assert table.read(str(tmp_path / "out")).num_rows == 60
-    said = wrong.communicate(timeout=300)[0]
-    assert wrong.returncode == 1
-    assert "error: sigma -1.0" in said
-    assert "exit code 2" in said
-    assert not (tmp_path / "wrong").exists()

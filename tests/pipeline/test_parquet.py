@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -21,6 +22,22 @@ def test_reads_ids_images_and_labels(tmp_path: Path) -> None:
 def test_reads_the_hugging_face_struct_with_its_path_as_id(tmp_path: Path) -> None:
     samples = list(ParquetReader(write_hugging_face(tmp_path / "a.parquet", digits(50))).rows())
     assert [(sample.id, sample.image, sample.label) for sample in samples] == digits(50)
+
+
+def test_reads_a_file_as_the_datasets_library_writes_it(tmp_path: Path) -> None:
+    """``Dataset.to_parquet`` of images from memory: no paths, and the features in the schema's metadata."""
+    features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema(
+        [("image", kind), ("label", pa.int64())],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    images = [{"bytes": image, "path": None} for _, image, _ in digits(4)]
+    pa.parquet.write_table(pa.table({"image": images, "label": [0, 1, 1, 0]}, schema=schema), tmp_path / "a.parquet")
+    found = list(ParquetReader(str(tmp_path / "a.parquet")).rows())
+    assert [(sample.id, sample.label, sample.image) for sample in found] == [
+        (str(row), label, digits(4)[row][1]) for row, label in enumerate([0, 1, 1, 0])
+    ]
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 7), (15, 47), (20, 40), (49, 50), (30, None)])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import safetensors.torch
 
 from regrad import table
 from regrad.errors import RegradError, UsageError
@@ -21,8 +22,9 @@ from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
 from regrad.pipeline.run import group, score_units
 from tests.data import ROOT
-from tests.services import Bucket
-from tests.shards import digits, png, write_parquet, write_tar
+from tests.faults.proxy import Proxy
+from tests.services import Bucket, S3Server
+from tests.shards import build, digits, png, write_parquet, write_tar
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 SCORES = ("regrad", "entropy")
@@ -66,11 +68,23 @@ def test_ray_gives_the_scores_of_the_plain_loop(
     np.testing.assert_allclose(scores(tmp_path / "ray"), scores(tmp_path / "plain"), rtol=1e-6)
 
 
-def test_actors_reach_s3_with_the_drivers_environment(tmp_path: Path, bucket: Bucket) -> None:
-    source = bucket.put(write_tar(tmp_path / "a.tar", digits()), "in/a.tar")
-    outcome = run(job(f"{bucket.uri}/out", source))
-    assert outcome.this_run["rows_scored"] == 60
-    assert len(scores(f"{bucket.uri}/out")) == 60
+def test_actors_reach_s3_and_share_what_the_driver_has_fetched(
+    tmp_path: Path, s3_server: S3Server, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = digits()
+    for name in ("a", "b"):
+        bucket.put(write_tar(tmp_path / f"{name}.tar", rows), f"in/{name}.tar")
+    safetensors.torch.save_file(build(seed=1)[0].state_dict(), tmp_path / "w.safetensors")
+    weights = bucket.put(str(tmp_path / "w.safetensors"), "w.safetensors")
+    with Proxy(s3_server.port).listening() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        asked = (f"{bucket.uri}/in", "--weights", weights, "--num-workers", 2)
+        outcome = run(job(f"{bucket.uri}/out", *asked))
+        held = len(scores(f"{bucket.uri}/out"))
+    assert outcome.this_run["rows_scored"] == held == 120
+    asked_for = [request.method for request in proxy.requests if request.path.endswith("/w.safetensors")]
+    assert asked_for.count("GET") == 1
+    assert asked_for.count("HEAD") >= 3  # the driver and two workers ask whether it is still the same
 
 
 def test_a_worker_that_cannot_write_is_one_line(tmp_path: Path) -> None:
@@ -139,9 +153,10 @@ def test_units_are_shared_out_evenly(tmp_path: Path) -> None:
         (Cluster(64, 0, 8, False), (2, None), Workers(2, 7, 0)),
         (Cluster(64, 8, 32, False), (None, None), Workers(8, 7, 1.0)),
         (Cluster(1, 0, 1, False), (None, None), Workers(1, 1, 0)),
+        (Cluster(0, 0, 0, False), (8, 1.0, 6), Workers(8, 6, 1.0)),  # a head that waits for workers to come
     ],
 )
-def test_resources_are_shared_out(cluster: Cluster, asked: tuple[Any, Any], expected: Workers) -> None:
+def test_resources_are_shared_out(cluster: Cluster, asked: tuple[Any, ...], expected: Workers) -> None:
     assert share_out(cluster, *asked) == expected
 
 

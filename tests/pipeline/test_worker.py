@@ -164,6 +164,14 @@ def test_units_commit_while_later_ones_are_scored(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("regrad-")]
 
 
+def test_it_tells_when_the_network_works(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    told: list[bool] = []
+    settings = Task(**{**vars(task(tmp_path / "out")), "batch_size": 25})
+    list(UnitScorer(settings, on_scoring=told.append).score(units(source, unit_rows=1000)))
+    assert told == [True, False] * 3
+
+
 def test_what_is_read_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from regrad.pipeline import decode
 

@@ -1,0 +1,32 @@
+"""The API pages from the docstrings: ``make docs``; a warning is an error."""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+import warnings
+from pathlib import Path
+
+import pdoc
+import pdoc.extract
+
+import regrad
+
+
+def main(output: str) -> int:
+    """Write a page for every module; a name or an annotation that cannot be resolved ends it."""
+    warnings.simplefilter("error", UserWarning)
+    specs: list[str] = []
+    reached: set[str] = set()
+    for name in ["regrad", *(module.name for module in pkgutil.walk_packages(regrad.__path__, "regrad."))]:
+        if name not in reached:  # a package with __all__ does not lead to its modules
+            specs.append(name)
+            reached |= set(pdoc.extract.walk_specs([name]))
+    pdoc.render.configure(docformat="google", math=True, footer_text=f"regrad {regrad.__version__}")
+    pdoc.pdoc(*specs, output_directory=Path(output))
+    print(f"{len(reached)} modules: open {Path(output, 'index.html').resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "build/api"))

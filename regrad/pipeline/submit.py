@@ -1,0 +1,235 @@
+"""A command on a Ray cluster, through its job server: what is sent, how it is followed, which exit code it has."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import os
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobInfo, JobStatus, JobSubmissionClient
+from requests.exceptions import RequestException
+
+from regrad import storage
+from regrad.errors import RegradError, UsageError
+
+# What no job needs: matched against each name on the way to a file, or, with a slash in front, at the top alone.
+EXCLUDES = (".*", "__pycache__", "*.egg-info", "/build", "/data", "/demo", "/dist")
+DEFAULT_MOST = 50_000_000  # bytes, packed: Ray keeps them in the head node's memory
+_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 60.0  # without an answer of the job server
+_REQUEST_SECONDS = (10.0, 60.0)  # to connect, and without a byte
+_STOP_SECONDS = 30.0  # Ray itself kills 3 s after its SIGTERM
+
+
+@dataclass(frozen=True)
+class Package:
+    """A working directory, packed; ``largest`` names what weighs most at its top level."""
+
+    path: Path
+    files: int
+    size: int
+    packed: int
+    largest: str
+
+    def __str__(self) -> str:
+        return f"{self.files} files, {megabytes(self.size)}, packed {megabytes(self.packed)}"
+
+
+def megabytes(size: int) -> str:
+    """``size`` bytes for people.
+
+    >>> megabytes(1_234_567)
+    '1.23 MB'
+    """
+    return f"{size / 1e6:.3g} MB"
+
+
+def pack(folder: str, excludes: Sequence[str], most: int, into: str) -> Package:
+    """The files of ``folder`` but ``excludes``, as a zip file in the folder ``into``.
+
+    The same files make the same bytes, which Ray then does not send twice.
+
+    Raises:
+        UsageError: there is no such folder, nothing in it, or more than ``most`` bytes, packed.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError(f"--working-dir {folder}: no such folder")
+    path, sizes = Path(into) / "working-dir.zip", dict[str, int]()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in _files(root, excludes):
+            name = file.relative_to(root)
+            content = file.read_bytes()
+            entry = zipfile.ZipInfo(name.as_posix())  # of 1980: when a file was changed does not matter
+            entry.external_attr = (0o755 if os.access(file, os.X_OK) else 0o644) << 16
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+            sizes[str(name)] = len(content)
+            if archive.fp is not None and archive.fp.tell() > most:
+                break  # a folder of terabytes is not read to its end
+    package = Package(path, len(sizes), sum(sizes.values()), path.stat().st_size, _largest(sizes))
+    if not sizes:
+        raise UsageError(f"--working-dir {folder}: nothing to send but what is excluded: {', '.join(excludes)}")
+    if package.packed > most:
+        raise UsageError(
+            f"--working-dir {folder}: more than {megabytes(most)} to send (largest: {package.largest}); leave data out "
+            "with --exclude PATTERN and read it from object storage, or raise --max-size"
+        )
+    return package
+
+
+def _files(root: Path, excludes: Sequence[str]) -> Iterator[Path]:
+    for place, folders, names in os.walk(root):
+        top = Path(place) == root
+
+        def wanted(name: str, top: bool = top) -> bool:
+            patterns = [pattern for pattern in excludes if top or not pattern.startswith("/")]
+            return not any(fnmatch.fnmatchcase(name, pattern.strip("/")) for pattern in patterns)
+
+        folders[:] = sorted(filter(wanted, folders))
+        yield from (Path(place, name) for name in sorted(filter(wanted, names)) if Path(place, name).is_file())
+
+
+def _largest(sizes: Mapping[str, int]) -> str:
+    tops: dict[str, int] = {}
+    for name, size in sizes.items():
+        top = name.split(os.sep)[0]
+        tops[top] = tops.get(top, 0) + size
+    ordered = sorted(tops.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {megabytes(size)}" for name, size in ordered[:3])
+
+
+class _Client(JobSubmissionClient):
+    """Ray's client, whose own requests would wait for ever."""
+
+    def _do_request(self, *arguments: Any, **keywords: Any) -> Any:
+        return super()._do_request(*arguments, **keywords, timeout=_REQUEST_SECONDS)
+
+
+def connect(address: str | None) -> JobSubmissionClient:
+    """A client of the job server at ``address``, or at ``$RAY_API_SERVER_ADDRESS`` or ``$RAY_ADDRESS``.
+
+    Raises:
+        UsageError: no address, or the server wants another token.
+        RegradError: nobody answers.
+    """
+    address = address or next(filter(None, map(os.environ.get, _ADDRESSES)), None)
+    if address is None:
+        raise UsageError("no cluster: give --address http://HEAD:8265, or set RAY_ADDRESS")
+    for module in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
+    os.environ[_ADDRESSES[0]] = address  # Ray puts the environment before what it is told
+    try:
+        return _Client(address)
+    except AuthenticationError as error:
+        raise _refused(address, error) from error
+    except Exception as error:  # ConnectionError, RuntimeError, ValueError, ...
+        raise RegradError(f"no job server at {storage.mask(address)}: {storage.reason(error)}") from error
+
+
+def submit(
+    client: JobSubmissionClient, command: str, package: Package, environment: Mapping[str, str], cpus: float | None
+) -> str:
+    """Send ``package`` and start ``command`` in it, with ``environment`` and ``cpus`` of its own; the job's name.
+
+    Raises:
+        UsageError, RegradError: the server refused, or does not answer.
+    """
+    runtime = {"working_dir": str(package.path), "env_vars": dict(environment)}
+    try:
+        job: str = client.submit_job(entrypoint=command, runtime_env=runtime, entrypoint_num_cpus=cpus)
+        return job
+    except AuthenticationError as error:
+        raise _refused(client.get_address(), error) from error
+    except (RequestException, RuntimeError) as error:
+        raise RegradError(f"the job server did not take the job: {storage.reason(error)}") from error
+
+
+def follow(
+    client: JobSubmissionClient, job: str, show: Callable[[str], None], stopped: Sequence[BaseException] = ()
+) -> JobInfo:
+    """Show what ``job`` prints until its status says that it has ended, which alone decides; its last status.
+
+    Whatever comes to be in ``stopped`` meanwhile is raised.
+
+    Raises:
+        UsageError: there is no such job.
+        RegradError: the job server does not answer any more.
+    """
+    shown, heard = 0, time.monotonic()
+    while True:
+        for error in stopped:
+            raise error
+        try:
+            info = client.get_job_info(job)
+            log = client.get_job_logs(job) or ""
+        except (RequestException, RuntimeError, AuthenticationError) as error:
+            if "status code 404" in str(error):
+                raise UsageError(f"the cluster knows no job {job}; `ray job list` shows those that it knows") from error
+            if time.monotonic() - heard > _PATIENCE_SECONDS:
+                raise RegradError(
+                    f"the job server has not answered for {_PATIENCE_SECONDS:.0f} s ({storage.reason(error)}); {job} "
+                    f"may go on: follow it with --follow {job}"
+                ) from error
+        else:
+            heard = time.monotonic()
+            show(log[shown:])
+            shown = len(log)
+            if info.status.is_terminal():
+                return info
+        time.sleep(_POLL_SECONDS)
+
+
+def stop(client: JobSubmissionClient, job: str) -> JobStatus:
+    """Ask ``job`` to stop, and wait for it a while; its status then."""
+    client.stop_job(job)
+    end = time.monotonic() + _STOP_SECONDS
+    while not (status := client.get_job_status(job)).is_terminal() and time.monotonic() < end:
+        time.sleep(_POLL_SECONDS)
+    return status
+
+
+def exit_code(info: JobInfo) -> int:
+    """The code of the job's own process; without one, 0 of a job that succeeded, 143 of one stopped, else 1.
+
+    A process that a signal ended has 128 and its number, as in a shell.
+    """
+    code: int | None = info.driver_exit_code
+    if code is not None:
+        return code if code >= 0 else 128 - code
+    return {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 143}.get(info.status, 1)
+
+
+def environment(given: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE`` as it is, ``NAME`` with its value here.
+
+    Raises:
+        UsageError: it has none here.
+    """
+    found = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator and name not in os.environ:
+            raise UsageError(f"--env {name}: not set here; give --env {name}=VALUE")
+        found[name] = value if separator else os.environ[name]
+    return found
+
+
+def working_folder() -> tempfile.TemporaryDirectory[str]:
+    """A place for :func:`pack`, which goes with its context."""
+    return tempfile.TemporaryDirectory(prefix="regrad-")
+
+
+def _refused(address: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"{storage.mask(address)} wants another token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+        "RAY_AUTH_TOKEN_PATH"
+    )

@@ -1,0 +1,118 @@
+"""The commands and code on the pages of docs/, run from top to bottom on digits and a real S3 server; and the links."""
+
+import importlib
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jobs.score
+from regrad.pipeline.execute import run, score_here
+from tests.data import ROOT
+from tests.services import Bucket
+from tests.shards import digits, write_folder, write_parquet, write_tar
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+RUN = ("scoring", "models", "choosing-a-score", "throughput", "interoperability", "extending")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def place(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with what the pages speak of, here and in ``s3://bucket``."""
+    # Without Ray's workers: their starts would take most of the time, and tests/jobs has them.
+    monkeypatch.setattr(jobs.score, "run", lambda job: run(job, score_here))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for name in [name for name in sys.modules if name.split(".")[0] in ("my_package", "my_scores")]:
+        monkeypatch.delitem(sys.modules, name)
+    write_folder(tmp_path / "images", digits(12))
+    for name in ("known", "unknown"):
+        write_parquet(tmp_path / f"{name}.parquet", digits(24))
+    bucket.put(write_tar(tmp_path / "a.tar", digits(12)), "shards/a.tar")
+    (tmp_path / "a.tar").unlink()
+    make_model(tmp_path)
+    bucket.put("model.safetensors", "model.safetensors")
+    return tmp_path
+
+
+def make_model(folder: Path) -> None:
+    """What docs/models.md makes."""
+    for language, content in BLOCK.findall((DOCS / "models.md").read_text()):
+        if language == "python" and "save_file" in content:
+            execute(content, {})
+            return
+        write(content, folder)
+
+
+def write(content: str, folder: Path) -> bool:
+    """A block whose first line names a file is that file."""
+    named = re.match(r"# ([\w./-]+\.(py|yaml))\n", content)
+    if named is None:
+        return False
+    path = folder / named[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return True
+
+
+def execute(code: str, names: dict[str, Any]) -> None:
+    exec(compile(code, "page", "exec"), names)
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_what_a_page_says_works(page: str, place: Path, bucket: Bucket, request: pytest.FixtureRequest) -> None:
+    if page == "interoperability":
+        request.getfixturevalue("ray_session")
+    text = (DOCS / f"{page}.md").read_text().replace("s3://bucket", bucket.uri)
+    names: dict[str, Any] = {}
+    done = 0
+    for language, content in BLOCK.findall(text):
+        if language == "text" or write(content, place):
+            continue
+        done += 1
+        if language == "python":
+            execute(content, names)
+            continue
+        assert language == "sh"
+        for line in content.replace("\\\n", " ").splitlines():
+            program, script, *arguments = shlex.split(line)
+            assert (program, script.startswith("jobs/")) == ("python", True)
+            job = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+            assert job.main(arguments) == 0, line
+    assert done
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "infra/README.md"], ids=lambda path: path.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings], (
+                target
+            )
+
+
+def test_every_page_is_listed() -> None:
+    index = (DOCS / "README.md").read_text()
+    assert [page.name for page in PAGES if page.name != "README.md" and f"({page.name})" not in index] == []
+
+
+def test_pages_name_flags_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for script in sorted((ROOT / "jobs").glob("*.py")):
+        if "Parser(" in script.read_text() or script.stem == "score":
+            with pytest.raises(SystemExit):
+                importlib.import_module(f"jobs.{script.stem}").main(["--help"])
+    known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    pages = [page for page in PAGES if page.stem in (*RUN, "cluster")]
+    named = {(page.name, flag) for page in pages for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text())}
+    assert {(page, flag) for page, flag in named if flag not in known} == set()

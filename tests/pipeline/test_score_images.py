@@ -1,0 +1,100 @@
+"""The scores as a step of a pipeline of one's own: on `read_images`, on bytes, on Hugging Face's structs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from regrad import table
+from regrad.errors import UsageError
+from regrad.pipeline import ScoreImages
+from regrad.pipeline.execute import run, score_here
+from regrad.pipeline.options import parse
+from regrad.pipeline.prepare import prepare
+from tests.shards import digits, png, write_folder, write_hugging_face
+
+SETTINGS = {"model": "tests.shards:build", "scores": ["regrad", "entropy"], "samples": 2}
+FLAGS = ("--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", "2")
+
+
+def job_scores(source: str, output: Path) -> dict[str, dict[str, Any]]:
+    run(prepare(parse([source, *FLAGS, "--output", str(output)], "score.py", None)), score_here)
+    return {row["id"]: row for row in table.read(str(output)).to_pylist()}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_pipeline_on_read_images_gives_the_scores_of_the_job(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "images", digits())
+    images = ray.data.read_images(source, mode="L", include_paths=True)
+    scored = images.map_batches(
+        ScoreImages,
+        fn_constructor_kwargs={**SETTINGS, "relative_to": source},
+        compute=ray.data.ActorPoolStrategy(size=1),
+        batch_size=16,
+    )
+    rows = scored.drop_columns(["image"]).take_all()
+    wanted = job_scores(source, tmp_path / "out")
+    assert len(rows) == len(wanted) == 60
+    for row in rows:
+        same = wanted[Path(row["path"]).relative_to(source).as_posix()]
+        assert (row["prediction"], row["error"]) == (same["prediction"], "")
+        for name in ("regrad", "entropy", "confidence"):
+            assert row[name] == pytest.approx(same[name], rel=1e-6)
+    kinds = dict(zip(scored.schema().names, scored.schema().types, strict=True))
+    assert [str(kinds[name]) for name in ("prediction", "confidence", "regrad", "error")] == [
+        *("int32", "float", "double", "string")
+    ]
+
+
+def batch(images: list[Any], **columns: Any) -> dict[str, np.ndarray]:
+    held = np.empty(len(images), object)
+    held[:] = images
+    return {"image": held, "path": np.array([f"{row}.png" for row in range(len(images))], object), **columns}
+
+
+def test_bad_images_keep_their_rows(tmp_path: Path) -> None:
+    sound = digits(3)
+    images = [sound[0][1], b"no image", None, np.zeros((8, 8), np.float32), {"bytes": sound[1][1], "path": "x"}]
+    found = ScoreImages(**SETTINGS, label_column="label")(batch(images, label=np.array([sound[0][2], 1, 2, 3, 99])))
+    assert list(found["error"]) == [
+        "",
+        "decode: not an image of a known format",
+        "read: the image is null",
+        "preprocess: ValueError: pixels are float32, not uint8: their scale is unknown",
+        "",
+    ]
+    assert list(np.isfinite(found["regrad"])) == [True, False, False, False, True]
+    assert list(found["prediction"] == -1) == [False, True, True, True, False]
+    assert list(np.isfinite(found["nll"])) == [True, False, False, False, False]  # 99 is no class
+    alone = ScoreImages(**SETTINGS)(batch(images[:1]))
+    assert alone["regrad"][0] == pytest.approx(found["regrad"][0], rel=1e-6)
+    assert list(alone["path"]) == ["0.png"]
+
+
+def test_a_network_that_gives_no_number_is_an_error_of_the_row() -> None:
+    score = ScoreImages(model="tests.shards:build_nan", scores=["entropy"])
+    found = score(batch([png(np.full((8, 8), 255)), digits(1)[0][1]]))
+    assert list(found["error"]) == ["score: the network's outputs are not finite for this image", ""]
+    assert found["prediction"][0] == -1
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_hugging_face_file_needs_no_conversion(tmp_path: Path) -> None:
+    source = write_hugging_face(tmp_path / "train.parquet", digits(10))
+    settings = {**SETTINGS, "image_column": "img", "id_column": "label"}
+    rows = ray.data.read_parquet(source).map_batches(
+        ScoreImages, fn_constructor_kwargs=settings, compute=ray.data.ActorPoolStrategy(size=1)
+    )
+    assert all(row["error"] == "" and row["regrad"] > 0 for row in rows.take_all())
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(UsageError, match="no setting sigmas; there are channels"):
+        ScoreImages(**SETTINGS, sigmas=1)
+    with pytest.raises(UsageError, match="no score regrat"):
+        ScoreImages(model="tests.shards:build", scores=["regrat"])
+    score = ScoreImages(**SETTINGS)
+    with pytest.raises(UsageError, match=r"no column 'path'; the columns are image; read_images\(.*include_paths"):
+        score({"image": np.zeros((1, 8, 8), np.uint8)})
