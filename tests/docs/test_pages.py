@@ -1,8 +1,10 @@
 """The commands and code on the pages of docs/, run from top to bottom on digits and a real S3 server; and the links."""
 
 import importlib
+import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,27 +68,46 @@ def execute(code: str, names: dict[str, Any]) -> None:
     exec(compile(code, "page", "exec"), names)
 
 
-@pytest.mark.parametrize("page", RUN)
-def test_what_a_page_says_works(page: str, place: Path, bucket: Bucket, request: pytest.FixtureRequest) -> None:
-    if page == "interoperability":
-        request.getfixturevalue("ray_session")
-    text = (DOCS / f"{page}.md").read_text().replace("s3://bucket", bucket.uri)
-    names: dict[str, Any] = {}
-    done = 0
+# A Ray of its own, whose workers import from the page's working directory.
+WITH_RAY = """
+import jobs.score
+from regrad.pipeline.cluster import start_local
+from regrad.pipeline.execute import run, score_here
+jobs.score.run = lambda job: run(job, score_here)
+start_local(3)
+"""
+
+
+def program(text: str, folder: Path) -> str:
+    """All that a page says, from top to bottom, as one Python program; its files are written."""
+    steps = ["import importlib"]
     for language, content in BLOCK.findall(text):
-        if language == "text" or write(content, place):
+        if language == "text" or write(content, folder):
             continue
-        done += 1
+        assert language in ("python", "sh")
         if language == "python":
-            execute(content, names)
+            steps.append(content)
             continue
-        assert language == "sh"
         for line in content.replace("\\\n", " ").splitlines():
-            program, script, *arguments = shlex.split(line)
-            assert (program, script.startswith("jobs/")) == ("python", True)
-            job = importlib.import_module(script.removesuffix(".py").replace("/", "."))
-            assert job.main(arguments) == 0, line
-    assert done
+            python, script, *arguments = shlex.split(line)
+            assert (python, script.startswith("jobs/")) == ("python", True)
+            job = script.removesuffix(".py").replace("/", ".")
+            steps.append(f"assert importlib.import_module({job!r}).main({arguments!r}) == 0, {line!r}")
+    assert len(steps) > 1
+    return "\n".join(steps)
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_what_a_page_says_works(page: str, place: Path, bucket: Bucket) -> None:
+    code = program((DOCS / f"{page}.md").read_text().replace("s3://bucket", bucket.uri), place)
+    if page != "interoperability":
+        execute(code, {})
+        return
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{place}"}
+    ran = subprocess.run(
+        [sys.executable, "-c", WITH_RAY + code], cwd=place, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "infra/README.md"], ids=lambda path: path.stem)
