@@ -54,7 +54,7 @@ def parse(text: str, schema: pa.Schema) -> pc.Expression:
     """The condition that ``text`` writes down, on tables with this ``schema``.
 
     >>> parse("1 < a <= 2", pa.schema([("a", pa.float64())]))
-    <pyarrow.compute.Expression ((a > 1) and (a <= 2))>
+    <pyarrow.compute.Expression ((1 < a) and (a <= 2))>
 
     Raises:
         UsageError: it is no such condition, names a column that is not there, or compares what does not compare.
