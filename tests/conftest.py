@@ -29,6 +29,12 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["REGRAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def workers_as_others() -> None:
+    """Ray lets its workers give way to every other process, on a busy machine for minutes."""
+    os.environ.setdefault("RAY_worker_niceness", "0")
+
+
 def png(seed: int, size: int = 8) -> bytes:
     """A random grey picture as a PNG file."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
