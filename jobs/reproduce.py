@@ -65,8 +65,8 @@ def measure(study: Study, name: str, args: argparse.Namespace) -> None:
     found = QUICK[name](study) if args.quick else TABLES[name].compute(study)
     command = shlex.join(["python", "jobs/reproduce.py", name, *(["--quick"] if args.quick else settings(args))])
     results.write(study.output, name, found, command=command, machine=machine(torch.device("cpu")))
-    for caption, (head, *rows) in render.grids(TABLES[name], found):
-        print("\n".join([f"\n{caption}", *("  ".join(row) for row in (head, *rows))]), flush=True)
+    for caption, grid in render.grids(TABLES[name], found):
+        print("\n".join([f"\n{caption}", *map("  ".join, grid)]), flush=True)
 
 
 def write_docs(study: Study, folder: str) -> int:

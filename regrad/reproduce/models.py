@@ -60,7 +60,7 @@ def _published(title: str, name: str, training: str) -> Model:
 MODELS = {
     "mnist-cnn": _trained("MNIST, standard CNN", "mnist_cnn", "mnist"),
     "fmnist-cnn": _trained("FMNIST, standard CNN", "mnist_cnn", "fmnist"),
-    "mnist-cnn-quick": _trained("MNIST, standard CNN, quick", "mnist_cnn", "mnist", epochs=2, limit=4000),
+    "mnist-cnn-quick": _trained("MNIST, standard CNN, quick", "mnist_cnn", "mnist", epochs=2, limit=3000),
     "mnist-cnn-short": _trained("MNIST, standard CNN, short training", "mnist_cnn", "mnist", epochs=1, limit=20_000),
     "mnist-vit": _trained("MNIST, small ViT", "mnist_vit", "mnist", epochs=4),
     "svhn-cnn": _trained("SVHN, standard CNN", "svhn_cnn", "svhn"),

@@ -17,7 +17,10 @@ Grid = list[list[str]]
 
 
 def grids(table: Table, results: Sequence[Result]) -> Iterator[tuple[str, Grid]]:
-    """For each group of experiments a caption, and rows of cells, the head first: ours and the paper's side by side."""
+    """For each group of experiments a caption, and rows of cells, the head first: ours and the paper's side by side.
+
+    No rows where there is neither.
+    """
     for group in dict.fromkeys(result.group for result in results):
         of_group = [result for result in results if result.group == group]
         names = list(dict.fromkeys(result.experiment for result in of_group))
@@ -32,6 +35,7 @@ def grids(table: Table, results: Sequence[Result]) -> Iterator[tuple[str, Grid]]
         # An experiment without images here is one column, the paper's, and a word.
         columns = [(name, paper) for name, paper in columns if paper or measured[name]]
         if not columns:
+            yield caption(group, of_group, names), []
             continue
         head = ["", *(f"{name}, paper" if paper else name for name, paper in columns)]
         rows = [_row(table, row, columns, cells) for row in table.rows]
@@ -110,8 +114,9 @@ def markdown(found: Mapping[str, tuple[list[Result], dict[str, Any]]], figures: 
         told = f"Command: `{about['command']}`; each caption says how much of it has been measured so far"
         lines += ["", f"## {table.title}", "", f"{table.note}", "", f"{told}, on {where(about)}."]
         for title, grid in grids(table, results):
-            head, *rows = grid
-            lines += ["", title + ".", "", _line(head), _line(["---"] * len(head)), *map(_line, rows)]
+            lines += ["", title + "."]
+            if grid:
+                lines += ["", _line(grid[0]), _line(["---"] * len(grid[0])), *map(_line, grid[1:])]
         if name in figures:
             lines += ["", f"![{table.title}]({figures[name]})"]
     return "\n".join(lines) + "\n"
@@ -129,9 +134,15 @@ def page(found: Mapping[str, tuple[list[Result], dict[str, Any]]], figures: Mapp
         table = TABLES[name]
         body += [f"<h2>{html.escape(table.title)}</h2>", f'<p class="about">{html.escape(table.note)}</p>']
         body.append(f"<p><code>{html.escape(about['command'])}</code></p>")
-        for title, (head, *rows) in grids(table, results):
+        for title, grid in grids(table, results):
+            head, rows = grid[:1], grid[1:]
             body += [f"<h3>{html.escape(title.replace('**', ''))}</h3>", '<div class="scroll" tabindex="0"><table>']
-            body += ["<thead>", _html_row(head, "th"), "</thead><tbody>", *(_html_row(row, "td") for row in rows)]
+            body += [
+                "<thead>",
+                *(_html_row(row, "th") for row in head),
+                "</thead><tbody>",
+                *(_html_row(row, "td") for row in rows),
+            ]
             body.append("</tbody></table></div>")
         if name in figures:
             body.append(figures[name].decode().partition("<svg")[2].join(("<svg", "")))

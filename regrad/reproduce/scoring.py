@@ -19,6 +19,7 @@ from regrad.pipeline.worker import UnitScorer
 from regrad.reproduce import image_sets, models
 from regrad.reproduce.packs import Packs
 
+FIT_IMAGES = "2000"  # training images for the posterior of ``laplace``
 #: Column -> (n,) values: the scores, and ``label`` and ``prediction``.
 Columns = dict[str, npt.NDArray[np.float64]]
 
@@ -102,7 +103,7 @@ def _score(study: Study, model: str, seed: int, shards: list[str], setting: Sett
     flags = {"model": known.spec, "weights": weights, "scores": ",".join(setting.scores), "seed": str(seed)}
     flags |= setting.flags
     if "laplace" in setting.scores:
-        flags |= {"fit-data": study.packs.find(known.fit_pack), "fit-limit": "2000"}
+        flags = {"fit-data": study.packs.find(known.fit_pack), "fit-limit": FIT_IMAGES} | flags
     command = [*shards, "--output", output, *(part for key, value in flags.items() for part in (f"--{key}", value))]
     job = prepare(options.parse(command, "score.py", None))
     if job.plan.pending:

@@ -21,7 +21,7 @@ METRICS = {"AUROC": auroc, "AUPR": aupr}
 EVERY = Setting("all", methods.EVERY_SCORE)
 DRAWN = Setting("drawn", methods.DRAWN)
 BARE = Setting("bare", tuple(methods.BARE.values()), {"score-module": "regrad.reproduce.bare"})
-QUICK = Setting("quick", methods.EVERY_SCORE, {"samples": "2", "draws": "2"})
+QUICK = Setting("quick", methods.EVERY_SCORE, {"samples": "2", "draws": "2", "fit-limit": "300"})
 
 
 @dataclass(frozen=True)

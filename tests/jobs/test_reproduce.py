@@ -17,7 +17,7 @@ from tests.data import data_path
 def test_the_quick_form_of_table_1(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reproduce, "QUICK_IMAGES", 100)
+    monkeypatch.setattr(reproduce, "QUICK_IMAGES", 50)
     data = data_path("weights/resnet20-cifar10.safetensors").parents[1]
     command = ["ood", "--quick", "--data", str(data), "--output", str(tmp_path / "out")]
     assert reproduce.main(command) == 0

@@ -50,6 +50,12 @@ def test_every_line_of_a_table_has_as_many_cells() -> None:
         assert len({len(row) for row in grid}) == 1
 
 
+def test_what_neither_we_nor_the_paper_have_is_named() -> None:
+    ((title, grid),) = render.grids(TABLES["ood"], [result("C10→C100", "REGrad*", "AUROC", None)])
+    assert title == "**MNIST, standard CNN**, C10→C100: not measured here"
+    assert grid == []
+
+
 def test_the_page_is_escaped_and_whole() -> None:
     page = render.page({"ood": (RESULTS, ABOUT)}, {"ood": b'<?xml version="1.0"?><svg><g/></svg>'})
     assert "MNIST→X&lt;Y" in page
