@@ -89,7 +89,7 @@ class Classifier:
         std: float | Sequence[float] | None = None,
         transform: str | None = None,
     ) -> Classifier:
-        """The classifier that ``spec`` names; every other argument overrides what it says of itself.
+        """The classifier that ``spec`` names, in eval mode; every other argument overrides what it says of itself.
 
         Args:
             spec: ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME``, or ``package.module:factory``, where ``factory()``
@@ -113,7 +113,7 @@ class Classifier:
         if transform:
             known["transform"] = import_object(transform)
         try:
-            return cls(network, spec="|".join(filter(None, [spec, transform])), **known)
+            return cls(network.eval(), spec="|".join(filter(None, [spec, transform])), **known)
         except TypeError as error:
             raise UsageError(f"{spec}: the factory's dict has a key that Classifier does not know: {error}") from error
 

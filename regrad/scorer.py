@@ -200,7 +200,7 @@ class Scorer:
 
     @torch.no_grad()
     def measure_error(self, images: Tensor, ids: Sequence[str]) -> Tensor | None:
-        """|S - S'| / S for each image, (B,): how far these gradients are from those of all layers by float64 autograd.
+        """|S - S'| / S for each image, (B,): how far these gradients are from those of all layers by autograd.
 
         S = sum_c sqrt(p_c) ||a g_c||, as in REGrad, over some of the classes where there are many. Cut, sketch and
         precision all show. None where nothing is estimated (no gradients, or the reference engine), or where memory

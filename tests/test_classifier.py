@@ -43,6 +43,7 @@ def test_a_factory_says_what_its_network_needs() -> None:
     assert classifier.std == (0.5, 0.4, 0.3)
     assert classifier.class_names == ("cat", "dog")
     assert classifier.num_classes == 2
+    assert not classifier.network.training
 
 
 def test_arguments_override_the_factory() -> None:

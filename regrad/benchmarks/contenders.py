@@ -41,9 +41,10 @@ class EngineRun:
 
     @torch.no_grad()
     def error(self, copies: Tensor) -> Tensor:
-        """See :meth:`regrad.gradients.passes.Passes.error`."""
+        """See :meth:`regrad.gradients.passes.Passes.error`; of a coarser precision, against float64."""
+        dtype = None if self.precision == "float32" else torch.float64
         with computing(self.precision):
-            return self.passes.error(lambda smoothed, part: copies[part], len(copies))
+            return self.passes.error(lambda smoothed, part: copies[part], len(copies), dtype)
 
 
 @dataclass(frozen=True)

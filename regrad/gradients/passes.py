@@ -15,6 +15,7 @@ from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import ClassNorms, find_layers, layer_weights, pieces, private_copy
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
+from regrad.precision import computing
 
 ENGINES: dict[str, Any] = {"exact": ExactEngine, "sketch": SketchEngine, "reference": ReferenceEngine}
 TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -144,22 +145,24 @@ class Passes:
                 run.engine.most_inputs = max(2, fitting)
             run.step = max(1, fitting // copies)
 
-    def error(self, copies: Copies, images: int) -> Tensor:
-        """|S - S'| / S with S = sum_c sqrt(p_c) ||a g_c|| over all layers, by float64 autograd, S' of the engine: (B,).
+    def error(self, copies: Copies, images: int, dtype: torch.dtype | None = None) -> Tensor:
+        """|S - S'| / S with S = sum_c sqrt(p_c) ||a g_c|| over all layers, by autograd, and S' of the engine: (B,).
 
         Of the first weighting, on the most probable classes and some drawn at random, which stand for the others.
+        S is computed in ``dtype``, in the network's own unless told, and never rounded to TF32.
         """
-        run = self._runs[0]
-        return torch.cat([self._error(run, copies(run.smoothed, part)) for part in pieces(images, run.step)])
+        run, dtype = self._runs[0], dtype or self._inputs.dtype
+        return torch.cat([self._error(run, copies(run.smoothed, part), dtype) for part in pieces(images, run.step)])
 
-    def _error(self, run: _Run, x: Tensor) -> Tensor:
+    def _error(self, run: _Run, x: Tensor, dtype: torch.dtype) -> Tensor:
         got = run.engine(x.to(self._dtype))
         got = got.part(0, slice(0, got.logits.shape[-1]))
         p = got.logits[:, 0].softmax(1)
         classes, stand_for = _some_classes(p)
         weights = self._rows(run.decays)[:1]
-        engine = ReferenceEngine(self._copy(), self._layers, weights)
-        wanted = engine(x, classes=classes).norms[0]
+        engine = ReferenceEngine(self._copy(), self._layers, weights, dtype=dtype)
+        with computing("float32"):
+            wanted = engine(x, classes=classes).norms[0]
         factor = p.gather(1, classes).sqrt() * stand_for
         difference = (factor * (got.norms[0].gather(1, classes) - wanted)).sum(1).abs()
         return (difference / (factor * wanted).sum(1).clamp_min(1e-300)).cpu()
