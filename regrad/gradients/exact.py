@@ -58,11 +58,8 @@ class _Use:
     def prepare(self, classes: int) -> None:
         """Form what does not depend on the class, once all calls are known."""
         outer = [factor for factor in self.factors if isinstance(factor, Outer)]
-        if not outer or len(outer) < len(self.factors):
-            self.inputs = [factor.inputs() if isinstance(factor, Outer) else torch.empty(0) for factor in self.factors]
-            return
-        if not _gram_is_cheaper(outer, classes):
-            self.inputs = [factor.inputs() for factor in outer]
+        if not outer or len(outer) < len(self.factors) or not _gram_is_cheaper(outer, classes):
+            self.inputs = [_inputs(factor) for factor in self.factors]
         elif len(outer) == 1 and outer[0].gram is not None:
             self.gram = outer[0].gram()
         else:
@@ -74,7 +71,7 @@ class _Use:
         outer = [factor for factor in self.factors if isinstance(factor, Outer)]
         if outer and len(outer) == len(self.factors) and _gram_is_cheaper(outer, classes, copies):
             return outer[0].shape[0] * (copies * sum(factor.shape[1] for factor in outer)) ** 2
-        return sum(math.prod(factor.shape[:3]) * copies for factor in outer)
+        return sum(math.prod(factor.shape[:3]) * copies for factor in outer if factor.gradient is None)
 
     def squared(self) -> Tensor | None:
         """||block||^2 for the gradients that have arrived, float64 (B,); None if none has. They are forgotten."""
@@ -92,10 +89,15 @@ class _Use:
     def _gradient(self, call: int, d: Tensor) -> Tensor:
         """The parameter's gradient from one call, one row an image."""
         factor = self.factors[call]
-        if isinstance(factor, Direct):
+        if factor.gradient is not None:
             return factor.gradient(d)
         inputs = self.inputs[call] if self.inputs else factor.inputs()
         return (factor.rows(d).transpose(2, 3) @ inputs).flatten(1)
+
+
+def _inputs(factor: Outer | Direct) -> Tensor:
+    """A of a factor whose gradient needs it; nothing of others."""
+    return torch.empty(0) if factor.gradient is not None else factor.inputs()
 
 
 def _gram_is_cheaper(calls: list[Outer], classes: int, copies: int = 1) -> bool:
