@@ -52,6 +52,8 @@ class Direct:
     gradient: Callable[[Tensor], Tensor]
 
 
+_WORTH_A_CALL = 10_000_000  # multiplications
+
 Rule = Callable[[Any, Tensor, int], dict[str, "Outer | Direct"]]
 RULES: dict[type[nn.Module], Rule] = {}
 
@@ -114,8 +116,10 @@ def convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[s
         blocks = [conv2d_weight(own, shape, its, stride, 0, dilation, groups).flatten() for own, its in pairs]
         return torch.stack(blocks)
 
-    # On a CPU a call an image takes half as long as unfolding and one product for all; a GPU wants few large calls.
-    by_image = isinstance(module, nn.Conv2d) and x.device.type == "cpu"
+    # On a CPU a call an image takes half as long as unfolding and one product for all, unless it has little to do.
+    # A GPU wants few large calls.
+    much = positions * d_in * out // groups >= _WORTH_A_CALL
+    by_image = much and isinstance(module, nn.Conv2d) and x.device.type == "cpu"
     return {
         "weight": Outer(
             (groups, positions, d_in, out // groups),
