@@ -13,6 +13,7 @@ import pytest
 
 import jobs.score
 from regrad.pipeline.execute import run, score_here
+from regrad.scores import registry
 from tests.data import ROOT
 from tests.services import Bucket
 from tests.shards import digits, write_folder, write_parquet, write_tar
@@ -28,6 +29,7 @@ def place(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Pa
     """A working directory with what the pages speak of, here and in ``s3://bucket``."""
     # Without Ray's workers: their starts would take most of the time, and tests/jobs has them.
     monkeypatch.setattr(jobs.score, "run", lambda job: run(job, score_here))
+    monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))  # the pages' own scores are theirs alone
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
