@@ -53,7 +53,7 @@ function draw(element) {
     xaxis: { ...axis, ...own.xaxis, title: title(own.xaxis) },
     yaxis: { ...axis, ...own.yaxis, title: title(own.yaxis) },
   };
-  const config = { responsive: true, displayModeBar: coarse.matches ? false : "hover", displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const config = { responsive: true, displayModeBar: false }; // it would lie over the legend; to zoom, drag; to go back, double-click
   return Plotly.react(element, traces, layout, config);
 }
 
