@@ -7,7 +7,7 @@ record is the rest of an attempt that was cut short: it is overwritten by the ne
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,8 @@ from regrad.errors import RegradError
 
 _THREADS = 32  # requests to a store at the same time; they wait far more than they compute
 KINDS = ("scores", "quarantine")
+WRITTEN = ("", *KINDS, "ledger")  # the folders of an output that a run writes units to
+FOLDERS = (*WRITTEN, "lease")
 
 
 def part_uri(output: str, kind: str, key: str) -> str:
@@ -105,10 +107,10 @@ def retire(output: str, keys: Iterable[str]) -> None:
         list(pool.map(storage.remove, [part_uri(output, kind, key) for kind in KINDS for key in keys]))
 
 
-def left_over(output: str, keep: Collection[str]) -> list[str]:
-    """What attempts that were cut short left: temporary files, and parts of units not in ``keep``."""
-    folders = (output, *(storage.join(output, name) for name in (*KINDS, "ledger", "lease")))
-    temporary = [storage.join(folder, name) for folder in folders for name in storage.list_temporaries(folder)]
+def left_over(output: str, keep: Collection[str], folders: Sequence[str] = FOLDERS) -> list[str]:
+    """What attempts that were cut short left: temporary files in ``folders``, and parts of units not in ``keep``."""
+    places = [storage.join(output, name) if name else output for name in folders]
+    temporary = [storage.join(place, name) for place in places for name in storage.list_temporaries(place)]
     return temporary + [
         storage.join(output, kind, name)
         for kind in KINDS
@@ -117,9 +119,9 @@ def left_over(output: str, keep: Collection[str]) -> list[str]:
     ]
 
 
-def sweep(output: str, keep: Collection[str]) -> int:
+def sweep(output: str, keep: Collection[str], folders: Sequence[str] = FOLDERS) -> int:
     """Remove what is :func:`left_over`, where ``keep`` are the committed and the planned units; returns how many."""
-    stray = left_over(output, keep)
+    stray = left_over(output, keep, folders)
     with ThreadPoolExecutor(_THREADS, "regrad-sweep") as pool:
         list(pool.map(storage.remove, stray))
     return len(stray)

@@ -79,6 +79,8 @@ def _run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None
                 f"{storage.mask(changed[0])}: changed while it was read, {_NEW_PLANS + 1} times; run again when it is "
                 "at rest"
             )
+        if job.plan.pending:  # a worker may have died over a unit; the lease goes on being renewed meanwhile
+            commit.sweep(output, tally.committed, commit.WRITTEN)
         return tally.finish()
     except BaseException as error:
         tally.fail(error)

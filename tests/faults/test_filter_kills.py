@@ -23,7 +23,7 @@ from regrad.pipeline.prepare import prepare
 from tests.data import data_path
 
 ROOT = Path(__file__).parents[2]
-SHARDS, ROWS = 40, 50
+SHARDS, ROWS = 100, 20  # enough of them that no run is through before it is killed
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:

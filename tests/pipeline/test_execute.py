@@ -58,6 +58,21 @@ def test_a_second_run_scores_nothing(tmp_path: Path) -> None:
     assert checked(tmp_path / "out")["status"] == "done"
 
 
+def test_what_a_worker_left_that_died_goes_with_the_run(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+
+    def dying(job: Job) -> Iterator[dict[str, Any]]:
+        for item in score_here(job):
+            for folder in ("scores", "ledger"):
+                (output / folder / f"{storage.TEMPORARY_PREFIX}1-part").write_bytes(b"half")
+            (output / "scores" / "part-0123456789abcdef.parquet").write_bytes(b"no record of it")
+            yield item
+
+    run(job(output, write_parquet(tmp_path / "in.parquet", digits())), dying)
+    assert commit.left_over(str(output), commit.committed(str(output))) == []
+    assert checked(output)["counts"]["rows_scored"] == 60
+
+
 def test_a_second_run_reads_no_ledger_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits())
     score(tmp_path / "out", source)
