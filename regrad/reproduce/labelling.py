@@ -25,8 +25,6 @@ RANDOM = "Random"
 ROWS = {**methods.PAPER, RANDOM: "random"}
 FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad")  # of every seed, then the others
 CYCLES = 10
-STEPS = 100  # of AdamW after each acquisition, whatever the number of labels
-BATCH = 16
 SAMPLES = 4  # N: gradients of every candidate after every acquisition are dear
 
 
@@ -40,6 +38,7 @@ class Task:
         initial, per_cycle: the paper's m1 and m2.
         pool: the first so many training images, of which ``candidates`` are scored a cycle: the paper scores all.
         test_images: the first so many of the test pack.
+        steps, batch: of AdamW after each acquisition, whatever the number of labels.
     """
 
     title: str
@@ -49,15 +48,26 @@ class Task:
     initial: int
     per_cycle: int
     pool: int = 20_000
-    candidates: int = 100
+    candidates: int = 500
     test_images: int = 1000
+    steps: int = 100
+    batch: int = 16
+
+    @property
+    def protocol(self) -> str:
+        """How it is done here, in a sentence for readers of the table."""
+        return (
+            f"{self.title}: {self.initial} labels, {self.per_cycle} more each cycle, of {self.candidates} candidates, "
+            f"{self.steps} steps with {self.batch} images"
+        )
 
 
+_PHOTOGRAPHS = {"steps": 200, "batch": 32}
 TASKS = {
     "mnist": Task("MNIST", "regrad.networks:mnist_cnn", "mnist-train.parquet", "mnist-test.parquet", 20, 20),
     "fmnist": Task("FMNIST", "regrad.networks:mnist_cnn", "fmnist-train.parquet", "fmnist-test.parquet", 20, 20),
     "cifar10": Task(
-        "C10", "regrad.networks:cifar_cnn", "cifar10-train.parquet", "cifar10-test.parquet", 500, 100, candidates=500
+        "C10", "regrad.networks:cifar_cnn", "cifar10-train.parquet", "cifar10-test.parquet", 500, 100, **_PHOTOGRAPHS
     ),
     "cifar100": Task(
         "C100",
@@ -67,9 +77,11 @@ TASKS = {
         1000,
         300,
         pool=5000,
-        candidates=500,
+        **_PHOTOGRAPHS,
     ),
-    "svhn": Task("SVHN", "regrad.networks:svhn_cnn", "svhn-train.parquet", "svhn-test.parquet", 500, 100),
+    "svhn": Task(
+        "SVHN", "regrad.networks:svhn_cnn", "svhn-train.parquet", "svhn-test.parquet", 500, 100, **_PHOTOGRAPHS
+    ),
 }
 
 
@@ -158,8 +170,8 @@ class Laboratory:
         torch.manual_seed(seed)
         classifier = Classifier.load(self.task.spec)
         chosen = torch.from_numpy(rows)
-        epochs = max(1, round(STEPS * BATCH / len(rows)))
-        fit(classifier.network, self.inputs[chosen], self.labels[chosen], epochs, BATCH, seed=seed)
+        epochs = max(1, round(self.task.steps * self.task.batch / len(rows)))
+        fit(classifier.network, self.inputs[chosen], self.labels[chosen], epochs, self.task.batch, seed=seed)
         return classifier, rows
 
     def score(self, score: str, seed: int, model: tuple[Classifier, Rows], rows: Rows) -> Tensor:

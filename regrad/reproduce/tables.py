@@ -64,10 +64,9 @@ TABLES = {
         tuple(methods.PAPER),
         (labelling.RANDOM,),
         f"Mean over {labelling.CYCLES} cycles of accuracy in percent / negative log-likelihood after each acquisition; "
-        "± is the deviation over seeds, which draw first labels, candidates and initial weights. The paper's m1 and m2 "
-        f"(20 and 20 for MNIST); each cycle scores {labelling.TASKS['mnist'].candidates} random candidates with "
-        f"N = {labelling.SAMPLES}, trains the standard CNN anew for {labelling.STEPS} steps, and is judged on "
-        f"{labelling.TASKS['mnist'].test_images} test images.",
+        "± is the deviation over seeds, which draw first labels, candidates and initial weights. Candidates are drawn "
+        f"at random each cycle and scored with N = {labelling.SAMPLES}; the standard CNN is trained anew after each "
+        "and judged on 1,000 test images. " + ". ".join(task.protocol for task in labelling.TASKS.values()) + ".",
     ),
     "ablation": Table(
         "Table 4: the parts of REGrad*",

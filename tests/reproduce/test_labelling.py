@@ -34,11 +34,12 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         pa.parquet.write_table(
             pa.table({"id": ids, "image": images, "label": labels}), tmp_path / f"data/{name}.parquet"
         )
-    monkeypatch.setattr(labelling, "STEPS", 20)
     monkeypatch.setattr(labelling, "CYCLES", 2)
     monkeypatch.setattr(labelling, "ROWS", {row: labelling.ROWS[row] for row in ROWS})
     monkeypatch.setattr(
-        labelling, "TASKS", {name: replace(labelling.TASKS[name], candidates=30) for name in ("mnist", "svhn")}
+        labelling,
+        "TASKS",
+        {name: replace(labelling.TASKS[name], candidates=30, steps=20) for name in ("mnist", "svhn")},
     )
     return Study(str(tmp_path / "data"), str(tmp_path / "out"), seeds=1)
 
