@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,15 @@ def test_making_a_classifier_leaves_the_network_as_it_was() -> None:
     assert network[0].training
     assert not network[1].training
     assert network[1].num_batches_tracked == 0
+
+
+def test_a_job_works_on_where_its_folder_was_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PWD", str(folder))
+    folder.rmdir()  # as Ray does on a disk that two nodes share
+    folder.mkdir()
+    (folder / "replaced.py").write_text("from tests.test_classifier import bare\n")
+    monkeypatch.setattr("sys.path", list(sys.path))
+    assert isinstance(Classifier.load("replaced:bare", image_size=8, mean=0.5, std=0.5).network, nn.Sequential)

@@ -22,6 +22,7 @@ import ray
 import ray.data
 
 from regrad import storage
+from regrad.classifier import working_directory
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline.cluster import Cluster, Workers, connected, share_out
 from regrad.pipeline.metrics import IDLE, READING, SCORING, WorkerMetrics
@@ -147,7 +148,7 @@ def surroundings() -> tuple[dict[str, str], list[str]]:
         for name, value in os.environ.items()
         if name.startswith(_ENVIRONMENT) and name not in _NOT_FOR_WORKERS
     }
-    paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    paths = [working_directory(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return environment, [path for path in paths if path]
 
 
