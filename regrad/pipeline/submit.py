@@ -27,6 +27,7 @@ _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 60.0  # without an answer of the job server
 _REQUEST_SECONDS = (10.0, 60.0)  # to connect, and without a byte
+_NOT_READY = "No available agent"  # of a head that no node has reported to yet, in Ray's words
 _STOP_SECONDS = 30.0  # Ray itself kills 3 s after its SIGTERM
 
 
@@ -140,17 +141,23 @@ def submit(
 ) -> str:
     """Send ``package`` and start ``command`` in it, with ``environment`` and ``cpus`` of its own; the job's name.
 
+    A cluster that has only just started is asked again for a minute.
+
     Raises:
         UsageError, RegradError: the server refused, or does not answer.
     """
     runtime = {"working_dir": str(package.path), "env_vars": dict(environment)}
-    try:
-        job: str = client.submit_job(entrypoint=command, runtime_env=runtime, entrypoint_num_cpus=cpus)
-        return job
-    except AuthenticationError as error:
-        raise _refused(client.get_address(), error) from error
-    except (RequestException, RuntimeError) as error:
-        raise RegradError(f"the job server did not take the job: {storage.reason(error)}") from error
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            job: str = client.submit_job(entrypoint=command, runtime_env=runtime, entrypoint_num_cpus=cpus)
+            return job
+        except AuthenticationError as error:
+            raise _refused(client.get_address(), error) from error
+        except (RequestException, RuntimeError) as error:
+            if _NOT_READY not in str(error) or time.monotonic() > end:
+                raise RegradError(f"the job server did not take the job: {storage.reason(error)}") from error
+        time.sleep(_POLL_SECONDS)
 
 
 def follow(

@@ -77,10 +77,17 @@ class Client:
     def __init__(self, *answers: Any):
         self.answers = list(answers)
 
-    def get_job_info(self, job: str) -> Any:
+    def _answer(self) -> Any:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
+        return answer
+
+    def submit_job(self, **job: Any) -> Any:
+        return self._answer()
+
+    def get_job_info(self, job: str) -> Any:
+        answer = self._answer()
         return SimpleNamespace(status=JobStatus(answer), driver_exit_code=0)
 
     def get_job_logs(self, job: str) -> str:
@@ -95,6 +102,19 @@ def test_a_job_is_followed_through_a_silence_of_the_server(monkeypatch: pytest.M
     info = submit.follow(client, "job", shown.append)
     assert info.status == JobStatus.SUCCEEDED
     assert "".join(shown) == "one\ntwo\nthree\n"
+
+
+def test_a_cluster_that_has_only_just_started_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(submit, "_POLL_SECONDS", 0.0)
+    package = pack(folder, tmp_path)
+    early = RuntimeError("status code 500: No available agent to submit job, please try again later.")
+    client: Any = Client(early, early, "raysubmit_1")
+    assert submit.submit(client, "true", package, {}, None) == "raysubmit_1"
+    broken: Any = Client(RuntimeError("status code 500: out of order"), "raysubmit_2")
+    with pytest.raises(RegradError, match="did not take the job.*out of order"):
+        submit.submit(broken, "true", package, {}, None)
 
 
 def test_a_server_that_stays_silent_or_does_not_know_the_job_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
