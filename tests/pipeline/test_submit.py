@@ -113,7 +113,7 @@ def test_a_cluster_that_has_only_just_started_is_asked_again(
     client: Any = Client(early, early, "raysubmit_1")
     assert submit.submit(client, "true", package, {}, None) == "raysubmit_1"
     broken: Any = Client(RuntimeError("status code 500: out of order"), "raysubmit_2")
-    with pytest.raises(RegradError, match="did not take the job.*out of order"):
+    with pytest.raises(RegradError, match=r"did not take the job.*out of order"):
         submit.submit(broken, "true", package, {}, None)
 
 
