@@ -39,7 +39,8 @@ docs: $(INSTALLED)  ## the API pages, from the docstrings, in build/api
 	$(BIN)/python docs/build_api.py build/api
 
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned dependencies; asks a public database
-	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip --strict || \
+		{ echo 'audit: a vulnerability is named above, or the database at pypi.org could not be asked' >&2; exit 1; }
 
 clean:  ## forget the environment and everything generated
 	rm -rf .venv demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache
