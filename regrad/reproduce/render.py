@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -57,13 +57,18 @@ def caption(group: str, results: Sequence[Result], missing: Sequence[str]) -> st
     found = [result for result in results if result.mean is not None]
     parts = [f"**{group}**"]
     if found:
-        runs, images = max(result.runs for result in found), sorted({result.images for result in found})
-        kind = found[0].runs_of
-        parts.append(f"{runs} {kind}{'' if kind == 'rounds' else ' seed' if runs == 1 else ' seeds'}")
-        parts.append(f"{' to '.join(dict.fromkeys((str(images[0]), str(images[-1]))))} images of each set")
+        kind, runs = found[0].runs_of, _range(result.runs for result in found)
+        parts.append(f"{runs} {kind}{'' if kind == 'rounds' else ' seed' if runs == '1' else ' seeds'}")
+        parts.append(f"{_range(result.images for result in found)} images of each set")
     if missing:
         parts.append(f"{', '.join(missing)}: {UNMEASURED} here")
     return ", ".join(parts)
+
+
+def _range(counts: Iterable[int]) -> str:
+    """The smallest and the largest, or the one there is."""
+    ordered = sorted(counts)
+    return " to ".join(dict.fromkeys((str(ordered[0]), str(ordered[-1]))))
 
 
 def _row(
