@@ -19,7 +19,7 @@ from ray._private import services
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
-from regrad.pipeline.worker import cores
+from regrad.pipeline.cores import cores
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # only descriptions of units travel through it
 _SPARE_CPUS = 2  # Ray hangs without a word when actors take every CPU

@@ -10,12 +10,13 @@ from regrad import __version__, storage, table
 from regrad.classifier import Classifier
 from regrad.errors import UsageError
 from regrad.pipeline import commit, fitting, manifest
+from regrad.pipeline.cores import cores
 from regrad.pipeline.inputs import Source, absolute, list_sources
 from regrad.pipeline.options import Options
 from regrad.pipeline.plan import Plan, Unit, make_plan
 from regrad.pipeline.samples import Columns
 from regrad.pipeline.webdataset import TarReader
-from regrad.pipeline.worker import Task, UnitScorer, cores
+from regrad.pipeline.worker import Task, UnitScorer
 from regrad.posterior import fingerprint
 from regrad.scorer import Scorer
 from regrad.scores import SCORES, load_module

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 import time
@@ -34,11 +33,6 @@ _BATCH_BYTES = 64 * 2**20  # decoded; together with what is read ahead, four tim
 MEASURED_IMAGES = 4  # of a run, on which the error of its gradients is measured
 _ENCODED_BYTES = 256 * 2**20  # read and not yet decoded: images may be as large as samples.MAX_IMAGE_BYTES
 _PUT_TIMEOUT = 0.2  # seconds between looks at whether anybody still wants the images that were read ahead
-
-
-def cores() -> int:
-    """How many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
