@@ -27,6 +27,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from regrad.cli import run_job
 from regrad.pipeline import cluster
 from regrad.training import fit
 
@@ -47,9 +48,13 @@ def network() -> tuple[nn.Module, dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare model and shards, then score and report; returns the first exit code that is not 0, else 0."""
+    """Run the demo in this folder; returns its exit code."""
+    return run_job(lambda: demonstrate(Path(argv[0] if argv else "demo")))
+
+
+def demonstrate(folder: Path) -> int:
+    """Prepare model and shards, then score and report; the first exit code that is not 0, else 0."""
     started = time.monotonic()
-    folder = Path(argv[0] if argv else "demo")
     os.chdir(ROOT)  # the commands below are typed in the repository's folder, where `jobs` can be imported
     sys.path.insert(0, str(ROOT))
     for name in ("data", "scores", "report"):

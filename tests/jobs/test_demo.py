@@ -88,3 +88,15 @@ def test_make_demo(tmp_path: Path) -> None:
     html = (folder / "report/report.html").read_text()
     assert html.count("data:image/webp;base64,") == 3 * 48
     assert "no picture:" not in html
+
+
+def test_what_goes_wrong_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have started one
+    monkeypatch.setattr(demo, "EPOCHS", 1)
+    assert demo.main([str(tmp_path / "demo")]) == 1
+    assert capsys.readouterr().err.startswith("error: no Ray cluster at 127.0.0.1:1")
