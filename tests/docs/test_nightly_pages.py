@@ -12,10 +12,9 @@ import pyarrow.parquet
 import pytest
 import safetensors.torch
 
+from tests.data import ROOT
 from tests.services import Bucket
 from tests.shards import build, digits, write_parquet
-
-ROOT = Path(__file__).parents[1]
 
 
 def commands(page: str) -> list[list[str]]:
