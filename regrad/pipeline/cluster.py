@@ -91,6 +91,8 @@ def _knock(address: str) -> None:
 
 def start_local(cpus: int, verbose: bool = False) -> None:
     """Start Ray on this machine's loopback interface, for work of up to ``cpus`` at a time."""
+    # Ray would run workers at nice 15, behind whatever else the machine does; `nice python jobs/...` still can.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     with _loopback():
         _init(
             verbose,
