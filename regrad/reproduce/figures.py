@@ -13,6 +13,7 @@ from regrad.reproduce import labelling
 from regrad.reproduce.results import Result
 from regrad.reproduce.scoring import Study
 
+_COLUMNS = 3
 SHOWN = ("REGrad*", "ExGrad", "Entropy", "Perturb x", "LA", labelling.RANDOM)
 
 
@@ -51,7 +52,7 @@ def _ahead(results: Sequence[Result]) -> bytes | None:
     axis.axvline(0, color="#666666", linewidth=0.8)
     axis.set_yticks(range(len(names)), [f"{experiment}  ({group})" for group, experiment in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlabel("AUROC points ahead (right) or behind (left), 95 % interval over images")
+    axis.set_xlabel("AUROC points, 95 % interval over images")
     axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
     return _svg(figure)
 
@@ -63,13 +64,23 @@ def _curves(study: Study) -> bytes | None:
     tasks = [task for task in labelling.TASKS if any(labelling.curves(study, task, row) for row in SHOWN)]
     if not tasks:
         return None
-    figure, axes = plt.subplots(1, len(tasks), figsize=(5.2 * len(tasks), 3), squeeze=False)
-    for axis, task in zip(axes[0], tasks, strict=True):
-        for row in SHOWN:
+    lines = -(-len(tasks) // _COLUMNS)
+    figure, axes = plt.subplots(lines, _COLUMNS, figsize=(3.6 * _COLUMNS, 2.6 * lines), squeeze=False)
+    for axis in axes.flat[len(tasks) :]:
+        axis.remove()
+    for axis, task in zip(axes.flat, tasks, strict=False):
+        for number, row in enumerate(SHOWN):
             runs = labelling.curves(study, task, row)
             if runs:
                 labels = [cycle["labelled"] for cycle in runs[0]]
-                axis.plot(labels, 100 * np.mean(_accuracies(runs), axis=0), marker="o", markersize=2.5, label=row)
+                axis.plot(
+                    labels,
+                    100 * np.mean(_accuracies(runs), axis=0),
+                    f"C{number}",
+                    marker="o",
+                    markersize=2.5,
+                    label=row,
+                )
         axis.set(title=labelling.TASKS[task].title, xlabel="labels", ylabel="accuracy in percent")
         axis.legend(frameon=False)
     return _svg(figure)
