@@ -244,10 +244,8 @@ def _copy_parquet(piece: Piece, columns: Columns, file: IO[bytes]) -> int:
         source = pa.parquet.ParquetFile(shard, pre_buffer=False)
         with pa.parquet.ParquetWriter(file, source.schema_arrow, compression="zstd") as writer:
             waiting: list[pa.RecordBatch] = []
-            begin = 0
-            for batch in source.iter_batches(_BATCH_ROWS):
+            for begin, batch in _batches(source, wanted, piece.source):
                 own = wanted[(wanted >= begin) & (wanted < begin + len(batch))] - begin
-                begin += len(batch)
                 if own.size:
                     waiting.append(batch.take(pa.array(own)))
                     rows += own.size
@@ -258,6 +256,26 @@ def _copy_parquet(piece: Piece, columns: Columns, file: IO[bytes]) -> int:
                 writer.write_table(pa.Table.from_batches(waiting))
     _check_identity(piece)
     return rows
+
+
+def _batches(
+    source: pa.parquet.ParquetFile, wanted: npt.NDArray[np.int64], uri: str
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The row groups that hold ``wanted`` rows, in batches, each with its first row; others may be damaged."""
+    begin = 0
+    for group in range(source.num_row_groups):
+        end = begin + source.metadata.row_group(group).num_rows
+        if np.any((wanted >= begin) & (wanted < end)):
+            try:
+                for batch in source.iter_batches(_BATCH_ROWS, row_groups=[group]):
+                    yield begin, batch
+                    begin += len(batch)
+            except (pa.ArrowException, OSError) as error:
+                raise RegradError(
+                    f"{storage.mask(uri)}: row group {group} cannot be read from row {begin} on, and has rows to keep: "
+                    f"{storage.reason(error)}; mend the file and run the same jobs/score.py command again, then this"
+                ) from error
+        begin = end
 
 
 def _copy_folder(piece: Piece, columns: Columns, file: IO[bytes]) -> int:

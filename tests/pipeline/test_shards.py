@@ -137,6 +137,43 @@ def test_parquet_keeps_every_column(tmp_path: Path) -> None:
     assert after.schema.equals(before.schema, check_metadata=True)
 
 
+def damage_second_group(path: Path) -> None:
+    """Make the first ids of the second of three row groups unreadable."""
+    rows = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(rows, path, row_group_size=20, use_dictionary=False)
+    column = pyarrow.parquet.ParquetFile(path).metadata.row_group(1).column(0)
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset : column.data_page_offset + column.total_compressed_size] = bytes(
+        column.total_compressed_size
+    )
+    path.write_bytes(content)
+
+
+def test_a_damaged_row_group_costs_its_own_rows_alone(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    before = pyarrow.parquet.read_table(write_parquet(path, digits()))
+    damage_second_group(path)
+    loaded = score(str(path), str(tmp_path / "run"))
+    filters.carry_out(loaded, half(loaded), str(tmp_path / "out"), write_shards=True)
+    rows = sorted(row["row"] for row in kept(str(tmp_path / "out")))
+    assert len(rows) == 20
+    assert not set(rows) & set(range(20, 40))
+    after = pyarrow.parquet.read_table(pa.BufferReader(shard(str(tmp_path / "out"))))
+    assert after.equals(before.take(rows))
+
+
+def test_a_kept_row_that_cannot_be_read_any_more_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "in.parquet"
+    write_parquet(path, digits())
+    loaded = score(str(path), str(tmp_path / "run"))
+    identity = storage.identity(str(path))
+    damage_second_group(path)
+    monkeypatch.setattr(storage, "identity", lambda uri: identity)  # a disk that fails says nothing of a change
+    with pytest.raises(RegradError, match=r"in\.parquet: row group 1 cannot be read from row 20 on.*jobs/score\.py"):
+        filters.carry_out(loaded, half(loaded), str(tmp_path / "out"), write_shards=True)
+    assert storage.list_files(str(tmp_path / "out/shards")) == []
+
+
 def test_a_folder_becomes_tars_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "FOLDER_ROWS", 25)
     source = write_folder(tmp_path / "in", digits())
