@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
-from regrad.errors import UsageError
+from regrad.benchmarks import tf32
 from regrad.gradients.fold import convolution_format
 from regrad.gradients.layers import find_layers, layer_weights, private_copy
 from regrad.gradients.passes import Passes, Settings
@@ -28,10 +29,15 @@ Run = Callable[[Tensor], Any]
 
 @dataclass(frozen=True)
 class EngineRun:
-    """One of our engines, ready to run."""
+    """One of our engines, ready to run.
+
+    Attributes:
+        emulated: whether its precision is one that the device lacks: it has an error, and no time worth telling.
+    """
 
     passes: Passes
     precision: str
+    emulated: bool = False
 
     @torch.no_grad()
     def __call__(self, copies: Tensor) -> Any:
@@ -43,7 +49,7 @@ class EngineRun:
     def error(self, copies: Tensor) -> Tensor:
         """See :meth:`regrad.gradients.passes.Passes.error`; of a coarser precision, against float64."""
         dtype = None if self.precision == "float32" else torch.float64
-        with computing(self.precision):
+        with computing(self.precision), tf32.emulated() if self.emulated else nullcontext():
             return self.passes.error(lambda smoothed, part: copies[part], len(copies), dtype)
 
 
@@ -84,12 +90,11 @@ def engine(
     """One of ours, with the smoothed and weighted norms of REGrad."""
 
     def make(network: nn.Module, inputs: Tensor, samples: int) -> Run:
-        if precision == "tf32" and inputs.device.type != "cuda":
-            raise UsageError("TensorFloat-32 is a format of GPUs")
         settings = Settings(samples, depth_decay, name, tolerance, "modules", directions, 0)
         norms = Norms(smoothed=samples > 0, decayed=True)
         dtype = torch.bfloat16 if precision == "bfloat16" else inputs.dtype
-        return EngineRun(Passes(network, [norms], inputs, settings, dtype), precision)
+        lacking = precision == "tf32" and inputs.device.type != "cuda"
+        return EngineRun(Passes(network, [norms], inputs, settings, dtype), precision, lacking)
 
     return make
 

@@ -51,12 +51,12 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """The columns of one contender; ``~`` marks a ratio that was scaled from fewer classes."""
     if row["cannot"]:
         return (row["name"], "-", "", "", "", "", "", f"cannot: {row['cannot'][:80]}")
-    scaled = row["scaled_from"]
+    timed, scaled = row["ratio"] is not None, row["scaled_from"]
     note = row["does"] + (f"; scaled from C = {scaled[0]} and {scaled[1]}" if scaled else "")
     return (
         row["name"],
-        f"{'~' if scaled else ''}{row['ratio']:.3g}",
-        f"{row['low']:.3g} to {row['high']:.3g}",
+        f"{'~' if scaled else ''}{row['ratio']:.3g}" if timed else "-",
+        f"{row['low']:.3g} to {row['high']:.3g}" if timed else "emulated",
         f"{row['plan']['cost'][row['plan']['engine']]:.3g}" if row["plan"] and not scaled else "",
         str(row["images"]),
         "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}",

@@ -34,6 +34,8 @@ class Row:
         peak_mb: memory above what was held before, at its own number of images.
         error: largest and median |S - S'| / S of REGrad's sum over classes, of ``ERROR_IMAGES`` images.
         cannot: why there is no number.
+
+    A precision that the device lacks has an error and no ratio.
     """
 
     name: str
@@ -55,6 +57,10 @@ class _Entrant:
     classes: int
     run: Run
     images: int
+
+    @property
+    def timed(self) -> bool:
+        return not (isinstance(self.run, EngineRun) and self.run.emulated)
 
 
 def measure(
@@ -102,10 +108,11 @@ def measure(
             {
                 (item.contender.name, item.classes): _time(item.run, copies[: item.images], device) / item.images
                 for item in entrants
+                if item.timed
             }
         )
     for row in rows:
-        if row.cannot is None:
+        if any(item.timed and item.contender.name == row.name for item in entrants) and row.cannot is None:
             _fill(row, times, seconds, classifier.num_classes)
     for row in rows:
         own = [item for item in entrants if item.contender.name == row.name]
@@ -134,7 +141,8 @@ def _fill(row: Row, times: list[dict[tuple[str, int], float]], seconds: list[flo
 
 
 def _details(row: Row, item: _Entrant, copies: torch.Tensor, device: torch.device, errors: bool) -> None:
-    row.peak_mb = peak(lambda: item.run(copies[: item.images]), device)
+    if item.timed:
+        row.peak_mb = peak(lambda: item.run(copies[: item.images]), device)
     if errors and isinstance(item.run, EngineRun):
         error = item.run.error(copies[:ERROR_IMAGES])
         row.error = {"median": float(error.median()), "max": float(error.max())}

@@ -118,9 +118,11 @@ class ExactEngine:
 
     Attributes:
         bytes_per_input: memory one copy of one image takes, estimated on the probe; fixes how many go at once.
+        bytes_beside: memory a call takes for any number of them.
         most_inputs: without effect: the copies of an image go together.
     """
 
+    bytes_beside = 0
     most_inputs: int | None = None
 
     def __init__(

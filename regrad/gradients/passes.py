@@ -140,7 +140,8 @@ class Passes:
     def plan_memory(self, memory: int, most_inputs: int) -> None:
         """Keep each pass within ``memory`` bytes: so many images at once or, where one is too much, copies."""
         for run in self._runs:
-            copies, fitting = self._copies(run.smoothed), min(most_inputs, memory // run.engine.bytes_per_input)
+            copies, left = self._copies(run.smoothed), max(0, memory - run.engine.bytes_beside)
+            fitting = min(most_inputs, left // run.engine.bytes_per_input)
             if fitting < copies:
                 run.engine.most_inputs = max(2, fitting)
             run.step = max(1, fitting // copies)

@@ -24,7 +24,7 @@ class ReferenceEngine:
         probe: not needed; engines are built alike.
     """
 
-    bytes_per_input = 1  # images go through one at a time, however many there are
+    bytes_per_input, bytes_beside = 1, 0  # images go through one at a time, however many there are
     most_inputs: int | None = None
 
     def __init__(

@@ -58,6 +58,17 @@ def test_who_cannot_do_it_is_shown_with_the_reason() -> None:
     assert "| peer | - |" in render.markdown(found)
 
 
+def test_a_precision_that_the_device_lacks_has_an_error_and_no_time() -> None:
+    wanted = [item for item in contenders.CONTENDERS if item.name in ("exact 1e-3, tf32", "exact 1e-3")]
+    found = timing.measure(TINY, wanted, 1, CPU, quiet)
+    timed, emulated = found["rows"]
+    assert timed["ratio"] > 0
+    assert (emulated["ratio"], emulated["peak_mb"], emulated["cannot"]) == (None, None, None)
+    assert 0 < emulated["error"]["max"] < 1e-2
+    assert emulated["error"] != timed["error"]
+    assert "| exact 1e-3, tf32 | - | emulated |" in render.markdown(found)
+
+
 def test_memory_that_is_taken_is_seen() -> None:
     assert 350 < timing.peak(lambda: torch.ones(100_000_000).sum(), CPU) < 500
 
