@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,18 +14,23 @@ from torch import Tensor
 
 from regrad import Classifier, Scorer, posterior, storage
 from regrad.active_learning import Cycle, Rows, active_learning, at_random
+from regrad.pipeline.features import features
 from regrad.pipeline.load import load_labelled
 from regrad.reproduce import methods
 from regrad.reproduce.packs import Packs
 from regrad.reproduce.results import Result, beside_paper, spread
 from regrad.reproduce.scoring import Study, say
+from regrad.selection import k_center
 from regrad.training import fit
 
 RANDOM = "Random"
-ROWS = {**methods.PAPER, RANDOM: "random"}
-FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad")  # of every seed, then the others
+#: As jobs/select.py --diversity k-center chooses: of the most uncertain, those that lie far from each other.
+DIVERSE = {"REGrad*, k-center": "regrad-k-center", "Entropy, k-center": "entropy-k-center"}
+POOL = 10  # times the number chosen: the most uncertain that they are chosen of, as by jobs/select.py
+ROWS = {**methods.PAPER, RANDOM: "random", **DIVERSE}
+PLAIN = tuple(row for row in ROWS if row not in DIVERSE)
+FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad", *DIVERSE)  # of every seed, then the others
 CYCLES = 10
-SAMPLES = 4  # N: gradients of every candidate after every acquisition are dear
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,10 @@ class Task:
         spec, train, test: of the network and the packs.
         initial, per_cycle: the paper's m1 and m2.
         pool: the first so many training images, of which ``candidates`` are scored a cycle: the paper scores all.
+        samples: N: gradients of every candidate after every acquisition are dear.
         test_images: the first so many of the test pack.
         steps, batch: of AdamW after each acquisition, whatever the number of labels.
+        rows: the methods that are measured.
     """
 
     title: str
@@ -49,47 +56,53 @@ class Task:
     per_cycle: int
     pool: int = 20_000
     candidates: int = 500
+    samples: int = 4
     test_images: int = 1000
     steps: int = 100
     batch: int = 16
+    rows: tuple[str, ...] = PLAIN
 
     @property
     def protocol(self) -> str:
         """How it is done here, in a sentence for readers of the table."""
         return (
             f"{self.title}: {self.initial} labels, {self.per_cycle} more each cycle, of {self.candidates} candidates, "
-            f"{self.steps} steps with {self.batch} images"
+            f"N = {self.samples}, {self.steps} steps with {self.batch} images"
         )
 
 
-_PHOTOGRAPHS = {"steps": 200, "batch": 32}
+_MNIST = Task("MNIST", "regrad.networks:mnist_cnn", "mnist-train.parquet", "mnist-test.parquet", 20, 20)
+_CIFAR = Task(
+    "C10",
+    "regrad.networks:cifar_cnn",
+    "cifar10-train.parquet",
+    "cifar10-test.parquet",
+    500,
+    100,
+    steps=200,
+    batch=32,
+)
 TASKS = {
-    "mnist": Task("MNIST", "regrad.networks:mnist_cnn", "mnist-train.parquet", "mnist-test.parquet", 20, 20),
-    "mnist-few": Task(
-        "MNIST, few candidates",
-        "regrad.networks:mnist_cnn",
-        "mnist-train.parquet",
-        "mnist-test.parquet",
-        20,
-        20,
-        candidates=100,
+    "mnist": replace(_MNIST, rows=tuple(ROWS)),
+    "mnist-few": replace(_MNIST, title="MNIST, few candidates", candidates=100),
+    "mnist-many": replace(_MNIST, title="MNIST, many candidates", candidates=5000, samples=0, rows=FIRST),
+    "fmnist": replace(
+        _MNIST, title="FMNIST", train="fmnist-train.parquet", test="fmnist-test.parquet", rows=tuple(ROWS)
     ),
-    "fmnist": Task("FMNIST", "regrad.networks:mnist_cnn", "fmnist-train.parquet", "fmnist-test.parquet", 20, 20),
-    "cifar10": Task(
-        "C10", "regrad.networks:cifar_cnn", "cifar10-train.parquet", "cifar10-test.parquet", 500, 100, **_PHOTOGRAPHS
-    ),
-    "cifar100": Task(
-        "C100",
-        "regrad.networks:cifar100_cnn",
-        "cifar100-trainsubset.parquet",
-        "cifar100-test.parquet",
-        1000,
-        300,
+    "cifar10": _CIFAR,
+    "cifar100": replace(
+        _CIFAR,
+        title="C100",
+        spec="regrad.networks:cifar100_cnn",
+        train="cifar100-trainsubset.parquet",
+        test="cifar100-test.parquet",
+        initial=1000,
+        per_cycle=300,
         pool=5000,
-        **_PHOTOGRAPHS,
+        steps=400,  # with 200 it learns nothing of more labels
     ),
-    "svhn": Task(
-        "SVHN", "regrad.networks:svhn_cnn", "svhn-train.parquet", "svhn-test.parquet", 500, 100, **_PHOTOGRAPHS
+    "svhn": replace(
+        _CIFAR, title="SVHN", spec="regrad.networks:svhn_cnn", train="svhn-train.parquet", test="svhn-test.parquet"
     ),
 }
 
@@ -114,7 +127,7 @@ def _results(study: Study, name: str) -> Iterator[Result]:
     if study.compute and study.packs.has(TASKS[name].train):
         _run_all(study, name)
     title = TASKS[name].title
-    for row in ROWS:
+    for row in TASKS[name].rows:
         found = curves(study, name, row)
         for metric, key, scale in (("ACC", "accuracy", 100), ("NLL", "nll", 1)):
             values = [scale * float(np.mean([cycle["metrics"][key] for cycle in run[1:]])) for run in found]
@@ -138,7 +151,8 @@ def _run_all(study: Study, name: str) -> None:
     """In an order in which a run that is stopped leaves whole comparisons; what is finished is not run again."""
     lab: Laboratory | None = None
     held = storage.list_files(study.place("active-learning", name), ".json")
-    groups = ([row for row in ROWS if row in FIRST], [row for row in ROWS if row not in FIRST])
+    rows = TASKS[name].rows
+    groups = ([row for row in rows if row in FIRST], [row for row in rows if row not in FIRST])
     for row, seed in [(row, seed) for group in groups for seed in range(study.seeds) for row in group]:
         file = f"{ROWS[row]}-seed{seed}.json"
         if file in held:
@@ -159,12 +173,13 @@ class Laboratory:
         test, self.test_labels = load_labelled([packs.find(task.test)], probe, task.test_images)
         self.inputs, self.test_inputs = probe.normalize(self.images), probe.normalize(test)
 
-    def run(self, score: str, seed: int, cycles: int = CYCLES) -> Iterator[Cycle]:
+    def run(self, method: str, seed: int, cycles: int = CYCLES) -> Iterator[Cycle]:
         """The cycles of one method; every method of a seed begins with the same labels and the same weights."""
-        acquire = at_random if score == RANDOM.lower() else partial(self.score, score, seed)
+        score, _, diversity = method.partition("-")
+        acquire = partial(self.diverse if diversity else self.score, score, seed)
         return active_learning(
             partial(self.train, seed),
-            acquire,
+            at_random if score == RANDOM.lower() else acquire,
             self.evaluate,
             images=len(self.labels),
             initial=self.task.initial,
@@ -190,8 +205,17 @@ class Laboratory:
         if score == "laplace":
             known = torch.from_numpy(labelled)
             state = posterior.fit(classifier.network, self.inputs[known], self.labels[known])
-        scorer = Scorer(classifier, [score], seed=seed, samples=SAMPLES, posterior=state)
+        scorer = Scorer(classifier, [score], seed=seed, samples=self.task.samples, posterior=state)
         return scorer(self.images[torch.from_numpy(rows)], [str(row) for row in rows])[score]
+
+    def diverse(self, score: str, seed: int, model: tuple[Classifier, Rows], rows: Rows) -> Tensor:
+        """1 for the ``rows`` to be labelled: of those with the highest scores, far apart in the network's features."""
+        count = self.task.per_cycle
+        likely = self.score(score, seed, model, rows).argsort(descending=True, stable=True)[: POOL * count]
+        found = features(model[0], self.images[torch.from_numpy(rows)[likely]])
+        chosen = torch.zeros(len(rows))
+        chosen[likely[torch.from_numpy(k_center(found.double().numpy(), count))]] = 1
+        return chosen
 
     @torch.no_grad()
     def evaluate(self, model: tuple[Classifier, Rows]) -> dict[str, float]:

@@ -62,11 +62,12 @@ TABLES = {
         labelling.labelling,
         {"ACC": 2, "NLL": 3},
         tuple(methods.PAPER),
-        (labelling.RANDOM,),
+        (labelling.RANDOM, *labelling.DIVERSE),
         f"Mean over {labelling.CYCLES} cycles of accuracy in percent / negative log-likelihood after each acquisition; "
         "± is the deviation over seeds, which draw first labels, candidates and initial weights. Candidates are drawn "
-        f"at random each cycle and scored with N = {labelling.SAMPLES}; the standard CNN is trained anew after each "
-        "and judged on 1,000 test images. " + ". ".join(task.protocol for task in labelling.TASKS.values()) + ".",
+        f"at random each cycle; k-center chooses those far apart in the network's features from {labelling.POOL} times "
+        "as many with the highest scores. The standard CNN is trained anew after each cycle and judged on 1,000 test "
+        "images. " + ". ".join(task.protocol for task in labelling.TASKS.values()) + ".",
     ),
     "ablation": Table(
         "Table 4: the parts of REGrad*",

@@ -6,21 +6,24 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from regrad.pipeline.features import features
 from regrad.reproduce import labelling
 from regrad.reproduce.scoring import Study
 
-ROWS = ("REGrad*", "LA", "Entropy", labelling.RANDOM)
+ROWS = ("REGrad*", "LA", "Entropy", labelling.RANDOM, "Entropy, k-center")
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    """A pool of 300 digits, two cycles, little training, and four of the methods."""
+    """A pool of 300 digits, two cycles, little training, and five of the methods."""
     digits = load_digits()
     (tmp_path / "data").mkdir()
     for name, part in (("mnist-train", slice(0, 300)), ("mnist-test", slice(300, 500))):
@@ -35,11 +38,11 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
             pa.table({"id": ids, "image": images, "label": labels}), tmp_path / f"data/{name}.parquet"
         )
     monkeypatch.setattr(labelling, "CYCLES", 2)
-    monkeypatch.setattr(labelling, "ROWS", {row: labelling.ROWS[row] for row in ROWS})
+    monkeypatch.setattr(labelling, "POOL", 2)
     monkeypatch.setattr(
         labelling,
         "TASKS",
-        {name: replace(labelling.TASKS[name], candidates=30, steps=20) for name in ("mnist", "svhn")},
+        {name: replace(labelling.TASKS[name], candidates=60, steps=20, rows=ROWS) for name in ("mnist", "svhn")},
     )
     return Study(str(tmp_path / "data"), str(tmp_path / "out"), seeds=1)
 
@@ -63,3 +66,19 @@ def test_every_method_begins_alike_and_a_finished_one_is_not_run_again(
 
     monkeypatch.setattr(labelling, "Laboratory", None)  # whoever ran something would need it
     assert {(r.experiment, r.row, r.metric): r for r in labelling.labelling(study)} == found
+
+
+def test_diversity_takes_likely_ones_that_are_far_apart(study: Study) -> None:
+    lab = labelling.Laboratory(labelling.TASKS["mnist"], study.packs)
+    rows = np.arange(100)
+    model = lab.train(0, rows[:20])
+    scores = lab.score("entropy", 0, model, rows)
+    chosen = lab.diverse("entropy", 0, model, rows).bool()
+    likely = scores >= scores.sort(descending=True).values[39]  # POOL times the 20
+    assert (int(chosen.sum()), int(likely.sum())) == (20, 40)
+    assert likely[chosen].all()
+    assert chosen[scores.argmax()]
+    assert not torch.equal(chosen, scores >= scores.sort(descending=True).values[19])
+    near = torch.cdist(*[features(model[0], lab.images[:100])[chosen]] * 2).fill_diagonal_(torch.inf).min()
+    plain = torch.cdist(*[features(model[0], lab.images[:100])[scores.topk(20).indices]] * 2).fill_diagonal_(torch.inf)
+    assert near > plain.min()
