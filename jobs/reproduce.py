@@ -30,7 +30,7 @@ import torch
 
 from regrad import storage
 from regrad.benchmarks.render import machine
-from regrad.cli import Parser, at_least_one, run_job
+from regrad.cli import Parser, aligned, at_least_one, run_job
 from regrad.pipeline.cluster import connected
 from regrad.reproduce import figures, render, results
 from regrad.reproduce.scoring import Study
@@ -66,7 +66,7 @@ def measure(study: Study, name: str, args: argparse.Namespace) -> None:
     command = shlex.join(["python", "jobs/reproduce.py", name, *(["--quick"] if args.quick else settings(args))])
     results.write(study.output, name, found, command=command, machine=machine(torch.device("cpu")))
     for caption, grid in render.grids(TABLES[name], found):
-        print("\n".join([f"\n{caption}", *map("  ".join, grid)]), flush=True)
+        print("\n".join([f"\n{caption}", *aligned(grid)]), flush=True)
 
 
 def write_docs(study: Study, folder: str) -> int:

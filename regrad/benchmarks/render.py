@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from regrad.cli import aligned
+
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What was measured on, and when."""
@@ -36,9 +38,7 @@ def table(result: dict[str, Any]) -> str:
     """One case as text, columns aligned."""
     forward = result["forward_seconds_per_image"]
     rows = [HEAD, *(cells(row) for row in result["rows"])]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([result["describe"], f"N+1 forwards: {forward:.3g} s an image", *lines])
+    return "\n".join([result["describe"], f"N+1 forwards: {forward:.3g} s an image", *aligned(rows)])
 
 
 def markdown(result: dict[str, Any]) -> str:
