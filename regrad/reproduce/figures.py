@@ -14,7 +14,7 @@ from regrad.reproduce.results import Result
 from regrad.reproduce.scoring import Study
 
 _COLUMNS = 3
-SHOWN = ("REGrad*", "ExGrad", "Entropy", "Perturb x", "LA", labelling.RANDOM)
+SHOWN = ("REGrad*", "ExGrad", "Entropy", "Perturb x", "LA", labelling.RANDOM, "REGrad*, k-center")
 
 
 def draw(study: Study, table: str, results: Sequence[Result]) -> bytes | None:

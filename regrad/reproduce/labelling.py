@@ -14,6 +14,7 @@ from torch import Tensor
 
 from regrad import Classifier, Scorer, posterior, storage
 from regrad.active_learning import Cycle, Rows, active_learning, at_random
+from regrad.errors import UsageError
 from regrad.pipeline.features import features
 from regrad.pipeline.load import load_labelled
 from regrad.reproduce import methods
@@ -31,6 +32,7 @@ ROWS = {**methods.PAPER, RANDOM: "random", **DIVERSE}
 PLAIN = tuple(row for row in ROWS if row not in DIVERSE)
 FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad", *DIVERSE)  # of every seed, then the others
 CYCLES = 10
+TASK = "task.json"  # how the runs beside it were made
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Task:
     steps: int = 100
     batch: int = 16
     rows: tuple[str, ...] = PLAIN
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers of one method depend on."""
+        return {key: value for key, value in asdict(self).items() if key not in ("title", "rows")}
 
     @property
     def protocol(self) -> str:
@@ -114,10 +121,10 @@ def labelling(study: Study) -> list[Result]:
 
 def curves(study: Study, task: str, row: str) -> list[list[dict[str, Any]]]:
     """The cycles of each finished seed of a method."""
+    folder = _folder(study, task)
     found = []
     for seed in range(study.seeds):
         file = f"{ROWS[row]}-seed{seed}.json"
-        folder = study.place("active-learning", task)
         if file in storage.list_files(folder, ".json"):
             found.append(json.loads(storage.read_bytes(storage.join(folder, file))))
     return found
@@ -150,7 +157,10 @@ def _results(study: Study, name: str) -> Iterator[Result]:
 def _run_all(study: Study, name: str) -> None:
     """In an order in which a run that is stopped leaves whole comparisons; what is finished is not run again."""
     lab: Laboratory | None = None
-    held = storage.list_files(study.place("active-learning", name), ".json")
+    folder = _folder(study, name)
+    held = storage.list_files(folder, ".json")
+    if TASK not in held:
+        storage.write_atomically(storage.join(folder, TASK), json.dumps(TASKS[name].settings, indent=1).encode())
     rows = TASKS[name].rows
     groups = ([row for row in rows if row in FIRST], [row for row in rows if row not in FIRST])
     for row, seed in [(row, seed) for group in groups for seed in range(study.seeds) for row in group]:
@@ -160,7 +170,24 @@ def _run_all(study: Study, name: str) -> None:
         lab = lab or Laboratory(TASKS[name], study.packs)
         say(f"active learning on {name}: {row}, seed {seed}")
         cycles = [asdict(cycle) | {"labelled": len(cycle.labelled)} for cycle in lab.run(ROWS[row], seed)]
-        storage.write_atomically(study.place("active-learning", name, file), json.dumps(cycles, indent=1).encode())
+        storage.write_atomically(storage.join(folder, file), json.dumps(cycles, indent=1).encode())
+
+
+def _folder(study: Study, name: str) -> str:
+    """Where the runs of a task are.
+
+    Raises:
+        UsageError: they were made in another way, and would be taken for runs of this one.
+    """
+    folder = study.place("active-learning", name)
+    if TASK in storage.list_files(folder, ".json"):
+        held, now = json.loads(storage.read_bytes(storage.join(folder, TASK))), TASKS[name].settings
+        changed = [f"{key} {held.get(key)}, now {value}" for key, value in now.items() if held.get(key) != value]
+        if changed:
+            raise UsageError(
+                f"{storage.mask(folder)}: its runs had {'; '.join(changed)}; delete it, or take another --output"
+            )
+    return folder
 
 
 class Laboratory:

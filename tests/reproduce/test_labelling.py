@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from regrad import UsageError
 from regrad.pipeline.features import features
 from regrad.reproduce import labelling
 from regrad.reproduce.scoring import Study
@@ -66,6 +67,11 @@ def test_every_method_begins_alike_and_a_finished_one_is_not_run_again(
 
     monkeypatch.setattr(labelling, "Laboratory", None)  # whoever ran something would need it
     assert {(r.experiment, r.row, r.metric): r for r in labelling.labelling(study)} == found
+
+    longer = {"mnist": replace(labelling.TASKS["mnist"], steps=40)}
+    monkeypatch.setattr(labelling, "TASKS", longer)
+    with pytest.raises(UsageError, match=r"active-learning/mnist: its runs had steps 20, now 40; delete it, or"):
+        labelling.labelling(study)
 
 
 def test_diversity_takes_likely_ones_that_are_far_apart(study: Study) -> None:
