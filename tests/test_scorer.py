@@ -15,6 +15,7 @@ from regrad.errors import RegradError
 from regrad.gradients.layers import find_layers, layer_weights, private_copy
 from regrad.gradients.passes import Passes
 from regrad.gradients.reference import ReferenceEngine
+from regrad.gradients.sketch import SketchEngine
 from regrad.scores import SCORES
 from tests.networks import NETWORKS, SIZE, build
 
@@ -116,6 +117,27 @@ def test_a_small_budget_splits_even_the_copies_of_an_image_for_the_sketch() -> N
     assert small._passes is not None
     assert [run.engine.most_inputs for run in small._passes._runs] == [2, 2]
     _assert_same(small(images, ids), wanted, rtol=1e-5)
+
+
+def test_a_budget_for_less_than_two_images_holds_for_the_two_that_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, ids = _images()
+    settings: dict[str, Any] = {"engine": "sketch", "samples": 4}
+    wanted = Scorer(_classifier("ResNet"), ["regrad"], **settings)
+    assert wanted._passes is not None
+    engine = wanted._passes._runs[0].engine
+    sizes: list[int] = []
+    piece = SketchEngine._piece
+
+    def watched(self: SketchEngine, x: Tensor) -> Any:
+        sizes.append(len(x))
+        return piece(self, x)
+
+    monkeypatch.setattr(SketchEngine, "_piece", watched)
+    budget = engine.bytes_beside + 7 * engine.bytes_per_input
+    found = Scorer(_classifier("ResNet"), ["regrad"], memory_budget=budget, **settings)(images, ids)
+    assert max(sizes) == 7
+    assert sum(sizes) == 5 * len(images)
+    _assert_same(found, wanted(images, ids), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from regrad.errors import UsageError
 
 GROUPINGS = ("modules", "stages")
+FEWEST = 2  # images that go together, if there are as many
 LIVE = 4  # layer outputs that exist at once: input, output, a residual, and one in the making
 
 
@@ -181,7 +182,7 @@ def largest_outputs(network: nn.Module, probe: Tensor, counted: Collection[str] 
 
 
 def pieces(images: int, step: int | None) -> list[slice]:
-    """``images`` in pieces of about equal size: at most ``step`` (None: all), and two or more if there are two.
+    """``images`` in pieces of about equal size: at most ``step`` (None: all), but two if there are two.
 
     >>> pieces(7, 3)
     [slice(0, 3, None), slice(3, 5, None), slice(5, 7, None)]
@@ -189,7 +190,7 @@ def pieces(images: int, step: int | None) -> list[slice]:
     A matrix of one row takes another kernel, whose rounding a confident image's small probabilities show (2e-5 in
     ExGrad); from two rows on, results do not depend on the batch.
     """
-    number = max(1, min(-(-images // (step or images)), images // 2))
+    number = max(1, min(-(-images // (step or images)), images // FEWEST))
     size, longer = divmod(images, number)
     starts = [k * size + min(k, longer) for k in range(number + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(starts)]

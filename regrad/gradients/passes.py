@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from regrad.errors import UsageError
 from regrad.gradients import choose
 from regrad.gradients.exact import ExactEngine
-from regrad.gradients.layers import ClassNorms, find_layers, layer_weights, pieces, private_copy
+from regrad.gradients.layers import FEWEST, ClassNorms, find_layers, layer_weights, pieces, private_copy
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
 from regrad.precision import computing
@@ -142,7 +142,7 @@ class Passes:
         for run in self._runs:
             copies, left = self._copies(run.smoothed), max(0, memory - run.engine.bytes_beside)
             fitting = min(most_inputs, left // run.engine.bytes_per_input)
-            if fitting < copies:
+            if fitting < FEWEST * copies:
                 run.engine.most_inputs = max(2, fitting)
             run.step = max(1, fitting // copies)
 
