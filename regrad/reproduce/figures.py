@@ -82,7 +82,11 @@ def _curves(study: Study) -> bytes | None:
                     label=row,
                 )
         axis.set(title=labelling.TASKS[task].title, xlabel="labels", ylabel="accuracy in percent")
-        axis.legend(frameon=False)
+    lines_of = {line.get_label(): line for axis in figure.axes for line in axis.lines}
+    known = [row for row in SHOWN if row in lines_of]
+    figure.legend(
+        [lines_of[row] for row in known], known, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=7
+    )
     return _svg(figure)
 
 
@@ -95,6 +99,6 @@ def _svg(figure: Any) -> bytes:
 
     buffer = io.BytesIO()
     figure.tight_layout()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
     return buffer.getvalue()
