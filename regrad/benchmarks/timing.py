@@ -112,13 +112,13 @@ def measure(
             }
         )
     for row in rows:
-        if any(item.timed and item.contender.name == row.name for item in entrants) and row.cannot is None:
-            _fill(row, times, seconds, classifier.num_classes)
-    for row in rows:
         own = [item for item in entrants if item.contender.name == row.name]
-        if own and row.cannot is None:
-            say(f"{case.name}: memory and error of {row.name}")
-            _details(row, own[-1], copies, device, errors)
+        if row.cannot is not None or not own:
+            continue
+        if own[-1].timed:
+            _fill(row, times, seconds, classifier.num_classes)
+        say(f"{case.name}: memory and error of {row.name}")
+        _details(row, own[-1], copies, device, errors)
     return {
         "case": case.name,
         "describe": case.describe(classifier),

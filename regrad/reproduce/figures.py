@@ -84,9 +84,8 @@ def _curves(study: Study) -> bytes | None:
         axis.set(title=labelling.TASKS[task].title, xlabel="labels", ylabel="accuracy in percent")
     lines_of = {line.get_label(): line for axis in figure.axes for line in axis.lines}
     known = [row for row in SHOWN if row in lines_of]
-    figure.legend(
-        [lines_of[row] for row in known], known, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=7
-    )
+    handles = [lines_of[row] for row in known]
+    figure.legend(handles, known, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(known))
     return _svg(figure)
 
 
