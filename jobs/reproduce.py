@@ -3,7 +3,7 @@
     python jobs/reproduce.py ood --data ../shared/data                # Table 1
     python jobs/reproduce.py ood --quick                              # a small form of it, in minutes
     python jobs/reproduce.py all --images 200 --seeds 1               # every table, smaller
-    python jobs/reproduce.py docs                                     # docs/tables.md from what was measured
+    python jobs/reproduce.py docs                                     # docs/tables/ from what was measured
 
     OUT/images/      the images of each set, in a seeded order, as shards
     OUT/weights/     the networks that were trained
@@ -12,7 +12,7 @@
     OUT/tables.html  all tables measured so far
 
 Run the same command again to go on where it stopped; more --images or --seeds add to what is there. --no-compute makes
-the table of what OUT holds already.
+the table of what OUT holds already. docs leaves the pages of tables alone that OUT does not hold.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
 """
@@ -70,13 +70,15 @@ def measure(study: Study, name: str, args: argparse.Namespace) -> None:
 
 
 def write_docs(study: Study, folder: str) -> int:
-    """``tables.md`` and its plots, from every table that was measured."""
+    """A page in ``tables/`` for every table that was measured, and its plot; the pages of others stay as they are."""
     drawn = plots(study)
-    for name, svg in drawn.items():
-        storage.write_atomically(storage.join(folder, "figures", f"{name}.svg"), svg)
-    text = render.markdown(measured(study), {name: f"figures/{name}.svg" for name in drawn})
-    storage.write_atomically(storage.join(folder, "tables.md"), text.encode())
-    print(storage.join(folder, "tables.md"))
+    for name, (rows, about) in measured(study).items():
+        figure = f"../figures/{name}.svg" if name in drawn else None
+        page = storage.join(folder, "tables", f"{name}.md")
+        storage.write_atomically(page, render.markdown(TABLES[name], rows, about, figure).encode())
+        if figure is not None:
+            storage.write_atomically(storage.join(folder, "figures", f"{name}.svg"), drawn[name])
+        print(storage.mask(page))
     return 0
 
 

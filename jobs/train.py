@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 
 import safetensors.torch
@@ -21,7 +20,7 @@ import torch
 from regrad import Classifier, storage
 from regrad.cli import Parser, run_job
 from regrad.pipeline.load import load_labelled
-from regrad.training import accuracy, fit
+from regrad.training import accuracy, fit, progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,12 +34,8 @@ def train(args: argparse.Namespace) -> int:
     classifier = Classifier.load(args.model)
     images, labels = load_labelled(args.inputs, classifier, args.limit)
     inputs = classifier.normalize(images)
-    started = time.monotonic()
-
-    def report(epoch: int, loss: float) -> None:
-        print(f"epoch {epoch}/{args.epochs}  loss {loss:.4f}  {time.monotonic() - started:.0f} s", flush=True)
-
-    fit(classifier.network, inputs, labels, args.epochs, args.batch_size, args.learning_rate, args.seed, report)
+    with progress("training", args.epochs, len(inputs)) as report:
+        fit(classifier.network, inputs, labels, args.epochs, args.batch_size, args.learning_rate, args.seed, report)
     storage.write_atomically(args.output, safetensors.torch.save(classifier.network.state_dict()))
     sample = slice(0, 10_000)
     share = accuracy(classifier.network, inputs[sample], labels[sample])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
-Report = Callable[[int, float], None]
+#: Epoch from 1, images of it that were seen, their mean loss.
+Report = Callable[[int, int, float], None]
 
 
 def fit(
@@ -28,7 +32,7 @@ def fit(
         inputs: what the network receives, (n, channels, H, W).
         labels: class indices, int64 (n,).
         seed: of the order of the images; the initial weights are the network's own.
-        report: called after each epoch with its number, from 1, and its mean loss.
+        report: called after each step.
     """
     generator = torch.Generator().manual_seed(seed)
     steps = epochs * -(-len(inputs) // batch_size)
@@ -36,17 +40,33 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(2, steps))
     network.train()
     for epoch in range(epochs):
-        total = 0.0
+        done, total = 0, 0.0
         for batch in torch.randperm(len(inputs), generator=generator).split(batch_size):
             optimizer.zero_grad()
             loss = F.cross_entropy(network(inputs[batch]), labels[batch])
             loss.backward()
             optimizer.step()
             schedule.step()
+            done += len(batch)
             total += float(loss.detach()) * len(batch)
-        if report is not None:
-            report(epoch + 1, total / len(inputs))
+            if report is not None:
+                report(epoch + 1, done, total / done)
     network.eval()
+
+
+@contextmanager
+def progress(title: str, epochs: int, images: int) -> Iterator[Report]:
+    """What :func:`fit` reports to: a progress bar on a terminal, elsewhere a line after each epoch; on stderr."""
+    with tqdm(desc=title, total=epochs * images, unit=" images", unit_scale=True, disable=None) as bar:
+
+        def report(epoch: int, done: int, loss: float) -> None:
+            told = f"epoch {epoch}/{epochs}, loss {loss:.4f}"
+            bar.set_postfix_str(told, refresh=False)
+            bar.update((epoch - 1) * images + done - bar.n)
+            if bar.disable and done == images:
+                print(f"{title}: {told}", file=sys.stderr, flush=True)
+
+        yield report
 
 
 @torch.no_grad()

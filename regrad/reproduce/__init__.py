@@ -8,7 +8,8 @@
     scoring       images through the score job, into one output for each network and seed
     bare          two scores that show what of REGrad is a function of the softmax alone
     experiments   what is set against what
-    separation, calibration, hyperparameters, labelling, runtime   the tables, one family a file
+    separation, calibration, hyperparameters, temperature, labelling, runtime   the tables, one family a file
+    tasks         the datasets of active learning, and how labels are asked for
     results       one number with its interval, and the paper's beside it
     render        the tables as Markdown and as a page; figures draws the plots
 

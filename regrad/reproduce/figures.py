@@ -12,9 +12,10 @@ from regrad.errors import UsageError
 from regrad.reproduce import labelling
 from regrad.reproduce.results import Result
 from regrad.reproduce.scoring import Study
+from regrad.reproduce.tasks import TASKS
 
-_COLUMNS = 3
-SHOWN = ("REGrad*", "ExGrad", "Entropy", "Perturb x", "LA", labelling.RANDOM, "REGrad*, k-center")
+_COLUMNS = 2
+SHOWN = ("REGrad*", "ExGrad", "Entropy", labelling.RANDOM, *labelling.DIVERSE)
 
 
 def draw(study: Study, table: str, results: Sequence[Result]) -> bytes | None:
@@ -28,8 +29,8 @@ def draw(study: Study, table: str, results: Sequence[Result]) -> bytes | None:
     matplotlib.rcParams["axes.spines.right"] = False
     if table == "ood":
         return _ahead(results)
-    if table == "active-learning":
-        return _curves(study)
+    if table in TASKS:
+        return _curves(study, table)
     return None
 
 
@@ -57,11 +58,11 @@ def _ahead(results: Sequence[Result]) -> bytes | None:
     return _svg(figure)
 
 
-def _curves(study: Study) -> bytes | None:
+def _curves(study: Study, table: str) -> bytes | None:
     """Accuracy per cycle, mean over seeds, of some methods."""
     import matplotlib.pyplot as plt
 
-    tasks = [task for task in labelling.TASKS if any(labelling.curves(study, task, row) for row in SHOWN)]
+    tasks = [task for task in TASKS[table] if any(labelling.curves(study, task, row) for row in SHOWN)]
     if not tasks:
         return None
     lines = -(-len(tasks) // _COLUMNS)
@@ -81,7 +82,7 @@ def _curves(study: Study) -> bytes | None:
                     markersize=2.5,
                     label=row,
                 )
-        axis.set(title=labelling.TASKS[task].title, xlabel="labels", ylabel="accuracy in percent")
+        axis.set(title=task.title, xlabel="labels", ylabel="accuracy in percent")
     lines_of = {line.get_label(): line for axis in figure.axes for line in axis.lines}
     known = [row for row in SHOWN if row in lines_of]
     handles = [lines_of[row] for row in known]

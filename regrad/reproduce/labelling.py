@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from regrad.reproduce import methods
 from regrad.reproduce.packs import Packs
 from regrad.reproduce.results import Result, beside_paper, spread
 from regrad.reproduce.scoring import Study, say
+from regrad.reproduce.tasks import TASKS, Task
 from regrad.selection import k_center
 from regrad.training import fit
 
@@ -29,97 +30,18 @@ RANDOM = "Random"
 DIVERSE = {"REGrad*, k-center": "regrad-k-center", "Entropy, k-center": "entropy-k-center"}
 POOL = 10  # times the number chosen: the most uncertain that they are chosen of, as by jobs/select.py
 ROWS = {**methods.PAPER, RANDOM: "random", **DIVERSE}
-PLAIN = tuple(row for row in ROWS if row not in DIVERSE)
 FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad", *DIVERSE)  # of every seed, then the others
 CYCLES = 10
+BATCH = 64  # images that are scored at once, as by jobs/score.py
 TASK = "task.json"  # how the runs beside it were made
 
 
-@dataclass(frozen=True)
-class Task:
-    """One dataset of Table 3.
-
-    Attributes:
-        title: as the paper's table calls it, for its numbers, or as we call what it has not.
-        spec, train, test: of the network and the packs.
-        initial, per_cycle: the paper's m1 and m2.
-        pool: the first so many training images, of which ``candidates`` are scored a cycle: the paper scores all.
-        samples: N: gradients of every candidate after every acquisition are dear.
-        test_images: the first so many of the test pack.
-        steps, batch: of AdamW after each acquisition, whatever the number of labels.
-        rows: the methods that are measured.
-    """
-
-    title: str
-    spec: str
-    train: str
-    test: str
-    initial: int
-    per_cycle: int
-    pool: int = 20_000
-    candidates: int = 500
-    samples: int = 4
-    test_images: int = 1000
-    steps: int = 100
-    batch: int = 16
-    rows: tuple[str, ...] = PLAIN
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the numbers of one method depend on."""
-        return {key: value for key, value in asdict(self).items() if key not in ("title", "rows")}
-
-    @property
-    def protocol(self) -> str:
-        """How it is done here, in a sentence for readers of the table."""
-        return (
-            f"{self.title}: {self.initial} labels, {self.per_cycle} more each cycle, of {self.candidates} candidates, "
-            f"N = {self.samples}, {self.steps} steps with {self.batch} images"
-        )
+def labelling(study: Study, table: str = "active-learning") -> list[Result]:
+    """Mean accuracy and NLL over the cycles after an acquisition, per task of ``table``, method and seed."""
+    return [result for task in TASKS[table] for result in _results(study, table, task)]
 
 
-_MNIST = Task("MNIST", "regrad.networks:mnist_cnn", "mnist-train.parquet", "mnist-test.parquet", 20, 20)
-_CIFAR = Task(
-    "C10",
-    "regrad.networks:cifar_cnn",
-    "cifar10-train.parquet",
-    "cifar10-test.parquet",
-    500,
-    100,
-    steps=200,
-    batch=32,
-)
-TASKS = {
-    "mnist": replace(_MNIST, rows=tuple(ROWS)),
-    "mnist-few": replace(_MNIST, title="MNIST, few candidates", candidates=100),
-    "mnist-many": replace(_MNIST, title="MNIST, many candidates", candidates=5000, samples=0, rows=FIRST),
-    "fmnist": replace(
-        _MNIST, title="FMNIST", train="fmnist-train.parquet", test="fmnist-test.parquet", rows=tuple(ROWS)
-    ),
-    "cifar10": _CIFAR,
-    "cifar100": replace(
-        _CIFAR,
-        title="C100",
-        spec="regrad.networks:cifar100_cnn",
-        train="cifar100-trainsubset.parquet",
-        test="cifar100-test.parquet",
-        initial=1000,
-        per_cycle=300,
-        pool=5000,
-        steps=400,  # with 200 it learns nothing of more labels
-    ),
-    "svhn": replace(
-        _CIFAR, title="SVHN", spec="regrad.networks:svhn_cnn", train="svhn-train.parquet", test="svhn-test.parquet"
-    ),
-}
-
-
-def labelling(study: Study) -> list[Result]:
-    """Mean accuracy and NLL over the cycles after an acquisition, per dataset, method and seed."""
-    return [result for name in TASKS for result in _results(study, name)]
-
-
-def curves(study: Study, task: str, row: str) -> list[list[dict[str, Any]]]:
+def curves(study: Study, task: Task, row: str) -> list[list[dict[str, Any]]]:
     """The cycles of each finished seed of a method."""
     folder = _folder(study, task)
     found = []
@@ -130,59 +52,59 @@ def curves(study: Study, task: str, row: str) -> list[list[dict[str, Any]]]:
     return found
 
 
-def _results(study: Study, name: str) -> Iterator[Result]:
-    if study.compute and study.packs.has(TASKS[name].train):
-        _run_all(study, name)
-    title = TASKS[name].title
-    for row in TASKS[name].rows:
-        found = curves(study, name, row)
+def _results(study: Study, table: str, task: Task) -> Iterator[Result]:
+    if study.compute and study.packs.has(task.train):
+        _run_all(study, task)
+    for row in ROWS:
+        found = curves(study, task, row)
         for metric, key, scale in (("ACC", "accuracy", 100), ("NLL", "nll", 1)):
             values = [scale * float(np.mean([cycle["metrics"][key] for cycle in run[1:]])) for run in found]
             mean, deviation = spread(values)
             yield Result(
-                table="active-learning",
-                group=title,
-                experiment=title,
+                table=table,
+                group=task.title,
+                experiment=task.title,
                 row=row,
                 metric=metric,
                 mean=mean,
                 deviation=deviation,
                 runs=len(found),
                 runs_of="training",
-                images=TASKS[name].test_images,
-                **beside_paper("active-learning", title, row, metric),
+                images=task.test_images,
+                **beside_paper("active-learning", task.title, row, metric),
             )
 
 
-def _run_all(study: Study, name: str) -> None:
+def _run_all(study: Study, task: Task) -> None:
     """In an order in which a run that is stopped leaves whole comparisons; what is finished is not run again."""
     lab: Laboratory | None = None
-    folder = _folder(study, name)
+    folder = _folder(study, task)
     held = storage.list_files(folder, ".json")
     if TASK not in held:
-        storage.write_atomically(storage.join(folder, TASK), json.dumps(TASKS[name].settings, indent=1).encode())
-    rows = TASKS[name].rows
-    groups = ([row for row in rows if row in FIRST], [row for row in rows if row not in FIRST])
+        storage.write_atomically(storage.join(folder, TASK), json.dumps(task.settings, indent=1).encode())
+    groups = ([row for row in ROWS if row in FIRST], [row for row in ROWS if row not in FIRST])
     for row, seed in [(row, seed) for group in groups for seed in range(study.seeds) for row in group]:
         file = f"{ROWS[row]}-seed{seed}.json"
         if file in held:
             continue
-        lab = lab or Laboratory(TASKS[name], study.packs)
-        say(f"active learning on {name}: {row}, seed {seed}")
+        lab = lab or Laboratory(task, study.packs)
+        say(f"active learning on {task.title}: {row}, seed {seed}")
         cycles = [asdict(cycle) | {"labelled": len(cycle.labelled)} for cycle in lab.run(ROWS[row], seed)]
         storage.write_atomically(storage.join(folder, file), json.dumps(cycles, indent=1).encode())
 
 
-def _folder(study: Study, name: str) -> str:
+def _folder(study: Study, task: Task) -> str:
     """Where the runs of a task are.
 
     Raises:
         UsageError: they were made in another way, and would be taken for runs of this one.
     """
-    folder = study.place("active-learning", name)
+    folder = study.place("active-learning", task.name)
     if TASK in storage.list_files(folder, ".json"):
-        held, now = json.loads(storage.read_bytes(storage.join(folder, TASK))), TASKS[name].settings
-        changed = [f"{key} {held.get(key)}, now {value}" for key, value in now.items() if held.get(key) != value]
+        held = json.loads(storage.read_bytes(storage.join(folder, TASK)))
+        changed = [
+            f"{key} {held.get(key)}, now {value}" for key, value in task.settings.items() if held.get(key) != value
+        ]
         if changed:
             raise UsageError(
                 f"{storage.mask(folder)}: its runs had {'; '.join(changed)}; delete it, or take another --output"
@@ -233,7 +155,8 @@ class Laboratory:
             known = torch.from_numpy(labelled)
             state = posterior.fit(classifier.network, self.inputs[known], self.labels[known])
         scorer = Scorer(classifier, [score], seed=seed, samples=self.task.samples, posterior=state)
-        return scorer(self.images[torch.from_numpy(rows)], [str(row) for row in rows])[score]
+        batches = torch.from_numpy(rows).split(BATCH)
+        return torch.cat([scorer(self.images[batch], [str(row) for row in batch.tolist()])[score] for batch in batches])
 
     def diverse(self, score: str, seed: int, model: tuple[Classifier, Rows], rows: Rows) -> Tensor:
         """1 for the ``rows`` to be labelled: of those with the highest scores, far apart in the network's features."""

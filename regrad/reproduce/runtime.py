@@ -66,7 +66,7 @@ def _results(study: Study, experiment: Experiment) -> Iterator[Result]:
 def _entrants(study: Study, experiment: Experiment) -> tuple[dict[str, Callable[[], object]], Callable[[], object]]:
     """What is timed, by row, and the plain forward pass."""
     model = models.MODELS[experiment.model]
-    weights = models.weights(experiment.model, 0, study.packs, study.place("weights"), say)
+    weights = models.weights(experiment.model, 0, study.packs, study.place("weights"))
     classifier = models.Classifier.load(model.spec, weights=weights)
     training = study.packs.find(model.fit_pack)
     known, labels = load_labelled([training], classifier, 500)

@@ -99,7 +99,7 @@ def scored(study: Study, model: str, seed: int, sets: Sequence[str], setting: Se
 
 def _score(study: Study, model: str, seed: int, shards: list[str], setting: Setting, output: str) -> None:
     known = models.MODELS[model]
-    weights = models.weights(model, seed, study.packs, study.place("weights"), say)
+    weights = models.weights(model, seed, study.packs, study.place("weights"))
     flags = {"model": known.spec, "weights": weights, "scores": ",".join(setting.scores), "seed": str(seed)}
     flags |= setting.flags
     if "laplace" in setting.scores:

@@ -18,7 +18,9 @@ from regrad import UsageError
 from regrad.pipeline.features import features
 from regrad.reproduce import labelling
 from regrad.reproduce.scoring import Study
+from regrad.reproduce.tasks import TASKS
 
+MNIST, SVHN = (replace(TASKS["active-learning"][place], candidates=60, steps=20) for place in (0, -1))
 ROWS = ("REGrad*", "LA", "Entropy", labelling.RANDOM, "Entropy, k-center")
 
 
@@ -40,11 +42,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         )
     monkeypatch.setattr(labelling, "CYCLES", 2)
     monkeypatch.setattr(labelling, "POOL", 2)
-    monkeypatch.setattr(
-        labelling,
-        "TASKS",
-        {name: replace(labelling.TASKS[name], candidates=60, steps=20, rows=ROWS) for name in ("mnist", "svhn")},
-    )
+    monkeypatch.setattr(labelling, "ROWS", {row: labelling.ROWS[row] for row in ROWS})
+    monkeypatch.setitem(TASKS, "active-learning", (MNIST, SVHN))
     return Study(str(tmp_path / "data"), str(tmp_path / "out"), seeds=1)
 
 
@@ -53,7 +52,7 @@ def test_every_method_begins_alike_and_a_finished_one_is_not_run_again(
 ) -> None:
     monkeypatch.setattr(labelling.Laboratory.run, "__defaults__", (2,))
     found = {(r.experiment, r.row, r.metric): r for r in labelling.labelling(study)}
-    curves = {row: labelling.curves(study, "mnist", row)[0] for row in ROWS}
+    curves = {row: labelling.curves(study, MNIST, row)[0] for row in ROWS}
     for row, cycles in curves.items():
         assert [cycle["labelled"] for cycle in cycles] == [20, 40, 60]
         assert cycles[0]["metrics"] == curves["Entropy"][0]["metrics"], row  # the same labels and weights at first
@@ -68,14 +67,13 @@ def test_every_method_begins_alike_and_a_finished_one_is_not_run_again(
     monkeypatch.setattr(labelling, "Laboratory", None)  # whoever ran something would need it
     assert {(r.experiment, r.row, r.metric): r for r in labelling.labelling(study)} == found
 
-    longer = {"mnist": replace(labelling.TASKS["mnist"], steps=40)}
-    monkeypatch.setattr(labelling, "TASKS", longer)
+    monkeypatch.setitem(TASKS, "active-learning", (replace(MNIST, steps=40),))
     with pytest.raises(UsageError, match=r"active-learning/mnist: its runs had steps 20, now 40; delete it, or"):
         labelling.labelling(study)
 
 
 def test_diversity_takes_likely_ones_that_are_far_apart(study: Study) -> None:
-    lab = labelling.Laboratory(labelling.TASKS["mnist"], study.packs)
+    lab = labelling.Laboratory(MNIST, study.packs)
     rows = np.arange(100)
     model = lab.train(0, rows[:20])
     scores = lab.score("entropy", 0, model, rows)

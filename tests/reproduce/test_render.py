@@ -28,8 +28,7 @@ RESULTS = [
 
 
 def test_markdown_has_ours_the_papers_and_what_is_missing() -> None:
-    text = render.markdown({"ood": (RESULTS, ABOUT)}, {"ood": "figures/ood.svg"})
-    lines = text.splitlines()
+    lines = render.markdown(TABLES["ood"], RESULTS, ABOUT, "../figures/ood.svg").splitlines()
     assert "| | MNIST→FMNIST | MNIST→FMNIST, paper | MNIST→X<Y, paper |".replace("| |", "|  |") in lines
     assert "| REGrad* | 98.06 ± 0.20 / 98.30 ± 0.20 [97.00, 99.00] | 98.78 ± 0.14 / 98.79 ± 0.07 | 91.00 |" in lines
     assert "| REGrad* − Entropy | −0.50 [−0.90, −0.10] | – | – |" in lines
@@ -39,8 +38,8 @@ def test_markdown_has_ours_the_papers_and_what_is_missing() -> None:
         )
         for line in lines
     )
-    assert "![Table 1: telling unknown images from known ones](figures/ood.svg)" in lines
-    assert "Not measured yet: `python jobs/reproduce.py runtime`." in text
+    assert "![Table 1: telling unknown images from known ones](../figures/ood.svg)" in lines
+    assert any(line.startswith("Command: `python jobs/reproduce.py ood --images=500 --seeds=3`") for line in lines)
     below = lines.index(next(line for line in lines if render.BELOW in line))
     assert below < lines.index("| REGrad* − Entropy | −0.50 [−0.90, −0.10] | – | – |")
 

@@ -1,0 +1,61 @@
+"""Whether it is the network's calibration that decides between methods: the same network at several temperatures.
+
+Logits are divided by T, by way of the last layer's parameters, so that predictions stay what they are while the network
+gets less sure (T > 1) or surer (T < 1) of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from regrad.metrics import ece
+from regrad.reproduce.calibration import right
+from regrad.reproduce.experiments import Experiment, against
+from regrad.reproduce.models import MODELS, TEMPERATURES, at_temperature
+from regrad.reproduce.results import Result, spread
+from regrad.reproduce.scoring import Setting, Study
+from regrad.reproduce.separation import Runs, differences, gather, results
+
+EXPERIMENTS = (
+    *against("mnist-cnn", "mnist", "omniglot", "fmnist"),
+    *against("fmnist-cnn", "fmnist", "mnist", "omniglot"),
+    *against("resnet20-cifar10", "cifar10", "cifar100-not-cifar10", "tinyimagenet-not-cifar10", "fmnist"),
+)
+ROWS = {
+    "REGrad*": "regrad",
+    "ExGrad": "exgrad",
+    "Entropy": "entropy",
+    "Max probability": "max_probability",
+    "Max logit": "max_logit",
+    "Energy": "energy",
+}
+#: Without noise, which changes nothing and costs ten times as much.
+CLEAN = Setting("clean", tuple(ROWS.values()), {"samples": "0"})
+CALIBRATION = "ECE of the known set"
+
+
+def temperature(study: Study) -> list[Result]:
+    """AUROC and AUPR of some methods, what REGrad* is ahead by, and the calibration error, at every temperature."""
+    return [
+        result
+        for experiment in EXPERIMENTS
+        for divisor in TEMPERATURES
+        for result in _column(study, experiment, divisor)
+    ]
+
+
+def _column(study: Study, experiment: Experiment, divisor: float) -> Iterator[Result]:
+    """One pair at one temperature: its network is one of its own, and here a column beside the others."""
+    there = replace(experiment, model=at_temperature(experiment.model, divisor))
+    runs = gather(study, there, CLEAN, None if MODELS[experiment.model].recipe else 1)
+    place: dict[str, Any] = {"group": f"{experiment.group}, {experiment.name}", "experiment": f"T = {divisor:g}"}
+    for result in (*results("temperature", there, ROWS, runs), *differences("temperature", there, runs)):
+        yield replace(result, **place)
+    yield Result("temperature", **place, **_calibration(runs), runs_of=MODELS[there.model].seeds, images=runs.images)
+
+
+def _calibration(runs: Runs) -> dict[str, Any]:
+    mean, deviation = spread([ece(columns["confidence"], right(columns)) for columns in runs.known])
+    return {"row": CALIBRATION, "metric": "ECE", "mean": mean, "deviation": deviation, "runs": len(runs.known)}
