@@ -95,7 +95,10 @@ else:
             "--diversity", choices=selection.DIVERSITIES, default="none", help="spread the choice over the features"
         )
         parser.add_argument(
-            "--pool", type=at_least_zero, default=10, help="candidates by score per image chosen (default %(default)s)"
+            "--pool",
+            type=at_least_zero,
+            default=selection.POOL,
+            help="candidates by score per image (default %(default)s)",
         )
         parser.add_argument("--labelled", metavar="FILE", help="CSV or Parquet with ids that are not to be chosen")
         parser.add_argument("--seed", type=at_least_zero, default=0, help="of k-means++ (default %(default)s)")

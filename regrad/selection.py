@@ -23,6 +23,7 @@ from regrad.report.runs import Bools, Floats, Ints, Run, floats, integers
 from regrad.report.sift import Best
 
 DIVERSITIES = ("none", "k-center", "k-means++")
+POOL = 10  # candidates by score for each image that diversity chooses
 _COLUMNS = ("id", "source", "row", "prediction", "confidence")
 
 

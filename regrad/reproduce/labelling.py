@@ -22,13 +22,12 @@ from regrad.reproduce.packs import Packs
 from regrad.reproduce.results import Result, beside_paper, spread
 from regrad.reproduce.scoring import Study, say
 from regrad.reproduce.tasks import TASKS, Task
-from regrad.selection import k_center
+from regrad.selection import POOL, k_center
 from regrad.training import fit
 
 RANDOM = "Random"
 #: As jobs/select.py --diversity k-center chooses: of the most uncertain, those that lie far from each other.
 DIVERSE = {"REGrad*, k-center": "regrad-k-center", "Entropy, k-center": "entropy-k-center"}
-POOL = 10  # times the number chosen: the most uncertain that they are chosen of, as by jobs/select.py
 ROWS = {**methods.PAPER, RANDOM: "random", **DIVERSE}
 FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad", *DIVERSE)  # of every seed, then the others
 CYCLES = 10
