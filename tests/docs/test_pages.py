@@ -13,6 +13,7 @@ import pytest
 
 import jobs.score
 from regrad.pipeline.execute import run, score_here
+from regrad.reproduce.tables import TABLES
 from regrad.scores import registry
 from tests.data import ROOT
 from tests.services import Bucket
@@ -20,6 +21,7 @@ from tests.shards import digits, write_folder, write_parquet, write_tar
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+MEASURED = sorted((DOCS / "tables").glob("*.md"))
 RUN = ("scoring", "models", "choosing-a-score", "throughput", "interoperability", "extending")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -112,7 +114,7 @@ def test_what_a_page_says_works(page: str, place: Path, bucket: Bucket) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "infra/README.md"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", [*PAGES, *MEASURED, ROOT / "infra/README.md"], ids=lambda path: path.stem)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text()):
         path, _, anchor = target.partition("#")
@@ -128,6 +130,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_page_is_listed() -> None:
     index = (DOCS / "README.md").read_text()
     assert [page.name for page in PAGES if page.name != "README.md" and f"({page.name})" not in index] == []
+    assert {page.stem for page in MEASURED} == set(TABLES)
 
 
 def test_pages_name_flags_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
