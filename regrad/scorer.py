@@ -28,7 +28,7 @@ from regrad.table import STANDARD_ERROR
 from regrad.upload import Upload
 
 NOISE_SPACES = ("normalized", "pixel")
-MAX_INPUTS = {"cpu": 256, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
+MAX_INPUTS = {"cpu": 128, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
 DEFAULT_MEMORY = 1 << 30  # of a GPU, half of what is free
 
 
@@ -293,7 +293,7 @@ class Scorer:
 
     def _plan_memory(self, memory: int, probe: Tensor) -> int:
         """How many images go at once, each one copy: what fits into ``memory``, one or more."""
-        most = MAX_INPUTS.get(self.device.type, 256)
+        most = MAX_INPUTS.get(self.device.type, 128)
         if self._passes:
             self._passes.plan_memory(memory, most)
         return max(1, min(most, memory // forward_bytes(self._network, probe)))
