@@ -32,6 +32,7 @@ ROWS = {**methods.PAPER, RANDOM: "random", **DIVERSE}
 FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad", *DIVERSE)  # of every seed, then the others
 CYCLES = 10
 BATCH = 64  # images that are scored at once, as by jobs/score.py
+COPIES = {"perturb_x": 10}  # of what is nothing without noise, where a task has none
 TASK = "task.json"  # how the runs beside it were made
 
 
@@ -153,7 +154,8 @@ class Laboratory:
         if score == "laplace":
             known = torch.from_numpy(labelled)
             state = posterior.fit(classifier.network, self.inputs[known], self.labels[known])
-        scorer = Scorer(classifier, [score], seed=seed, samples=self.task.samples, posterior=state)
+        samples = self.task.samples or COPIES.get(score, 0)
+        scorer = Scorer(classifier, [score], seed=seed, samples=samples, posterior=state)
         batches = torch.from_numpy(rows).split(BATCH)
         return torch.cat([scorer(self.images[batch], [str(row) for row in batch.tolist()])[score] for batch in batches])
 

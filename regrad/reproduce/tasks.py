@@ -22,7 +22,7 @@ class Task:
         steps, batch: of AdamW after each acquisition, whatever the number of labels.
         pool: the first so many training images.
         candidates: of the pool, drawn each cycle and scored: the paper scores all.
-        samples: N of the smoothed scores.
+        samples: N of the smoothed scores; 0 leaves ``perturb_x`` its own.
         test_images: the first so many of the test pack.
     """
 

@@ -21,7 +21,7 @@ from regrad.reproduce.scoring import Study
 from regrad.reproduce.tasks import TASKS
 
 MNIST, SVHN = (replace(TASKS["active-learning"][place], candidates=60, steps=20) for place in (0, -1))
-ROWS = ("REGrad*", "LA", "Entropy", labelling.RANDOM, "Entropy, k-center")
+ROWS = ("REGrad*", "Perturb x", "LA", "Entropy", labelling.RANDOM, "Entropy, k-center")
 
 
 @pytest.fixture
