@@ -111,6 +111,11 @@ def is_precondition(error: BaseException) -> bool:
     return any(_answer(link)[1] in (409, 412) for link in _chain(error))
 
 
+def is_beyond_end(error: BaseException) -> bool:
+    """Whether a store was asked for bytes behind the last one."""
+    return any(_answer(link)[1] == 416 for link in _chain(error))
+
+
 def _is_change(error: BaseException) -> bool:
     return is_precondition(error) or any(type(link).__name__ == "FileExpired" for link in _chain(error))
 

@@ -8,7 +8,6 @@ from typing import Any
 import s3fs
 from fsspec.asyn import sync_wrapper
 from s3fs.core import S3File, version_id_kw
-from s3fs.utils import FileExpired
 
 from regrad.storage import faults, retry
 
@@ -58,22 +57,38 @@ class S3(s3fs.S3FileSystem):
     call_s3 = sync_wrapper(_call_s3)
 
     async def _read_whole(self, path: str) -> tuple[bytes, dict[str, Any]]:
-        """The content and what the same answer says of it; a body that breaks off is read on from there."""
+        """The content and what the same answer says of it; a body that breaks off is read on from there.
+
+        If there is another content by then, that is read from its start: a small file, such as a lease, may change at
+        any time, and whoever needs what was planned compares identities.
+        """
         request = super()._call_s3
         bucket, key, version = self.split_path(path)
         content = bytearray()
         info: dict[str, Any] = {}
 
-        async def read_on() -> None:
+        async def ask() -> dict[str, Any]:
             rest = {"Range": f"bytes={len(content)}-"} if content else {}
-            answer = await request(
-                "get_object", Bucket=bucket, Key=key, **version_id_kw(version), **rest, **self.req_kw
-            )
-            if not content:
-                info.update(ETag=answer.get("ETag", ""), size=answer["ContentLength"])
             try:
-                if answer.get("ETag", "") != info["ETag"]:
-                    raise FileExpired(filename=path, e_tag=info["ETag"])
+                answer: dict[str, Any] = await request(
+                    "get_object", Bucket=bucket, Key=key, **version_id_kw(version), **rest, **self.req_kw
+                )
+            except Exception as error:
+                if not content or not faults.is_beyond_end(error):
+                    raise
+            else:
+                if not content:
+                    info.update(ETag=answer.get("ETag", ""), size=answer["ContentLength"])
+                    return answer
+                if answer.get("ETag", "") == info["ETag"]:
+                    return answer
+                answer["Body"].close()
+            content.clear()
+            return await ask()
+
+        async def read_on() -> None:
+            answer = await ask()
+            try:
                 while chunk := await answer["Body"].read(_CHUNK_BYTES):
                     content.extend(chunk)
             finally:

@@ -144,6 +144,26 @@ def test_every_operation_is_tried_again(bucket: Bucket, proxy: Proxy, fault: str
     assert sum(retry.take_counts().values()) == 6 or fault in ("reset", "lost answer", "truncated")
 
 
+@pytest.mark.parametrize("size", [25_000, 9_000], ids=["as long", "shorter than what had come"])
+def test_a_file_that_is_replaced_while_it_is_read_is_read_anew(bucket: Bucket, proxy: Proxy, size: int) -> None:
+    """As a lease may be: its holder writes it again and again, and a worker's answer breaks off."""
+    uri, before, after = f"{bucket.uri}/lease.json", b"a" * 25_000, b"b" * size
+    storage.write_atomically(uri, before)
+
+    def replace(request: Request) -> None:
+        if request.method == "GET" and request.range:
+            proxy.hook = lambda request: None
+            storage.write_atomically(uri, after)
+
+    proxy.hook = replace
+    faults = iter(["truncated"])
+    proxy.schedule = lambda request: next(faults, None) if request.method == "GET" else None
+    content, identity = storage.read_identified(uri)
+    assert [request.range for request in proxy.requests if request.method == "GET"] == ["", "bytes=12500-", ""]
+    assert content == after
+    assert identity == storage.identity(uri)
+
+
 @pytest.mark.usefixtures("small_reads")
 def test_a_tar_is_read_on_where_it_broke_off(tmp_path: Path, bucket: Bucket, proxy: Proxy) -> None:
     from regrad.pipeline.webdataset import TarReader
