@@ -33,18 +33,22 @@ class Table:
 
 
 _SEPARATION = {"AUROC": 2, "AUPR": 2}
-_LABELLING = {"ACC": 2, "NLL": 3}
 _AHEAD = tuple(methods.RIVALS)
 
 
-def _labelling_note(table: str) -> str:
-    protocols = ". ".join(task.protocol for task in tasks.TASKS[table])
-    return (
+def _labelling(name: str, title: str) -> Table:
+    protocols = ". ".join(task.protocol for task in tasks.TASKS[name])
+    return Table(
+        title,
+        partial(labelling.labelling, table=name),
+        {"ACC": 2, "NLL": 3},
+        tuple(methods.PAPER),
+        (labelling.RANDOM, *labelling.DIVERSE),
         f"Mean over {labelling.CYCLES} cycles of accuracy in percent / negative log-likelihood after each acquisition; "
         "± is the deviation over seeds, which draw first labels, candidates and initial weights. Candidates are drawn "
         f"at random each cycle; k-center chooses those far apart in the network's features from {labelling.POOL} times "
         "as many with the highest scores. The standard CNN is trained anew after each cycle and judged on 1,000 test "
-        f"images. {protocols}."
+        f"images. {protocols}.",
     )
 
 
@@ -71,22 +75,8 @@ TABLES = {
         "rAULC on the known set: 1 puts every error last, 0 is a random order. In brackets: the 95 % bootstrap "
         "interval over images, which is wide where a network makes few errors.",
     ),
-    "active-learning": Table(
-        "Table 3: active learning",
-        partial(labelling.labelling, table="active-learning"),
-        _LABELLING,
-        tuple(methods.PAPER),
-        (labelling.RANDOM, *labelling.DIVERSE),
-        _labelling_note("active-learning"),
-    ),
-    "active-learning-more": Table(
-        "Active learning in other ways",
-        partial(labelling.labelling, table="active-learning-more"),
-        _LABELLING,
-        tuple(methods.PAPER),
-        (labelling.RANDOM, *labelling.DIVERSE),
-        _labelling_note("active-learning-more"),
-    ),
+    "active-learning": _labelling("active-learning", "Table 3: active learning"),
+    "active-learning-more": _labelling("active-learning-more", "Active learning in other ways"),
     "ablation": Table(
         "Table 4: the parts of REGrad*",
         separation.ablation,
