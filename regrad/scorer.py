@@ -293,7 +293,7 @@ class Scorer:
 
     def _plan_memory(self, memory: int, probe: Tensor) -> int:
         """How many images go at once, each one copy: what fits into ``memory``, one or more."""
-        most = MAX_INPUTS.get(self.device.type, 128)
+        most = MAX_INPUTS.get(self.device.type, MAX_INPUTS["cpu"])
         if self._passes:
             self._passes.plan_memory(memory, most)
         return max(1, min(most, memory // forward_bytes(self._network, probe)))

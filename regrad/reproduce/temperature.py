@@ -31,7 +31,7 @@ ROWS = {
     "Max logit": "max_logit",
     "Energy": "energy",
 }
-#: Without noise, which changes nothing and costs ten times as much.
+#: Without noise, which changes next to nothing and costs ten times as much.
 CLEAN = Setting("clean", tuple(ROWS.values()), {"samples": "0"})
 CALIBRATION = "ECE of the known set"
 
