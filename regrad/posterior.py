@@ -3,8 +3,8 @@
     p(theta | D) ~ N(theta*, S),      S = (sum_n J_n^T L_n J_n + delta I)^-1,      f(x) ~ N(f*(x), J S J^T),
 
 with J the Jacobian of the logits, L_n = diag(p_n) - p_n p_n^T, and delta from the marginal likelihood.
-Kronecker-factored over the last layer, or diagonal over all layers, for small networks. laplace-torch does the work;
-this is how it is asked.
+Kronecker-factored over the last layer, or diagonal over all layers, for small networks. laplace-torch fits it; what a
+last layer's says of an image is taken from its factors in closed form.
 
 Source: Daxberger et al., NeurIPS 2021 (laplace-torch); a baseline of Wang & Ji 2024.
 """
@@ -17,14 +17,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from regrad import perturb
 from regrad.errors import UsageError
-from regrad.gradients.head import find_head
+from regrad.gradients.fold import forward_copy
+from regrad.gradients.head import find_head, without_head
 from regrad.gradients.layers import plain_attention, private_copy
 
+OTHER_NETWORK = "the posterior was fitted on another network; fit it again"
 STRUCTURES = {"last": ("last_layer", "kron"), "all": ("all", "diag")}
 State = dict[str, Tensor]
 _NAMES = ("mean", "loss", "prior_mean", "prior_precision", "sigma_noise")
@@ -75,38 +78,93 @@ class PosteriorDraws:
         draws: K.
         seed: of the draws.
         probe: one or more inputs (B, channels, H, W).
+
+    Raises:
+        UsageError: the posterior was fitted on another network.
     """
 
     def __init__(self, network: nn.Module, state: State, draws: int, seed: int, probe: Tensor) -> None:
         self._draws, self._seed = draws, seed
-        self._posterior = _approximation(network, "all" if "curvature" in state else "last", probe)
-        device = probe.device
-        factors: Any = state["curvature"].to(device) if "curvature" in state else _factors(state, device)
-        held = {name: state[name].to(device) for name in _NAMES}
-        with torch.no_grad(), plain_attention():
-            outputs = network(probe).shape[1]
-        rest = {"n_data": int(state["images"]), "n_outputs": outputs, "temperature": 1.0, "enable_backprop": False}
-        extra = {"data": None, "_last_layer_name": getattr(self._posterior, "_last_layer_name", None)}
-        kind = {"likelihood": "classification", "cls_name": type(self._posterior).__name__}
-        if len(state["mean"]) != (self._posterior.n_params or 0):
-            raise UsageError("the posterior was fitted on another network; fit it again")
-        self._posterior.load_state_dict(held | rest | extra | kind | {"H": factors})
+        state = {name: value.to(probe.device) for name, value in state.items()}
+        self._spread = (_AllLayers if "curvature" in state else _LastLayer)(network, state, probe)
 
     def __call__(self, x: Tensor, ids: Sequence[str]) -> Tensor:
         """log p, float64 (B, K, C)."""
-        mean, variance = self.moments(x)
-        # Rounding leaves eigenvalues just below 0, which no Cholesky factor would take.
-        values, vectors = torch.linalg.eigh(variance)
-        root = vectors * values.clamp_min(0).sqrt()[:, None, :]
-        noise = perturb.normal(perturb.keys(self._seed, ids, purpose="laplace"), self._draws, mean.shape[1])
-        logits = mean[:, None] + torch.einsum("bij,bkj->bki", root, noise.to(mean))
+        mean, basis, deviation = self._spread(x)
+        noise = perturb.normal(perturb.keys(self._seed, ids, purpose="laplace"), self._draws, deviation.shape[1])
+        logits = mean[:, None] + (noise.to(mean) * deviation[:, None]) @ basis.mT
         return logits.log_softmax(2)
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(x), (B, C), and J S J^T, (B, C, C), float64."""
+        mean, basis, deviation = self._spread(x)
+        root = basis * deviation[:, None]
+        return mean, root @ root.mT
+
+
+class _LastLayer:
+    """f(x), R and s with J S J^T = R diag(s^2) R^T, in the eigenbases of the Kronecker factors of a Linear layer.
+
+    With S = (B x A + delta)^-1 of the weight and (B' + delta)^-1 of the bias, A = U diag(a) U^T, B = V diag(b) V^T and
+    the layer's input h,
+
+        J S J^T = V diag_j(sum_i (u_i . h)^2 / (a_i b_j + delta)) V^T + V' diag(1 / (b'_j + delta)) V'^T,
+
+    which no Jacobian is formed for: an image takes its forward pass.
+    """
+
+    def __init__(self, network: nn.Module, state: State, probe: Tensor) -> None:
+        self._network = forward_copy(network, probe)
+        name = find_head(self._network, probe)
+        self._head = None if name is None else without_head(self._network, name)
+        if self._head is None or len(state["mean"]) != sum(value.numel() for value in self._head.parameters()):
+            raise UsageError(OTHER_NETWORK)
+        delta = state["prior_precision"].double()
+        b, v = _eigen(state["curvature.0.0"])
+        a, self._u = _eigen(state["curvature.0.1"])
+        self._variances = 1 / (a[:, None] * b + delta)
+        self._of_bias, self._basis = b.new_zeros(0), v
+        if self._head.bias is not None:
+            b, of_bias = _eigen(state["curvature.1.0"])
+            self._of_bias, self._basis = 1 / (b + delta), torch.cat([v, of_bias], 1)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """f(x), (B, C), R, (C, 2 C), or (C, C) without a bias, and s, (B, 2 C), float64."""
+        assert self._head is not None
+        with plain_attention(), torch.no_grad():
+            h = self._network(x)
+            mean = F.linear(h, self._head.weight, self._head.bias).double()
+        variance = (h.double() @ self._u).square() @ self._variances
+        return mean, self._basis, torch.cat([variance, self._of_bias.expand(len(x), -1)], 1).sqrt()
+
+
+class _AllLayers:
+    """The same for a diagonal S over all layers, from laplace-torch's Jacobians."""
+
+    def __init__(self, network: nn.Module, state: State, probe: Tensor) -> None:
+        self._posterior = _approximation(network, "all", probe)
+        if len(state["mean"]) != (self._posterior.n_params or 0):
+            raise UsageError(OTHER_NETWORK)
+        with torch.no_grad(), plain_attention():
+            outputs = network(probe).shape[1]
+        held = {name: state[name] for name in _NAMES} | {"H": state["curvature"]}
+        rest = {"n_data": int(state["images"]), "n_outputs": outputs, "temperature": 1.0, "enable_backprop": False}
+        kind = {"data": None, "likelihood": "classification", "cls_name": type(self._posterior).__name__}
+        self._posterior.load_state_dict(held | rest | kind)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """f(x), (B, C), R, (B, C, C), and s, (B, C), float64."""
         with plain_attention(), torch.enable_grad():
             mean, variance = self._posterior._glm_predictive_distribution(x)
-        return mean.detach().double(), variance.detach().double()
+        # Rounding leaves eigenvalues just below 0, which have no root.
+        values, vectors = _eigen(variance.detach())
+        return mean.detach().double(), vectors, values.sqrt()
+
+
+def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors of what is positive semidefinite but for rounding, float64."""
+    values, vectors = torch.linalg.eigh(matrix.double())
+    return values.clamp_min(0), vectors
 
 
 def _approximation(network: nn.Module, structure: str, probe: Tensor) -> Any:
@@ -130,13 +188,3 @@ def _approximation(network: nn.Module, structure: str, probe: Tensor) -> Any:
     named = {"last_layer_name": last} if last else {}
     posterior = Laplace(own, "classification", subset_of_weights=subset, hessian_structure=form, **named)
     return posterior
-
-
-def _factors(state: State, device: torch.device) -> list[list[Tensor]]:
-    """The Kronecker factors of each parameter."""
-    found: dict[int, dict[int, Tensor]] = {}
-    for name, value in state.items():
-        if name.startswith("curvature."):
-            _, i, j = name.split(".")
-            found.setdefault(int(i), {})[int(j)] = value.to(device)
-    return [[group[j] for j in sorted(group)] for _, group in sorted(found.items())]

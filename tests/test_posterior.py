@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import laplace
 import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, TensorDataset
 
 from regrad import Classifier, Scorer, UsageError, posterior
+from regrad.gradients.layers import private_copy
 from tests.networks import SIZE, build, copies
 
 IDS = ["a", "b", "c"]
@@ -43,6 +50,56 @@ def test_the_variance_of_the_last_layer_from_scratch(name: str) -> None:
     mean, variance = draws.moments(data()[0][:3])
     torch.testing.assert_close(variance, wanted, rtol=1e-5, atol=1e-9)
     torch.testing.assert_close(mean, network(data()[0][:3]).detach(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_last_layer_in_closed_form_is_what_laplace_torch_says(bias: bool) -> None:
+    """Mean and J S J^T from its own Jacobians."""
+    torch.manual_seed(0)
+    network = build("BatchNorm CNN")
+    network.fc = nn.Linear(network.fc.in_features, 5, bias=bias).double()
+    x, y = data()
+    oracle = laplace.Laplace(
+        private_copy(network).requires_grad_(True),
+        "classification",
+        subset_of_weights="last_layer",
+        hessian_structure="kron",
+        last_layer_name="fc",
+    )
+    oracle.fit(DataLoader(TensorDataset(x, y), batch_size=64))
+    oracle.optimize_prior_precision(method="marglik")
+    wanted_mean, wanted = oracle._glm_predictive_distribution(x[:3])
+    draws = posterior.PosteriorDraws(network, posterior.fit(network, x, y), 4, 0, x[:2])
+    mean, variance = draws.moments(x[:3])
+    torch.testing.assert_close(mean, wanted_mean.detach(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(variance, wanted.detach(), rtol=1e-5, atol=1e-9)
+    assert draws(x[:3], IDS).shape == (3, 4, 5)
+
+
+def test_many_classes_need_no_jacobian() -> None:
+    """Which has C C (d + 1) entries for every image: 31 million for 200 classes and 768 features."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 200)).eval()
+    x = data()[0].float()
+    state = posterior.fit(network, x, torch.randint(0, 200, (len(x),)))
+    made: list[int] = []
+    draws = posterior.PosteriorDraws(network, state, 2, 0, x[:2])
+    with Largest(made):
+        draws(x[:3], IDS)
+    assert max(made) <= 200 * 3 * SIZE * SIZE
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many entries every tensor has that is made."""
+
+    def __init__(self, made: list[int]) -> None:
+        super().__init__()
+        self._made = made
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self._made += [value.numel() for value in pytree.tree_leaves(out) if isinstance(value, Tensor)]
+        return out
 
 
 @pytest.mark.parametrize("structure", ["last", "all"])

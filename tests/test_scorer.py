@@ -293,6 +293,23 @@ def test_of_many_classes_some_stand_for_all() -> None:
     torch.testing.assert_close(found, wanted, rtol=0.3, atol=0)
 
 
+def test_scores_of_few_targets_cost_no_pass_for_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GradNorm alone is one backward pass; NEGrad's cotangent is zero, which takes none."""
+    images, ids = _images()
+    names = ("gradnorm", "negrad")
+    beside = Scorer(_classifier(), (*names, "ungrad"))(images, ids)
+    alone = Scorer(_classifier(), names)
+    passes = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **rest: passes.append(1) or grad(*args, **rest))
+    found = alone(images, ids)
+    assert len(passes) == 1
+    torch.testing.assert_close(found["gradnorm"], beside["gradnorm"], rtol=1e-5, atol=0)
+    assert float(found["negrad"].max()) < 1e-5 * float(beside["ungrad"].min())
+    assert alone.measure_error(images, ids).max() < 1e-4
+    assert Scorer(_classifier(), ("negrad",)).measure_error(images, ids).tolist() == [0.0] * len(ids)
+
+
 def test_nothing_is_measured_where_nothing_is_estimated() -> None:
     images, ids = _images(2)
     assert Scorer(_classifier(), ("entropy",)).measure_error(images, ids) is None

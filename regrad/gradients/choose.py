@@ -3,18 +3,18 @@
 In units of one forward pass over all copies of an image, F multiplications a copy, for a pass that differentiates
 behind its first counted layer (T multiplications a copy from there on, of which W in counted layers):
 
-    exact:   1 + C (T + G) / F,      G = sum_l min(n^2 (d_out + d_in / C), n d_in d_out) / (N+1),
+    exact:   1 + Q (T + G) / F,      G = sum_l min(n^2 (d_out + d_in / Q), n d_in d_out) / (N+1),
     sketch:  1 + k (T + W') / F,
 
-n positions in all copies, and W' = W without the layers whose rows share signs, which need one product for all
-directions. A pass over the clean image alone counts 1 / (N+1) of that. ``jobs/benchmark.py engine`` shows these
-estimates beside the times they stand for.
+Q target distributions (the C classes, unless every score asked for is of a few others), n positions in all copies, and
+W' = W without the layers whose rows share signs, which need one product for all directions. A pass over the clean image
+alone counts 1 / (N+1) of that. ``jobs/benchmark.py engine`` shows these estimates beside the times they stand for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,10 +31,17 @@ WORTH = 2.0  # an estimate must be so many times as fast as the exact number
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of an engine over a batch: how many copies of an image, and which a_l, (S, layers), before the cut."""
+    """One run of an engine over a batch.
+
+    Attributes:
+        copies: of an image.
+        weights: a_l, (S, layers), before the cut.
+        targets: how many target distributions; None: the classes.
+    """
 
     copies: int
     weights: Tensor
+    targets: int | None = None
 
 
 def resolve(
@@ -90,7 +97,7 @@ def kept(layers: list[Layer], passes: Sequence[Pass], first_layer: int) -> list[
     """``passes`` with weight 0 for what the cut leaves out; rows that weigh all layers alike are never cut."""
     counted = torch.tensor([float(layer.index >= first_layer) for layer in layers], dtype=torch.float64)
     return [
-        Pass(item.copies, torch.stack([row if bool((row == 1).all()) else row * counted for row in item.weights]))
+        replace(item, weights=torch.stack([row if bool((row == 1).all()) else row * counted for row in item.weights]))
         for item in passes
     ]
 
@@ -109,9 +116,10 @@ def estimate(
         counted = [i for i in range(len(layers)) if float(item.weights[:, i].max()) > 0]
         before = min((sizes.before[i] for i in counted if i in sizes.before), default=sizes.total)
         tail = sizes.total - before
-        grams = sum(sizes.products(i, item.copies) for i in counted)
+        targets = item.targets or sizes.classes
+        grams = sum(sizes.products(i, item.copies, targets) for i in counted)
         own = sum(sizes.own.get(i, 0) for i in counted if not sizes.shared(i))
-        exact = 1 + sizes.classes * (tail + grams) / sizes.total
+        exact = 1 + targets * (tail + grams) / sizes.total
         sketch = 1 + directions * len(item.weights) * (tail + own) / sizes.total
         for name, cost in (("exact", exact), ("sketch", sketch)):
             total[name] += cost * item.copies / most
@@ -133,12 +141,12 @@ class _Sizes:
     def shared(self, i: int) -> bool:
         return any(shape[3] * shape[0] >= SHARED_ROWS for shape in self.outer.get(i, ()))
 
-    def products(self, i: int, copies: int) -> float:
-        """Of the norm of layer ``i``'s block for one class, a copy."""
+    def products(self, i: int, copies: int, targets: int) -> float:
+        """Of the norm of layer ``i``'s block for one of the ``targets``, a copy."""
         cost = 0.0
         for groups, positions, d_in, d_out in self.outer.get(i, ()):
             n = positions * copies
-            cost += groups * min(n * n * (d_out + d_in / self.classes), n * d_in * d_out) / copies
+            cost += groups * min(n * n * (d_out + d_in / targets), n * d_in * d_out) / copies
         return cost
 
 

@@ -55,10 +55,10 @@ class _Use:
     gram: Tensor | None = None
     inputs: list[Tensor] = field(default_factory=list)
 
-    def prepare(self, classes: int) -> None:
-        """Form what does not depend on the class, once all calls are known."""
+    def prepare(self, targets: int) -> None:
+        """Form what does not depend on the target, once all calls are known."""
         outer = [factor for factor in self.factors if isinstance(factor, Outer)]
-        if not outer or len(outer) < len(self.factors) or not _gram_is_cheaper(outer, classes):
+        if not outer or len(outer) < len(self.factors) or not _gram_is_cheaper(outer, targets):
             self.inputs = [_inputs(factor) for factor in self.factors]
         elif len(outer) == 1 and outer[0].gram is not None:
             self.gram = outer[0].gram()
@@ -66,10 +66,10 @@ class _Use:
             inputs = torch.cat([factor.inputs() for factor in outer], dim=2)
             self.gram = inputs @ inputs.transpose(2, 3)
 
-    def held(self, classes: int, copies: int) -> int:
+    def held(self, targets: int, copies: int) -> int:
         """How many numbers :meth:`prepare` would form for ``copies`` of an image, of which one was seen."""
         outer = [factor for factor in self.factors if isinstance(factor, Outer)]
-        if outer and len(outer) == len(self.factors) and _gram_is_cheaper(outer, classes, copies):
+        if outer and len(outer) == len(self.factors) and _gram_is_cheaper(outer, targets, copies):
             return outer[0].shape[0] * (copies * sum(factor.shape[1] for factor in outer)) ** 2
         return sum(math.prod(factor.shape[:3]) * copies for factor in outer if factor.gradient is None)
 
@@ -100,10 +100,10 @@ def _inputs(factor: Outer | Direct) -> Tensor:
     return torch.empty(0) if factor.gradient is not None else factor.inputs()
 
 
-def _gram_is_cheaper(calls: list[Outer], classes: int, copies: int = 1) -> bool:
+def _gram_is_cheaper(calls: list[Outer], targets: int, copies: int = 1) -> bool:
     _, _, d_in, d_out = calls[0].shape
     n = copies * sum(factor.shape[1] for factor in calls)
-    return n * n * (d_out + d_in / classes) < n * d_in * d_out
+    return n * n * (d_out + d_in / targets) < n * d_in * d_out
 
 
 class ExactEngine:
@@ -115,6 +115,7 @@ class ExactEngine:
         weights: a_l >= 0, (S, len(layers)); a layer with weight 0 in every row is left out.
         probe: one or more inputs (B, channels, H, W) on which the layer rules are checked against autograd.
         copies: how many an image will have, for the estimate of its memory.
+        targets: how many target distributions it will have, likewise; None: as many as there are classes.
 
     Attributes:
         bytes_per_input: memory one copy of one image takes, estimated on the probe; fixes how many go at once.
@@ -126,7 +127,13 @@ class ExactEngine:
     most_inputs: int | None = None
 
     def __init__(
-        self, network: nn.Module, layers: list[Layer], weights: Tensor, probe: Tensor, copies: int = 1
+        self,
+        network: nn.Module,
+        layers: list[Layer],
+        weights: Tensor,
+        probe: Tensor,
+        copies: int = 1,
+        targets: int | None = None,
     ) -> None:
         self.network = network
         self.layers = layers
@@ -149,7 +156,7 @@ class ExactEngine:
         self._plain = self._parameters_without_rule()
         last = head.find_head(network, probe[:1])
         self._watch()
-        self._check(probe[:1], copies)
+        self._check(probe[:1], copies, targets)
         if last is not None:
             self._take_head(network.get_submodule(last))
 
@@ -162,19 +169,22 @@ class ExactEngine:
         """Compute in ``dtype`` from now on; rules have been checked in the one before."""
         self.network.to(dtype)
 
-    def __call__(self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None) -> ClassNorms:
+    def __call__(
+        self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None, classes: bool = True
+    ) -> ClassNorms:
         """Squared norms for ``copies`` (B, N+1, channels, H, W), whose first copy is the clean image.
 
         Args:
             copies: what the network receives.
             targets: maps clean log-probabilities (B, C) to further target distributions (B, E, C), appended to the
                 classes.
+            classes: False leaves the classes out, and their backward passes: the targets are all that is found.
         """
         if self.per_image and len(copies) > 1:
-            return ClassNorms.of_parts([self._norms(image[None], targets) for image in copies])
-        return self._norms(copies, targets)
+            return ClassNorms.of_parts([self._norms(image[None], targets, classes) for image in copies])
+        return self._norms(copies, targets, classes)
 
-    def _norms(self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None) -> ClassNorms:
+    def _norms(self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None, with_classes: bool) -> ClassNorms:
         images, number = copies.shape[:2]
         logits = self._forward(copies.flatten(0, 1), images)
         exact_logits = logits.detach().double().reshape(images, number, -1)
@@ -182,16 +192,17 @@ class ExactEngine:
         p = log_p.exp()
         classes = p.shape[-1]
         extra = targets(log_p[:, 0]) if targets is not None else p.new_zeros(images, 0, classes)
-        per_layer = p.new_zeros(len(self.layers), images, classes + extra.shape[1])
+        wanted = range(0 if with_classes else classes, classes + extra.shape[1])
+        per_layer = p.new_zeros(len(self.layers), images, len(wanted))
         if self._head is not None and self._head_input is not None:
             h = self._head_input.reshape(images, number, -1)
             squares = head.squared_norms(h, p, extra, bias=self._head_bias())
-            per_layer[self._place[id(self._head.weight)]] += squares
+            per_layer[self._place[id(self._head.weight)]] += squares[:, wanted.start :]
         inputs = [*self._leaves, *self._plain.values()]
         if logits.requires_grad:
             for use in self._uses.values():
-                use.prepare(per_layer.shape[-1])
-            for t in range(per_layer.shape[-1]):
+                use.prepare(len(wanted))
+            for column, t in enumerate(wanted):
                 cotangent = (_target(extra, t, p) - p) / number
                 if t >= classes and cotangent.device.type == "cpu" and not cotangent.any():
                     continue  # NEGrad's on the clean image; to ask would make a GPU's host wait
@@ -199,10 +210,10 @@ class ExactEngine:
                     logits, inputs, cotangent.flatten(0, 1).to(logits.dtype), retain_graph=True, allow_unused=True
                 )
                 for key, squares in self._squares().items():
-                    per_layer[self._place[key], :, t] += squares
+                    per_layer[self._place[key], :, column] += squares
                 for key, gradient in zip(self._plain, gradients[len(self._leaves) :], strict=True):
                     if gradient is not None:
-                        per_layer[self._place[key], :, t] += gradient.double().square().sum()
+                        per_layer[self._place[key], :, column] += gradient.double().square().sum()
         self._forget()
         return ClassNorms(torch.einsum("sl,lbt->sbt", self.weights.square(), per_layer), exact_logits)
 
@@ -297,7 +308,7 @@ class ExactEngine:
 
     # -- self-check --------------------------------------------------------------------------------------------------
 
-    def _check(self, image: Tensor, copies: int) -> None:
+    def _check(self, image: Tensor, copies: int, targets: int | None) -> None:
         """Compare every rule with autograd on one input; what disagrees is left to autograd from now on.
 
         This also finds what no rule can see: a weight used once more by a function, a module that changes its input.
@@ -308,12 +319,13 @@ class ExactEngine:
         with saved_for_backward(self.network) as saved:
             logits = self._forward(image, 1)
         cotangent = torch.linspace(-1, 1, logits.shape[1], dtype=logits.dtype, device=logits.device)[None]
+        targets = targets or logits.shape[1]
         parameters = list(self._parameters.values())
         for use in self._uses.values():
-            use.prepare(logits.shape[1])
+            use.prepare(targets)
         truth = torch.autograd.grad(logits, parameters, cotangent, retain_graph=True, allow_unused=True)
         arrived = sum(_size(d) for use in self._uses.values() for d in use.arrived if d is not None)
-        held = sum(use.held(logits.shape[1], copies) for use in self._uses.values()) * image.element_size() // copies
+        held = sum(use.held(targets, copies) for use in self._uses.values()) * image.element_size() // copies
         self.bytes_per_input = forward_bytes(self.network, image) + sum(saved.values()) + 2 * arrived + held
         mine = self._squares()
         self._forget()

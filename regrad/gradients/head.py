@@ -42,6 +42,18 @@ def find_head(network: nn.Module, probe: Tensor) -> str | None:
     return name if h.dim() == 2 and _used_once(network, name, h, probe) else None
 
 
+def without_head(network: nn.Module, name: str) -> nn.Linear:
+    """The head called ``name``, which ``network`` from now on leaves out: it returns the head's input."""
+    module = network.get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    module.forward = _identity  # type: ignore[assignment]
+    return module
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
 def _used_once(network: nn.Module, name: str, h: Tensor, probe: Tensor) -> bool:
     """Whether logits and their gradient are those of one use of the layer: a function may use its weight once more."""
     module = network.get_submodule(name)

@@ -70,14 +70,16 @@ class _Run:
     step: int | None = None
 
     def __call__(self, copies: Tensor) -> ClassNorms:
-        further = [TARGETS[name] for name in self.targets]
-        if not further:
-            return self.engine(copies)
-        return self.engine(copies, lambda log_p: torch.stack([target(log_p) for target in further], 1))
+        return self.engine(copies, _distributions(self.targets), self.classes)
+
+    @property
+    def classes(self) -> bool:
+        """Whether some kind asks for all classes; else there are the targets alone."""
+        return _of_classes(self.kinds)
 
     def part(self, found: ClassNorms, kind: Kind) -> ClassNorms:
         """What ``kind`` asks for, of all that was found."""
-        classes = found.logits.shape[-1]
+        classes = found.logits.shape[-1] if self.classes else 0
         place = classes + self.targets.index(kind.target) if kind.target else 0
         columns = slice(place, place + 1) if kind.target else slice(0, classes)
         return found.part(self.decays.index(kind.decayed), columns)
@@ -149,29 +151,31 @@ class Passes:
     def error(self, copies: Copies, images: int, dtype: torch.dtype | None = None) -> Tensor:
         """|S - S'| / S with S = sum_c sqrt(p_c) ||a g_c|| over all layers, by autograd, and S' of the engine: (B,).
 
-        Of the first weighting, on the most probable classes and some drawn at random, which stand for the others.
+        Of the first weighting, on the most probable classes and some drawn at random, which stand for the others;
+        without scores of the classes S is the sum of the targets' norms.
         S is computed in ``dtype``, in the network's own unless told, and never rounded to TF32.
         """
         run, dtype = self._runs[0], dtype or self._inputs.dtype
         return torch.cat([self._error(run, copies(run.smoothed, part), dtype) for part in pieces(images, run.step)])
 
     def _error(self, run: _Run, x: Tensor, dtype: torch.dtype) -> Tensor:
-        got = run.engine(x.to(self._dtype))
-        got = got.part(0, slice(0, got.logits.shape[-1]))
-        p = got.logits[:, 0].softmax(1)
-        classes, stand_for = _some_classes(p)
-        weights = self._rows(run.decays)[:1]
-        engine = ReferenceEngine(self._copy(), self._layers, weights, dtype=dtype)
+        found = run(x.to(self._dtype))
+        p, norms = found.logits[:, 0].softmax(1), found.norms[0]
+        reference = ReferenceEngine(self._copy(), self._layers, self._rows(run.decays)[:1], dtype=dtype)
         with computing("float32"):
-            wanted = engine(x, classes=classes).norms[0]
-        factor = p.gather(1, classes).sqrt() * stand_for
-        difference = (factor * (got.norms[0].gather(1, classes) - wanted)).sum(1).abs()
+            if run.classes:
+                classes, stand_for = _some_classes(p)
+                got, wanted = norms.gather(1, classes), reference(x, classes=classes).norms[0]
+                factor = p.gather(1, classes).sqrt() * stand_for
+            else:
+                got, wanted = norms, reference(x, _distributions(run.targets), classes=False).norms[0]
+                # The norm for the prediction itself is zero, and has no relative error.
+                factor = got.new_tensor([float(name != "predicted") for name in run.targets])
+        difference = (factor * (got - wanted)).sum(1).abs()
         return (difference / (factor * wanted).sum(1).clamp_min(1e-300)).cpu()
 
     def _resolve(self, own: nn.Module, engine: str) -> dict[str, Any]:
-        passes = [
-            choose.Pass(self._copies(smoothed), self._rows(_decays(kinds))) for smoothed, kinds in self._groups.items()
-        ]
+        passes = [self._pass(smoothed, kinds) for smoothed, kinds in self._groups.items()]
         settings = self._settings
         return choose.resolve(
             own, engine, self._layers, self._decayed, passes, self._inputs, settings.tolerance, settings.directions
@@ -181,19 +185,21 @@ class Passes:
         engine = ENGINES[self.plan["engine"]]
         runs = []
         for smoothed, kinds in self._groups.items():
-            decays, targets = _decays(kinds), list(dict.fromkeys(kind.target for kind in kinds if kind.target))
-            uncut = choose.Pass(self._copies(smoothed), self._rows(decays))
-            (cut,) = choose.kept(self._layers, [uncut], self.plan["first_layer"])
+            (cut,) = choose.kept(self._layers, [self._pass(smoothed, kinds)], self.plan["first_layer"])
             further: dict[str, Any] = {}
             if engine is SketchEngine:
                 further = {"directions": self.plan["directions"], "seed": self._settings.seed}
             elif engine is ExactEngine:
-                further = {"copies": self._copies(smoothed)}
+                further = {"copies": cut.copies, "targets": cut.targets}
             built = engine(self._copy(), self._layers, cut.weights, self._inputs, **further)
             if self._dtype != self._inputs.dtype and engine is not ReferenceEngine:
                 built.convert(self._dtype)
-            runs.append(_Run(smoothed, kinds, decays, targets, built))
+            runs.append(_Run(smoothed, kinds, _decays(kinds), _targets(kinds), built))
         return runs
+
+    def _pass(self, smoothed: bool, kinds: Sequence[Any]) -> choose.Pass:
+        targets = None if _of_classes(kinds) else len(_targets(kinds))
+        return choose.Pass(self._copies(smoothed), self._rows(_decays(kinds)), targets)
 
     def _rows(self, decays: Sequence[bool]) -> Tensor:
         """a_l by Eq. 12 or 1, for each of ``decays``: (S, layers), before the cut."""
@@ -209,6 +215,22 @@ class Passes:
 def _decays(kinds: Sequence[Any]) -> list[bool]:
     """The weightings that ``kinds`` need, each once."""
     return list(dict.fromkeys(kind.decayed for kind in kinds))
+
+
+def _targets(kinds: Sequence[Any]) -> list[str]:
+    """The further targets that ``kinds`` need, each once."""
+    return list(dict.fromkeys(kind.target for kind in kinds if kind.target))
+
+
+def _of_classes(kinds: Sequence[Any]) -> bool:
+    return any(kind.target is None for kind in kinds)
+
+
+def _distributions(targets: Sequence[str]) -> Callable[[Tensor], Tensor] | None:
+    """What engines take for ``targets``."""
+    if not targets:
+        return None
+    return lambda log_p: torch.stack([TARGETS[name](log_p) for name in targets], 1)
 
 
 def _some_classes(p: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ class ReferenceEngine:
         self._groups = layer_parameters(self.network, layers)
 
     def __call__(
-        self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None, classes: Tensor | None = None
+        self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None, classes: Tensor | bool = True
     ) -> ClassNorms:
         """Norms for ``copies`` (B, N+1, channels, H, W), what the network receives, the clean image first.
 
@@ -49,7 +49,7 @@ class ReferenceEngine:
             copies: what the network receives.
             targets: maps clean log-probabilities (B, C) to further target distributions (B, E, C), appended to the
                 classes.
-            classes: which classes of each image, int64 (B, T); None: all of them.
+            classes: which classes of each image, int64 (B, T); True: all of them, False: none.
 
         Source: Wang & Ji 2024, Eqs. 12 and 13.
         """
@@ -61,9 +61,10 @@ class ReferenceEngine:
             for b, image in enumerate(copies.to(self.dtype)):
                 logits.append(self.network(image))
                 log_p = logits[-1].log_softmax(1)
-                values = log_p.mean(0) if classes is None else log_p.mean(0)[classes[b]]
+                mean = log_p.mean(0)
+                values = mean[classes[b]] if isinstance(classes, Tensor) else mean[: len(mean) * classes]
                 if targets is not None:
-                    values = torch.cat([values, targets(log_p[:1].detach().double())[0].to(log_p) @ log_p.mean(0)])
+                    values = torch.cat([values, targets(log_p[:1].detach().double())[0].to(log_p) @ mean])
                 for value in values:
                     gradients = iter(torch.autograd.grad(value, parameters, retain_graph=True))
                     rows.append([sum(_squared(next(gradients)) for _ in group) for group in self._groups])

@@ -107,13 +107,16 @@ class SketchEngine:
         self._blocks = [block.to(dtype) for block in self._blocks]
 
     @torch.no_grad()
-    def __call__(self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None) -> ClassNorms:
+    def __call__(
+        self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None, classes: bool = True
+    ) -> ClassNorms:
         """Norms for ``copies`` (B, N+1, channels, H, W), whose first copy is the clean image.
 
         Args:
             copies: what the network receives.
             targets: maps clean log-probabilities (B, C) to further target distributions (B, E, C), appended to the
                 classes.
+            classes: False leaves the classes out: the targets are all that is found.
         """
         images, number = copies.shape[:2]
         h, tangents = self._derivatives(copies.flatten(0, 1))
@@ -122,11 +125,13 @@ class SketchEngine:
         log_p = logits.log_softmax(-1)
         p = log_p.exp()
         extra = targets(log_p[:, 0]) if targets is not None else p.new_zeros(images, 0, p.shape[-1])
-        exact = p.new_zeros(len(self.weights), images, p.shape[-1] + extra.shape[1])
+        first = 0 if classes else p.shape[-1]
+        exact = p.new_zeros(len(self.weights), images, p.shape[-1] + extra.shape[1] - first)
         if self._head is not None:
             squared = self.weights[:, self._head_place].square().to(p.device)
-            exact += squared[:, None, None] * head.squared_norms(h, p, extra, self._head_bias)
-        draws = torch.stack([self._squares(t.unflatten(1, (images, number)), p, extra) for t in tangents], 1)
+            exact += squared[:, None, None] * head.squared_norms(h, p, extra, self._head_bias)[:, first:]
+        squares = [self._squares(t.unflatten(1, (images, number)), p, extra) for t in tangents]
+        draws = torch.stack(squares, 1)[..., first:]
         sketched = draws.mean(0)
         roots = corrected_root(exact, sketched, self.directions)
         return ClassNorms(exact + sketched, logits, roots, exact + draws)
@@ -297,14 +302,7 @@ def _split_head(network: nn.Module, layers: list[Layer], probe: Tensor) -> tuple
     places = [i for i, layer in enumerate(layers) if layer.name == name and "weight" in layer.parameters]
     if name is None or not places:
         return None, -1, False
-    module = network.get_submodule(name)
-    assert isinstance(module, nn.Linear)
-    module.forward = _identity  # type: ignore[assignment]
-    return module, places[0], "bias" in layers[places[0]].parameters
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x
+    return head.without_head(network, name), places[0], "bias" in layers[places[0]].parameters
 
 
 def _values(module: nn.Module, layer: Layer) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -39,6 +41,16 @@ def test_costs_are_those_counted_by_hand() -> None:
     assert cost["exact"] == pytest.approx(1 + 7 * (total + grams) / total, abs=0.01)
     unshared = sizes[0] + sizes[2]
     assert cost["sketch"] == pytest.approx(1 + 16 * (total + unshared) / total, abs=0.01)
+
+
+def test_targets_alone_cost_a_backward_pass_each() -> None:
+    network = perceptron(1000)
+    layers, (classes,), inputs = passes(network, copies=1)
+    (of_one,) = passes(network, copies=1)[1]
+    cost = choose.estimate(network, layers, [replace(of_one, targets=1)], inputs, 16)
+    assert cost["exact"] < 4 < choose.estimate(network, layers, [classes], inputs, 16)["exact"] / 100
+    plan = choose.resolve(network, "auto", layers, of_one.weights[0], [replace(of_one, targets=1)], inputs, 0.0, 16)
+    assert plan["engine"] == "exact"
 
 
 def test_what_is_left_out_costs_nothing_and_a_clean_pass_a_copys_share() -> None:

@@ -63,6 +63,25 @@ def test_further_targets_are_expected_gradients() -> None:
             torch.testing.assert_close(got[b, e], wanted, rtol=1e-9, atol=1e-20)
 
 
+@pytest.mark.parametrize("name", ["BatchNorm CNN", "unknown layer"])
+def test_targets_alone_are_those_that_stand_beside_the_classes(name: str) -> None:
+    network, x = build(name), copies()
+    layers = find_layers(private_copy(network), x[:, 0])
+    weights = torch.ones(len(layers))
+    exact = ExactEngine(private_copy(network), layers, weights, x[:, 0], targets=2)
+    for engine in (exact, ReferenceEngine(private_copy(network), layers, weights)):
+        alone, beside = engine(x, two_targets, classes=False), engine(x, two_targets)
+        assert alone.squared.shape == (1, 3, 2)
+        torch.testing.assert_close(alone.squared, beside.squared[..., 5:], rtol=1e-9, atol=1e-20)
+        torch.testing.assert_close(alone.logits, beside.logits, rtol=0, atol=0)
+
+
+def two_targets(log_p: torch.Tensor) -> torch.Tensor:
+    """The uniform distribution, and one that has half of its weight on the first class."""
+    uniform = torch.full_like(log_p, 1 / log_p.shape[1])
+    return torch.stack([uniform, (uniform + torch.eye(log_p.shape[1]).to(log_p)[0]) / 2], 1)
+
+
 @pytest.mark.parametrize("name", ["timm ViT", "torchvision ViT", "unknown layer", "tokens", "layer used twice"])
 def test_parameters_without_a_rule_are_left_to_autograd(name: str) -> None:
     network = private_copy(build(name))

@@ -164,6 +164,9 @@ def test_further_targets_are_expected_gradients() -> None:
     wanted = ExactEngine(private_copy(network), layers, weights, x[:, 0])(x, targets).squared[0, :, 6]
     torch.testing.assert_close(got[:, 6], wanted, rtol=5 * math.sqrt(2 / 1000), atol=0)
 
+    alone = SketchEngine(private_copy(network), layers, weights, x[:, 0], **settings)(x, targets, classes=False)
+    torch.testing.assert_close(alone.squared[0], got[:, 5:], rtol=1e-9, atol=1e-20)
+
 
 # -- the bias of the root ----------------------------------------------------------------------------------------------
 
