@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import importlib
-import io
 import math
-import os
-import re
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from regrad import storage
 from regrad.errors import UsageError
-from regrad.storage import cache
+from regrad.gradients.cut import probe_images
+from regrad.gradients.head import find_head
+from regrad.loading import import_object, load_network
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -88,6 +82,7 @@ class Classifier:
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         transform: str | None = None,
+        temperature: float = 1.0,
     ) -> Classifier:
         """The classifier that ``spec`` names, in eval mode; every other argument overrides what it says of itself.
 
@@ -96,14 +91,14 @@ class Classifier:
                 returns a module, or a module and a dict of image_size, mean, std, channels, class_names.
             weights: URI of safetensors, or of a state dict that ``torch.load(weights_only=True)`` accepts.
             transform: ``module:function``, see the class.
+            temperature: T, which logits are divided by, by way of the last layer's parameters: a network that is less
+                sure (T > 1) or surer (T < 1) of the same predictions.
 
         Raises:
-            UsageError: unknown spec, weights that do not fit (the first keys that differ are named).
+            UsageError: unknown spec, weights that do not fit (the first keys that differ are named), or a temperature
+                for a network whose logits come from no Linear layer.
         """
-        state = read_weights(weights) if weights else None
-        network, known = _build(spec, state)
-        if state is not None:
-            _load_state(network, state, f"{weights} into {spec}")
+        network, known = load_network(spec, weights)
         given = {"image_size": image_size, "channels": channels, "mean": mean, "std": std}
         known |= {name: value for name, value in given.items() if value is not None}
         if image_size is not None:
@@ -113,9 +108,12 @@ class Classifier:
         if transform:
             known["transform"] = import_object(transform)
         try:
-            return cls(network.eval(), spec="|".join(filter(None, [spec, transform])), **known)
+            classifier = cls(network.eval(), spec="|".join(filter(None, [spec, transform])), **known)
         except TypeError as error:
             raise UsageError(f"{spec}: the factory's dict has a key that Classifier does not know: {error}") from error
+        if temperature != 1:
+            classifier._divide_logits(temperature)
+        return classifier
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """A decoded picture as the [0, 1] image the scorer takes: float32 (channels, H, W).
@@ -170,6 +168,20 @@ class Classifier:
         preprocessing = (self.image_size, self.resize_size, self.channels, self.mean, self.std)
         return hashlib.sha256(repr((self.network_fingerprint, self.spec, preprocessing)).encode()).hexdigest()
 
+    def _divide_logits(self, temperature: float) -> None:
+        if not 0 < temperature < math.inf:
+            raise UsageError(f"temperature {temperature}: must be a positive number")
+        self.network = copy.deepcopy(self.network)  # a factory may hand out the same one twice
+        like = next(self.network.parameters(), torch.zeros(()))
+        name = find_head(self.network, self.normalize(probe_images(2, self.channels, self.image_size)).to(like))
+        if name is None:
+            raise UsageError(
+                f"temperature {temperature}: the logits of {self.spec} come from no Linear layer of its own"
+            )
+        with torch.no_grad():
+            for parameter in self.network.get_submodule(name).parameters():
+                parameter.div_(temperature)
+
     def _probe(self) -> int:
         shape = (2, self.channels, *self.image_size)
         with evaluating(self.network), torch.no_grad():
@@ -198,181 +210,6 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def import_object(spec: str) -> Any:
-    """What ``package.module:name`` names; the working directory is importable, as with ``python -m``.
-
-    Raises:
-        UsageError: no such module or attribute.
-    """
-    module_name, _, attribute = spec.partition(":")
-    if working_directory() not in sys.path:
-        sys.path.insert(0, working_directory())
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{spec}: no module {error.name}; it must be importable from the working directory or PYTHONPATH"
-        ) from error
-    except AttributeError as error:
-        raise UsageError(f"{spec}: module {module_name} has no {attribute!r}") from error
-
-
-def working_directory() -> str:
-    """The folder that this process was started in, also when another has been put in its place since.
-
-    Ray does so: nodes that share a disk unpack a submitted job's folder over each other's.
-    """
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return os.environ.get("PWD", os.curdir)
-
-
-def read_weights(uri: str) -> dict[str, Tensor]:
-    """The state dict in ``uri``, downloaded once a machine; nothing in the file is executed.
-
-    Raises:
-        UsageError: no such file, or neither safetensors nor a plain state dict.
-    """
-    try:
-        content = cache.read(uri)
-    except FileNotFoundError as error:
-        raise UsageError(f"weights {error}") from error
-    try:
-        if uri.endswith(".safetensors"):
-            import safetensors.torch
-
-            return safetensors.torch.load(content)
-        with warnings.catch_warnings(action="ignore"):  # about the protocol of what is refused anyway
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UsageError(
-            f"weights {storage.mask(uri)}: not readable without executing code "
-            f"(safetensors, or a state dict of tensors only): {_why(error)[:200]}"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"weights {storage.mask(uri)}: not a state dict (a mapping of names to tensors)")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def _why(error: Exception) -> str:
-    """What was found; of torch's message the line that tells, without its advice to load the file all the same."""
-    telling = re.search(r".*\b(?:GLOBAL|Unsupported)\b.*", str(error))
-    return telling[0] if telling else storage.reason(error)
-
-
-def _build(spec: str, state: dict[str, Tensor] | None) -> tuple[nn.Module, dict[str, Any]]:
-    scheme, _, name = spec.partition(":")
-    if not name:
-        raise UsageError(f"model {spec!r}: give torchvision:NAME[@WEIGHTS], timm:NAME or package.module:factory")
-    build = {"torchvision": _torchvision, "timm": _timm}.get(scheme)
-    if build is not None:
-        return build(name, state)
-    built = import_object(spec)()
-    network, known = built if isinstance(built, tuple) else (built, {})
-    if not isinstance(network, nn.Module):
-        raise UsageError(f"{spec}: the factory returned {type(network).__name__}, not a torch.nn.Module")
-    return network, dict(known)
-
-
-def _torchvision(name: str, state: dict[str, Tensor] | None) -> tuple[nn.Module, dict[str, Any]]:
-    import torchvision.models
-
-    name, _, version = name.partition("@")
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise UsageError(f"torchvision:{name}: no such classification model in torchvision.models")
-    if not version:
-        if state is None:
-            raise UsageError(
-                f"torchvision:{name}: no weights; add @DEFAULT (or another published name) or --weights URI"
-            )
-        known = {"image_size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-        return torchvision.models.get_model(name, weights=None, **_classes(state)), known
-    try:
-        weights = torchvision.models.get_model_weights(name)[version]
-    except KeyError as error:
-        names = ", ".join(item.name for item in torchvision.models.get_model_weights(name))
-        raise UsageError(f"torchvision:{name}@{version}: no such weights; there are {names}") from error
-    try:
-        with _weights_only(), cache.once(str(weights.url)):
-            network = torchvision.models.get_model(name, weights=None if state else weights)
-    except Exception as error:  # a download: whatever the network raises
-        raise UsageError(f"torchvision:{name}@{version}: cannot fetch the weights: {storage.reason(error)}") from error
-    preset = weights.transforms()
-    return network, {
-        "image_size": preset.crop_size[0],
-        "resize_size": preset.resize_size[0],
-        "mean": tuple(preset.mean),
-        "std": tuple(preset.std),
-        "class_names": weights.meta.get("categories"),
-    }
-
-
-def _timm(name: str, state: dict[str, Tensor] | None) -> tuple[nn.Module, dict[str, Any]]:
-    try:
-        import timm
-    except ImportError as error:
-        raise UsageError(f"timm:{name}: timm is not installed; pip install 'regrad[timm]'") from error
-    if not timm.is_model(name.partition(".")[0]):
-        raise UsageError(f"timm:{name}: timm knows no such model")
-    try:
-        with _weights_only():
-            network = timm.create_model(name, pretrained=state is None, **(_classes(state) if state else {}))
-    except Exception as error:  # a download: whatever the hub raises
-        raise UsageError(f"timm:{name}: cannot fetch the weights: {storage.reason(error)}") from error
-    config = timm.data.resolve_model_data_config(network)
-    channels, height, width = config["input_size"]
-    return network, {
-        "image_size": (height, width),
-        "resize_size": math.floor(min(height, width) / config.get("crop_pct", 1.0)),
-        "channels": channels,
-        "mean": tuple(config["mean"]),
-        "std": tuple(config["std"]),
-    }
-
-
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """Whatever calls ``torch.load`` meanwhile gets no code executed: torchvision asks for whole pickles."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
-
-
-def _classes(state: dict[str, Tensor]) -> dict[str, int]:
-    """The class count of a fine-tuned checkpoint: the rows of its last matrix."""
-    rows = [tensor.shape[0] for tensor in state.values() if tensor.dim() == 2]
-    return {"num_classes": rows[-1]} if rows else {}
-
-
-def _load_state(network: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    there = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    missing = [name for name in own if name not in there and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in there if name not in own]
-    shapes = [f"{name} {there[name]} instead of {own[name]}" for name in own if there.get(name, own[name]) != own[name]]
-    problems = [
-        f"{label} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        for label, names in (("missing", missing), ("unexpected", unexpected), ("shape", shapes))
-        if names
-    ]
-    if problems:
-        raise UsageError(f"weights do not fit: {storage.mask(what)}: {'; '.join(problems)}")
-    try:
-        network.load_state_dict(state, strict=False)
-    except Exception as error:  # a module with a loader of its own
-        raise UsageError(f"weights do not fit: {storage.mask(what)}: {storage.reason(error)}") from error
 
 
 def _per_channel(name: str, value: float | Sequence[float], channels: int) -> tuple[float, ...]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 import torchvision.transforms.v2 as transforms
 from PIL import Image
 from torch import Tensor, nn
 
-from regrad.classifier import Classifier, read_weights
+from regrad.classifier import Classifier
 from regrad.errors import UsageError
 
 
@@ -34,7 +31,16 @@ def invert(image: Tensor) -> Tensor:
     return 1 - image
 
 
-TINY, BARE = f"{__name__}:tiny", f"{__name__}:bare"
+def headless() -> tuple[nn.Module, dict[str, Any]]:
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), {"image_size": 8}
+
+
+def always_the_same() -> tuple[nn.Module, dict[str, Any]]:
+    return SHARED, {"image_size": 8}
+
+
+TINY, BARE, HEADLESS = f"{__name__}:tiny", f"{__name__}:bare", f"{__name__}:headless"
+SHARED = bare().eval()
 
 
 def test_a_factory_says_what_its_network_needs() -> None:
@@ -52,58 +58,6 @@ def test_arguments_override_the_factory() -> None:
     assert (classifier.image_size, classifier.mean, classifier.std) == ((6, 9), (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
 
 
-def test_weights_load_from_safetensors_and_from_state_dicts(tmp_path: Path) -> None:
-    state = {name: torch.rand_like(value.float()) for name, value in bare().state_dict().items()}
-    state["1.num_batches_tracked"] = torch.tensor(3)
-    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
-    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "w.pt")
-    loaded = [Classifier.load(TINY, weights=str(tmp_path / name)) for name in ("w.safetensors", "w.pt")]
-    for classifier in loaded:
-        torch.testing.assert_close(classifier.network.state_dict()["4.weight"], state["4.weight"])
-    assert loaded[0].fingerprint == loaded[1].fingerprint
-
-
-def test_a_pickle_that_executes_code_is_refused(tmp_path: Path) -> None:
-    marker = tmp_path / "executed"
-
-    class Attack:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (marker,)
-
-    torch.save({"weight": Attack()}, tmp_path / "bad.pt")
-    with pytest.raises(UsageError, match=r"bad.pt: not readable without executing code.* GLOBAL") as caught:
-        read_weights(str(tmp_path / "bad.pt"))
-    assert "will likely succeed" not in str(caught.value)  # as torch says of loading it all the same
-    assert not marker.exists()
-
-
-def test_a_downloaded_pickle_that_executes_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    marker = tmp_path / "executed"
-
-    class Attack:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (marker,)
-
-    (tmp_path / "hub/checkpoints").mkdir(parents=True)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    torch.save({"fc.weight": Attack()}, tmp_path / "hub/checkpoints/resnet18-f37072fd.pth")
-    with pytest.raises(UsageError, match=r"resnet18@IMAGENET1K_V1: cannot fetch the weights: .*Weights only"):
-        Classifier.load("torchvision:resnet18@IMAGENET1K_V1")
-    assert not marker.exists()
-
-
-def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    state = dict(bare().state_dict())
-    state["head.bias"] = state.pop("4.bias")
-    state["0.weight"] = torch.zeros(4, 1, 3, 3)
-    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(UsageError) as caught:
-        Classifier.load(TINY, weights=str(tmp_path / "w.safetensors"))
-    assert "missing 4.bias; unexpected head.bias; shape 0.weight (4, 1, 3, 3) instead of (4, 3, 3, 3)" in str(
-        caught.value
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -118,6 +72,8 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ({"spec": BARE, "image_size": 8, "channels": 1}, r"does not take .*\(1, 8, 8\)"),
         ({"spec": TINY, "mean": (0.1, 0.2)}, "mean has 2 numbers for 3 channels"),
         ({"spec": TINY, "std": 0.0}, "deviation must be positive"),
+        ({"spec": TINY, "temperature": 0.0}, "temperature 0.0: must be a positive number"),
+        ({"spec": HEADLESS, "temperature": 2}, "temperature 2: the logits of .*:headless come from no Linear layer"),
         ({"spec": TINY, "weights": "/no/such/file.safetensors"}, "weights /no/such/file.safetensors: no such file"),
     ],
 )
@@ -125,19 +81,6 @@ def test_bad_usage_is_one_clear_line(arguments: dict[str, Any], message: str) ->
     with pytest.raises(UsageError, match=message) as caught:
         Classifier.load(**arguments)
     assert "\n" not in str(caught.value)
-
-
-def test_a_torchvision_checkpoint_brings_its_own_class_count(tmp_path: Path) -> None:
-    import torchvision
-
-    safetensors.torch.save_file(
-        torchvision.models.shufflenet_v2_x0_5(num_classes=7).state_dict(), tmp_path / "m.safetensors"
-    )
-    classifier = Classifier.load(
-        "torchvision:shufflenet_v2_x0_5", weights=str(tmp_path / "m.safetensors"), image_size=64
-    )
-    assert classifier.num_classes == 7
-    assert classifier.mean == (0.485, 0.456, 0.406)
 
 
 def test_preprocessing_is_torchvisions_resize_and_centre_crop() -> None:
@@ -194,6 +137,17 @@ def test_the_fingerprint_changes_with_what_scores_depend_on() -> None:
     assert prints() == prints()
 
 
+@pytest.mark.parametrize("temperature", [0.5, 4.0])
+def test_a_temperature_divides_the_logits_and_nothing_else(temperature: float) -> None:
+    images = torch.rand(3, 3, 8, 8)
+    with torch.no_grad():
+        before = SHARED(images)
+        divided = Classifier.load(f"{__name__}:always_the_same", temperature=temperature)
+        torch.testing.assert_close(divided.network(images), before / temperature)
+        torch.testing.assert_close(SHARED(images), before, rtol=0, atol=0)
+    assert divided.fingerprint != Classifier.load(f"{__name__}:always_the_same", temperature=1).fingerprint
+
+
 def test_making_a_classifier_leaves_the_network_as_it_was() -> None:
     network = bare().train()
     network[1].eval()
@@ -202,15 +156,3 @@ def test_making_a_classifier_leaves_the_network_as_it_was() -> None:
     assert network[0].training
     assert not network[1].training
     assert network[1].num_batches_tracked == 0
-
-
-def test_a_job_works_on_where_its_folder_was_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "job"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("PWD", str(folder))
-    folder.rmdir()  # as Ray does on a disk that two nodes share
-    folder.mkdir()
-    (folder / "replaced.py").write_text("from tests.test_classifier import bare\n")
-    monkeypatch.setattr("sys.path", list(sys.path))
-    assert isinstance(Classifier.load("replaced:bare", image_size=8, mean=0.5, std=0.5).network, nn.Sequential)

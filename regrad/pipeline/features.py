@@ -74,10 +74,11 @@ def load(config: str, fingerprint: str) -> Classifier:
         UsageError: it cannot be loaded, or is another one now.
     """
     settings = json.loads(config)
-    names = ("weights", "image_size", "channels", "mean", "std", "transform")
-    given = {name: settings.get(name) for name in names}
-    weights = absolute(given["weights"]) if given["weights"] else None
-    classifier = Classifier.load(settings["model"], **given | {"weights": weights})
+    names = ("weights", "image_size", "channels", "mean", "std", "transform", "temperature")
+    given = {name: settings[name] for name in names if settings.get(name) is not None}
+    if "weights" in given:
+        given["weights"] = absolute(given["weights"])
+    classifier = Classifier.load(settings["model"], **given)
     if classifier.fingerprint != fingerprint:
         raise UsageError(
             f"{storage.mask(settings['model'])}: is not the model of the run any more (fingerprint "

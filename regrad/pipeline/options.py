@@ -142,6 +142,7 @@ OPTIONS = (
     Option("mean", "model", numbers, None, "of the pixels in [0, 1]: one number, or one per channel: 0.5,0.5,0.5"),
     Option("std", "model", numbers, None, "deviation of the pixels, like --mean"),
     Option("transform", "model", str, None, "module:function applied to every [0, 1] image (to invert drawings, say)"),
+    Option("temperature", "model", float, 1.0, "logits are divided by it: above 1 the network is less sure"),
     Option("scores", "scorer", names, ["regrad"], "comma-separated; --list-scores shows them"),
     Option("sigma", "scorer", float, 0.02, "deviation of the smoothing noise"),
     Option("samples", "scorer", whole, 10, "noisy copies of every image; 0 turns smoothing off"),

@@ -22,8 +22,8 @@ import ray
 import ray.data
 
 from regrad import storage
-from regrad.classifier import working_directory
 from regrad.errors import RegradError, UsageError
+from regrad.loading import working_directory
 from regrad.pipeline.cluster import Cluster, Workers, connected, share_out
 from regrad.pipeline.metrics import IDLE, READING, SCORING, WorkerMetrics
 from regrad.pipeline.plan import Unit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import safetensors.torch
 import torch
@@ -33,7 +33,6 @@ class Model:
         spec: as for ``--model``.
         weights: a file of the data folder, for a network that was trained elsewhere.
         recipe: for one that is trained here, once for each seed.
-        base, temperature: the network whose logits are divided, and by what.
         fit_pack: labelled training images for ``laplace``.
     """
 
@@ -42,8 +41,6 @@ class Model:
     fit_pack: str
     weights: str | None = None
     recipe: Recipe | None = None
-    base: str | None = None
-    temperature: float = 1
 
     @property
     def seeds(self) -> str:
@@ -72,22 +69,6 @@ MODELS = {
     "densenet100-cifar100": _published("C100, DenseNet-BC-100", "densenet100-cifar100", "cifar100-trainsubset.parquet"),
 }
 
-#: T: logits are divided by it, after training.
-TEMPERATURES = (0.5, 1, 2, 4)
-
-
-def at_temperature(name: str, divisor: float) -> str:
-    """The name of a network of :data:`MODELS` whose logits are divided."""
-    return name if divisor == 1 else f"{name}-t{divisor:g}"
-
-
-MODELS |= {
-    at_temperature(name, divisor): replace(MODELS[name], base=name, temperature=divisor)
-    for name in ("mnist-cnn", "fmnist-cnn", "resnet20-cifar10")
-    for divisor in TEMPERATURES
-    if divisor != 1
-}
-
 
 def weights(name: str, seed: int, packs: Packs, folder: str) -> str:
     """URI of the weights of a network; made first, where they are not in ``folder`` yet.
@@ -98,15 +79,12 @@ def weights(name: str, seed: int, packs: Packs, folder: str) -> str:
         folder: where weights that are made here are kept.
     """
     model = MODELS[name]
-    if model.base is None and model.recipe is None:
+    if model.recipe is None:
         return packs.find(str(model.weights))
     file = f"{name}-seed{seed}.safetensors"
     uri = storage.join(folder, file)
     if file not in storage.list_files(folder, ".safetensors"):
-        if model.base is not None:
-            network = _divided(model, weights(model.base, seed, packs, folder))
-        else:
-            network = _train(name, model, seed, packs)
+        network = _train(name, model, seed, packs)
         storage.write_atomically(uri, safetensors.torch.save(network.state_dict()))
     return uri
 
@@ -121,13 +99,3 @@ def _train(name: str, model: Model, seed: int, packs: Packs) -> nn.Module:
     with progress(f"training {name}, seed {seed}", recipe.epochs, len(inputs)) as report:
         fit(classifier.network, inputs, labels, recipe.epochs, 64, recipe.learning_rate, seed, report)
     return classifier.network
-
-
-@torch.no_grad()
-def _divided(model: Model, base: str) -> nn.Module:
-    """The network with the weights ``base`` and its last layer divided by the temperature: so are its logits then."""
-    network = Classifier.load(model.spec, base).network
-    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
-    for parameter in last.parameters():
-        parameter.div_(model.temperature)
-    return network

@@ -13,7 +13,7 @@ from typing import Any
 from regrad.metrics import ece
 from regrad.reproduce.calibration import right
 from regrad.reproduce.experiments import Experiment, against
-from regrad.reproduce.models import MODELS, TEMPERATURES, at_temperature
+from regrad.reproduce.models import MODELS
 from regrad.reproduce.results import Result, spread
 from regrad.reproduce.scoring import Setting, Study
 from regrad.reproduce.separation import Runs, differences, gather, results
@@ -31,8 +31,7 @@ ROWS = {
     "Max logit": "max_logit",
     "Energy": "energy",
 }
-#: Without noise, which changes next to nothing and costs ten times as much.
-CLEAN = Setting("clean", tuple(ROWS.values()), {"samples": "0"})
+TEMPERATURES = (0.5, 1, 2, 4)
 CALIBRATION = "ECE of the known set"
 
 
@@ -47,13 +46,20 @@ def temperature(study: Study) -> list[Result]:
 
 
 def _column(study: Study, experiment: Experiment, divisor: float) -> Iterator[Result]:
-    """One pair at one temperature: its network is one of its own, and here a column beside the others."""
-    there = replace(experiment, model=at_temperature(experiment.model, divisor))
-    runs = gather(study, there, CLEAN, None if MODELS[experiment.model].recipe else 1)
+    """One pair at one temperature, a column beside the others."""
+    runs = gather(study, experiment, _setting(divisor), None if MODELS[experiment.model].recipe else 1)
     place: dict[str, Any] = {"group": f"{experiment.group}, {experiment.name}", "experiment": f"T = {divisor:g}"}
-    for result in (*results("temperature", there, ROWS, runs), *differences("temperature", there, runs)):
+    for result in (*results("temperature", experiment, ROWS, runs), *differences("temperature", experiment, runs)):
         yield replace(result, **place)
-    yield Result("temperature", **place, **_calibration(runs), runs_of=MODELS[there.model].seeds, images=runs.images)
+    yield Result(
+        "temperature", **place, **_calibration(runs), runs_of=MODELS[experiment.model].seeds, images=runs.images
+    )
+
+
+def _setting(divisor: float) -> Setting:
+    """Without noise, which changes next to nothing and costs ten times as much."""
+    flags = {"samples": "0", "temperature": f"{divisor:g}"}
+    return Setting(f"temperature-{divisor:g}", tuple(ROWS.values()), flags)
 
 
 def _calibration(runs: Runs) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from jobs.select import main
+from regrad.classifier import Classifier
 from regrad.errors import UsageError
 from regrad.pipeline import features
 from regrad.pipeline.execute import run as score
@@ -89,6 +90,8 @@ def test_features_are_what_the_last_layer_is_given(scored: Path) -> None:
     np.testing.assert_allclose(found, hidden.numpy(), rtol=1e-5, atol=1e-6)
     with pytest.raises(UsageError, match="is not the model of the run any more"):
         features.load(json.dumps(info["config"]), "another")
+    divided = Classifier.load("tests.shards:build", temperature=2.0)
+    features.load(json.dumps(info["config"] | {"temperature": 2.0}), divided.fingerprint)
 
 
 def opened(content: bytes) -> Any:
