@@ -99,6 +99,15 @@ def engine(
     return make
 
 
+def one_target(network: nn.Module, inputs: Tensor, samples: int) -> Run:
+    """The exact engine where GradNorm alone is asked for: no class, all layers of the clean image."""
+    settings = Settings(0, 0.0, "exact", 0.0, "modules", 1, 0)
+    run = EngineRun(
+        Passes(network, [Norms(smoothed=False, decayed=False, target="uniform")], inputs, settings), "float32"
+    )
+    return lambda copies: run(copies[:, :1])
+
+
 def reference(network: nn.Module, inputs: Tensor, samples: int) -> Run:
     """The definition in float32: one image and one class at a time."""
     layers = find_layers(private_copy(network), inputs[:3])
@@ -168,6 +177,7 @@ CONTENDERS = (
     Contender("sketch 64", engine("sketch", 1e-3, 64), images=4),
     Contender("reference", reference, images=1, classes=(1, 3)),
     Contender("torch.func", functional, images=1, classes=(4, 8)),
+    Contender("exact, GradNorm", one_target, "one gradient, clean image", clean=True),
     Contender("pytorch-ood GradNorm", grad_norm, "one gradient, clean image", images=1, clean=True),
     Contender("BackPACK SqrtGGNExact", backpack_root, "all classes, clean image", images=1, classes=(2, 6), clean=True),
     Contender("laplace-torch Jacobians", laplace_jacobians, "all classes, clean", images=1, classes=(2, 6), clean=True),
