@@ -48,7 +48,8 @@ def _labelling(name: str, title: str) -> Table:
         "± is the deviation over seeds, which draw first labels, candidates and initial weights. Candidates are drawn "
         f"at random each cycle; k-center chooses those far apart in the network's features from {labelling.POOL} times "
         "as many with the highest scores. The standard CNN is trained anew after each cycle and judged on 1,000 test "
-        f"images. {protocols}.",
+        f"images. Perturb x, which is nothing without copies, has {labelling.COPIES['perturb_x']} where N = 0. "
+        f"{protocols}.",
     )
 
 
