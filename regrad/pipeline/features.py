@@ -20,6 +20,7 @@ from regrad.errors import RegradError, UsageError
 from regrad.gradients.head import find_head
 from regrad.pipeline import decode
 from regrad.pipeline.inputs import absolute
+from regrad.pipeline.options import OPTIONS
 from regrad.pipeline.read import fetcher
 
 _BATCH = 64
@@ -74,7 +75,7 @@ def load(config: str, fingerprint: str) -> Classifier:
         UsageError: it cannot be loaded, or is another one now.
     """
     settings = json.loads(config)
-    names = ("weights", "image_size", "channels", "mean", "std", "transform", "temperature")
+    names = [option.key for option in OPTIONS if option.role == "model" and option.key != "model"]
     given = {name: settings[name] for name in names if settings.get(name) is not None}
     if "weights" in given:
         given["weights"] = absolute(given["weights"])
