@@ -10,6 +10,7 @@
     experiments   what is set against what
     separation, calibration, hyperparameters, temperature, labelling, runtime   the tables, one family a file
     tasks         the datasets of active learning, and how labels are asked for
+    quick         every table in a small form
     results       one number with its interval, and the paper's beside it
     render        the tables as Markdown and as a page; figures draws the plots
 

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from regrad.metrics import counted, paired, raulc
 from regrad.metrics.arrays import FloatArray
-from regrad.reproduce import experiments, methods
+from regrad.reproduce import methods
 from regrad.reproduce.experiments import Experiment
 from regrad.reproduce.image_sets import IMAGE_SETS
 from regrad.reproduce.models import MODELS
 from regrad.reproduce.results import Result, beside_paper, spread
-from regrad.reproduce.scoring import Columns, Study, scored
+from regrad.reproduce.scoring import Columns, Setting, Study, scored
 from regrad.reproduce.separation import EVERY, RESAMPLES
 
 METRIC = "rAULC"
 
 
-def calibration(study: Study) -> list[Result]:
+def calibration(study: Study, pairs: Sequence[Experiment], setting: Setting = EVERY) -> list[Result]:
     """rAULC of every method on the known set of every network of Table 1: from the same scores."""
-    first = {each.model: each for each in reversed(experiments.SEPARATION)}
-    order = [each for each in experiments.SEPARATION if first[each.model] is each]
-    return [result for experiment in order for result in _results(study, experiment)]
+    first = {each.model: each for each in reversed(pairs)}
+    order = [each for each in pairs if first[each.model] is each]
+    return [result for experiment in order for result in _results(study, experiment, setting)]
 
 
-def _results(study: Study, experiment: Experiment) -> Iterator[Result]:
+def _results(study: Study, experiment: Experiment, setting: Setting) -> Iterator[Result]:
     model, title = MODELS[experiment.model], IMAGE_SETS[experiment.known].title
     seeds = range(study.seeds if model.recipe else 1)
     runs = [
         found[experiment.known]
         for seed in seeds
-        for found in [scored(study, experiment.model, seed, [experiment.known], EVERY)]
+        for found in [scored(study, experiment.model, seed, [experiment.known], setting)]
         if experiment.known in found
     ]
     images = max((len(run["label"]) for run in runs), default=0)

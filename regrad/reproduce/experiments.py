@@ -48,12 +48,8 @@ SEPARATION = (
     *against("densenet100-cifar100", "cifar100", "cifar10-not-cifar100", "tinyimagenet-not-cifar100"),
     *against("densenet100-cifar100", "cifar100", "svhn", "lsun", paper=True),
 )
-QUICK = (
-    *against("mnist-cnn-quick", "mnist", "omniglot", "fmnist"),
-    *against("resnet20-cifar10", "cifar10", "tinyimagenet-not-cifar10"),
-)
-ARCHITECTURE = against("mnist-vit", "mnist", "omniglot", "fmnist")
-RECIPES = (
+ARCHITECTURE = (
+    *against("mnist-vit", "mnist", "omniglot", "fmnist"),
     *against("mnist-cnn-short", "mnist", "omniglot", "fmnist"),
     *against("mnist-cnn", "mnist", "omniglot", "fmnist"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from regrad.errors import UsageError
 from regrad.reproduce import labelling
 from regrad.reproduce.results import Result
 from regrad.reproduce.scoring import Study
-from regrad.reproduce.tasks import TASKS
+from regrad.reproduce.tasks import QUICK_TASKS, TASKS
 
 _COLUMNS = 2
 SHOWN = ("REGrad*", "ExGrad", "Entropy", labelling.RANDOM, *labelling.DIVERSE)
@@ -30,7 +30,7 @@ def draw(study: Study, table: str, results: Sequence[Result]) -> bytes | None:
     if table == "ood":
         return _ahead(results)
     if table in TASKS:
-        return _curves(study, table)
+        return _curves(study, table, {result.experiment for result in results})
     return None
 
 
@@ -58,11 +58,12 @@ def _ahead(results: Sequence[Result]) -> bytes | None:
     return _svg(figure)
 
 
-def _curves(study: Study, table: str) -> bytes | None:
+def _curves(study: Study, table: str, titles: Collection[str]) -> bytes | None:
     """Accuracy per cycle, mean over seeds, of some methods."""
     import matplotlib.pyplot as plt
 
-    tasks = [task for task in TASKS[table] if any(labelling.curves(study, task, row) for row in SHOWN)]
+    tasks = [task for task in (*TASKS[table], *QUICK_TASKS[table]) if task.title in titles]
+    tasks = [task for task in tasks if any(labelling.curves(study, task, row) for row in SHOWN)]
     if not tasks:
         return None
     lines = -(-len(tasks) // _COLUMNS)

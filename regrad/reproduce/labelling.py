@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from regrad.reproduce import methods
 from regrad.reproduce.packs import Packs
 from regrad.reproduce.results import Result, beside_paper, spread
 from regrad.reproduce.scoring import Study, say
-from regrad.reproduce.tasks import TASKS, Task
+from regrad.reproduce.tasks import Task
 from regrad.selection import POOL, k_center
 from regrad.training import fit
 
@@ -30,15 +30,14 @@ RANDOM = "Random"
 DIVERSE = {"REGrad*, k-center": "regrad-k-center", "Entropy, k-center": "entropy-k-center"}
 ROWS = {**methods.PAPER, RANDOM: "random", **DIVERSE}
 FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad", *DIVERSE)  # of every seed, then the others
-CYCLES = 10
 BATCH = 64  # images that are scored at once, as by jobs/score.py
 COPIES = {"perturb_x": 10}  # of what is nothing without noise, where a task has none
 TASK = "task.json"  # how the runs beside it were made
 
 
-def labelling(study: Study, table: str = "active-learning") -> list[Result]:
-    """Mean accuracy and NLL over the cycles after an acquisition, per task of ``table``, method and seed."""
-    return [result for task in TASKS[table] for result in _results(study, table, task)]
+def labelling(study: Study, table: str, tasks: Sequence[Task]) -> list[Result]:
+    """Mean accuracy and NLL over the cycles after an acquisition, per task, method and seed."""
+    return [result for task in tasks for result in _results(study, table, task)]
 
 
 def curves(study: Study, task: Task, row: str) -> list[list[dict[str, Any]]]:
@@ -122,7 +121,7 @@ class Laboratory:
         test, self.test_labels = load_labelled([packs.find(task.test)], probe, task.test_images)
         self.inputs, self.test_inputs = probe.normalize(self.images), probe.normalize(test)
 
-    def run(self, method: str, seed: int, cycles: int = CYCLES) -> Iterator[Cycle]:
+    def run(self, method: str, seed: int) -> Iterator[Cycle]:
         """The cycles of one method; every method of a seed begins with the same labels and the same weights."""
         score, _, diversity = method.partition("-")
         acquire = partial(self.diverse if diversity else self.score, score, seed)
@@ -133,7 +132,7 @@ class Laboratory:
             images=len(self.labels),
             initial=self.task.initial,
             per_cycle=self.task.per_cycle,
-            cycles=cycles,
+            cycles=self.task.cycles,
             candidates=self.task.candidates,
             seed=seed,
         )

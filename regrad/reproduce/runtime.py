@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from regrad import Scorer, posterior
 from regrad.pipeline.load import load_labelled
 from regrad.reproduce import methods, models, results
-from regrad.reproduce.experiments import Experiment
 from regrad.reproduce.results import Result
 from regrad.reproduce.scoring import Study, say
 
 METRIC = "forward passes"
 BATCH = 16
 ROUNDS = 5
-TIMED = (
-    Experiment("mnist-cnn", "mnist", "fmnist"),
-    Experiment("resnet20-cifar10", "cifar10", "fmnist"),
-)
+NETWORKS = ("mnist-cnn", "resnet20-cifar10")
 ROWS = {**methods.PAPER, "REGrad + layer-selective": "regrad_layers", "REGrad": "regrad_plain"}
 
 
-def runtime(study: Study) -> list[Result]:
+def runtime(study: Study, networks: Sequence[str] = NETWORKS) -> list[Result]:
     """Median over interleaved rounds of a method's time over that of one plain forward pass of the same images.
 
     Every round runs everything once, so that ratios hold on a machine that others use too. Each method runs alone;
@@ -34,24 +30,25 @@ def runtime(study: Study) -> list[Result]:
     if not study.compute:  # a time cannot be read from scores: what was measured stays
         held = results.read(study.output, "runtime")
         return held[0] if held else []
-    return [result for experiment in TIMED for result in _results(study, experiment)]
+    return [result for name in networks for result in _results(study, name)]
 
 
-def _results(study: Study, experiment: Experiment) -> Iterator[Result]:
-    entrants, plain = _entrants(study, experiment)
+def _results(study: Study, name: str) -> Iterator[Result]:
+    title = models.MODELS[name].title
+    entrants, plain = _entrants(study, name)
     for run in (plain, *entrants.values()):
         run()  # warms up
     ratios: dict[str, list[float]] = {row: [] for row in entrants}
     for number in range(ROUNDS):
-        say(f"runtime of {experiment.group}: round {number + 1} of {ROUNDS}")
+        say(f"runtime of {title}: round {number + 1} of {ROUNDS}")
         unit = min(_seconds(plain) for _ in range(3))
         for row, run in entrants.items():
             ratios[row].append(_seconds(run) / unit)
     for row, values in ratios.items():
         yield Result(
             table="runtime",
-            group=experiment.group,
-            experiment=experiment.group,
+            group=title,
+            experiment=title,
             row=row,
             metric=METRIC,
             mean=statistics.median(values),
@@ -63,10 +60,10 @@ def _results(study: Study, experiment: Experiment) -> Iterator[Result]:
         )
 
 
-def _entrants(study: Study, experiment: Experiment) -> tuple[dict[str, Callable[[], object]], Callable[[], object]]:
+def _entrants(study: Study, name: str) -> tuple[dict[str, Callable[[], object]], Callable[[], object]]:
     """What is timed, by row, and the plain forward pass."""
-    model = models.MODELS[experiment.model]
-    weights = models.weights(experiment.model, 0, study.packs, study.place("weights"))
+    model = models.MODELS[name]
+    weights = models.weights(name, 0, study.packs, study.place("weights"))
     classifier = models.Classifier.load(model.spec, weights=weights)
     training = study.packs.find(model.fit_pack)
     known, labels = load_labelled([training], classifier, 500)

@@ -10,7 +10,7 @@ import numpy as np
 
 from regrad.metrics import aupr, auroc, counted, paired
 from regrad.metrics.arrays import FloatArray
-from regrad.reproduce import experiments, methods
+from regrad.reproduce import methods
 from regrad.reproduce.experiments import Experiment
 from regrad.reproduce.models import MODELS
 from regrad.reproduce.results import Result, beside_paper, spread
@@ -21,7 +21,6 @@ METRICS = {"AUROC": auroc, "AUPR": aupr}
 EVERY = Setting("all", methods.EVERY_SCORE)
 DRAWN = Setting("drawn", methods.DRAWN)
 BARE = Setting("bare", tuple(methods.BARE.values()), {"score-module": "regrad.reproduce.bare"})
-QUICK = Setting("quick", methods.EVERY_SCORE, {"samples": "2", "draws": "2", "fit-limit": "300"})
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def gather(study: Study, experiment: Experiment, setting: Setting = EVERY, seeds
         again = seed > 0 and MODELS[experiment.model].recipe is None
         sets = [experiment.known, experiment.unknown]
         found = scored(study, experiment.model, seed, sets, DRAWN if again else setting)
-        if setting in (EVERY, QUICK) and not again:
+        if setting.scores == EVERY.scores and not again:
             bare = scored(study, experiment.model, seed, sets, BARE)
             found = {name: _both(columns, bare.get(name, {})) for name, columns in found.items()}
         if experiment.known in found and experiment.unknown in found:
@@ -158,43 +157,20 @@ def intervals(
     return {(key.split("|")[0], key.split("|")[1]): ends for key, ends in spreads.items() if ends is not None}
 
 
-def ood(study: Study) -> list[Result]:
-    """Table 1: every method on every experiment, and what REGrad* is ahead by."""
+def separation(study: Study, table: str, pairs: Sequence[Experiment], setting: Setting = EVERY) -> list[Result]:
+    """Every method on every pair of sets, and what REGrad* is ahead by: Table 1, and Appendix D's transformer."""
     return [
         result
-        for experiment in experiments.SEPARATION
-        for runs in [gather(study, experiment)]
-        for result in (*results("ood", experiment, methods.ALL, runs), *differences("ood", experiment, runs))
+        for experiment in pairs
+        for runs in [gather(study, experiment, setting)]
+        for result in (*results(table, experiment, methods.ALL, runs), *differences(table, experiment, runs))
     ]
 
 
-def quick(study: Study) -> list[Result]:
-    """The same on three experiments with two copies, two draws and a briefly trained network."""
-    return [
-        result
-        for experiment in experiments.QUICK
-        for runs in [gather(study, experiment, QUICK)]
-        for result in (*results("ood", experiment, methods.ALL, runs), *differences("ood", experiment, runs))
-    ]
-
-
-def ablation(study: Study) -> list[Result]:
+def ablation(study: Study, pairs: Sequence[Experiment], setting: Setting = EVERY) -> list[Result]:
     """Table 4, from the scores of Table 1."""
     return [
         result
-        for experiment in experiments.SEPARATION
-        for result in results("ablation", experiment, methods.ABLATION, gather(study, experiment))
-    ]
-
-
-def architecture(study: Study) -> list[Result]:
-    """Appendix D's vision transformer, and the CNN on a tenth of the training, beside the CNN of Table 1."""
-    return [
-        result
-        for experiment in (*experiments.ARCHITECTURE, *experiments.RECIPES)
-        for runs in [gather(study, experiment)]
-        for result in (
-            *results("architecture", experiment, methods.ALL, runs),
-            *differences("architecture", experiment, runs),
-        )
+        for experiment in pairs
+        for result in results("ablation", experiment, methods.ABLATION, gather(study, experiment, setting))
     ]

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from regrad.reproduce import calibration, hyperparameters, labelling, methods, runtime, separation, tasks, temperature
+from regrad.reproduce import calibration, hyperparameters, labelling, methods, runtime, separation, temperature
+from regrad.reproduce.experiments import ARCHITECTURE, SEPARATION
 from regrad.reproduce.results import Result
 from regrad.reproduce.scoring import Study
+from regrad.reproduce.tasks import QUICK_TASKS, TASKS
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,15 @@ _AHEAD = tuple(methods.RIVALS)
 
 
 def _labelling(name: str, title: str) -> Table:
-    protocols = ". ".join(task.protocol for task in tasks.TASKS[name])
+    protocols = ". ".join(task.protocol for task in TASKS[name])
     return Table(
         title,
-        partial(labelling.labelling, table=name),
+        partial(labelling.labelling, table=name, tasks=TASKS[name]),
         {"ACC": 2, "NLL": 3},
         tuple(methods.PAPER),
         (labelling.RANDOM, *labelling.DIVERSE),
-        f"Mean over {labelling.CYCLES} cycles of accuracy in percent / negative log-likelihood after each acquisition; "
+        f"Mean over {TASKS[name][0].cycles} cycles ({QUICK_TASKS[name][0].cycles} in the quick form) of accuracy in "
+        "percent / negative log-likelihood after each acquisition; "
         "± is the deviation over seeds, which draw first labels, candidates and initial weights. Candidates are drawn "
         f"at random each cycle; k-center chooses those far apart in the network's features from {labelling.POOL} times "
         "as many with the highest scores. The standard CNN is trained anew after each cycle and judged on 1,000 test "
@@ -56,7 +59,7 @@ def _labelling(name: str, title: str) -> Table:
 TABLES = {
     "ood": Table(
         "Table 1: telling unknown images from known ones",
-        separation.ood,
+        partial(separation.separation, table="ood", pairs=SEPARATION),
         _SEPARATION,
         tuple(methods.PAPER),
         (*methods.OURS, *methods.BARE, *_AHEAD),
@@ -69,7 +72,7 @@ TABLES = {
     ),
     "calibration": Table(
         "Table 2: ordering right and wrong predictions",
-        calibration.calibration,
+        partial(calibration.calibration, pairs=SEPARATION),
         {"rAULC": 3},
         tuple(methods.PAPER),
         tuple(methods.OURS),
@@ -80,7 +83,7 @@ TABLES = {
     "active-learning-more": _labelling("active-learning-more", "Active learning in other ways"),
     "ablation": Table(
         "Table 4: the parts of REGrad*",
-        separation.ablation,
+        partial(separation.ablation, pairs=SEPARATION),
         _SEPARATION,
         tuple(methods.ABLATION),
         note="AUROC / AUPR in percent, as in Table 1, from the same scores.",
@@ -107,7 +110,7 @@ TABLES = {
     ),
     "architecture": Table(
         "Architecture and training: a vision transformer, and a network trained briefly",
-        separation.architecture,
+        partial(separation.separation, table="architecture", pairs=ARCHITECTURE),
         _SEPARATION,
         tuple(methods.PAPER),
         (*methods.OURS, *methods.BARE, *_AHEAD),
@@ -123,4 +126,3 @@ TABLES = {
         "defaults (N = 10, 10 draws).",
     ),
 }
-QUICK = {"ood": separation.quick}

@@ -24,6 +24,7 @@ class Task:
         candidates: of the pool, drawn each cycle and scored: the paper scores all.
         samples: N of the smoothed scores; 0 leaves ``perturb_x`` its own.
         test_images: the first so many of the test pack.
+        cycles: of an acquisition and a training.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Task:
     candidates: int = 5000
     samples: int = 0
     test_images: int = 1000
+    cycles: int = 10
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -88,6 +90,12 @@ def softmax_twice() -> tuple[nn.Module, networks.Known]:
     return nn.Sequential(network, nn.Softmax(1)), known
 
 
+def _quick(name: str, title: str, samples: int) -> Task:
+    """Two cycles that take a minute, with more candidates than k-center looks at."""
+    few = replace(_MNIST, per_cycle=10, pool=2000, candidates=150, steps=40, test_images=300, cycles=2)
+    return replace(few, name=name, title=title, samples=samples)
+
+
 #: Table -> its tasks, in order.
 TASKS = {
     "active-learning": (_MNIST, _FMNIST, _C10, _C100, _SVHN),
@@ -99,4 +107,9 @@ TASKS = {
         _of_fewer(_C100, 500),
         replace(_MNIST, name="mnist-twice", title="MNIST, softmax twice", spec="regrad.reproduce.tasks:softmax_twice"),
     ),
+}
+#: The same for the quick form.
+QUICK_TASKS = {
+    "active-learning": (_quick("mnist-quick", "MNIST, quick", samples=0),),
+    "active-learning-more": (_quick("mnist-quick-smoothed", "MNIST, quick, smoothed", samples=2),),
 }

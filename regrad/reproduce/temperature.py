@@ -6,7 +6,7 @@ gets less sure (T > 1) or surer (T < 1) of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from regrad.reproduce.results import Result, spread
 from regrad.reproduce.scoring import Setting, Study
 from regrad.reproduce.separation import Runs, differences, gather, results
 
-EXPERIMENTS = (
+PAIRS = (
     *against("mnist-cnn", "mnist", "omniglot", "fmnist"),
     *against("fmnist-cnn", "fmnist", "mnist", "omniglot"),
     *against("resnet20-cifar10", "cifar10", "cifar100-not-cifar10", "tinyimagenet-not-cifar10", "fmnist"),
@@ -35,13 +35,10 @@ TEMPERATURES = (0.5, 1, 2, 4)
 CALIBRATION = "ECE of the known set"
 
 
-def temperature(study: Study) -> list[Result]:
+def temperature(study: Study, pairs: Sequence[Experiment] = PAIRS) -> list[Result]:
     """AUROC and AUPR of some methods, what REGrad* is ahead by, and the calibration error, at every temperature."""
     return [
-        result
-        for experiment in EXPERIMENTS
-        for divisor in TEMPERATURES
-        for result in _column(study, experiment, divisor)
+        result for experiment in pairs for divisor in TEMPERATURES for result in _column(study, experiment, divisor)
     ]
 
 

@@ -17,10 +17,11 @@ from sklearn.datasets import load_digits
 from regrad import UsageError
 from regrad.pipeline.features import features
 from regrad.reproduce import labelling
+from regrad.reproduce.results import Result
 from regrad.reproduce.scoring import Study
-from regrad.reproduce.tasks import TASKS
+from regrad.reproduce.tasks import TASKS, Task
 
-MNIST, SVHN = (replace(TASKS["active-learning"][place], candidates=60, steps=20) for place in (0, -1))
+MNIST, SVHN = (replace(TASKS["active-learning"][place], candidates=60, steps=20, cycles=2) for place in (0, -1))
 ROWS = ("REGrad*", "Perturb x", "LA", "Entropy", labelling.RANDOM, "Entropy, k-center")
 
 
@@ -40,18 +41,19 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         pa.parquet.write_table(
             pa.table({"id": ids, "image": images, "label": labels}), tmp_path / f"data/{name}.parquet"
         )
-    monkeypatch.setattr(labelling, "CYCLES", 2)
     monkeypatch.setattr(labelling, "POOL", 2)
     monkeypatch.setattr(labelling, "ROWS", {row: labelling.ROWS[row] for row in ROWS})
-    monkeypatch.setitem(TASKS, "active-learning", (MNIST, SVHN))
     return Study(str(tmp_path / "data"), str(tmp_path / "out"), seeds=1)
+
+
+def measured(study: Study, *tasks: Task) -> dict[tuple[str, str, str], Result]:
+    return {(r.experiment, r.row, r.metric): r for r in labelling.labelling(study, "active-learning", tasks)}
 
 
 def test_every_method_begins_alike_and_a_finished_one_is_not_run_again(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(labelling.Laboratory.run, "__defaults__", (2,))
-    found = {(r.experiment, r.row, r.metric): r for r in labelling.labelling(study)}
+    found = measured(study, MNIST, SVHN)
     curves = {row: labelling.curves(study, MNIST, row)[0] for row in ROWS}
     for row, cycles in curves.items():
         assert [cycle["labelled"] for cycle in cycles] == [20, 40, 60]
@@ -65,11 +67,10 @@ def test_every_method_begins_alike_and_a_finished_one_is_not_run_again(
     assert found["SVHN", "REGrad*", "ACC"].paper == 67.37
 
     monkeypatch.setattr(labelling, "Laboratory", None)  # whoever ran something would need it
-    assert {(r.experiment, r.row, r.metric): r for r in labelling.labelling(study)} == found
+    assert measured(study, MNIST, SVHN) == found
 
-    monkeypatch.setitem(TASKS, "active-learning", (replace(MNIST, steps=40),))
     with pytest.raises(UsageError, match=r"active-learning/mnist: its runs had steps 20, now 40; delete it, or"):
-        labelling.labelling(study)
+        measured(study, replace(MNIST, steps=40))
 
 
 def test_diversity_takes_likely_ones_that_are_far_apart(study: Study) -> None:

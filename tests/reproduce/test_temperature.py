@@ -12,10 +12,9 @@ from tests.data import data_path
 
 
 @pytest.mark.data
-def test_every_temperature_is_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_temperature_is_a_column(tmp_path: Path) -> None:
     data = data_path("weights/resnet20-cifar10.safetensors").parents[1]
-    monkeypatch.setattr(temperature, "EXPERIMENTS", temperature.EXPERIMENTS[-1:])
-    found = temperature.temperature(Study(str(data), str(tmp_path), images=12, seeds=1))
+    found = temperature.temperature(Study(str(data), str(tmp_path), images=12, seeds=1), temperature.PAIRS[-1:])
     cells = {(r.experiment, r.row, r.metric): r.mean for r in found}
     columns = [f"T = {divisor:g}" for divisor in temperature.TEMPERATURES]
     assert list(dict.fromkeys(r.experiment for r in found)) == columns
