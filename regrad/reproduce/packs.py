@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet
 from PIL import Image
 
 from regrad import storage
-from regrad.errors import UsageError
+from regrad.errors import RegradError, UsageError
 
 Encoded = tuple[str, bytes, int]  # id, image file, label
 #: Pack -> the class of torchvision.datasets that has the same images, and its arguments. LSUN has no download there.
@@ -55,6 +56,7 @@ class Packs:
 
         Raises:
             UsageError: it is not there, and cannot be or was not to be downloaded.
+            RegradError: the download failed.
         """
         folder, _, file = name.rpartition("/")
         for place in (self.data, self.cache):
@@ -62,7 +64,7 @@ class Packs:
                 return storage.join(place, name)
         if name in DOWNLOADS and self.download:
             uri = storage.join(self.cache, name)
-            storage.write_atomically(uri, encode(list(_downloaded(*DOWNLOADS[name], f"{self.cache}/torchvision"))))
+            storage.write_atomically(uri, encode(self._downloaded(name)))
             return uri
         raise UsageError(
             f"{storage.mask(self.data)}: no {name} here; --data names the folder of the packs"
@@ -73,10 +75,27 @@ class Packs:
         """All rows of a pack.
 
         Raises:
-            UsageError: see :meth:`find`.
+            UsageError, RegradError: see :meth:`find`.
         """
         table = pa.parquet.read_table(io.BytesIO(storage.read_bytes(self.find(name))))
         return list(zip(*(table[column].to_pylist() for column in ("id", "image", "label")), strict=True))
+
+    def _downloaded(self, name: str) -> list[Encoded]:
+        """The rows of torchvision's copy; its archives are kept beside the packs, where these are in a local folder."""
+        import torchvision.datasets
+
+        kind, arguments = DOWNLOADS[name]
+        build: Callable[..., Any] = getattr(torchvision.datasets, kind)
+        fs, path = storage.filesystem(storage.join(self.cache, "torchvision"))
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                dataset = build(path if storage.is_local(fs) else temporary, download=True, **arguments)
+            except (OSError, RuntimeError) as error:  # RuntimeError: what it makes of several mirrors, or of a checksum
+                raise RegradError(
+                    f"{name}: torchvision could not download {kind} ({' '.join(str(error).split())}); "
+                    f"run again with a network, or put {name} into {storage.mask(self.data)}"
+                ) from error
+            return [(f"{kind.lower()}/{row:05}", png(image), int(label)) for row, (image, label) in enumerate(dataset)]
 
 
 def encode(rows: Sequence[Encoded]) -> bytes:
@@ -93,11 +112,3 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _downloaded(kind: str, arguments: dict[str, Any], folder: str) -> Iterator[Encoded]:
-    import torchvision.datasets
-
-    build: Callable[..., Any] = getattr(torchvision.datasets, kind)
-    for row, (image, label) in enumerate(build(folder, download=True, **arguments)):
-        yield f"{kind.lower()}/{row:05}", png(image), int(label)

@@ -11,6 +11,7 @@ import torchvision.datasets
 from PIL import Image
 
 from regrad import UsageError
+from regrad.errors import RegradError
 from regrad.reproduce.packs import Packs, encode
 from tests.conftest import png
 
@@ -20,6 +21,7 @@ class Numbers:
 
     def __init__(self, root: str, download: bool, split: str) -> None:
         assert download
+        assert Path(root).is_absolute()
         self.split = split
 
     def __getitem__(self, row: int) -> tuple[Image.Image, Any]:
@@ -43,13 +45,29 @@ def test_what_is_missing_is_named_with_what_to_do(tmp_path: Path) -> None:
             packs.find("weights/a.safetensors")
 
 
-def test_a_download_becomes_a_pack_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_download_becomes_a_pack_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool) -> None:
     monkeypatch.setattr(torchvision.datasets, "SVHN", Numbers)
-    packs = Packs(str(tmp_path / "data"), str(tmp_path / "cache"), download=True)
+    cache = "memory://cache" if remote else str(tmp_path / "cache")
+    packs = Packs(str(tmp_path / "data"), cache, download=True)
     assert packs.has("svhn-train.parquet")
     found = packs.rows("svhn-train.parquet")
     assert [(key, label) for key, _, label in found] == [(f"svhn/{row:05}", row) for row in range(7)]
     assert Image.open(io.BytesIO(found[3][1])).getpixel((0, 0)) == (3, 0, 99)
     monkeypatch.setattr(torchvision.datasets, "SVHN", None)  # the second time it is there
     assert packs.rows("svhn-train.parquet") == found
-    assert Packs(str(tmp_path / "data"), str(tmp_path / "cache")).has("svhn-train.parquet")
+    assert Packs(str(tmp_path / "data"), cache).has("svhn-train.parquet")
+
+
+@pytest.mark.parametrize("error", [OSError("<urlopen error no name>"), RuntimeError("Tried a mirror:\nno name\n")])
+def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(root: str, **arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torchvision.datasets, "SVHN", fail)
+    packs = Packs(str(tmp_path / "data"), str(tmp_path / "cache"), download=True)
+    with pytest.raises(
+        RegradError, match=r"^svhn-test\.parquet: torchvision could not download SVHN \(.*no name>?\); "
+    ):
+        packs.find("svhn-test.parquet")
+    assert not list((tmp_path / "cache").glob("*.parquet"))
