@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def reproduce(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
     """Measure a table or all, and show every one that was measured so far."""
     images, seeds = (QUICK_IMAGES, 1) if args.quick else (args.images, args.seeds)
-    study = Study(args.data, args.output, images, seeds, not args.no_compute, args.download, args.on_ray)
+    output = args.output or ("reproduce-quick" if args.quick else "reproduce")
+    study = Study(args.data, output, images, seeds, not args.no_compute, args.download, args.on_ray)
     if args.table == DOCS:
         return write_docs(study, args.docs)
     with connected(address=None, workers=None) if study.on_ray else contextlib.nullcontext():
@@ -109,7 +110,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="reproduce.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=(*TABLES, ALL, DOCS), help="which table; docs writes the documentation's")
     parser.add_argument("--data", default="../shared/data", metavar="URI", help="folder of packs (default %(default)s)")
-    parser.add_argument("--output", default="reproduce", metavar="URI", help="where all goes (default %(default)s)")
+    parser.add_argument("--output", metavar="URI", help="where all goes (default reproduce, or reproduce-quick)")
     parser.add_argument("--images", type=at_least_one, default=1000, help="of each set (default %(default)s)")
     parser.add_argument("--seeds", type=at_least_one, default=3, help="runs of each network (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_IMAGES} images, one run, two copies: in minutes")
