@@ -151,7 +151,8 @@ def page(found: Mapping[str, tuple[list[Result], dict[str, Any]]], figures: Mapp
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>The paper\'s tables, measured again</title>'
         '<meta name="viewport" content="width=device-width"><style>'
-        f"{style} td, th:first-child {{ white-space: nowrap }} svg {{ max-width: 100%; height: auto }}"
+        f"{style} td, th:first-child {{ white-space: nowrap }} svg {{ max-width: 100%; height: auto }} "
+        "th:first-child { position: sticky; left: 0; background: var(--paper) }"
         f"</style></head><body><main>{''.join(body)}</main></body></html>"
     )
 
