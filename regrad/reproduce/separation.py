@@ -59,8 +59,15 @@ def gather(study: Study, experiment: Experiment, setting: Setting = EVERY, seeds
     sizes = [min(len(columns["prediction"]) for columns in pair) for pair in pairs]
     images = max(sizes, default=0)
     pairs = [pair for pair, size in zip(pairs, sizes, strict=True) if size == images]
-    cut = [[{name: values[:images] for name, values in columns.items()} for columns in pair] for pair in pairs]
-    return Runs([pair[0] for pair in cut], [pair[1] for pair in cut])
+    cut = [_cut(pair, images) for pair in pairs]
+    return Runs([known for known, _ in cut], [unknown for _, unknown in cut])
+
+
+def _cut(pair: tuple[Columns, Columns], images: int) -> tuple[Columns, Columns]:
+    """The first ``images`` of both sets, and the columns that both have: a run may have been stopped between them."""
+    names = [name for name in pair[0] if name in pair[1]]
+    known, unknown = ({name: columns[name][:images] for name in names} for columns in pair)
+    return known, unknown
 
 
 def _both(columns: Columns, more: Columns) -> Columns:

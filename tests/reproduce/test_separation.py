@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from regrad.reproduce import experiments, methods, separation
-from regrad.reproduce.scoring import Columns
+from regrad.reproduce.scoring import Columns, Setting, Study
 from regrad.reproduce.separation import Runs
 
 IMAGES = 120
@@ -81,6 +81,26 @@ def test_what_was_not_measured_has_the_papers_number_alone() -> None:
     assert found["REGrad*", "AUROC"].mean is None
     assert found["REGrad*", "AUROC"].paper == 92.32
     assert not list(separation.differences("ood", svhn, empty))
+
+
+def test_a_run_that_was_stopped_counts_as_far_as_both_sets_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("prediction", *separation.EVERY.scores)
+    bare = tuple(methods.BARE.values())
+
+    def scored(study: Study, model: str, seed: int, sets: list[str], setting: Setting) -> dict[str, Columns]:
+        if setting is separation.BARE:
+            return {sets[0]: columns(7, 0, bare)}  # stopped before the unknown set
+        return {sets[0]: columns(0, 0, names), sets[1]: {k: v[:90] for k, v in columns(3, 1, names).items()}}
+
+    monkeypatch.setattr(separation, "scored", scored)
+    runs = separation.gather(Study("data", "out", IMAGES, seeds=1), PUBLISHED)
+    assert runs.images == 90
+    assert {"regrad", "regrad_bias"} & runs.known[0].keys() == {"regrad"}
+    found = {r.row: r.mean for r in separation.results("ood", PUBLISHED, methods.ALL, runs)}
+    assert found["REGrad*"] is not None
+    assert found["REGrad, last bias alone"] is None
+    rows = {r.row for r in separation.differences("ood", PUBLISHED, runs)}
+    assert rows == set(methods.RIVALS) - {"REGrad* − REGrad, last bias alone"}
 
 
 def test_every_experiment_of_the_paper_is_declared() -> None:
