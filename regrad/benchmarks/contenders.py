@@ -59,10 +59,9 @@ class Contender:
 
     Attributes:
         make: from a network, inputs to build on, and N.
-        does: what it computes, if it is less than the full method.
+        does: what it computes, if it is less than the full method; it is compared with N+1 forwards all the same.
         images: how many at once, where fewer than the case's.
         classes: pairs of class counts to run and to scale from, where there are more than the larger one.
-        clean: whether it has no copies: it gets the clean image alone, and is compared with N+1 forwards all the same.
     """
 
     name: str
@@ -70,7 +69,6 @@ class Contender:
     does: str = "all classes, layers and copies"
     images: int | None = None
     classes: tuple[int, int] | None = None
-    clean: bool = False
 
 
 def forward(network: nn.Module, inputs: Tensor, samples: int) -> Run:
@@ -177,8 +175,8 @@ CONTENDERS = (
     Contender("sketch 64", engine("sketch", 1e-3, 64), images=4),
     Contender("reference", reference, images=1, classes=(1, 3)),
     Contender("torch.func", functional, images=1, classes=(4, 8)),
-    Contender("exact, GradNorm", one_target, "one gradient, clean image", clean=True),
-    Contender("pytorch-ood GradNorm", grad_norm, "one gradient, clean image", images=1, clean=True),
-    Contender("BackPACK SqrtGGNExact", backpack_root, "all classes, clean image", images=1, classes=(2, 6), clean=True),
-    Contender("laplace-torch Jacobians", laplace_jacobians, "all classes, clean", images=1, classes=(2, 6), clean=True),
+    Contender("exact, GradNorm", one_target, "one gradient, clean image"),
+    Contender("pytorch-ood GradNorm", grad_norm, "one gradient, clean image", images=1),
+    Contender("BackPACK SqrtGGNExact", backpack_root, "all classes, clean image", images=1, classes=(2, 6)),
+    Contender("laplace-torch Jacobians", laplace_jacobians, "all classes, clean", images=1, classes=(2, 6)),
 )
