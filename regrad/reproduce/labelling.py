@@ -81,7 +81,8 @@ def _run_all(study: Study, task: Task) -> None:
     held = storage.list_files(folder, ".json")
     if TASK not in held:
         storage.write_atomically(storage.join(folder, TASK), json.dumps(task.settings, indent=1).encode())
-    groups = ([row for row in ROWS if row in FIRST], [row for row in ROWS if row not in FIRST])
+    rows = [row for row in ROWS if task.rows is None or row in task.rows]
+    groups = ([row for row in rows if row in FIRST], [row for row in rows if row not in FIRST])
     for row, seed in [(row, seed) for group in groups for seed in range(study.seeds) for row in group]:
         file = f"{ROWS[row]}-seed{seed}.json"
         if file in held:

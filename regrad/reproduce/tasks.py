@@ -25,6 +25,7 @@ class Task:
         samples: N of the smoothed scores; 0 leaves ``perturb_x`` its own.
         test_images: the first so many of the test pack.
         cycles: of an acquisition and a training.
+        rows: the methods that are run; None for all.
     """
 
     name: str
@@ -41,11 +42,12 @@ class Task:
     samples: int = 0
     test_images: int = 1000
     cycles: int = 10
+    rows: tuple[str, ...] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the numbers of one method depend on."""
-        return {key: value for key, value in asdict(self).items() if key not in ("name", "title")}
+        return {key: value for key, value in asdict(self).items() if key not in ("name", "title", "rows")}
 
     @property
     def protocol(self) -> str:
@@ -105,7 +107,13 @@ TASKS = {
         _of_fewer(_FMNIST, 500),
         _of_fewer(_C10, 500),
         _of_fewer(_C100, 500),
-        replace(_MNIST, name="mnist-twice", title="MNIST, softmax twice", spec="regrad.reproduce.tasks:softmax_twice"),
+        replace(
+            _MNIST,
+            name="mnist-twice",
+            title="MNIST, softmax twice",
+            spec="regrad.reproduce.tasks:softmax_twice",
+            rows=("Random", "Entropy"),  # for its NLL; Laplace needs logits that a linear layer gives
+        ),
     ),
 }
 #: The same for the quick form.

@@ -73,6 +73,13 @@ def test_every_method_begins_alike_and_a_finished_one_is_not_run_again(
         measured(study, replace(MNIST, steps=40))
 
 
+def test_a_task_may_run_some_of_the_methods(study: Study) -> None:
+    found = measured(study, replace(MNIST, rows=("Entropy",)))
+    assert [row for _, row, metric in found if metric == "ACC" and found["MNIST", row, metric].runs] == ["Entropy"]
+    named = {row for tasks in TASKS.values() for task in tasks for row in task.rows or ()}
+    assert named == {labelling.RANDOM, "Entropy"} <= set(labelling.ROWS)
+
+
 def test_diversity_takes_likely_ones_that_are_far_apart(study: Study) -> None:
     lab = labelling.Laboratory(MNIST, study.packs)
     rows = np.arange(100)
