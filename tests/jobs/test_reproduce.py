@@ -14,6 +14,7 @@ from regrad.reproduce import methods, quick
 from regrad.reproduce.tables import TABLES
 from tests.data import data_path
 
+PERCENT = ("AUROC", "AUPR", "ACC")
 Cells = dict[tuple[str, str, str], float | None]
 
 
@@ -26,7 +27,7 @@ def cells(out: Path, name: str) -> Cells:
 def test_the_quick_form_of_every_table(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reproduce, "QUICK_IMAGES", 30)
+    monkeypatch.setattr(reproduce, "QUICK_IMAGES", 50)
     data, out = data_path("weights/resnet20-cifar10.safetensors").parents[1], tmp_path / "out"
     command = ["all", "--quick", "--data", str(data), "--output", str(out)]
     assert reproduce.main(command) == 0
@@ -36,13 +37,15 @@ def test_the_quick_form_of_every_table(
         assert of_table, name
         assert {row for _, row, _ in of_table} >= set(TABLES[name].rows), name
         assert all(value is not None and math.isfinite(value) for value in of_table.values()), name
+        percents = [value for (_, row, metric), value in of_table.items() if metric in PERCENT and "−" not in row]
+        assert all(0 <= float(value or 0) <= 100 for value in percents), name
         assert all(row in shown for row in TABLES[name].rows)
 
     check_table_1(found["ood"])
     # Tables that are made of the same scores say the same, and so does the same score under another flag.
     for experiment in ("MNIST→FMNIST", "C10→TinyImageNet"):
-        ablation = {row: found["ablation"][experiment, row, "AUROC"] for row in methods.ABLATION}
-        assert ablation["REGrad + layer-selective + perturb"] == found["ood"][experiment, "REGrad*", "AUROC"]
+        for row, same in (("ExGrad", "ExGrad"), ("REGrad + layer-selective + perturb", "REGrad*")):
+            assert found["ablation"][experiment, row, "AUROC"] == found["ood"][experiment, same, "AUROC"]
     plain = found["ablation"]["MNIST→FMNIST", "REGrad", "AUROC"]
     assert found["hyperparameters"]["MNIST→FMNIST", "λ → 0", "AUROC"] == pytest.approx(plain, abs=0.2)
 
