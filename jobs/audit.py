@@ -26,8 +26,8 @@ from collections.abc import Sequence
 from regrad.audit import run as audits
 from regrad.cli import run_job
 from regrad.pipeline import options
-from regrad.pipeline.execute import Outcome, run
 from regrad.pipeline.prepare import describe
+from regrad.pipeline.run import Outcome, run
 from regrad.scores import listing
 
 

@@ -22,11 +22,11 @@ from typing import Any
 import torch
 
 from regrad import UsageError, storage
-from regrad.benchmarks import render
-from regrad.benchmarks.cases import CASES, Case
-from regrad.benchmarks.contenders import CONTENDERS, Contender
-from regrad.benchmarks.timing import measure
 from regrad.cli import Parser, pair, run_job
+from regrad.experiments.benchmarks import render
+from regrad.experiments.benchmarks.cases import CASES, Case
+from regrad.experiments.benchmarks.contenders import CONTENDERS, Contender
+from regrad.experiments.benchmarks.timing import measure
 
 SWEEPS: dict[str, tuple[int, ...]] = {"classes": (2, 10, 100, 1000), "samples": (0, 1, 4, 10)}
 SWEPT = ("exact 1e-3", "sketch 16", "reference")

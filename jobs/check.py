@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from regrad import storage
 from regrad.cli import Parser, run_job
 from regrad.pipeline.check import Found, check, repair
-from regrad.pipeline.inputs import absolute
+from regrad.reading.inputs import absolute
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,8 +28,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from regrad.cli import run_job
-from regrad.pipeline import cluster
-from regrad.training import fit
+from regrad.cluster import sessions
+from regrad.models.training import fit
 
 ROOT = Path(__file__).resolve().parent.parent
 TURNED = (2, 3, 4, 5, 7)  # the others are still digits upside down, or nearly
@@ -77,7 +77,7 @@ def demonstrate(folder: Path) -> int:
     commands = [["jobs/score.py", *inputs[name], *model, "--output", outputs[name]] for name in inputs]
     unknown = [f"{name}={outputs[name]}" for name in ("photos", "upside-down")]
     commands.append(["jobs/report.py", "--id", outputs["digits"], "--ood", *unknown, "--output", f"{folder}/report"])
-    with cluster.connected(address=None, workers=None):  # one Ray for all; a job that finds none starts its own
+    with sessions.connected(address=None, workers=None):  # one Ray for all; a job that finds none starts its own
         for script, *arguments in commands:
             print(f"\n$ python {shlex.join([script, *arguments])}", flush=True)
             if code := importlib.import_module(script.removesuffix(".py").replace("/", ".")).main(arguments):

@@ -21,12 +21,15 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from regrad import filtering, storage
+from regrad import storage
 from regrad.cli import Parser, at_least_zero, positive, run_job
-from regrad.pipeline.filter import Outcome, carry_out
-from regrad.pipeline.inputs import absolute
-from regrad.pipeline.read import fetcher
-from regrad.report import numbers, preview, runs, thumbnails
+from regrad.filter import preview, rules
+from regrad.filter.carry_out import Outcome, carry_out
+from regrad.pages import thumbnails
+from regrad.reading.formats import fetcher
+from regrad.reading.inputs import absolute
+from regrad.report import numbers
+from regrad.runs import scored
 
 _SHOWN = 10
 
@@ -39,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def sort(argv: Sequence[str] | None) -> int:
     """Read the run, make the rule, and carry it out or show it."""
     args = parse(argv)
-    run = runs.load("run", absolute(args.run))
-    score = filtering.main_score(run, args.score)
-    rule = filtering.make_rule(run, args.drop, args.quantile, args.top, score, args.per_class)
+    run = scored.load("run", absolute(args.run))
+    score = rules.main_score(run, args.score)
+    rule = rules.make_rule(run, args.drop, args.quantile, args.top, score, args.per_class)
     output = absolute(args.output)
     if args.dry_run:
         return show(run, rule, output, args)
@@ -52,9 +55,9 @@ def sort(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def show(run: runs.Run, rule: filtering.Rule, output: str, args: argparse.Namespace) -> int:
+def show(run: scored.Run, rule: rules.Rule, output: str, args: argparse.Namespace) -> int:
     """Count, show examples, and change nothing."""
-    found = filtering.sort_out(run, rule, top=args.examples)
+    found = rules.sort_out(run, rule, top=args.examples)
     found = dataclasses.replace(found, **numbers.published(dataclasses.asdict(found)))
     readers = dict.fromkeys(found.examples, fetcher(run.info))
     limit = thumbnails.limit(sum(map(len, found.examples.values())))

@@ -21,11 +21,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from regrad import storage, tracking
+from regrad import storage
 from regrad.cli import Parser, at_least_zero, pair, positive, run_job
-from regrad.pipeline.read import fetcher
-from regrad.report import compare as comparison
-from regrad.report import compare_page, numbers, page, runs, threshold, thumbnails
+from regrad.compare import comparison
+from regrad.compare import page as comparison_page
+from regrad.pages import thumbnails
+from regrad.reading.formats import fetcher
+from regrad.report import numbers, page, tracking
+from regrad.runs import scored, threshold
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,12 +45,12 @@ def report(argv: Sequence[str] | None) -> int:
 
 def describe(args: argparse.Namespace, rule: float | str) -> int:
     """One run, against out-of-distribution sets or a reference."""
-    known = runs.load(runs.ID_NAME, args.id)
-    unknown = [runs.load(name, output) for name, output in args.ood]
-    reference = runs.load(runs.REFERENCE_NAME, args.reference) if args.reference else None
+    known = scored.load(scored.ID_NAME, args.id)
+    unknown = [scored.load(name, output) for name, output in args.ood]
+    reference = scored.load(scored.REFERENCE_NAME, args.reference) if args.reference else None
     summary, chosen = numbers.summarise(known, unknown, args.output, reference, rule, args.top)
-    scored = {run.name: run for run in (known, *unknown)}
-    pictures = {} if args.no_thumbnails else fetch(summary["pictures"], scored, args.thumbnail_seconds)
+    runs = {run.name: run for run in (known, *unknown)}
+    pictures = {} if args.no_thumbnails else fetch(summary["pictures"], runs, args.thumbnail_seconds)
     public = numbers.published(summary)
     storage.write_atomically(storage.join(args.output, "threshold.json"), chosen.to_json().encode())
     code = publish(args.output, "report", public, page.render(public, pictures))
@@ -63,7 +66,7 @@ def compare(args: argparse.Namespace, rule: float | str) -> int:
     readers = dict.fromkeys(summary["moved"], a)
     pictures = {} if args.no_thumbnails else fetch(summary["moved"], readers, args.thumbnail_seconds)
     public = numbers.published(summary)
-    return publish(args.output, "compare", public, compare_page.render(public, pictures))
+    return publish(args.output, "compare", public, comparison_page.render(public, pictures))
 
 
 def publish(output: str, name: str, public: dict[str, Any], html: str) -> int:
@@ -76,7 +79,7 @@ def publish(output: str, name: str, public: dict[str, Any], html: str) -> int:
 
 
 def fetch(
-    wanted: dict[str, list[dict[str, Any]]], scored: dict[str, runs.Run], seconds: float
+    wanted: dict[str, list[dict[str, Any]]], scored: dict[str, scored.Run], seconds: float
 ) -> dict[str, list[thumbnails.Thumbnail]]:
     """The pictures of each set, read back from where the run read them; all of them fit on a page."""
     readers = {name: fetcher(run.info) for name, run in scored.items()}

@@ -29,13 +29,15 @@ from typing import Any
 import torch
 
 from regrad import storage
-from regrad.benchmarks.render import machine
-from regrad.cli import Parser, aligned, at_least_one, run_job
-from regrad.pipeline.cluster import connected
-from regrad.reproduce import figures, render, results
-from regrad.reproduce.quick import QUICK
-from regrad.reproduce.scoring import Study
-from regrad.reproduce.tables import TABLES
+from regrad.cli import Parser, at_least_one, run_job
+from regrad.cluster.sessions import connected
+from regrad.experiments.benchmarks.render import machine
+from regrad.experiments.measured import results
+from regrad.experiments.measured.scoring import Study
+from regrad.experiments.reproduce import figures, render
+from regrad.experiments.reproduce.quick import QUICK
+from regrad.experiments.reproduce.tables import TABLES
+from regrad.formatting import aligned
 
 ALL, DOCS = "all", "docs"
 QUICK_IMAGES = 150

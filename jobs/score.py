@@ -17,9 +17,10 @@ from collections.abc import Sequence
 
 from regrad import storage
 from regrad.cli import run_job
+from regrad.formatting import duration
 from regrad.pipeline import options
-from regrad.pipeline.execute import Outcome, run
-from regrad.pipeline.prepare import describe, duration, prepare
+from regrad.pipeline.prepare import describe, prepare
+from regrad.pipeline.run import Outcome, run
 from regrad.scores import listing
 
 

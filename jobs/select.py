@@ -35,30 +35,31 @@ else:
 
     import pyarrow as pa
 
-    from regrad import filtering, selection, storage
+    from regrad import storage
     from regrad.cli import Parser, at_least_zero, run_job
     from regrad.errors import require
-    from regrad.pipeline import features
-    from regrad.pipeline.inputs import absolute
-    from regrad.report import runs
+    from regrad.filter import rules
+    from regrad.reading.inputs import absolute
+    from regrad.runs import scored
+    from regrad.select import choose, features
 
     def main(argv: Sequence[str] | None = None) -> int:
         """Run the job with these arguments; returns its exit code."""
-        return run_job(lambda: choose(argv), verbose="--verbose" in (sys.argv if argv is None else argv))
+        return run_job(lambda: rank(argv), verbose="--verbose" in (sys.argv if argv is None else argv))
 
-    def choose(argv: Sequence[str] | None) -> int:
+    def rank(argv: Sequence[str] | None) -> int:
         """Rank, leave out, spread, and write."""
         args = parse(argv)
-        run = runs.load("run", absolute(args.run))
-        score = filtering.main_score(run, args.score)
-        labelled = selection.Labelled(args.labelled)
+        run = scored.load("run", absolute(args.run))
+        score = rules.main_score(run, args.score)
+        labelled = choose.Labelled(args.labelled)
         diverse = args.diversity != "none"
-        rows = selection.candidates(run, score, labelled, args.budget, args.balance, args.pool if diverse else 1)
+        rows = choose.candidates(run, score, labelled, args.budget, args.balance, args.pool if diverse else 1)
         found = None
         if diverse:
             rows, found = look(run, rows, args)
-        chosen = selection.choose(rows, args.balance, args.diversity, found, args.seed)
-        places = selection.write(chosen, score, args.output)
+        chosen = choose.choose(rows, args.balance, args.diversity, found, args.seed)
+        places = choose.write(chosen, score, args.output)
         left_out = f", {len(labelled)} ids left out" if args.labelled else ""
         print(f"chose {len(chosen)} of {len(rows)} candidates by {score}{left_out}")
         if len(chosen) < args.budget:
@@ -66,13 +67,13 @@ else:
         print("\n".join(map(storage.mask, places)))
         return 0
 
-    def look(run: runs.Run, rows: pa.Table, args: argparse.Namespace) -> tuple[pa.Table, selection.Floats]:
+    def look(run: scored.Run, rows: pa.Table, args: argparse.Namespace) -> tuple[pa.Table, choose.Floats]:
         """The candidates whose images can still be read, and their features."""
-        from regrad.pipeline.tasks import each  # seconds to import
+        from regrad.cluster.tasks import each  # seconds to import
 
-        items = features.tasks(run.info, selection.order_of(rows))
+        items = features.tasks(run.info, choose.order_of(rows))
         answers = list(each(features.compute, items, args.ray_address, args.num_workers, args.verbose))
-        found, there = selection.settle([pair for answer in answers for pair in answer["features"]], len(rows))
+        found, there = choose.settle([pair for answer in answers for pair in answer["features"]], len(rows))
         lost = sum(answer["lost"] for answer in answers)
         if lost:
             print(f"warning: {lost} candidates could not be read any more and are left out", file=sys.stderr)
@@ -92,12 +93,12 @@ else:
         parser.add_argument("--score", help="default: regrad where there is one, else the first of the run")
         parser.add_argument("--balance", action="store_true", help="as many of each predicted class as there are")
         parser.add_argument(
-            "--diversity", choices=selection.DIVERSITIES, default="none", help="spread the choice over the features"
+            "--diversity", choices=choose.DIVERSITIES, default="none", help="spread the choice over the features"
         )
         parser.add_argument(
             "--pool",
             type=at_least_zero,
-            default=selection.POOL,
+            default=choose.POOL,
             help="candidates by score per image (default %(default)s)",
         )
         parser.add_argument("--labelled", metavar="FILE", help="CSV or Parquet with ids that are not to be chosen")

@@ -17,9 +17,9 @@ import sys
 from collections.abc import Sequence
 
 from regrad.cli import Parser, at_least_zero, run_job
-from regrad.pipeline.inputs import absolute
-from regrad.pipeline.prepare import duration
-from regrad.pipeline.status import Status, status
+from regrad.formatting import duration
+from regrad.ledger.status import Status, status
+from regrad.reading.inputs import absolute
 
 _SHOWN_REASONS = 10
 

@@ -20,8 +20,8 @@ import sys
 from collections.abc import Sequence
 
 from regrad.cli import Parser, Stopped, run_job, signals_noted
+from regrad.cluster import submit
 from regrad.errors import UsageError
-from regrad.pipeline import submit
 from regrad.pipeline.options import memory
 
 

@@ -19,8 +19,8 @@ import torch
 
 from regrad import Classifier, storage
 from regrad.cli import Parser, run_job
-from regrad.pipeline.load import load_labelled
-from regrad.training import accuracy, fit, progress
+from regrad.models.training import accuracy, fit, progress
+from regrad.reading.memory import load_labelled
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from regrad.errors import UsageError
-from regrad.gradients.cut import probe_images
-from regrad.gradients.head import find_head
-from regrad.loading import import_object, load_network
+from regrad.models.loading import import_object, load_network
+from regrad.network.head import find_head
+from regrad.network.probe import probe_images
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 

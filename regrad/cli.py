@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -120,16 +120,6 @@ def positive(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of as many cells each as lines whose columns begin below each other.
-
-    >>> aligned([["", "AUROC"], ["entropy", "97.7"]])
-    ['         AUROC', 'entropy  97.7']
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def line(error: Exception) -> str:

@@ -14,18 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regrad import perturb, predictions
+from regrad import perturb
 from regrad.classifier import Classifier
 from regrad.errors import RegradError, UsageError, require
 from regrad.gradients import cut
-from regrad.gradients.fold import forward_copy
-from regrad.gradients.layers import ClassNorms, forward_bytes, pieces, plain_attention, private_copy
+from regrad.gradients.norms import ClassNorms
 from regrad.gradients.passes import ENGINES, Passes, Settings
-from regrad.posterior import PosteriorDraws, State, fingerprint
+from regrad.network.copies import plain_attention, private_copy
+from regrad.network.fold import forward_copy
+from regrad.network.memory import forward_bytes, pieces
+from regrad.network.probe import probe_images
+from regrad.network.upload import Upload
 from regrad.precision import PRECISIONS, computing
 from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
+from regrad.scores.draws import predictions
+from regrad.scores.draws.posterior import PosteriorDraws, State, fingerprint
 from regrad.table import STANDARD_ERROR
-from regrad.upload import Upload
 
 NOISE_SPACES = ("normalized", "pixel")
 MAX_INPUTS = {"cpu": 128, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
@@ -55,10 +59,10 @@ class Scorer:
             engine's directions leave, by the jackknife; 0 with the other engines.
         draws: K, of the predictions that ``perturb_theta``, ``mc_aa``, ``inserted_dropout`` and ``laplace`` are
             functions of.
-        theta_sigma: deviation of every parameter for ``perturb_theta``; see :class:`regrad.predictions.Settings`.
+        theta_sigma: deviation of every parameter for ``perturb_theta``: see ``predictions.Settings``.
         dropout_rate, dropout_at: of ``inserted_dropout``: the share of features dropped, and whether before ``all``
             layers but the first, or the ``last``.
-        posterior: from :func:`regrad.posterior.fit`, for ``laplace``.
+        posterior: from :func:`regrad.scores.draws.posterior.fit`, for ``laplace``.
         precision: of gradients: ``float32``, ``tf32`` or ``bfloat16``. Predictions, the perturbed ones included, are
             always computed in the network's own type: small differences of them are what several scores are made of.
         memory_budget: bytes the engine may use beside the network, for any number of classes; larger batches are
@@ -111,7 +115,7 @@ class Scorer:
         self._dtype = next((value.dtype for value in network.parameters()), torch.float32)
         self._passes: Passes | None = None
         self.plan: dict[str, Any] = {"engine": "none", "why": "no score needs gradients"}
-        probe = cut.probe_images(cut.PROBES, classifier.channels, classifier.image_size)
+        probe = probe_images(cut.PROBES, classifier.channels, classifier.image_size)
         inputs = classifier.normalize(probe).to(self.device, self._dtype)
         self._network = forward_copy(network, inputs)
         kinds = list(dict.fromkeys(_kind(item, samples) for item in self.scores if item.norms is not None))
@@ -272,9 +276,7 @@ class Scorer:
         sources = {name: predictions.build(name, network, settings, steps, probe) for name in others}
         if "laplace" in self._needed:
             if posterior is None:
-                raise UsageError(
-                    "laplace: needs training data to fit a posterior on: --fit-data, or regrad.posterior.fit"
-                )
+                raise UsageError("laplace: needs training data to fit a posterior on: --fit-data, or posterior.fit")
             sources["laplace"] = PosteriorDraws(network, posterior, settings.draws, settings.seed, probe)
         return sources
 

@@ -49,7 +49,7 @@ def ray_session() -> Iterator[None]:
     """One local Ray for all tests that need it: starting it takes longer than most of them."""
     import ray
 
-    from regrad.pipeline.cluster import start_local
+    from regrad.cluster.sessions import start_local
 
     start_local(4)
     yield

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from regrad import Classifier, Scorer, posterior
+from regrad import Classifier, Scorer
+from regrad.scores.draws import posterior
 from tests.networks import SIZE, build
 from tests.pretended import pretended_gpu
 

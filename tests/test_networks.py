@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from regrad import Classifier
+from regrad.models.training import accuracy
 from regrad.networks import CifarDenseNet, CifarResNet
-from regrad.pipeline.load import load_labelled
-from regrad.training import accuracy
+from regrad.reading.memory import load_labelled
 from tests.data import data_path
 
 IMAGES = 256  # the packs are in random order

@@ -12,10 +12,11 @@ from torchvision.models import resnet
 
 from regrad import Classifier, Scorer, UsageError, perturb
 from regrad.errors import RegradError
-from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.passes import Passes
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
+from regrad.network.copies import private_copy
 from regrad.scores import SCORES
 from tests.networks import NETWORKS, SIZE, build
 

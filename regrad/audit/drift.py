@@ -13,7 +13,7 @@ import numpy as np
 import scipy.special
 import scipy.stats
 
-from regrad.report.runs import Floats, Ints
+from regrad.runs.scored import Floats, Ints
 
 CELLS = 1000  # of a Grid
 PSI_CELLS = 10

@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from regrad.audit import drift, words
 from regrad.audit.gates import METRICS, Gate
-from regrad.report import curves
-from regrad.report.runs import Ints, Run, codes, floats, integers
-from regrad.report.sift import sift
-from regrad.report.survey import Survey, align
-from regrad.report.threshold import Threshold, choose
+from regrad.runs import curves
+from regrad.runs.scored import Ints, Run, codes, floats, integers
+from regrad.runs.sift import sift
+from regrad.runs.survey import Survey, align
+from regrad.runs.threshold import Threshold, choose
 
 AUDIT_VERSION = 1
 DRIFTED = 0.01  # the adjusted p-value below which a slice has drifted
@@ -101,7 +101,7 @@ def counted(
         before: ``audit.json`` of the nights compared with, oldest first.
         quarantine: why rows could not be scored.
         top: how many pictures to list.
-        flag: takes the flagged rows, see :func:`regrad.report.sift.sift`.
+        flag: takes the flagged rows, see :func:`regrad.runs.sift.sift`.
 
     Raises:
         RegradError: the storage refused or failed.

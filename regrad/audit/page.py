@@ -7,10 +7,10 @@ from typing import Any
 
 from regrad.audit.gates import METRICS
 from regrad.audit.words import p_value
-from regrad.report.headline import DASH, class_name, file_name
-from regrad.report.markup import fill, flatten, format_number, short, two_decimals
-from regrad.report.sift import share_interval
-from regrad.report.thumbnails import TOO_LATE, Thumbnail
+from regrad.formatting import DASH, class_name, file_name
+from regrad.metrics.wilson import share_interval
+from regrad.pages.markup import fill, flatten, format_number, short, two_decimals
+from regrad.pages.thumbnails import TOO_LATE, Thumbnail
 
 NIGHTS = 90  # shown in the trend
 _SHARES = ("flagged_share", "quarantined", "accuracy")
@@ -28,8 +28,8 @@ def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Se
     rates = audit["rates"] or {"classes": [], "sources": [], "sources_total": 0}
     late = sum(picture.problem == TOO_LATE for picture in pictures or ())
     return fill(
-        "audit.html",
-        "audit.js",
+        __package__,
+        "page",
         audit=audit,
         headline=audit["headline"],
         failed=any(gate["verdict"] == "exceeded" for gate in audit["gates"]),

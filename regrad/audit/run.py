@@ -12,17 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from regrad import storage, table
+from regrad import formatting, storage, table
 from regrad.audit import gates, history, night, notify, page
 from regrad.errors import RegradError, UsageError, require
-from regrad.pipeline import commit, lease, manifest
-from regrad.pipeline.execute import Outcome, run
-from regrad.pipeline.inputs import absolute
+from regrad.ledger import commit, lease
+from regrad.pages import thumbnails
+from regrad.pipeline import manifest
 from regrad.pipeline.options import Option, Options, count, exceeds, switch, whole
 from regrad.pipeline.prepare import Job, describe, prepare
-from regrad.pipeline.read import fetcher
-from regrad.report import numbers, runs, threshold, thumbnails
-from regrad.report.sift import Flags
+from regrad.pipeline.run import Outcome, run
+from regrad.reading.formats import fetcher
+from regrad.reading.inputs import absolute
+from regrad.report import numbers
+from regrad.runs import scored, threshold
+from regrad.runs.sift import Flags
 
 DEFAULT_NIGHTS = 7
 ScoreUnits = Callable[[Job], Iterator[dict[str, Any]]]
@@ -154,7 +157,7 @@ def plan(options: Options, settled: tuple[list[gates.Gate], str, str | None]) ->
     job = prepare(options, frozenset(commit.committed(baseline)))
     score = options.score or options.scores[0]
     _check_alike(info, job, baseline)
-    known = runs.load(night.BASELINE, baseline)
+    known = scored.load(night.BASELINE, baseline)
     if score not in known.scores:
         raise UsageError(
             f"--baseline {storage.mask(baseline)}: has the scores {', '.join(known.scores)}, not {score}; score it anew"
@@ -194,7 +197,7 @@ def carry_out(planned: Planned, score_units: ScoreUnits | None = None) -> tuple[
     """Score what is new, audit it, write the files, and take the night into the history.
 
     Args:
-        score_units: see :func:`regrad.pipeline.execute.run`.
+        score_units: see :func:`regrad.pipeline.run.run`.
 
     Returns:
         What the scoring did, and ``audit.json``.
@@ -234,7 +237,7 @@ def _audit(planned: Planned, outcome: Outcome, held: lease.Lease) -> dict[str, A
     audit |= {
         "status": "done",
         "exit_code": 3 if failed else 4 if too_many else 0,
-        "finished": manifest.now(),
+        "finished": formatting.now(),
         "units": len(units),
         "page": storage.join(place, "audit.html"),
         "run": {**job.run, "this_run": outcome.this_run},
@@ -259,10 +262,10 @@ def _audit(planned: Planned, outcome: Outcome, held: lease.Lease) -> dict[str, A
     return public
 
 
-def _rows(output: str, records: Sequence[dict[str, Any]]) -> runs.Run | None:
+def _rows(output: str, records: Sequence[dict[str, Any]]) -> scored.Run | None:
     """The rows of these units; None where there are none."""
     parts = tuple(f"part-{record['unit']}.parquet" for record in records if record["rows_scored"])
-    return dataclasses.replace(runs.load(night.NIGHT, output), parts=parts) if parts else None
+    return dataclasses.replace(scored.load(night.NIGHT, output), parts=parts) if parts else None
 
 
 def _row(audit: dict[str, Any], job: Job, failed: list[str]) -> dict[str, Any]:
@@ -281,7 +284,7 @@ def _row(audit: dict[str, Any], job: Job, failed: list[str]) -> dict[str, Any]:
     }
 
 
-def _pictures(rows: runs.Run | None, wanted: Sequence[dict[str, Any]], seconds: float) -> list[thumbnails.Thumbnail]:
+def _pictures(rows: scored.Run | None, wanted: Sequence[dict[str, Any]], seconds: float) -> list[thumbnails.Thumbnail]:
     if rows is None:
         return []
     fetch = {night.NIGHT: fetcher(rows.info)}
@@ -302,7 +305,7 @@ def _told(output: str, planned: Planned) -> Iterator[None]:
             "night": planned.night,
             "status": "failed",
             "exit_code": code,
-            "finished": manifest.now(),
+            "finished": formatting.now(),
             "error": storage.mask(str(error)),
         }
         with contextlib.suppress(RegradError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from regrad.audit.gates import EXCEEDED, NOT_EVALUATED
-from regrad.report.headline import class_name, count, file_name, percent
+from regrad.formatting import class_name, count, file_name, percent
 
 _SHOWN = 3  # reasons named in one sentence
 

@@ -23,8 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from regrad.gradients import cut
 from regrad.gradients.directions import SHARED_ROWS
-from regrad.gradients.layers import Layer, plain_attention
+from regrad.gradients.layers import Layer
 from regrad.gradients.rules import Outer, find_rule
+from regrad.network.copies import plain_attention
 
 WORTH = 2.0  # an estimate must be so many times as fast as the exact number
 

@@ -23,17 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regrad.gradients import head
-from regrad.gradients.fold import convolution_format, fold_batch_norms
-from regrad.gradients.layers import (
-    ClassNorms,
-    Layer,
-    forward_bytes,
-    layer_parameters,
-    plain_attention,
-    saved_for_backward,
-)
+from regrad.gradients.layers import Layer, layer_parameters
+from regrad.gradients.norms import ClassNorms
 from regrad.gradients.rules import Direct, Outer, find_rule
+from regrad.network import head
+from regrad.network.copies import plain_attention
+from regrad.network.fold import convolution_format, fold_batch_norms
+from regrad.network.memory import forward_bytes, saved_for_backward
 
 _RUN = 4096  # entries summed in float32: longer sums are less precise, and not faster
 _SHORT_RUN = 16  # shorter ones are slow
@@ -110,7 +106,7 @@ class ExactEngine:
     """Squared class-gradient norms by one backward pass for activations per target.
 
     Args:
-        network: a private copy (:func:`regrad.gradients.layers.private_copy`); the engine puts hooks on it.
+        network: a private copy (:func:`regrad.network.copies.private_copy`); the engine puts hooks on it.
         layers: from :func:`regrad.gradients.layers.find_layers`.
         weights: a_l >= 0, (S, len(layers)); a layer with weight 0 in every row is left out.
         probe: one or more inputs (B, channels, H, W) on which the layer rules are checked against autograd.

@@ -5,10 +5,8 @@ a_l = exp(lambda (l - L)), l = 1..L: the last layer weighs 1. A layer is a modul
 
 from __future__ import annotations
 
-import copy
-import itertools
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from regrad.errors import UsageError
+from regrad.network.copies import plain_attention
 
 GROUPINGS = ("modules", "stages")
-FEWEST = 2  # images that go together, if there are as many
-LIVE = 4  # layer outputs that exist at once: input, output, a residual, and one in the making
 
 
 @dataclass(frozen=True)
@@ -41,53 +38,6 @@ class Layer:
     parameters: tuple[str, ...]
     calls: int
     batch_major: bool
-
-
-@dataclass(frozen=True)
-class ClassNorms:
-    """What an engine returns for B images.
-
-    Attributes:
-        squared: ||a * g_q||^2, float64 (S, B, T): S weightings, T targets (the C classes first).
-        logits: f(x_i), float64 (B, N+1, C), the clean image first.
-        roots: ||a * g_q|| of an engine that estimates and knows the bias of its roots, (S, B, T).
-        draws: whose mean ``squared`` is, (k, S, B, T), of an engine that estimates.
-    """
-
-    squared: Tensor
-    logits: Tensor
-    roots: Tensor | None = None
-    draws: Tensor | None = None
-
-    @property
-    def norms(self) -> Tensor:
-        """||a * g_q||, float64 (S, B, T)."""
-        return self.squared.sqrt() if self.roots is None else self.roots
-
-    def part(self, s: int, targets: slice) -> ClassNorms:
-        """Weighting ``s`` and some targets alone, still with a dimension S = 1."""
-        parts = [None if part is None else part[..., s : s + 1, :, targets] for part in (self.roots, self.draws)]
-        return ClassNorms(self.squared[s : s + 1, :, targets], self.logits, *parts)
-
-    @classmethod
-    def of_parts(cls, parts: Sequence[ClassNorms]) -> ClassNorms:
-        """The images of all ``parts``, in order."""
-        if len(parts) == 1:
-            return parts[0]
-
-        def joined(name: str) -> Tensor | None:
-            values = [getattr(part, name) for part in parts]
-            return None if values[0] is None else torch.cat(values, -2)
-
-        logits = torch.cat([part.logits for part in parts])
-        return cls(torch.cat([part.squared for part in parts], 1), logits, joined("roots"), joined("draws"))
-
-    def norms_without_each(self) -> Tensor | None:
-        """The norms that all draws but one give, (k, S, B, T), for a jackknife; None without draws."""
-        if self.draws is None:
-            return None
-        number = len(self.draws)
-        return ((number * self.squared - self.draws) / (number - 1)).clamp_min(0).sqrt()
 
 
 def find_layers(network: nn.Module, probe: Tensor, grouping: str = "modules") -> list[Layer]:
@@ -156,92 +106,6 @@ def layer_weights(layers: list[Layer], depth_decay: float) -> Tensor:
     if math.isinf(depth_decay):
         return torch.tensor([float(layer.index == last) for layer in layers], dtype=torch.float64)
     return torch.tensor([math.exp(depth_decay * (layer.index - last)) for layer in layers], dtype=torch.float64)
-
-
-def forward_bytes(network: nn.Module, probe: Tensor) -> int:
-    """Memory that one input takes in a forward pass without a graph, about: a few of the largest outputs at once."""
-    return LIVE * largest_outputs(network, probe)[0]
-
-
-def largest_outputs(network: nn.Module, probe: Tensor, counted: Collection[str] = ()) -> tuple[int, int]:
-    """Bytes of the largest output an input has before the first of the modules ``counted``, and from there on."""
-    before, behind = [probe.numel() * probe.element_size()], [0]
-    modules = dict(network.named_modules(remove_duplicate=False))
-    first = {modules[name] for name in counted}
-
-    def note(module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            (behind if len(behind) > 1 or module in first else before).append(output.numel() * output.element_size())
-
-    handles = [module.register_forward_hook(note) for module in modules.values()]
-    with torch.no_grad(), plain_attention():
-        network(probe)
-    for handle in handles:
-        handle.remove()
-    return max(before) // len(probe), max(behind) // len(probe)
-
-
-def pieces(images: int, step: int | None) -> list[slice]:
-    """``images`` in pieces of about equal size: at most ``step`` (None: all), but two if there are two.
-
-    >>> pieces(7, 3)
-    [slice(0, 3, None), slice(3, 5, None), slice(5, 7, None)]
-
-    A matrix of one row takes another kernel, whose rounding a confident image's small probabilities show (2e-5 in
-    ExGrad); from two rows on, results do not depend on the batch.
-    """
-    number = max(1, min(-(-images // (step or images)), images // FEWEST))
-    size, longer = divmod(images, number)
-    starts = [k * size + min(k, longer) for k in range(number + 1)]
-    return [slice(start, stop) for start, stop in itertools.pairwise(starts)]
-
-
-@contextmanager
-def saved_for_backward(network: nn.Module) -> Iterator[dict[int, int]]:
-    """Bytes of each tensor that graphs built meanwhile keep, parameters aside."""
-    own = {parameter.data_ptr() for parameter in network.parameters()}
-    saved: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in own:
-            saved[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield saved
-
-
-def private_copy(network: nn.Module) -> nn.Module:
-    """``network`` in eval mode with parameters that share memory but need no gradient, and in-place layers off.
-
-    Hooks, modes and buffers of the copy are its own, so nothing done to it can be seen on the caller's network.
-    Its forward hooks come along, since they may be part of the function.
-    """
-    memo: dict[int, Any] = {
-        id(value): nn.Parameter(value.detach(), requires_grad=False) for value in network.parameters()
-    }
-    try:
-        clone = copy.deepcopy(network, memo)
-    except Exception as error:
-        raise UsageError(
-            f"{type(network).__name__} cannot be copied (copy.deepcopy), which scoring needs so that your network "
-            f"stays as it is: {error}"
-        ) from error
-    for module in clone.modules():
-        if getattr(module, "inplace", False) is True:
-            module.inplace = False  # type: ignore[assignment]
-    return clone.eval()
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Run attention through its modules: the fused fast path skips the sub-modules that are to be watched."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 class _Calls:

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from regrad.errors import UsageError
 from regrad.gradients import choose
 from regrad.gradients.exact import ExactEngine
-from regrad.gradients.layers import FEWEST, ClassNorms, find_layers, layer_weights, pieces, private_copy
+from regrad.gradients.layers import find_layers, layer_weights
+from regrad.gradients.norms import ClassNorms
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
+from regrad.network.copies import private_copy
+from regrad.network.memory import FEWEST, pieces
 from regrad.precision import computing
 
 ENGINES: dict[str, Any] = {"exact": ExactEngine, "sketch": SketchEngine, "reference": ReferenceEngine}

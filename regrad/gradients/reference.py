@@ -11,7 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from regrad.gradients.layers import ClassNorms, Layer, layer_parameters, plain_attention
+from regrad.gradients.layers import Layer, layer_parameters
+from regrad.gradients.norms import ClassNorms
+from regrad.network.copies import plain_attention
 
 
 class ReferenceEngine:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from regrad.gradients.directions import Block
-from regrad.gradients.layers import plain_attention
+from regrad.network.copies import plain_attention
 
 Call = tuple[tuple[Any, ...], Any]
 

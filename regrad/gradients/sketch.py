@@ -5,7 +5,7 @@ i's logits along a v, all C classes at once:
 
     X_c = 1/k sum_j ( 1/(N+1) sum_i [ (J_i v_j)_c - p_i . J_i v_j ] )^2,      E X_c = ||a * g_c||^2.
 
-A Linear last layer is left out of v and added in closed form A_c (:mod:`regrad.gradients.head`): A + X is unbiased too.
+A Linear last layer is left out of v and added in closed form A_c (:mod:`regrad.network.head`): A + X is unbiased too.
 
 The root: given the signs that directions share (:mod:`regrad.gradients.directions`), X is E X chi^2_k / k, so that
 sqrt(A + X) is too small in the mean. With T = A + X and r = X / T the engine's norm is
@@ -35,11 +35,14 @@ from torch.func import functional_call, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from regrad.errors import UsageError
-from regrad.gradients import head
 from regrad.gradients.directions import Block, corrected_root, draw_block
-from regrad.gradients.fold import convolution_format, fold_batch_norms
-from regrad.gradients.layers import LIVE, ClassNorms, Layer, largest_outputs, plain_attention
+from regrad.gradients.layers import Layer
+from regrad.gradients.norms import ClassNorms
 from regrad.gradients.shortcuts import AddDerivative, along_axis, close, record_calls, row_axis
+from regrad.network import head
+from regrad.network.copies import plain_attention
+from regrad.network.fold import convolution_format, fold_batch_norms
+from regrad.network.memory import LIVE, largest_outputs
 
 # Of the largest output, held at once: up to 6.9 were measured, on ResNets whose normalisations are counted layers.
 LIVE_DERIVATIVES = 8
@@ -51,7 +54,7 @@ class SketchEngine:
     """Unbiased squared class-gradient norms from random directions, for any network and number of classes.
 
     Args:
-        network: a private copy (:func:`regrad.gradients.layers.private_copy`); the engine changes it.
+        network: a private copy (:func:`regrad.network.copies.private_copy`); the engine changes it.
         layers: from :func:`regrad.gradients.layers.find_layers`.
         weights: a_l >= 0, (S, len(layers)); a layer with weight 0 in every row is left out.
         probe: one or more inputs (B, channels, H, W) on which shortcuts are tried.

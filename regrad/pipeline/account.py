@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from regrad import table
-from regrad.pipeline.manifest import now
+from regrad.formatting import now
 from regrad.pipeline.plan import Unit
-from regrad.pipeline.samples import Reader, Sample, as_text
+from regrad.reading.samples import Reader, Sample, as_text
 
 _REASONS = 5  # of quarantined rows that a ledger record names; the others are counted together
 _REASON_CHARACTERS = 100

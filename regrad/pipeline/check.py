@@ -19,11 +19,12 @@ import pyarrow.parquet
 
 from regrad import storage, table
 from regrad.errors import RegradError
-from regrad.pipeline import commit, lease, manifest
-from regrad.pipeline.inputs import list_sources
+from regrad.ledger import commit, lease
+from regrad.pipeline import manifest
 from regrad.pipeline.plan import make_plan, unit_key
-from regrad.pipeline.samples import Columns, kind_of
-from regrad.pipeline.webdataset import TarReader
+from regrad.reading.inputs import list_sources
+from regrad.reading.samples import Columns, kind_of
+from regrad.reading.tar import TarReader
 
 _THREADS = 16
 _SHOWN = 3  # repeated ids named in one line

@@ -7,13 +7,14 @@ import json
 
 import safetensors.torch
 
-from regrad import posterior, storage
+from regrad import storage
 from regrad.classifier import Classifier
 from regrad.errors import UsageError
-from regrad.pipeline.inputs import list_sources
-from regrad.pipeline.load import load_labelled
 from regrad.pipeline.options import Options
-from regrad.pipeline.samples import Columns
+from regrad.reading.inputs import list_sources
+from regrad.reading.memory import load_labelled
+from regrad.reading.samples import Columns
+from regrad.scores.draws import posterior
 
 
 def fitted(options: Options, classifier: Classifier, output: str) -> posterior.State | None:

@@ -6,14 +6,14 @@ import hashlib
 import json
 import math
 import platform
-import time
 from collections.abc import Collection, Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
 from regrad import __version__, storage, table
 from regrad.errors import UsageError
-from regrad.pipeline import commit
+from regrad.formatting import now
+from regrad.ledger import commit
 from regrad.pipeline.options import CONFIGURATION, OPTIONS, Options
 
 COUNTS = ("rows_in", "rows_scored", "rows_quarantined", "labelled", "correct", "labels_outside")
@@ -143,8 +143,3 @@ def start(options: Options, model: dict[str, Any], plan: Mapping[str, Any]) -> d
         "plan": dict(plan),
         "versions": versions(),
     }
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

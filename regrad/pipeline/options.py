@@ -13,8 +13,8 @@ import yaml
 from regrad import storage
 from regrad.cli import Parser
 from regrad.errors import UsageError
-from regrad.pipeline.decode import DEFAULT_MAX_PIXELS
 from regrad.pipeline.plan import DEFAULT_UNIT_ROWS
+from regrad.reading.decode import DEFAULT_MAX_PIXELS
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regrad.pipeline.inputs import Source
-from regrad.pipeline.webdataset import TarReader
+from regrad.reading.inputs import Source
+from regrad.reading.tar import TarReader
 
 _SOURCE_DIGITS = 12  # a key begins with its source's hash: the ledger's names alone tell which units a source has
 DEFAULT_UNIT_ROWS = 1024

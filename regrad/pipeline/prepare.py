@@ -9,17 +9,19 @@ from typing import Any
 from regrad import __version__, storage, table
 from regrad.classifier import Classifier
 from regrad.errors import UsageError
-from regrad.pipeline import commit, fitting, manifest
+from regrad.formatting import duration
+from regrad.ledger import commit
+from regrad.pipeline import fitting, manifest
 from regrad.pipeline.cores import cores
-from regrad.pipeline.inputs import Source, absolute, list_sources
 from regrad.pipeline.options import Options
 from regrad.pipeline.plan import Plan, Unit, make_plan
-from regrad.pipeline.samples import Columns
-from regrad.pipeline.webdataset import TarReader
 from regrad.pipeline.worker import Task, UnitScorer
-from regrad.posterior import fingerprint
+from regrad.reading.inputs import Source, absolute, list_sources
+from regrad.reading.samples import Columns
+from regrad.reading.tar import TarReader
 from regrad.scorer import Scorer
 from regrad.scores import SCORES, load_module
+from regrad.scores.draws.posterior import fingerprint
 
 _COUNTED_TARS = 8  # up to so many tars are counted whole, of more a sample
 _SAMPLED_TARS, _SAMPLED_ROWS = 3, 64
@@ -216,15 +218,3 @@ def describe(job: Job) -> str:
                 f"({speed:.3g} images/s on a batch of {count})"
             )
     return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """``seconds`` for people.
-
-    >>> duration(5), duration(3725)
-    ('5 s', '1 h 02 min')
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,284 +1,225 @@
-"""Units on Ray: descriptions of units go out to actors, ledger records come back.
-
-Pixels never travel through Ray: an actor reads, decodes, scores and commits its units itself.
-"""
+"""A prepared job carried out: what is out of date goes, what is pending is scored, ``run.json`` tells how it went."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
-import os
 import sys
-import threading
 import time
-import traceback
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
-import ray.data
-
-from regrad import storage
+from regrad import formatting, storage
 from regrad.errors import RegradError, UsageError
-from regrad.loading import working_directory
-from regrad.pipeline.cluster import Cluster, Workers, connected, share_out
-from regrad.pipeline.metrics import IDLE, READING, SCORING, WorkerMetrics
-from regrad.pipeline.plan import Unit
-from regrad.pipeline.prepare import Job, expected_images
-from regrad.pipeline.progress import Progress
-from regrad.pipeline.worker import Task, UnitScorer
+from regrad.ledger import commit, lease
+from regrad.pipeline import manifest
+from regrad.pipeline.options import exceeds
+from regrad.pipeline.plan import Plan
+from regrad.pipeline.prepare import Job, plan_again, prepare
+from regrad.pipeline.worker import UnitScorer
+from regrad.storage import retry
 
-# What a worker needs of the driver's environment to reach storage and caches.
-_ENVIRONMENT = (
-    *("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_", "REGRAD_", "HF_"),
-    *("TORCH_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
-)
-_NOT_FOR_WORKERS = ("REGRAD_NOTIFY",)  # a credential of the driver's alone
-_UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
-_REPORT_SECONDS = 0.5
-_TRIES = 8  # of work over which workers die: as often as a node may go, but not for ever
-STALL_SECONDS = 60.0
+_NEW_PLANS = 3  # for sources that change while they are read; then they are not at rest
+_LAST_WORDS_SECONDS = 5.0  # how long a run that failed tries to say so in run.json
 
 
-def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[dict[str, Any]]:
-    """Score the pending units of ``job`` on Ray; gives what :meth:`UnitScorer.score` does, in any order.
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: what it did, the counts of it and of the whole output, the measured error, lines to show."""
+
+    job: Job
+    exit_code: int
+    this_run: dict[str, Any]
+    counts: dict[str, Any]
+    measured: dict[str, Any] | None
+    notes: list[str]
+
+
+def run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None = None) -> Outcome:
+    """Carry out ``job`` under the lease of its output: retire, score what is pending, keep ``run.json`` up to date.
+
+    Where another run has worked on the output since ``job`` was prepared, it is prepared anew. A source that changed
+    while it was read is planned again, as the next run would, after the others are done.
+
+    Args:
+        score_units: scores and commits the pending units, and gives what ``UnitScorer.score`` does; None: on Ray.
 
     Raises:
-        RegradError: a worker could not load the model, read its input or write its output.
+        UsageError: another run is at work on the output.
+        RegradError: the storage, the model or the cluster failed; what was committed stays.
     """
-    options, units = job.options, job.plan.pending
-    progress = Progress(*expected_images(units))
-    with connected(options.ray_address, options.num_workers, options.verbose) as cluster:
-        workers = share_out(cluster, options.num_workers, options.gpus_per_worker, options.cpus_per_worker)
-        task = replace(job.task, threads=workers.cpus)
-        board = _start_board()
-        groups = group(units, workers.count)
-        dataset = _dataset(task, groups, "measured" not in job.run, workers, board, options.verbose)
-        with _watched(board, progress, lambda: stalled(cluster, workers, stall_seconds), stall_seconds):
-            yield from _results(dataset)
+    with lease.hold(job.task.output, _say) as held:
+        if commit.committed(job.task.output) != job.committed:
+            job = prepare(job.options, job.elsewhere)
+        return _run(replace(job, task=replace(job.task, lease=held)), score_units)
 
 
-@contextlib.contextmanager
-def _watched(board: Any, progress: Progress, explain: Callable[[], str], stall_seconds: float) -> Iterator[None]:
-    """Progress is shown meanwhile, and what is wrong when no worker starts."""
-    ended = threading.Event()
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
-    def watch() -> None:
-        waiting_since = time.monotonic()
-        while not ended.wait(_REPORT_SECONDS):
-            with contextlib.suppress(ray.exceptions.RayError):  # the cluster ends: the results tell of that
-                started, scored, quarantined = ray.get(board.read.remote(), timeout=_REPORT_SECONDS)
-                progress.update(scored, quarantined)
-                if not started and time.monotonic() - waiting_since > stall_seconds:
-                    progress.say(explain())
-                    waiting_since = time.monotonic()
 
-    thread = threading.Thread(target=watch, name="regrad-watch", daemon=True)
-    thread.start()
+def _run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None) -> Outcome:
+    output = job.task.output
+    tally = Tally(job)
+    # Before run.json speaks of a new configuration, nothing of the old one may be left to be taken for it.
+    commit.retire(output, sorted({*job.plan.obsolete, *job.retired}))
+    job.run["units"] = {"planned": len(job.plan.pending), "done_before": len(job.plan.done)}
+    manifest.write(output, job.run)
+    commit.sweep(output, tally.committed | {unit.key for unit in job.plan.pending})
     try:
-        yield
-    finally:
-        ended.set()
-        thread.join()  # a call to Ray after its end would start it again
-        progress.clear()
-
-
-def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
-    # Closed at once when anything is raised: that stops the workers while Ray is still there.
-    # Nothing is fetched ahead: a result, or an error, would wait for the next.
-    blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    with contextlib.closing(iter(blocks)) as tables:
-        try:
-            for result in (json.loads(text) for block in tables for text in block["result"].to_pylist()):
-                raise_problem(result)
-                yield result
-        except ray.exceptions.RayError as error:
-            raise RegradError(f"Ray failed: {_cause(error)}") from error
-
-
-def group(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
-    """``units`` in tasks of neighbours: large enough to read on without a pause, small enough to share out evenly."""
-    size = max(1, min(_UNITS_PER_TASK, len(units) // (4 * workers)))
-    return [units[start : start + size] for start in range(0, len(units), size)]
-
-
-def stalled(cluster: Cluster, workers: Workers, seconds: float) -> str:
-    """The line that says why nothing moves."""
-    free = ray.available_resources()
-    return (
-        f"still waiting: no worker has started after {seconds:.0f} s; each needs {workers.cpus} CPUs and "
-        f"{workers.gpus:g} GPUs, the cluster has {cluster}, of which {free.get('CPU', 0):g} and {free.get('GPU', 0):g} "
-        "are free; lower --num-workers or --gpus-per-worker, or free some"
-    )
-
-
-def _dataset(
-    task: Task, tasks: Sequence[Sequence[Unit]], measure: bool, workers: Workers, board: Any, verbose: bool
-) -> ray.data.Dataset:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = verbose
-    context.enable_auto_log_stats = False
-    context.log_internal_stack_trace = False
-    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
-    rows = [
-        {"units": json.dumps([unit.to_json() for unit in units]), "measure": measure and number == 0}
-        for number, units in enumerate(tasks)
-    ]
-    size = min(workers.count, len(tasks))
-    return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _Worker,
-        batch_size=1,
-        batch_format="pyarrow",
-        # One worker is enough to go on: Ray Data would wait for all of `min_size`, for ever if they do not fit.
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus or None,
-        fn_constructor_args=(task, board, *surroundings(), (_TRIES, size)),
-    )
-
-
-def surroundings() -> tuple[dict[str, str], list[str]]:
-    """What a worker takes over of this process: variables, and folders to import from."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(_ENVIRONMENT) and name not in _NOT_FOR_WORKERS
-    }
-    paths = [working_directory(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return environment, [path for path in paths if path]
-
-
-def settle_in(environment: dict[str, str], paths: Sequence[str]) -> None:
-    """Take over the driver's :func:`surroundings`, in a worker.
-
-    Not through Ray's runtime_env: that one conflicts with a submitted job's own, and shows secrets.
-    """
-    os.environ.update(environment)
-    sys.path.extend(path for path in paths if path not in sys.path)
-
-
-def _start_board() -> Any:
-    """Where workers post their counts, so that a unit of an hour shows progress too."""
-
-    class Board:  # local, so that it travels by value: its process need not import torch to add numbers
-        def __init__(self) -> None:
-            self.counts: dict[str, tuple[int, int]] = {}
-            self.begun: dict[str, int] = {}
-
-        def begin(self, work: str) -> int:
-            """How often ``work`` was begun and not ended."""
-            self.begun[work] = self.begun.get(work, 0) + 1
-            return self.begun[work]
-
-        def end(self, work: str) -> None:
-            self.begun.pop(work, None)
-
-        def post(self, worker: str, scored: int, quarantined: int) -> None:
-            self.counts[worker] = (scored, quarantined)
-
-        def read(self) -> tuple[int, int, int]:
-            """Workers that have started, images scored, images quarantined."""
-            scored, quarantined = (sum(column) for column in zip((0, 0), *self.counts.values(), strict=True))
-            return len(self.counts), scored, quarantined
-
-    return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()  # the node it is on may go
-
-
-class _Worker:
-    """A :class:`UnitScorer` in an actor. Errors travel as rows: raised, they would arrive wrapped and retried."""
-
-    def __init__(
-        self, task: Task, board: Any, environment: dict[str, str], paths: Sequence[str], tries: tuple[int, int]
-    ) -> None:
-        settle_in(environment, paths)
-        self.board, self.name = board, uuid.uuid4().hex
-        self.tries, others = tries
-        self.scored = self.quarantined = 0
-        self.posted = 0.0
-        self.metrics = WorkerMetrics(storage.mask(task.output))
-        self._post()
-        self.scorer: UnitScorer | None = None
-        self.problem: dict[str, Any] = {}
-        try:
-            # Workers that load at the same time have not died.
-            with self._attempt("loading the model", self.tries + others):
-                self.scorer = UnitScorer(task, self._count, self._scoring)
-        except Exception as error:
-            self.problem = as_problem(error)
-        self.metrics.enter(IDLE)
-
-    def __call__(self, batch: Any) -> Iterator[dict[str, list[str]]]:
-        if self.scorer is None:
-            yield {"result": [json.dumps(self.problem)]}
-            return
-        units = [Unit.from_json(text) for text in json.loads(batch["units"][0].as_py())]
-        files = ", ".join(dict.fromkeys(storage.mask(unit.source) for unit in units))
-        self.metrics.enter(READING)
-        try:
-            with self._attempt(f"over {files} from row {units[0].start}", self.tries):
-                for item in self.scorer.score(units, measure=batch["measure"][0].as_py()):
-                    if "seconds" in item:
-                        self.metrics.unit(item["seconds"])
-                    yield {"result": [json.dumps(item)]}
-        except Exception as error:
-            yield {"result": [json.dumps(as_problem(error))]}
-        self.metrics.enter(IDLE)
-        self._post()
-
-    @contextlib.contextmanager
-    def _attempt(self, work: str, most: int) -> Iterator[None]:
-        """Count what was begun and never ended: Ray tries again for ever what ends every process."""
-        begun = 1
-        with contextlib.suppress(ray.exceptions.RayError):  # the board's node went: it begins anew elsewhere
-            begun = ray.get(self.board.begin.remote(work))
-        if begun > most:
+        changed = _score(job, tally, score_units)
+        for _ in range(_NEW_PLANS):
+            if not changed:
+                break
+            job = replace(job, plan=_planned_again(job, tally))
+            commit.retire(output, job.plan.obsolete)
+            changed = _score(job, tally, score_units)
+        if changed:
             raise RegradError(
-                f"{self.tries} workers died {work}: it may be more than memory can hold, or crash a library; "
-                "leave each more memory (--num-workers 1, --batch-size 1), or leave it out"
+                f"{storage.mask(changed[0])}: changed while it was read, {_NEW_PLANS + 1} times; run again when it is "
+                "at rest"
             )
-        try:
-            yield
-        finally:
-            self.board.end.remote(work)
-
-    def _count(self, scored: int, quarantined: int) -> None:
-        self.scored += scored
-        self.quarantined += quarantined
-        self.metrics.images(scored, quarantined)
-        if time.monotonic() - self.posted > _REPORT_SECONDS:
-            self._post()
-
-    def _scoring(self, busy: bool) -> None:
-        self.metrics.enter(SCORING if busy else READING)
-
-    def _post(self) -> None:
-        self.posted = time.monotonic()
-        self.board.post.remote(self.name, self.scored, self.quarantined)
+        if job.plan.pending:  # a worker may have died over a unit; the lease goes on being renewed meanwhile
+            commit.sweep(output, tally.committed, commit.WRITTEN)
+        return tally.finish()
+    except BaseException as error:
+        tally.fail(error)
+        raise
 
 
-def as_problem(error: Exception) -> dict[str, Any]:
-    """``error`` as a row: raised in a worker, it would arrive wrapped and retried."""
-    known = isinstance(error, RegradError)
-    return {
-        "error": str(error) if known else f"a worker failed: {storage.reason(error)}",
-        "usage": isinstance(error, UsageError),
-        "traceback": traceback.format_exc(),
-    }
+def _score(job: Job, tally: Tally, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None) -> list[str]:
+    """Score what is pending; returns the sources that changed meanwhile."""
+    changed: dict[str, None] = {}
+    for item in (score_units or _on_ray)(job) if job.plan.pending else ():
+        if "changed" in item:
+            changed |= {item["changed"]: None}
+        else:
+            tally.take(item)
+    return list(changed)
 
 
-def raise_problem(result: dict[str, Any]) -> None:
-    """Raise the error that ``result`` is, if :func:`as_problem` made it of one."""
-    if "error" in result:
-        kind = UsageError if result["usage"] else RegradError
-        raise kind(result["error"]) from RuntimeError(result["traceback"])
+def _planned_again(job: Job, tally: Tally) -> Plan:
+    try:
+        plan = plan_again(job, tally.committed)
+    except UsageError as error:  # an input is gone: no wrong usage, since this run has begun
+        raise RegradError(str(error)) from error
+    tally.expect(plan)
+    return plan
 
 
-def _cause(error: BaseException) -> str:
-    while error.__cause__ is not None and str(error.__cause__):  # Ray Data marks its own errors by an empty cause
-        error = error.__cause__
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return storage.mask(f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__)
+def _on_ray(job: Job) -> Iterator[dict[str, Any]]:
+    from regrad.cluster.actors import score_units  # seconds to import: a run with nothing to do should not wait for it
+
+    return score_units(job)
+
+
+def score_here(job: Job) -> Iterator[dict[str, Any]]:
+    """Score the pending units in this process, without Ray: for tests, and to look into a problem."""
+    scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
+    return scorer.score(job.plan.pending, measure="measured" not in job.run)
+
+
+class Tally:
+    """Keeps the counts of the whole output without reading its ledger again.
+
+    Built before anything is retired, since it takes note of what will be.
+    """
+
+    def __init__(self, job: Job):
+        self._job = job
+        self._started = time.monotonic()
+        self._replaces: dict[str, tuple[str, ...]] = {}
+        self._held: dict[str, dict[str, Any]] = {}
+        self.committed = set(job.committed) - job.retired
+        self.counts = dict(job.counts)
+        self.this_run = manifest.totals([])
+        self._notes: dict[str, None] = {}  # in order, each once, whichever worker it came from
+        self._retries: Counter[str] = Counter()
+        self.expect(job.plan)
+
+    def expect(self, plan: Plan) -> None:
+        """Take note of what ``plan`` retires, before it is."""
+        self._replaces = {unit.key: unit.replaces for unit in plan.pending}
+        going = {*plan.obsolete, *(key for keys in self._replaces.values() for key in keys)}
+        read = commit.read_records(self._job.task.output, sorted(going))
+        self._held |= {record["unit"]: record for record in read}
+        self._remove(set(plan.obsolete))
+
+    def _remove(self, keys: set[str]) -> None:
+        gone = manifest.totals(self._held[key] for key in keys & self.committed)
+        self.counts = {name: self.counts[name] - gone[name] for name in gone}
+        self.committed -= keys
+
+    def take(self, item: dict[str, Any]) -> None:
+        """A ledger record, the measured error, how often the storage was asked again, or a line to show."""
+        if "measured" in item:
+            self._job.run["measured"] = item["measured"]
+        elif "retries" in item:
+            self._retries.update(item["retries"])
+        elif "note" in item:
+            self._notes |= {item["note"]: None}
+        else:
+            self.add(item)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """A unit has committed."""
+        if record["unit"] in self.committed:
+            return  # a retried task gives its units again
+        self._remove(set(self._replaces.get(record["unit"], ())))
+        new = manifest.totals([record])
+        self.counts = {name: self.counts[name] + new[name] for name in new}
+        self.this_run = {name: self.this_run[name] + new[name] for name in new}
+        self.committed.add(record["unit"])
+
+    def finish(self) -> Outcome:
+        """Write that the run is done, and with which exit code: 4 where too many rows are in quarantine."""
+        self._check_ledger()
+        limit = self._job.options.max_quarantined
+        code = 4 if exceeds(self.counts["rows_quarantined"], self.counts["rows_in"], limit) else 0
+        return self._write("done", code)
+
+    def _check_ledger(self) -> None:
+        """Fail where the output holds other units than were committed: then the counts are wrong."""
+        self._check_lease()
+        output = self._job.task.output
+        found = commit.committed(output)
+        wrong = sorted(found ^ self.committed)
+        if wrong:
+            raise RegradError(
+                f"{storage.mask(output)}: the ledger holds {len(found)} units where {len(self.committed)} were "
+                f"committed (the first that differs is {wrong[0]}); `python jobs/check.py` tells more"
+            )
+
+    def _check_lease(self) -> None:
+        if self._job.task.lease:
+            self._job.task.lease.check()
+
+    def fail(self, error: BaseException) -> None:
+        """Write that the run did not end well; a storage that fails now too is not the news."""
+        code = error.exit_code if isinstance(error, RegradError) else 1
+        stopped = isinstance(error, KeyboardInterrupt)
+        with contextlib.suppress(RegradError), retry.patience(_LAST_WORDS_SECONDS):
+            self._check_lease()  # where it is lost, run.json is another's
+            late = commit.committed(self._job.task.output) - self.committed
+            for record in commit.read_records(self._job.task.output, sorted(late)):
+                self.add(record)  # committed, but the news of it did not come through
+            self._write("interrupted" if stopped else "failed", getattr(error, "exit_code", 130) if stopped else code)
+        held = f"{self.counts['rows_scored']} scores and {self.counts['rows_quarantined']} quarantined rows"
+        error.add_note(f"{storage.mask(self._job.task.output)} holds {held} in {self.counts['units']} units")
+
+    def _write(self, status: str, code: int) -> Outcome:
+        seconds = time.monotonic() - self._started
+        speed = self.this_run["rows_in"] / seconds if seconds else 0.0
+        self._retries.update(retry.take_counts())  # the driver's own
+        this_run = self.this_run | {
+            "seconds": round(seconds, 3),
+            "images_per_second": round(speed, 3),
+            "storage_retries": dict(self._retries),
+        }
+        accuracy = self.counts["correct"] / self.counts["labelled"] if self.counts["labelled"] else None
+        counts = self.counts | {"accuracy": accuracy, "ledger": manifest.ledger_digest(self.committed)}
+        ended = {"status": status, "exit_code": code, "finished": formatting.now()}
+        manifest.write(self._job.task.output, self._job.run | ended | {"this_run": this_run, "counts": counts})
+        notes = [*self._notes, *([retry.summary(self._retries)] if self._retries else ())]
+        return Outcome(self._job, code, this_run, counts, self._job.run.get("measured"), notes)

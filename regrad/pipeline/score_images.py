@@ -14,10 +14,10 @@ from torch import Tensor
 from regrad import storage
 from regrad.classifier import Classifier
 from regrad.errors import UsageError
-from regrad.pipeline import decode
-from regrad.pipeline.inputs import absolute
 from regrad.pipeline.options import OPTIONS
-from regrad.pipeline.samples import as_label, as_text
+from regrad.reading import decode
+from regrad.reading.inputs import absolute
+from regrad.reading.samples import as_label, as_text
 from regrad.scorer import Scorer
 from regrad.scores import load_module
 

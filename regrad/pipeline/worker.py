@@ -19,12 +19,13 @@ from PIL import Image
 from regrad import storage
 from regrad.classifier import Classifier
 from regrad.errors import RegradError
-from regrad.pipeline import commit, decode
+from regrad.ledger import commit
+from regrad.ledger.lease import Lease
 from regrad.pipeline.account import Account
-from regrad.pipeline.lease import Lease
 from regrad.pipeline.plan import Unit
-from regrad.pipeline.read import identity_read, open_reader
-from regrad.pipeline.samples import DEFAULT_COLUMNS, Columns, Sample
+from regrad.reading import decode
+from regrad.reading.formats import identity_read, open_reader
+from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample
 from regrad.scorer import Scorer
 from regrad.scores import load_module
 from regrad.storage import retry

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from regrad.report.sift import share_interval
-
-DASH = "–"
+from regrad.formatting import class_name, count, file_name, percent
+from regrad.metrics.wilson import share_interval
 
 #: Lower bounds of AUROC, and what a score that reaches them does.
 VERDICTS = (
@@ -37,22 +35,6 @@ def sentences(report: dict[str, Any]) -> list[str]:
         *_left_out(report),
         *_next(report),
     ]
-
-
-def percent(share: float) -> str:
-    """``share`` with one decimal, never rounded up to 100 % or down to 0 %.
-
-    >>> percent(0.12345), percent(0.99999), percent(1.0), percent(0.0001)
-    ('12.3 %', '> 99.9 %', '100 %', '< 0.1 %')
-    """
-    for bound, text in ((0.0, "0 %"), (1.0, "100 %")):
-        if share == bound:
-            return text
-    if share < 0.0005:
-        return "< 0.1 %"
-    if share >= 0.9995:
-        return "> 99.9 %"
-    return f"{100 * share:.1f} %"
 
 
 def _headline(report: dict[str, Any]) -> str:
@@ -174,32 +156,3 @@ def _next(report: dict[str, Any]) -> list[str]:
         "What now: look at the pictures; flags/ lists the flagged images by source, row and id, to drop them or to "
         "label them."
     ]
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun, singular or plural.
-
-    >>> count(1, "image"), count(12345, "image")
-    ('1 image', '12,345 images')
-    """
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def class_name(index: int | None, names: Sequence[str] | None) -> str:
-    """The name of class ``index``, or its number where names are not known or do not reach that far.
-
-    >>> class_name(1, ["cat", "dog"]), class_name(7, ["cat", "dog"]), class_name(None, None)
-    ('dog', '7', '–')
-    """
-    if index is None or index < 0:
-        return DASH
-    return names[index] if names and index < len(names) else str(index)
-
-
-def file_name(uri: str) -> str:
-    """The last part of ``uri``.
-
-    >>> file_name("s3://bucket/shards/0001.tar"), file_name("folder/")
-    ('0001.tar', 'folder')
-    """
-    return uri.rstrip("/").rsplit("/", 1)[-1]

@@ -10,11 +10,12 @@ import numpy as np
 
 from regrad import storage
 from regrad.metrics import bootstrap, counted
-from regrad.report import curves, headline
-from regrad.report.runs import Floats, Ints, Run, common_scores
-from regrad.report.sift import Flags, sift
-from regrad.report.survey import Survey, align
-from regrad.report.threshold import DEFAULT, Threshold, choose
+from regrad.report import headline
+from regrad.runs import curves
+from regrad.runs.scored import Floats, Ints, Run, common_scores
+from regrad.runs.sift import Flags, sift
+from regrad.runs.survey import Survey, align
+from regrad.runs.threshold import DEFAULT, Threshold, choose
 
 REPORT_VERSION = 3
 BOOTSTRAP = {"level": bootstrap.LEVEL, "resamples": bootstrap.RESAMPLES, "seed": 0}
@@ -35,7 +36,7 @@ def summarise(
         unknown: the out-of-distribution runs, each under a name of its own.
         output: where the flagged rows go.
         reference: the run a quantile is taken of; None for ``known`` itself.
-        threshold: see :func:`regrad.report.threshold.parse`.
+        threshold: see :func:`regrad.runs.threshold.parse`.
         top: how many pictures of each of ``known`` and ``unknown`` to list.
 
     Raises:

@@ -96,7 +96,7 @@ const chosenSet = () => (select(choices, "set") ? Number(select(choices, "set").
 const shares = { tickformat: ".0%", rangemode: "tozero" };
 const whole = { tickformat: ".0%", range: [-0.01, 1.03], dtick: 0.2 };
 
-// The ends of a share's 95 % interval, as regrad/report/sift.py has them.
+// The ends of a share's 95 % interval, as regrad/runs/sift.py has them.
 function wilson(share, images) {
   const z = 1.96;
   const middle = share + (z * z) / (2 * images);

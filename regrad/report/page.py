@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from regrad.report.headline import class_name, file_name
-from regrad.report.markup import fill, flatten, late_pictures, short
-from regrad.report.thumbnails import Thumbnail
+from regrad.formatting import class_name, file_name
+from regrad.pages.markup import fill, flatten, late_pictures, short
+from regrad.pages.thumbnails import Thumbnail
 
 SHEETS = {"uncertain": "Most uncertain", "errors": "Certain errors", "misses": "Misses"}
 
@@ -23,8 +23,8 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
     cards = _cards(report, thumbnails)
     separations = {run["name"]: _ranking(report, run["name"]) for run in report["ood"]}
     return fill(
-        "page.html",
-        "page.js",
+        __package__,
+        "page",
         report=report,
         headline=report["headline"],
         data=_plot_data(report),

@@ -54,7 +54,7 @@ def laplace(inputs: Inputs) -> Tensor:
     """H(mean_k p_k) - mean_k H(p_k): mutual information over draws of a posterior that was fitted on training data.
 
     Needs ``--fit-data``: labelled training shards. The posterior is laplace-torch's, Kronecker-factored over the last
-    layer, or diagonal over all layers of a small network (:mod:`regrad.posterior`).
+    layer, or diagonal over all layers of a small network (:mod:`regrad.scores.draws.posterior`).
     Source: Daxberger et al., NeurIPS 2021; a baseline of Wang & Ji 2024.
     """
     return _mutual_information(inputs)

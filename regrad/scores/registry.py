@@ -46,7 +46,7 @@ class Predictions:
 
     Attributes:
         source: ``noise`` (the noisy copies), ``parameters``, ``dropout`` or ``adversarial`` (see
-            :mod:`regrad.predictions`), or ``laplace`` (:mod:`regrad.posterior`).
+            :mod:`regrad.scores.draws.predictions`), or ``laplace`` (:mod:`regrad.scores.draws.posterior`).
     """
 
     source: str

@@ -16,9 +16,9 @@ from regrad import storage
 from regrad.audit import run as audits
 from regrad.audit.run import OPTIONS
 from regrad.errors import RegradError, UsageError
-from regrad.pipeline import commit, lease
-from regrad.pipeline.execute import Outcome, run, score_here
+from regrad.ledger import commit, lease
 from regrad.pipeline.options import parse
+from regrad.pipeline.run import Outcome, run, score_here
 from tests.services import Bucket
 from tests.shards import digits, png, write_parquet
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import jobs.score
-from regrad.pipeline.execute import run, score_here
-from regrad.reproduce.tables import TABLES
+from regrad.experiments.reproduce.tables import TABLES
+from regrad.pipeline.run import run, score_here
 from regrad.scores import registry
 from tests.data import ROOT
 from tests.services import Bucket
@@ -75,8 +75,8 @@ def execute(code: str, names: dict[str, Any]) -> None:
 # A Ray of its own, whose workers import from the page's working directory.
 WITH_RAY = """
 import jobs.score
-from regrad.pipeline.cluster import start_local
-from regrad.pipeline.execute import run, score_here
+from regrad.cluster.sessions import start_local
+from regrad.pipeline.run import run, score_here
 jobs.score.run = lambda job: run(job, score_here)
 start_local(3)
 """

@@ -32,10 +32,10 @@ import torch
 from PIL import Image
 
 from regrad import Classifier, table
-from regrad.pipeline.decode import BadImage, to_tensor
-from regrad.pipeline.inputs import list_sources
 from regrad.pipeline.plan import make_plan
 from regrad.pipeline.worker import Task, UnitScorer
+from regrad.reading.decode import BadImage, to_tensor
+from regrad.reading.inputs import list_sources
 from tests import bad_images
 from tests.faults.mutate import mutate
 from tests.shards import Row, digits, write_hugging_face, write_parquet, write_tar

@@ -20,10 +20,10 @@ import psutil
 
 from jobs import check
 from regrad import storage, table
-from regrad.pipeline import commit
-from regrad.pipeline.execute import run, score_here
+from regrad.ledger import commit
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import run, score_here
 
 ROOT = Path(__file__).parents[2]
 WORKER = "MapWorker"  # in the title of the processes that score

@@ -11,8 +11,8 @@ import pytest
 
 import jobs.score
 from regrad import table
-from regrad.pipeline import commit
-from regrad.pipeline.execute import run, score_here
+from regrad.ledger import commit
+from regrad.pipeline.run import run, score_here
 from tests.shards import digits, write_parquet
 
 MODEL = ("--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", "1")

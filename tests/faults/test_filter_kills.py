@@ -16,10 +16,10 @@ import psutil
 import pyarrow.parquet
 import pytest
 
-from regrad.pipeline import commit
-from regrad.pipeline.execute import run, score_here
+from regrad.ledger import commit
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import run, score_here
 from tests.data import data_path
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from regrad import table
-from regrad.pipeline.execute import run
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import run
 from tests.faults.fuzz import CONTROL, KINDS, explain, fuzz, parquets, tars
 from tests.faults.mutate import mutate
 from tests.shards import write_parquet

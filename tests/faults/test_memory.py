@@ -10,7 +10,7 @@ from tests.data import ROOT, data_path
 
 PROGRAM = """
 import resource, sys
-from regrad.pipeline.execute import run, score_here
+from regrad.pipeline.run import run, score_here
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 

@@ -13,7 +13,7 @@ from jobs.check import main as check
 from jobs.score import main as score
 from regrad import storage
 from regrad.errors import UsageError
-from regrad.pipeline import lease
+from regrad.ledger import lease
 from tests.shards import digits, write_folder, write_parquet, write_tar
 
 ENDPOINT = os.environ.get("REGRAD_TEST_S3")

@@ -17,11 +17,12 @@ import pytest
 from jobs.score import main, summary
 from regrad import storage, table
 from regrad.errors import RegradError
-from regrad.pipeline import commit, manifest
-from regrad.pipeline.execute import Outcome, run, score_here
+from regrad.ledger import commit
+from regrad.pipeline import manifest
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
-from regrad.pipeline.samples import Shard
+from regrad.pipeline.run import Outcome, run, score_here
+from regrad.reading.samples import Shard
 from regrad.storage import retry
 from tests.data import ROOT
 from tests.faults.proxy import TRANSIENT, Proxy, Request, in_turn, seeded
@@ -166,7 +167,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_anew(bucket: Bucket, p
 
 @pytest.mark.usefixtures("small_reads")
 def test_a_tar_is_read_on_where_it_broke_off(tmp_path: Path, bucket: Bucket, proxy: Proxy) -> None:
-    from regrad.pipeline.webdataset import TarReader
+    from regrad.reading.tar import TarReader
 
     source = bucket.put(write_tar(tmp_path / "a.tar", heavy(60)), "a.tar")
     proxy.schedule = lambda request: "truncated" if request.range and request.count == 0 else None

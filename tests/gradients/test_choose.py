@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from regrad.gradients import choose
-from regrad.gradients.cut import probe_images
-from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.layers import find_layers, layer_weights
+from regrad.network.copies import private_copy
+from regrad.network.probe import probe_images
 from tests.networks import build
 
 WIDE = 300  # more rows than directions.SHARED_ROWS

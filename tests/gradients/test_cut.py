@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from regrad.gradients.cut import first_kept, layer_shares, probe_images
-from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.cut import first_kept, layer_shares
+from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.reference import ReferenceEngine
+from regrad.network.copies import private_copy
+from regrad.network.probe import probe_images
 from tests.networks import build, copies
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from regrad.gradients.exact import ExactEngine
-from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.reference import ReferenceEngine
+from regrad.network.copies import private_copy
 from tests.networks import NETWORKS, build, copies
 
 LAMBDAS = (0.0, 0.3, math.inf)

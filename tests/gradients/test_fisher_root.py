@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients.exact import ExactEngine
-from regrad.gradients.layers import find_layers, private_copy
+from regrad.gradients.layers import find_layers
+from regrad.network.copies import private_copy
 
 backpack = pytest.importorskip("backpack")
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from regrad.errors import UsageError
-from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.layers import find_layers, layer_weights
+from regrad.network.copies import private_copy
 from tests.networks import LayerUsedTwice, build, copies
 
 

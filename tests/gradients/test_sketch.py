@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from regrad import Classifier, Scorer
 from regrad.errors import UsageError
-from regrad.gradients import directions, head
+from regrad.gradients import directions
 from regrad.gradients.directions import corrected_root, root_bias
 from regrad.gradients.exact import ExactEngine
-from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
-from regrad.pipeline.decode import to_tensor
-from regrad.pipeline.read import fetch_images
+from regrad.network import head
+from regrad.network.copies import private_copy
+from regrad.reading.decode import to_tensor
+from regrad.reading.formats import fetch_images
 from tests.data import data_path
 from tests.networks import NETWORKS, build, copies
 

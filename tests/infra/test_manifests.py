@@ -14,7 +14,8 @@ import yaml
 
 from regrad import __version__
 from regrad.audit import run as audits
-from regrad.pipeline import metrics, options
+from regrad.cluster import metrics
+from regrad.pipeline import options
 from tests.data import ROOT
 
 INFRA = ROOT / "infra"

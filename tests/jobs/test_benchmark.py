@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs import benchmark
-from regrad.benchmarks.cases import CASES, Case
+from regrad.experiments.benchmarks.cases import CASES, Case
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from jobs import demo
-from regrad.pipeline.read import fetch_images
+from regrad.reading.formats import fetch_images
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = {"digits": 797, "photos": 400, "upside-down": 396}

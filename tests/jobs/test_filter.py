@@ -10,10 +10,10 @@ import pyarrow.parquet
 import pytest
 
 from jobs.filter import main
-from regrad.pipeline.execute import run as score
-from regrad.pipeline.execute import score_here
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import run as score
+from regrad.pipeline.run import score_here
 from tests.shards import digits, write_parquet, write_tar
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from jobs import reproduce
 from regrad import table
-from regrad.reproduce import methods, quick
-from regrad.reproduce.tables import TABLES
+from regrad.experiments.material import methods
+from regrad.experiments.reproduce import quick
+from regrad.experiments.reproduce.tables import TABLES
 from tests.data import data_path
 
 PERCENT = ("AUROC", "AUPR", "ACC")

@@ -14,7 +14,7 @@ import pytest
 
 import jobs.report
 import jobs.score
-from regrad.pipeline.execute import run, score_here
+from regrad.pipeline.run import run, score_here
 from tests.services import Bucket
 from tests.shards import digits, write_parquet, write_tar
 

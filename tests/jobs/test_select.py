@@ -17,11 +17,11 @@ import torch
 from jobs.select import main
 from regrad.classifier import Classifier
 from regrad.errors import UsageError
-from regrad.pipeline import features
-from regrad.pipeline.execute import run as score
-from regrad.pipeline.execute import score_here
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import run as score
+from regrad.pipeline.run import score_here
+from regrad.select import features
 from tests.shards import build, digits, write_parquet, write_tar
 
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from jobs.status import main
-from regrad.pipeline import commit
-from regrad.pipeline.execute import run, score_here
+from regrad.ledger import commit
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import run, score_here
 from tests.services import Bucket
 from tests.shards import digits, write_parquet
 
@@ -63,7 +63,7 @@ def test_while_a_run_goes_on_and_after_it_was_killed(tmp_path: Path, capsys: pyt
     # A run of this very command that stops for good after its second unit.
     program = (
         "import sys, time\n"
-        "from regrad.pipeline.execute import run, score_here\n"
+        "from regrad.pipeline.run import run, score_here\n"
         "from regrad.pipeline.options import parse\n"
         "from regrad.pipeline.prepare import prepare\n"
         "def slow(job):\n"

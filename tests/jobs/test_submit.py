@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.submit import main
 from regrad import table
-from regrad.pipeline import metrics
+from regrad.cluster import metrics
 from tests.data import ROOT
 from tests.services import RayCluster
 from tests.shards import digits, write_parquet, write_tar

@@ -13,9 +13,10 @@ import pytest
 
 from jobs.check import main
 from regrad import table
-from regrad.pipeline import lease, options
-from regrad.pipeline.execute import run, score_here
+from regrad.ledger import lease
+from regrad.pipeline import options
 from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import run, score_here
 from tests.services import Bucket
 from tests.shards import digits, write_parquet, write_tar
 

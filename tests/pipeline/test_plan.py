@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from regrad.pipeline.inputs import Source, list_sources
 from regrad.pipeline.plan import Plan, Unit, make_plan, make_unit
+from regrad.reading.inputs import Source, list_sources
 from tests.shards import digits, write_folder, write_tar
 
 

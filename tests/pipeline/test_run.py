@@ -1,191 +1,409 @@
-"""The same units through Ray: real actors, real rows."""
+"""Runs on one output, one after the other, without Ray: what is redone, what is kept, what is refused."""
 
+import json
 import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import ray
 import safetensors.torch
 
-from regrad import table
+from regrad import storage, table
 from regrad.errors import RegradError, UsageError
-from regrad.pipeline import progress
-from regrad.pipeline.cluster import Cluster, Workers, share_out
-from regrad.pipeline.execute import run, score_here
+from regrad.ledger import commit
+from regrad.pipeline import manifest
 from regrad.pipeline.options import parse
-from regrad.pipeline.prepare import Job, prepare
-from regrad.pipeline.run import group, score_units
-from tests.data import ROOT
-from tests.faults.proxy import Proxy
-from tests.services import Bucket, S3Server
-from tests.shards import build, digits, png, write_parquet, write_tar
+from regrad.pipeline.prepare import Job, describe, expected_images, prepare
+from regrad.pipeline.run import Outcome, run, score_here
+from regrad.scores import registry
+from tests.services import Bucket
+from tests.shards import build, digits, write_folder, write_parquet, write_tar
 
-pytestmark = pytest.mark.usefixtures("ray_session")
-SCORES = ("regrad", "entropy")
-LISTENING = """
-import psutil
-from regrad.pipeline.cluster import start_local
-start_local(1)
-for process in psutil.Process().children(recursive=True):
-    for socket in process.net_connections("inet"):
-        if socket.status == psutil.CONN_LISTEN:
-            print(process.name().replace(" ", "-"), socket.laddr.ip.removeprefix("::ffff:"))
-"""
+ARGUMENTS = ("--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", "25")
 
 
-def job(output: Any, *arguments: Any, model: str = "tests.shards:build") -> Job:
-    settings = ["--model", model, "--output", output, "--scores", ",".join(SCORES), "--samples", "2"]
-    return prepare(parse([*map(str, arguments), *map(str, settings)], "score.py", None))
+def job(output: Any, *arguments: Any) -> Job:
+    return prepare(parse([*map(str, arguments), "--output", str(output), *ARGUMENTS], "score.py", None))
 
 
-def scores(output: Any) -> np.ndarray:
-    rows = sorted(table.read(str(output)).to_pylist(), key=lambda row: (row["source"], row["row"]))
-    return np.array([[row[name] for name in SCORES] for row in rows])
+def score(output: Any, *arguments: Any) -> Outcome:
+    return run(job(output, *arguments), score_here)
 
 
-@pytest.mark.parametrize(("workers", "unit_rows"), [(1, 25), (2, 7)])
-def test_ray_gives_the_scores_of_the_plain_loop(
-    tmp_path: Path,
-    workers: int,
-    unit_rows: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(progress, "_PERIODS", {True: 0.0, False: 0.0})
+def rows(output: Any) -> list[tuple[str, int]]:
+    return sorted((row["source"], row["row"]) for row in table.read(str(output)).to_pylist())
+
+
+def run_json(output: Path) -> dict[str, Any]:
+    return json.loads((output / "run.json").read_text())
+
+
+def checked(output: Path) -> dict[str, Any]:
+    """``run.json``, after making sure that its counts are those of the ledger and of the parts."""
+    content = run_json(output)
+    counts = manifest.totals(commit.read_records(str(output), commit.committed(str(output))))
+    assert {name: content["counts"][name] for name in counts} == counts
+    held = 0 if not counts["rows_scored"] else table.read(str(output)).num_rows
+    assert held == counts["rows_scored"]
+    return content
+
+
+def test_a_second_run_scores_nothing(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits())
-    outcome = run(job(tmp_path / "ray", source, "--num-workers", workers, "--unit-rows", unit_rows))
-    assert (outcome.exit_code, outcome.this_run["rows_scored"]) == (0, 60)
-    printed = capfd.readouterr().err.splitlines()  # the progress, and nothing of Ray's
-    assert printed
-    assert all(" of 60 images, " in line and line.endswith(" 0 quarantined") for line in printed), printed
-    run(job(tmp_path / "plain", source), score_here)
-    np.testing.assert_allclose(scores(tmp_path / "ray"), scores(tmp_path / "plain"), rtol=1e-6)
+    assert score(tmp_path / "out", source).this_run["rows_scored"] == 60
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("part-*")}
+    outcome = run(job(tmp_path / "out", source), lambda job: pytest.fail("scored again"))
+    assert (outcome.exit_code, outcome.this_run["rows_in"], outcome.counts["rows_scored"]) == (0, 0, 60)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("part-*")} == before
+    assert checked(tmp_path / "out")["status"] == "done"
 
 
-def test_actors_reach_s3_and_share_what_the_driver_has_fetched(
-    tmp_path: Path, s3_server: S3Server, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = digits()
+def test_what_a_worker_left_that_died_goes_with_the_run(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+
+    def dying(job: Job) -> Iterator[dict[str, Any]]:
+        for item in score_here(job):
+            for folder in ("scores", "ledger"):
+                (output / folder / f"{storage.TEMPORARY_PREFIX}1-part").write_bytes(b"half")
+            (output / "scores" / "part-0123456789abcdef.parquet").write_bytes(b"no record of it")
+            yield item
+
+    run(job(output, write_parquet(tmp_path / "in.parquet", digits())), dying)
+    assert commit.left_over(str(output), commit.committed(str(output))) == []
+    assert checked(output)["counts"]["rows_scored"] == 60
+
+
+def test_a_second_run_reads_no_ledger_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    score(tmp_path / "out", source)
+    monkeypatch.setattr(commit, "_read_record", lambda uri: pytest.fail(f"read {uri}"))
+    assert score(tmp_path / "out", source).counts["rows_scored"] == 60
+
+
+def test_a_changed_shard_is_scored_again_and_its_old_rows_go(tmp_path: Path) -> None:
+    first = write_parquet(tmp_path / "a.parquet", digits())
+    second = write_parquet(tmp_path / "b.parquet", digits(30))
+    score(tmp_path / "out", tmp_path / "*.parquet")
+    write_parquet(tmp_path / "a.parquet", digits(40))
+    outcome = score(tmp_path / "out", tmp_path / "*.parquet")
+    assert outcome.this_run["rows_scored"] == 40
+    assert rows(tmp_path / "out") == [(first, row) for row in range(40)] + [(second, row) for row in range(30)]
+    checked(tmp_path / "out")
+
+
+def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    score(tmp_path / "out", source)
+    before = run_json(tmp_path / "out")
+    with pytest.raises(UsageError, match=r"out: holds .*: sigma 0.02, now 0.05; depth-decay 0.3, now inf; use another"):
+        job(tmp_path / "out", source, "--sigma", "0.05", "--depth-decay", "inf")
+    with pytest.raises(UsageError, match="scores entropy, now regrad"):
+        prepare(parse([source, "--output", str(tmp_path / "out"), *ARGUMENTS, "--scores", "regrad"], "", None))
+    with pytest.raises(UsageError, match=r"another configuration: mean None, now 0\.5; use"):
+        job(tmp_path / "out", source, "--mean", "0.5")
+    with pytest.raises(UsageError, match=r"transform None, now tests\.shards:invert"):
+        job(tmp_path / "out", source, "--transform", "tests.shards:invert")
+    assert run_json(tmp_path / "out") == before
+    job(tmp_path / "out", source, "--batch-size", "3", "--limit", "7", "--num-workers", "5", "--max-quarantined", "9")
+
+
+def test_changed_weights_are_refused_and_replaced_when_asked(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    weights = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(build(seed=1)[0].state_dict(), weights)
+    score(tmp_path / "out", source, "--weights", weights)
+    old = table.read(str(tmp_path / "out"))
+    safetensors.torch.save_file(build(seed=2)[0].state_dict(), weights)
+    with pytest.raises(UsageError, match=r"the model's content \(fingerprint .{12}, now .{12}\)"):
+        job(tmp_path / "out", source, "--weights", weights)
+    outcome = score(tmp_path / "out", source, "--weights", weights, "--replace")
+    assert (outcome.this_run["rows_scored"], outcome.counts["rows_scored"]) == (60, 60)
+    new = table.read(str(tmp_path / "out"))
+    assert new.num_rows == 60
+    assert new["entropy"] != old["entropy"]
+    assert checked(tmp_path / "out")["counts"]["units"] == 3
+
+
+def test_replacing_leaves_no_row_of_the_old_configuration(tmp_path: Path) -> None:
+    for name in "ab":
+        write_parquet(tmp_path / f"{name}.parquet", digits(30))
+    score(tmp_path / "out", tmp_path / "*.parquet")
+    outcome = score(tmp_path / "out", tmp_path / "a.parquet", "--sigma", "0.05", "--replace")
+    assert outcome.counts["rows_scored"] == 30
+    assert rows(tmp_path / "out") == [(str(tmp_path / "a.parquet"), row) for row in range(30)]
+    assert checked(tmp_path / "out")["config"]["sigma"] == 0.05
+
+
+def test_a_units_key_depends_on_all_that_its_scores_depend_on() -> None:
+    def salt(*arguments: str, fingerprint: str = "f", first_layer: int = 1, why: str = "") -> str:
+        options = parse(["a.tar", "--output", "o", *ARGUMENTS, *arguments], "", None)
+        return manifest.salt(
+            fingerprint, manifest.configuration(options), {"engine": "exact", "first_layer": first_layer, "why": why}
+        )
+
+    assert salt("--batch-size", "3", "--limit", "9", "--mean", "0.5", why="measured 0.1") == salt()
+    changes = [("--sigma", "0.1"), ("--samples", "3"), ("--max-pixels", "9"), ("--label-column", "x")]
+    found = {salt(), salt(fingerprint="g"), salt(first_layer=2), *(salt(*change) for change in changes)}
+    assert len(found) == 3 + len(changes)
+
+
+def test_the_same_weights_under_another_name_are_the_same_model(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(5))
     for name in ("a", "b"):
-        bucket.put(write_tar(tmp_path / f"{name}.tar", rows), f"in/{name}.tar")
-    safetensors.torch.save_file(build(seed=1)[0].state_dict(), tmp_path / "w.safetensors")
-    weights = bucket.put(str(tmp_path / "w.safetensors"), "w.safetensors")
-    with Proxy(s3_server.port).listening() as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
-        asked = (f"{bucket.uri}/in", "--weights", weights, "--num-workers", 2)
-        outcome = run(job(f"{bucket.uri}/out", *asked))
-        held = len(scores(f"{bucket.uri}/out"))
-    assert outcome.this_run["rows_scored"] == held == 120
-    asked_for = [request.method for request in proxy.requests if request.path.endswith("/w.safetensors")]
-    assert asked_for.count("GET") == 1
-    assert asked_for.count("HEAD") >= 3  # the driver and two workers ask whether it is still the same
+        safetensors.torch.save_file(build()[0].state_dict(), tmp_path / f"{name}.safetensors")
+    score(tmp_path / "out", source, "--weights", tmp_path / "a.safetensors")
+    assert score(tmp_path / "out", source, "--weights", tmp_path / "b.safetensors").this_run["rows_in"] == 0
 
 
-def test_a_worker_that_cannot_write_is_one_line(tmp_path: Path) -> None:
-    source = write_parquet(tmp_path / "in.parquet", digits())
-    ready = job(tmp_path / "out", source)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/scores").write_text("a file is in the way")
-    with pytest.raises(RegradError, match=r"out/scores/part-.*: cannot write: ") as caught:
-        list(score_units(ready))
-    assert "\n" not in str(caught.value)
-    assert not isinstance(caught.value, UsageError)
+def test_limits_then_all_leave_every_row_once(tmp_path: Path) -> None:
+    sources = [write_tar(tmp_path / "a.tar", digits(30)), write_parquet(tmp_path / "b.parquet", digits())]
+    sources.append(write_folder(tmp_path / "c", digits(40)))
+    everything = [(source, row) for source, count in zip(sources, (30, 60, 40), strict=True) for row in range(count)]
+    for limit in (12, 7, 36, 100, None, 50):
+        score(tmp_path / "out", *sources, *(["--limit", limit] if limit else []))
+        content = checked(tmp_path / "out")
+        assert len(rows(tmp_path / "out")) == content["counts"]["rows_in"]
+    assert rows(tmp_path / "out") == everything
 
 
-def test_a_model_that_only_the_driver_can_load_is_one_line(tmp_path: Path) -> None:
-    source = write_parquet(tmp_path / "in.parquet", digits())
-    with pytest.raises(RegradError, match="special_kernels on this node") as caught:
-        list(score_units(job(tmp_path / "out", source, model="tests.shards:build_failing")))
-    assert "\n" not in str(caught.value)
+def test_inputs_that_are_not_named_keep_their_rows(tmp_path: Path) -> None:
+    for name in "ab":
+        write_parquet(tmp_path / f"{name}.parquet", digits(30))
+    score(tmp_path / "out", tmp_path / "a.parquet")
+    outcome = score(tmp_path / "out", tmp_path / "b.parquet")
+    assert (outcome.this_run["rows_scored"], outcome.counts["rows_scored"]) == (30, 60)
+    checked(tmp_path / "out")
 
 
-def test_no_worker_after_a_while_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_breaks_is_continued(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits())
 
-    @ray.remote(num_cpus=4)
-    class Hog:
-        def ready(self) -> bool:
-            return True
+    def breaking(job: Job) -> Iterator[dict[str, Any]]:
+        for number, record in enumerate(score_here(job)):
+            if number == 1:
+                raise RegradError("the power went out")
+            yield record
 
-    hog = Hog.remote()
-    assert ray.get(hog.ready.remote())
-    records: Iterator[dict[str, Any]] = score_units(job(tmp_path / "out", source), stall_seconds=2.0)
-    said = []
-
-    def release() -> None:
-        deadline = time.monotonic() + 60
-        while not said and time.monotonic() < deadline:
-            time.sleep(0.2)
-            said.extend(line for line in capfd.readouterr().err.splitlines() if "no worker has started" in line)
-        ray.kill(hog)
-
-    watcher = threading.Thread(target=release)
-    watcher.start()
-    assert sum(record.get("rows_scored", 0) for record in records) == 60
-    watcher.join()
-    assert said[0].startswith("still waiting: no worker has started after 2 s; each needs 2 CPUs and 0 GPUs")
-    assert "the cluster has 4 CPUs and 0 GPUs, of which 0 and 0 are free" in said[0]
+    with pytest.raises(RegradError):
+        run(job(tmp_path / "out", source), breaking)
+    content = checked(tmp_path / "out")
+    assert (content["status"], content["exit_code"]) == ("failed", 1)
+    done = content["counts"]["rows_in"]
+    assert done >= 50  # with the unit whose record never reached the driver
+    (tmp_path / "out/scores" / f"part-{'f' * 32}.parquet").write_bytes(b"rest of an attempt with another key")
+    outcome = score(tmp_path / "out", source)
+    assert outcome.this_run["rows_in"] == 60 - done
+    assert rows(tmp_path / "out") == [(source, row) for row in range(60)]
+    assert checked(tmp_path / "out")["status"] == "done"
 
 
-def test_units_are_shared_out_evenly(tmp_path: Path) -> None:
-    units = job(tmp_path / "out", write_parquet(tmp_path / "in.parquet", digits()), "--unit-rows", "1").plan.pending
-    for workers, size in ((1, 8), (2, 7), (100, 1)):
-        tasks = group(units, workers)
-        assert [unit for task in tasks for unit in task] == list(units)
-        assert max(map(len, tasks)) == size
-    assert [len(task) for task in group(units[:3], 2)] == [1, 1, 1]
+def test_counts_are_right_after_a_run_that_was_killed(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    score(tmp_path / "out", source)
+    content = run_json(tmp_path / "out")
+    del content["counts"]  # as it is while a run goes on
+    (tmp_path / "out/run.json").write_text(json.dumps(content | {"status": "running"}))
+    assert score(tmp_path / "out", source).counts["rows_scored"] == 60
+    checked(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
-    ("cluster", "asked", "expected"),
-    [
-        (Cluster(4, 0, 4, True), (None, None), Workers(1, 2, 0)),  # two cores and Ray's two spare ones
-        (Cluster(18, 0, 18, True), (None, None), Workers(4, 4, 0)),
-        (Cluster(18, 0, 18, True), (16, None), Workers(16, 1, 0)),
-        (Cluster(66, 8, 66, True), (None, 0.5), Workers(16, 4, 0.5)),
-        (Cluster(64, 0, 8, False), (None, None), Workers(15, 4, 0)),
-        (Cluster(64, 0, 8, False), (2, None), Workers(2, 7, 0)),
-        (Cluster(64, 8, 32, False), (None, None), Workers(8, 7, 1.0)),
-        (Cluster(1, 0, 1, False), (None, None), Workers(1, 1, 0)),
-        (Cluster(0, 0, 0, False), (8, 1.0, 6), Workers(8, 6, 1.0)),  # a head that waits for workers to come
-    ],
+    ("limit", "code"), [(None, 4), ("2", 4), ("3", 0), ("4%", 4), ("5%", 0), ("4.76%", 4), ("100%", 0)]
 )
-def test_resources_are_shared_out(cluster: Cluster, asked: tuple[Any, ...], expected: Workers) -> None:
-    assert share_out(cluster, *asked) == expected
+def test_too_many_quarantined_rows_are_exit_code_4(tmp_path: Path, limit: str | None, code: int) -> None:
+    bad = [(f"bad-{row}", b"no image", 0) for row in range(3)]
+    source = write_parquet(tmp_path / "in.parquet", [*digits(), *bad])
+    arguments = ["--max-quarantined", limit] if limit else []
+    assert score(tmp_path / "out", source, *arguments).exit_code == code
+    assert score(tmp_path / "out", source, *arguments).exit_code == code  # nothing is new, and the rows are still bad
+    assert checked(tmp_path / "out")["exit_code"] == code
 
 
-def test_a_ray_of_its_own_listens_to_this_machine_only() -> None:
-    ended = subprocess.run([sys.executable, "-c", LISTENING], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    places = dict(line.split() for line in ended.stdout.splitlines())
-    assert set(places.values()) == {"127.0.0.1"}
-    assert any("raylet" in name for name in places)
+def test_run_json_says_what_ran(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    score(tmp_path / "out", source)
+    content = checked(tmp_path / "out")
+    assert content["schema_version"] == table.SCHEMA_VERSION
+    assert content["inputs"] == [source]
+    assert content["config"]["sigma"] == 0.02
+    assert content["model"].items() >= {"spec": "tests.shards:build", "classes": 10, "class_names": None}.items()
+    assert len(content["model"]["fingerprint"]) == 64
+    assert content["versions"].keys() >= {"python", "torch", "pillow"}
+    assert 0 < content["counts"]["accuracy"] < 1
+    assert content["this_run"]["seconds"] > 0
 
 
-def test_gpus_that_are_not_there_are_refused() -> None:
-    with pytest.raises(UsageError, match="--gpus-per-worker 1: this machine has 0"):
-        share_out(Cluster(4, 0, 4, True), None, 1)
+def test_an_output_of_another_schema_version_is_refused(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(5))
+    score(tmp_path / "out", source)
+    (tmp_path / "out/run.json").write_text(json.dumps(run_json(tmp_path / "out") | {"schema_version": 99}))
+    with pytest.raises(UsageError, match="holds a run of schema version 99"):
+        job(tmp_path / "out", source)
 
 
-def test_a_file_over_which_every_worker_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regrad.pipeline.run._TRIES", 2)
-    good = write_parquet(tmp_path / "a.parquet", digits(20))
-    bad = write_parquet(tmp_path / "b.parquet", [*digits(3), ("white", png(np.full((8, 8), 255.0)), 0)])
-    run(job(tmp_path / "out", good, model="tests.shards:build_deadly"))
-    with pytest.raises(RegradError, match=r"2 workers died over \S*b\.parquet from row 0: "):
-        run(job(tmp_path / "out", good, bad, model="tests.shards:build_deadly"))
-    assert table.read(str(tmp_path / "out")).num_rows == 20  # what was committed stays
+def test_units_without_a_run_json_are_refused(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(5))
+    score(tmp_path / "out", source)
+    (tmp_path / "out/run.json").unlink()
+    with pytest.raises(UsageError, match=r"holds units but no run\.json"):
+        job(tmp_path / "out", source)
 
 
-def test_a_model_that_ends_every_worker_does_not_start_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("regrad.pipeline.run._TRIES", 1)
-    source = write_parquet(tmp_path / "a.parquet", digits(3))
-    with pytest.raises(RegradError, match="1 workers died loading the model: "):
-        run(job(tmp_path / "out", source, model="tests.shards:build_dying"))
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_shards_without_images_are_refused(tmp_path: Path, kind: str) -> None:
+    source = (write_tar if kind == "tar" else write_parquet)(tmp_path / f"a.{kind}", digits(1))
+    if kind == "tar":
+        write_tar(Path(source), [])
+    else:
+        pyarrow_empty(Path(source))
+    with pytest.raises(UsageError, match=f"a.{kind}: no image in the input"):
+        job(tmp_path / "out", source)
+    assert not (tmp_path / "out").exists()
+
+
+def pyarrow_empty(path: Path) -> None:
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).slice(0, 0), path)
+
+
+def test_an_output_that_cannot_be_written_fails_before_scoring(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(5))
+    (tmp_path / "out").write_text("a file is in the way")
+    with pytest.raises(RegradError, match="out"):
+        run(job(tmp_path / "out", source), lambda job: pytest.fail("scored"))
+
+
+def test_s3_to_s3(tmp_path: Path, bucket: Bucket) -> None:
+    bucket.put(write_tar(tmp_path / "a.tar", digits(30)), "in/a.tar")
+    bucket.put(write_parquet(tmp_path / "b.parquet", digits()), "in/b.parquet")
+    bucket.put(write_folder(tmp_path / "images", digits(20)), "images")
+    output = f"{bucket.uri}/out"
+    assert score(output, f"{bucket.uri}/in", f"{bucket.uri}/images").this_run["rows_scored"] == 110
+    assert len(rows(output)) == 110
+    assert score(output, f"{bucket.uri}/in", f"{bucket.uri}/images").this_run["rows_in"] == 0
+    bucket.put(write_tar(tmp_path / "a.tar", digits(10)), "in/a.tar")
+    assert score(output, f"{bucket.uri}/in", f"{bucket.uri}/images").this_run["rows_scored"] == 10
+    assert len(rows(output)) == 90
+    assert "tests-secret" not in subprocess.check_output(["cat", *bucket.folder.rglob("*.json")], text=True)
+
+
+def test_estimates_count_images(tmp_path: Path) -> None:
+    for name in "abcdefghijkl":
+        write_tar(tmp_path / f"{name}.tar", digits(40))
+    write_parquet(tmp_path / "z.parquet", digits(50))
+    pending = job(tmp_path / "out", tmp_path / "*.*").plan.pending
+    about, exact = expected_images(pending, thorough=True)
+    assert not exact
+    assert about == pytest.approx(12 * 40 + 50, rel=0.15)
+    assert expected_images(pending[:3], thorough=True) == (120, True)
+    assert expected_images(pending[-2:]) == (50, True)
+    text = describe(job(tmp_path / "out", tmp_path / "[ab].tar"))
+    assert "units      2 to score, 0 done" in text
+    assert "images     80 to score" in text
+    assert "images/s on a batch of 16" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_that_was_resolved_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(30))
+    arguments = (source, "--output", str(tmp_path / "out"), *ARGUMENTS, "--scores", "regrad", "--samples", "1")
+    first = prepare(parse(arguments, "", None))
+    run(first, score_here)
+    stored = run_json(tmp_path / "out")
+    stored["plan"]["why"] = "kept"
+    storage.write_atomically(str(tmp_path / "out/run.json"), json.dumps(stored).encode())
+    second = prepare(parse(arguments, "", None))
+    assert second.scorer.plan["why"] == "kept"
+    assert second.plan.pending == ()
+
+
+def test_the_error_of_the_gradients_is_measured_once(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    arguments = (source, "--scores", "regrad", "--samples", "1")
+
+    def parsed(*more: str) -> Job:
+        return prepare(
+            parse([*map(str, arguments), "--output", str(tmp_path / "out"), *ARGUMENTS[:2], *more], "", None)
+        )
+
+    measured = run(parsed("--limit", "30"), score_here).measured
+    assert measured is not None
+    assert measured["images"] == 4
+    assert 0 < measured["median_relative_error"] <= measured["max_relative_error"] < 2e-3
+    assert run_json(tmp_path / "out")["measured"] == measured
+    items = []
+    again = parsed()
+    run(again, lambda ready: (items.append(item) or item for item in score_here(ready)))  # type: ignore[func-returns-value]
+    assert again.run["measured"] == measured
+    assert items
+    assert all("unit" in item for item in items)
+
+
+def test_a_line_that_workers_say_is_kept_once(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+
+    def noting(ready: Job) -> Iterator[dict[str, Any]]:
+        yield {"note": "memory is short"}
+        yield from score_here(ready)
+        yield {"note": "memory is short"}
+
+    assert run(job(tmp_path / "out", source), noting).notes == ["memory is short"]
+
+
+def test_a_score_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_scores.py").write_text(
+        "from regrad.scores import score\n\n"
+        "@score()\n"
+        "def second_logit(inputs):\n"
+        '    """The second largest logit."""\n'
+        "    return inputs.logits.topk(2).values[:, 1]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))
+    monkeypatch.setattr("regrad.pipeline.prepare.SCORES", registry.SCORES)
+    source = write_parquet(tmp_path / "in.parquet", digits(20))
+    arguments = ["--scores", "second_logit,max_logit", "--score-module", "their_scores", *ARGUMENTS[:2]]
+    ready = prepare(parse([source, "--output", str(tmp_path / "out"), *arguments], "", None))
+    assert run(ready, score_here).exit_code == 0
+    found = table.read(str(tmp_path / "out"))
+    assert all(-a >= b for a, b in zip(found["max_logit"].to_pylist(), found["second_logit"].to_pylist(), strict=True))
+    assert run_json(tmp_path / "out")["config"]["score_module"] == ["their_scores"]
+
+
+def laplace(tmp_path: Path, fit_data: str, *more: str) -> Job:
+    source = str(tmp_path / "in.parquet")
+    if not Path(source).exists():
+        write_parquet(tmp_path / "in.parquet", digits(20))
+    arguments = [*ARGUMENTS[:2], "--scores", "laplace", "--fit-data", fit_data, *more]
+    return prepare(parse([source, "--output", str(tmp_path / "out"), *arguments], "", None))
+
+
+def test_laplace_fits_once_and_keeps_its_posterior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = write_parquet(tmp_path / "train.parquet", digits(40))
+    laplace(tmp_path, training, "--dry-run")
+    assert not (tmp_path / "out").exists()
+    first = run(laplace(tmp_path, training), score_here)
+    assert (first.exit_code, first.counts["rows_scored"]) == (0, 20)
+    assert min(table.read(str(tmp_path / "out"))["laplace"].to_pylist()) > 0
+    assert len(list((tmp_path / "out").glob("posterior-*.safetensors"))) == 1
+    monkeypatch.setattr("regrad.scores.draws.posterior.fit", lambda *_: pytest.fail("fitted again"))
+    assert laplace(tmp_path, training).plan.pending == ()
+
+
+def test_other_training_data_are_another_configuration(tmp_path: Path) -> None:
+    training = write_parquet(tmp_path / "train.parquet", digits(40))
+    run(laplace(tmp_path, training), score_here)
+    write_parquet(tmp_path / "train.parquet", digits(50))
+    with pytest.raises(UsageError, match=r"another configuration: what --fit-data holds \(posterior"):
+        laplace(tmp_path, training)
+    assert len(laplace(tmp_path, training, "--replace").plan.pending) == 1
+
+
+def test_laplace_without_usable_training_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--scores laplace: needs --fit-data"):
+        laplace(tmp_path, "")
+    wrong = [(name, image, 99) for name, image, _ in digits(5)]
+    with pytest.raises(UsageError, match=r"wrong\.parquet: 5 of 5 labels are missing or outside 0\.\.9"):
+        laplace(tmp_path, write_parquet(tmp_path / "wrong.parquet", wrong))

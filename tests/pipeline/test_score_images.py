@@ -10,9 +10,9 @@ import ray
 from regrad import table
 from regrad.errors import UsageError
 from regrad.pipeline import ScoreImages
-from regrad.pipeline.execute import run, score_here
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import run, score_here
 from tests.shards import digits, png, write_folder, write_hugging_face
 
 SETTINGS = {"model": "tests.shards:build", "scores": ["regrad", "entropy"], "samples": 2}

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from regrad import Classifier, Scorer, table
 from regrad.errors import RegradError
-from regrad.pipeline.inputs import list_sources
 from regrad.pipeline.plan import Unit, make_plan
-from regrad.pipeline.samples import Columns
 from regrad.pipeline.worker import Task, UnitScorer
+from regrad.reading.inputs import list_sources
+from regrad.reading.samples import Columns
 from tests.shards import Row, digits, png, write_folder, write_hugging_face, write_parquet, write_tar
 
 SCORES = ("regrad", "entropy")
@@ -173,7 +173,7 @@ def test_it_tells_when_the_network_works(tmp_path: Path) -> None:
 
 
 def test_what_is_read_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from regrad.pipeline import decode
+    from regrad.reading import decode
 
     decoded = itertools.count()
     real = decode.to_tensor
@@ -201,7 +201,8 @@ def test_what_is_read_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_what_waits_for_a_decoder_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from regrad.pipeline import decode, worker
+    from regrad.pipeline import worker
+    from regrad.reading import decode
 
     lock, real = threading.Lock(), decode.to_tensor
     alone = []

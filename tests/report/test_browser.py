@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regrad.report import compare, compare_page, numbers, page, runs
-from regrad.report.sift import share_interval
-from regrad.report.thumbnails import Thumbnail, shrink
+from regrad.compare import comparison
+from regrad.compare import page as comparison_page
+from regrad.metrics.wilson import share_interval
+from regrad.pages.thumbnails import Thumbnail, shrink
+from regrad.report import numbers, page
+from regrad.runs import scored
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[dev]')")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -54,10 +57,10 @@ def write_report(write_run: Any, tmp_path: Path, top: int) -> Path:
         scores = {"regrad": RNG.lognormal(shift, 1, count), "entropy": RNG.normal(shift, 1, count)}
         predictions = RNG.integers(0, 10, count).tolist()
         output = write_run(f"run-{number}", scores, given, predictions, model=model)
-        loaded.append(runs.load(runs.ID_NAME if number == 0 else HOSTILE[0], output))
+        loaded.append(scored.load(scored.ID_NAME if number == 0 else HOSTILE[0], output))
     summary, _ = numbers.summarise(loaded[0], loaded[1:], str(tmp_path / "out"), top=top)
     report = numbers.published(summary)
-    report["pictures"][runs.ID_NAME][0]["id"] = HOSTILE[1]
+    report["pictures"][scored.ID_NAME][0]["id"] = HOSTILE[1]
     pictures = {name: [picture(number) for number in range(len(rows))] for name, rows in report["pictures"].items()}
     path = tmp_path / "report.html"
     path.write_text(page.render(report, pictures))
@@ -178,14 +181,14 @@ def comparison_file(write_run: Any, tmp_path: Path) -> Path:
     for side, name in enumerate("AB"):
         scores = {"regrad": first * RNG.lognormal(0, 0.3 * side, 300), "entropy": RNG.normal(side, 1, 300)}
         output = write_run("known", scores, labels, folder=name, model=model, config={"weights": HOSTILE[side]})
-        loaded.append(runs.load(name, output))
-    report = numbers.published(compare.compare(loaded[0], loaded[1], [], "quantile=0.95", 12))
+        loaded.append(scored.load(name, output))
+    report = numbers.published(comparison.compare(loaded[0], loaded[1], [], "quantile=0.95", 12))
     for rows in report["moved"].values():
         for row, text in zip(rows, HOSTILE, strict=False):
             row["id"] = text
     pictures = {key: [picture(number) for number in range(len(rows))] for key, rows in report["moved"].items()}
     path = tmp_path / "compare.html"
-    path.write_text(compare_page.render(report, pictures))
+    path.write_text(comparison_page.render(report, pictures))
     return path
 
 

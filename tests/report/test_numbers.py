@@ -16,7 +16,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from regrad import metrics
 from regrad.errors import RegradError, UsageError
-from regrad.report import numbers, runs
+from regrad.report import numbers
+from regrad.runs import scored
 
 RNG = np.random.default_rng(0)
 KNOWN = {"regrad": RNG.normal(0, 1, 60), "entropy": RNG.normal(0, 1, 60)}
@@ -29,10 +30,10 @@ LABELS = np.where(RNG.random(60) < 0.8, PREDICTIONS, (PREDICTIONS + 1) % 10)
 def summary(write_run: Any, **changes: Any) -> dict[str, Any]:
     known = {"scores": KNOWN, "labels": LABELS.tolist(), "predictions": PREDICTIONS.tolist()} | changes
     known, near, far = write_run("digits", **known), write_run("near", NEAR, labels=[3] * 40), write_run("far", FAR)
-    return report_of(runs.load(runs.ID_NAME, known), [runs.load("near", near), runs.load("far", far)], top=5)
+    return report_of(scored.load(scored.ID_NAME, known), [scored.load("near", near), scored.load("far", far)], top=5)
 
 
-def report_of(known: runs.Run, unknown: list[runs.Run], **more: Any) -> dict[str, Any]:
+def report_of(known: scored.Run, unknown: list[scored.Run], **more: Any) -> dict[str, Any]:
     return numbers.summarise(known, unknown, known.output + "-report", **more)[0]
 
 
@@ -73,22 +74,22 @@ def test_without_labels_there_is_no_accuracy(write_run: Any) -> None:
     assert report["id"]["accuracy"] is None
     assert report["scores"]["regrad"]["errors"] is None
     assert report["reliability"] == {"images": [], "confidence": [], "accuracy": []}
-    assert report["rates"][runs.ID_NAME]["classes"][0]["wrong"] is None
+    assert report["rates"][scored.ID_NAME]["classes"][0]["wrong"] is None
 
 
 def test_without_unknown_images_there_are_no_separations(write_run: Any) -> None:
-    known = runs.load(runs.ID_NAME, write_run("digits", KNOWN))
+    known = scored.load(scored.ID_NAME, write_run("digits", KNOWN))
     report = report_of(known, [], top=3)
     assert report["scores"]["regrad"]["ood"] == {}
-    assert sum(report["scores"]["regrad"]["histogram"]["shares"][runs.ID_NAME]) == pytest.approx(1.0)
+    assert sum(report["scores"]["regrad"]["histogram"]["shares"][scored.ID_NAME]) == pytest.approx(1.0)
 
 
 def test_only_common_scores_are_reported_and_regrad_goes_first(write_run: Any) -> None:
-    known = runs.load("known", write_run("digits", {"entropy": KNOWN["entropy"], **KNOWN}))
-    other = runs.load("near", write_run("near", {"regrad": NEAR["regrad"], "exgrad": NEAR["regrad"]}))
+    known = scored.load("known", write_run("digits", {"entropy": KNOWN["entropy"], **KNOWN}))
+    other = scored.load("near", write_run("near", {"regrad": NEAR["regrad"], "exgrad": NEAR["regrad"]}))
     report = report_of(known, [other])
     assert list(report["scores"]) == ["regrad"]
-    entropy = runs.load("near", write_run("other", {"entropy": NEAR["entropy"]}))
+    entropy = scored.load("near", write_run("other", {"entropy": NEAR["entropy"]}))
     assert report_of(known, [entropy])["main_score"] == "entropy"
 
 
@@ -119,7 +120,7 @@ def write_run_once(write_run: Any) -> Any:
 def test_runs_that_do_not_compare_are_refused(write_run: Any, change: dict[str, Any], message: str) -> None:
     known, other = write_run("digits", KNOWN), write_run("near", NEAR, **change)
     with pytest.raises(UsageError, match=message):
-        report_of(runs.load("known", known), [runs.load("near", other)])
+        report_of(scored.load("known", known), [scored.load("near", other)])
 
 
 def test_another_preprocessing_of_the_same_model_is_accepted(write_run: Any) -> None:
@@ -128,30 +129,30 @@ def test_another_preprocessing_of_the_same_model_is_accepted(write_run: Any) -> 
         "config": {"weights": None, "sigma": 0.02, "samples": 10, "transform": "tests:invert"},
     }
     known, other = write_run("digits", KNOWN), write_run("near", NEAR, **inverted)
-    report = report_of(runs.load("known", known), [runs.load("near", other)])
+    report = report_of(scored.load("known", known), [scored.load("near", other)])
     assert report["scores"]["regrad"]["ood"]["near"]["auroc"] == metrics.auroc(KNOWN["regrad"], NEAR["regrad"])
 
 
 def test_names_and_scores_must_fit(write_run: Any) -> None:
-    known = runs.load("known", write_run("digits", KNOWN))
-    near = runs.load("near", write_run("near", NEAR))
+    known = scored.load("known", write_run("digits", KNOWN))
+    near = scored.load("near", write_run("near", NEAR))
     with pytest.raises(UsageError, match="two runs are called 'near'"):
         report_of(known, [near, near])
     with pytest.raises(UsageError, match=r"has the scores exgrad, .* regrad, entropy"):
-        report_of(known, [runs.load("x", write_run("x", {"exgrad": NEAR["regrad"]}))])
+        report_of(known, [scored.load("x", write_run("x", {"exgrad": NEAR["regrad"]}))])
 
 
 def test_outputs_without_a_run_or_rows_are_refused(write_run: Any, tmp_path: Any) -> None:
     with pytest.raises(UsageError, match=r"no run\.json here"):
-        runs.load("known", str(tmp_path / "nowhere"))
+        scored.load("known", str(tmp_path / "nowhere"))
     (tmp_path / "runs/empty").mkdir(parents=True)
     run = write_run("digits", KNOWN)
     (tmp_path / "runs/empty/run.json").write_text((tmp_path / "runs/digits/run.json").read_text())
     with pytest.raises(UsageError, match="no rows under scores/"):
-        runs.load("known", str(tmp_path / "runs/empty"))
+        scored.load("known", str(tmp_path / "runs/empty"))
     (tmp_path / "runs/digits/scores/part-0.parquet").write_bytes(b"no parquet")
     with pytest.raises(RegradError, match="cannot read"):
-        runs.load("known", run)
+        scored.load("known", run)
 
 
 def test_unfinished_runs_and_quarantined_rows_are_said_out_loud(write_run: Any) -> None:
@@ -170,7 +171,8 @@ def test_published_masks_credentials_and_is_plain_json() -> None:
 
 def test_report_and_metrics_never_import_ray() -> None:
     code = (
-        "import sys, regrad.metrics; from regrad.report import headline, numbers, page, thumbnails;"
+        "import sys, regrad.metrics; from regrad.report import headline, numbers, page;"
+        "from regrad.pages import thumbnails;"
         "print(sorted(name for name in sys.modules if name.partition('.')[0] == 'ray'))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -178,10 +180,10 @@ def test_report_and_metrics_never_import_ray() -> None:
 
 
 def test_columns_that_no_number_needs_are_not_read(write_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = runs.load("known", write_run("digits", KNOWN))
+    known = scored.load("known", write_run("digits", KNOWN))
     asked = []
-    tables = runs.Run.tables
-    monkeypatch.setattr(runs.Run, "tables", lambda run, columns: asked.append(columns) or tables(run, columns))
+    tables = scored.Run.tables
+    monkeypatch.setattr(scored.Run, "tables", lambda run, columns: asked.append(columns) or tables(run, columns))
     report_of(known, [])
     first, second = asked
     assert first == ["label", "prediction", "confidence", "nll", "regrad", "entropy"]
@@ -194,7 +196,7 @@ def test_intervals_hold_their_metric_and_repeat(write_run: Any) -> None:
         for name, (low, high) in entry["intervals"].items():
             assert low <= entry[name] <= high
             assert low < high or name == "nll"  # the same for every image here
-    again = report_of(runs.load("a", write_run("d2", KNOWN)), [runs.load("near", write_run("n2", NEAR))])
+    again = report_of(scored.load("a", write_run("d2", KNOWN)), [scored.load("near", write_run("n2", NEAR))])
     expected = report["scores"]["regrad"]["ood"]["near"]["intervals"]
     assert again["scores"]["regrad"]["ood"]["near"]["intervals"] == expected
 
@@ -211,32 +213,38 @@ def test_calibration_and_errors_equal_the_metrics(write_run: Any) -> None:
 
 
 def test_a_reference_sets_the_threshold_and_is_no_unknown_set(write_run: Any) -> None:
-    tonight = runs.load(runs.ID_NAME, write_run("tonight", FAR))
-    reference = runs.load(runs.REFERENCE_NAME, write_run("digits", KNOWN))
+    tonight = scored.load(scored.ID_NAME, write_run("tonight", FAR))
+    reference = scored.load(scored.REFERENCE_NAME, write_run("digits", KNOWN))
     report = report_of(tonight, [], reference=reference, threshold="quantile=0.9")
     value = np.sort(KNOWN["regrad"])[-7]  # six of sixty images lie above
     assert report["threshold"] == {"value": value, "quantile": 0.9, "reference": reference.output}
-    assert report["rates"][runs.ID_NAME]["flagged"] == (FAR["regrad"] > value).sum()
+    assert report["rates"][scored.ID_NAME]["flagged"] == (FAR["regrad"] > value).sum()
     assert report["scores"]["regrad"]["ood"] == {}
-    assert set(report["scores"]["regrad"]["histogram"]["shares"]) == {runs.ID_NAME, runs.REFERENCE_NAME}
-    assert list(report["pictures"]) == [runs.ID_NAME]
+    assert set(report["scores"]["regrad"]["histogram"]["shares"]) == {scored.ID_NAME, scored.REFERENCE_NAME}
+    assert list(report["pictures"]) == [scored.ID_NAME]
     assert any("more than the 10.0 % that the threshold flags" in sentence for sentence in report["headline"])
 
 
 def test_a_run_without_rows_is_refused(write_run: Any) -> None:
     with pytest.raises(UsageError, match="scored no image"):
-        report_of(runs.load("known", write_run("empty", {"regrad": []})), [])
+        report_of(scored.load("known", write_run("empty", {"regrad": []})), [])
 
 
 def test_every_key_is_documented(write_run: Any) -> None:
     known, near, fine = (
-        runs.load(name, write_run(name, scores, labels=LABELS.tolist()[: len(scores["regrad"])]))
-        for name, scores in (("digits", KNOWN), ("near", NEAR), (runs.REFERENCE_NAME, KNOWN))
+        scored.load(name, write_run(name, scores, labels=LABELS.tolist()[: len(scores["regrad"])]))
+        for name, scores in (("digits", KNOWN), ("near", NEAR), (scored.REFERENCE_NAME, KNOWN))
     )
     report, chosen = numbers.summarise(known, [near], known.output + "-report", fine)
     report["runs"] = {}  # run.json is described elsewhere
     threshold = json.loads(chosen.to_json()) | {"settings": {}}
-    assert keys(report) | keys(threshold) <= documented() | {"digits", "near", runs.REFERENCE_NAME, "regrad", "entropy"}
+    assert keys(report) | keys(threshold) <= documented() | {
+        "digits",
+        "near",
+        scored.REFERENCE_NAME,
+        "regrad",
+        "entropy",
+    }
 
 
 def keys(value: Any) -> set[str]:

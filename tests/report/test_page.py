@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from regrad.report import numbers, page, runs
-from regrad.report.thumbnails import Thumbnail, limit
+from regrad.pages.thumbnails import Thumbnail, limit
+from regrad.report import numbers, page
+from regrad.runs import scored
 
 HOSTILE = ["<script>alert(1)</script>", '"><img onerror=alert(1) src=x>', "</style><b>", "x" * 10_000, "שלום 🙂"]
 RNG = np.random.default_rng(1)
@@ -45,11 +46,11 @@ def build(write_run: Any, sets: dict[str, str], top: int = 4, class_names: list[
     model = {"spec": "tests:network", "network": "f" * 64, "classes": 10, "class_names": class_names}
     scores = {"regrad": RNG.normal(0, 1, 30), "max_probability": RNG.normal(0, 1, 30)}
     labels = [row % 10 for row in range(30)]
-    known = runs.load(runs.ID_NAME, write_run("id", scores, labels=labels, model=model))
+    known = scored.load(scored.ID_NAME, write_run("id", scores, labels=labels, model=model))
     unknown = []
     for name, folder in sets.items():
         values = {score: RNG.normal(1, 1, 20) for score in scores}
-        unknown.append(runs.load(name, write_run(folder, values, model=model)))
+        unknown.append(scored.load(name, write_run(folder, values, model=model)))
     return numbers.published(numbers.summarise(known, unknown, known.output + "-report", top=top)[0])
 
 
@@ -119,10 +120,10 @@ def test_pictures_have_alt_texts_and_plots_have_labels(write_run: Any) -> None:
 
 def test_a_page_of_2000_thumbnails_is_under_25_mb(write_run: Any) -> None:
     report = build(write_run, {})
-    rows = report["pictures"][runs.ID_NAME]
-    report["pictures"][runs.ID_NAME] = [rows[0] | {"id": f"{'k' * 100}-{number}"} for number in range(2000)]
+    rows = report["pictures"][scored.ID_NAME]
+    report["pictures"][scored.ID_NAME] = [rows[0] | {"id": f"{'k' * 100}-{number}"} for number in range(2000)]
     thumbnail = Thumbnail("data:image/webp;base64," + "A" * (limit(2000) - 23), 160, 160)
-    html = page.render(report, {runs.ID_NAME: [thumbnail] * 2000})
+    html = page.render(report, {scored.ID_NAME: [thumbnail] * 2000})
     assert html.count("<img") == 2000
     assert 18_000_000 < len(html.encode()) < 25_000_000
 
@@ -134,7 +135,7 @@ def test_hostile_text_is_shown_as_text(write_run: Any, text: str) -> None:
     for rows in report["pictures"].values():
         for row in rows:
             row["id"] = row["source"] = text
-    report["runs"][runs.ID_NAME]["config"]["weights"] = text
+    report["runs"][scored.ID_NAME]["config"]["weights"] = text
     sheets = {name: [Thumbnail(None, problem=text) for _ in rows] for name, rows in report["pictures"].items()}
     html = page.render(report, sheets)
     elements = Elements(html)
@@ -147,7 +148,7 @@ def test_hostile_text_is_shown_as_text(write_run: Any, text: str) -> None:
 
 def test_long_names_are_shortened_wherever_they_repeat(write_run: Any) -> None:
     report = build(write_run, {}, top=20)
-    for row in report["pictures"][runs.ID_NAME]:
+    for row in report["pictures"][scored.ID_NAME]:
         row["id"] = row["source"] = "n" * 10_000
     plain = len(page.render(build(lambda name, *a, **k: write_run(f"p-{name}", *a, **k), {}, top=20), {}))
     assert len(page.render(report, {})) < plain + 20 * 1500
@@ -155,8 +156,8 @@ def test_long_names_are_shortened_wherever_they_repeat(write_run: Any) -> None:
 
 def test_missing_pictures_and_names_are_said(write_run: Any) -> None:
     report = build(write_run, {}, class_names=["zero", "one"] + ["more"] * 8)
-    report["pictures"][runs.ID_NAME][0]["prediction"] = 1
-    gone = {runs.ID_NAME: [Thumbnail(None, problem="not in its source any more")] * 4}
+    report["pictures"][scored.ID_NAME][0]["prediction"] = 1
+    gone = {scored.ID_NAME: [Thumbnail(None, problem="not in its source any more")] * 4}
     text = Elements(page.render(report, gone)).text
     assert "no picture: not in its source any more" in text
     assert "predicted one" in text
@@ -168,7 +169,7 @@ def test_a_page_without_thumbnails_lists_the_images(write_run: Any) -> None:
     assert not elements.all("img")
     assert "made without thumbnails" in elements.text
     assert "no picture" not in elements.text
-    assert all(row["id"] in elements.text for row in report["pictures"][runs.ID_NAME])
+    assert all(row["id"] in elements.text for row in report["pictures"][scored.ID_NAME])
 
 
 def test_a_report_without_unknown_images_has_no_rates_of_catching_them(write_run: Any) -> None:
@@ -180,7 +181,7 @@ def test_a_report_without_unknown_images_has_no_rates_of_catching_them(write_run
 
 
 def test_without_labels_and_unknown_images_no_score_can_be_judged(write_run: Any) -> None:
-    known = runs.load(runs.ID_NAME, write_run("id", {"regrad": RNG.normal(0, 1, 30)}))
+    known = scored.load(scored.ID_NAME, write_run("id", {"regrad": RNG.normal(0, 1, 30)}))
     summary, _ = numbers.summarise(known, [], known.output + "-report")
     elements = Elements(page.render(numbers.published(summary), {}))
     assert "How far each score can be trusted" not in elements.text
@@ -192,7 +193,7 @@ def test_classes_and_shards_are_listed_worst_first(write_run: Any) -> None:
     report = build(write_run, {}, class_names=[f"class-{number}" for number in range(10)])
     text = Elements(page.render(report, {})).text
     text = text[text.index("By predicted class") :]
-    ranked = [f"class-{entry['class']}" for entry in report["rates"][runs.ID_NAME]["classes"]]
+    ranked = [f"class-{entry['class']}" for entry in report["rates"][scored.ID_NAME]["classes"]]
     places = [text.index(name) for name in ranked]
     assert places == sorted(places)
     assert "id.parquet" in text

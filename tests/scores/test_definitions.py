@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from regrad import Classifier, Scorer, perturb
-from regrad.gradients.layers import find_layers, layer_weights, private_copy
+from regrad.gradients.layers import find_layers, layer_weights
+from regrad.network.copies import private_copy
 from regrad.scores import SCORES
 from tests.networks import SIZE, build
 

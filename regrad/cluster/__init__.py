@@ -1,0 +1,1 @@
+"""All of Ray: sessions, actors, tasks, metrics and the job server."""

@@ -1,0 +1,284 @@
+"""Units on Ray: descriptions of units go out to actors, ledger records come back.
+
+Pixels never travel through Ray: an actor reads, decodes, scores and commits its units itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+import ray.data
+
+from regrad import storage
+from regrad.cluster.metrics import IDLE, READING, SCORING, WorkerMetrics
+from regrad.cluster.progress import Progress
+from regrad.cluster.sessions import Cluster, Workers, connected, share_out
+from regrad.errors import RegradError, UsageError
+from regrad.models.loading import working_directory
+from regrad.pipeline.plan import Unit
+from regrad.pipeline.prepare import Job, expected_images
+from regrad.pipeline.worker import Task, UnitScorer
+
+# What a worker needs of the driver's environment to reach storage and caches.
+_ENVIRONMENT = (
+    *("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_", "REGRAD_", "HF_"),
+    *("TORCH_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+)
+_NOT_FOR_WORKERS = ("REGRAD_NOTIFY",)  # a credential of the driver's alone
+_UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
+_REPORT_SECONDS = 0.5
+_TRIES = 8  # of work over which workers die: as often as a node may go, but not for ever
+STALL_SECONDS = 60.0
+
+
+def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[dict[str, Any]]:
+    """Score the pending units of ``job`` on Ray; gives what :meth:`UnitScorer.score` does, in any order.
+
+    Raises:
+        RegradError: a worker could not load the model, read its input or write its output.
+    """
+    options, units = job.options, job.plan.pending
+    progress = Progress(*expected_images(units))
+    with connected(options.ray_address, options.num_workers, options.verbose) as cluster:
+        workers = share_out(cluster, options.num_workers, options.gpus_per_worker, options.cpus_per_worker)
+        task = replace(job.task, threads=workers.cpus)
+        board = _start_board()
+        groups = group(units, workers.count)
+        dataset = _dataset(task, groups, "measured" not in job.run, workers, board, options.verbose)
+        with _watched(board, progress, lambda: stalled(cluster, workers, stall_seconds), stall_seconds):
+            yield from _results(dataset)
+
+
+@contextlib.contextmanager
+def _watched(board: Any, progress: Progress, explain: Callable[[], str], stall_seconds: float) -> Iterator[None]:
+    """Progress is shown meanwhile, and what is wrong when no worker starts."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        waiting_since = time.monotonic()
+        while not ended.wait(_REPORT_SECONDS):
+            with contextlib.suppress(ray.exceptions.RayError):  # the cluster ends: the results tell of that
+                started, scored, quarantined = ray.get(board.read.remote(), timeout=_REPORT_SECONDS)
+                progress.update(scored, quarantined)
+                if not started and time.monotonic() - waiting_since > stall_seconds:
+                    progress.say(explain())
+                    waiting_since = time.monotonic()
+
+    thread = threading.Thread(target=watch, name="regrad-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()  # a call to Ray after its end would start it again
+        progress.clear()
+
+
+def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    # Closed at once when anything is raised: that stops the workers while Ray is still there.
+    # Nothing is fetched ahead: a result, or an error, would wait for the next.
+    blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    with contextlib.closing(iter(blocks)) as tables:
+        try:
+            for result in (json.loads(text) for block in tables for text in block["result"].to_pylist()):
+                raise_problem(result)
+                yield result
+        except ray.exceptions.RayError as error:
+            raise RegradError(f"Ray failed: {_cause(error)}") from error
+
+
+def group(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
+    """``units`` in tasks of neighbours: large enough to read on without a pause, small enough to share out evenly."""
+    size = max(1, min(_UNITS_PER_TASK, len(units) // (4 * workers)))
+    return [units[start : start + size] for start in range(0, len(units), size)]
+
+
+def stalled(cluster: Cluster, workers: Workers, seconds: float) -> str:
+    """The line that says why nothing moves."""
+    free = ray.available_resources()
+    return (
+        f"still waiting: no worker has started after {seconds:.0f} s; each needs {workers.cpus} CPUs and "
+        f"{workers.gpus:g} GPUs, the cluster has {cluster}, of which {free.get('CPU', 0):g} and {free.get('GPU', 0):g} "
+        "are free; lower --num-workers or --gpus-per-worker, or free some"
+    )
+
+
+def _dataset(
+    task: Task, tasks: Sequence[Sequence[Unit]], measure: bool, workers: Workers, board: Any, verbose: bool
+) -> ray.data.Dataset:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = verbose
+    context.enable_auto_log_stats = False
+    context.log_internal_stack_trace = False
+    logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    rows = [
+        {"units": json.dumps([unit.to_json() for unit in units]), "measure": measure and number == 0}
+        for number, units in enumerate(tasks)
+    ]
+    size = min(workers.count, len(tasks))
+    return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _Worker,
+        batch_size=1,
+        batch_format="pyarrow",
+        # One worker is enough to go on: Ray Data would wait for all of `min_size`, for ever if they do not fit.
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size),
+        num_cpus=workers.cpus,
+        num_gpus=workers.gpus or None,
+        fn_constructor_args=(task, board, *surroundings(), (_TRIES, size)),
+    )
+
+
+def surroundings() -> tuple[dict[str, str], list[str]]:
+    """What a worker takes over of this process: variables, and folders to import from."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_ENVIRONMENT) and name not in _NOT_FOR_WORKERS
+    }
+    paths = [working_directory(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return environment, [path for path in paths if path]
+
+
+def settle_in(environment: dict[str, str], paths: Sequence[str]) -> None:
+    """Take over the driver's :func:`surroundings`, in a worker.
+
+    Not through Ray's runtime_env: that one conflicts with a submitted job's own, and shows secrets.
+    """
+    os.environ.update(environment)
+    sys.path.extend(path for path in paths if path not in sys.path)
+
+
+def _start_board() -> Any:
+    """Where workers post their counts, so that a unit of an hour shows progress too."""
+
+    class Board:  # local, so that it travels by value: its process need not import torch to add numbers
+        def __init__(self) -> None:
+            self.counts: dict[str, tuple[int, int]] = {}
+            self.begun: dict[str, int] = {}
+
+        def begin(self, work: str) -> int:
+            """How often ``work`` was begun and not ended."""
+            self.begun[work] = self.begun.get(work, 0) + 1
+            return self.begun[work]
+
+        def end(self, work: str) -> None:
+            self.begun.pop(work, None)
+
+        def post(self, worker: str, scored: int, quarantined: int) -> None:
+            self.counts[worker] = (scored, quarantined)
+
+        def read(self) -> tuple[int, int, int]:
+            """Workers that have started, images scored, images quarantined."""
+            scored, quarantined = (sum(column) for column in zip((0, 0), *self.counts.values(), strict=True))
+            return len(self.counts), scored, quarantined
+
+    return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()  # the node it is on may go
+
+
+class _Worker:
+    """A :class:`UnitScorer` in an actor. Errors travel as rows: raised, they would arrive wrapped and retried."""
+
+    def __init__(
+        self, task: Task, board: Any, environment: dict[str, str], paths: Sequence[str], tries: tuple[int, int]
+    ) -> None:
+        settle_in(environment, paths)
+        self.board, self.name = board, uuid.uuid4().hex
+        self.tries, others = tries
+        self.scored = self.quarantined = 0
+        self.posted = 0.0
+        self.metrics = WorkerMetrics(storage.mask(task.output))
+        self._post()
+        self.scorer: UnitScorer | None = None
+        self.problem: dict[str, Any] = {}
+        try:
+            # Workers that load at the same time have not died.
+            with self._attempt("loading the model", self.tries + others):
+                self.scorer = UnitScorer(task, self._count, self._scoring)
+        except Exception as error:
+            self.problem = as_problem(error)
+        self.metrics.enter(IDLE)
+
+    def __call__(self, batch: Any) -> Iterator[dict[str, list[str]]]:
+        if self.scorer is None:
+            yield {"result": [json.dumps(self.problem)]}
+            return
+        units = [Unit.from_json(text) for text in json.loads(batch["units"][0].as_py())]
+        files = ", ".join(dict.fromkeys(storage.mask(unit.source) for unit in units))
+        self.metrics.enter(READING)
+        try:
+            with self._attempt(f"over {files} from row {units[0].start}", self.tries):
+                for item in self.scorer.score(units, measure=batch["measure"][0].as_py()):
+                    if "seconds" in item:
+                        self.metrics.unit(item["seconds"])
+                    yield {"result": [json.dumps(item)]}
+        except Exception as error:
+            yield {"result": [json.dumps(as_problem(error))]}
+        self.metrics.enter(IDLE)
+        self._post()
+
+    @contextlib.contextmanager
+    def _attempt(self, work: str, most: int) -> Iterator[None]:
+        """Count what was begun and never ended: Ray tries again for ever what ends every process."""
+        begun = 1
+        with contextlib.suppress(ray.exceptions.RayError):  # the board's node went: it begins anew elsewhere
+            begun = ray.get(self.board.begin.remote(work))
+        if begun > most:
+            raise RegradError(
+                f"{self.tries} workers died {work}: it may be more than memory can hold, or crash a library; "
+                "leave each more memory (--num-workers 1, --batch-size 1), or leave it out"
+            )
+        try:
+            yield
+        finally:
+            self.board.end.remote(work)
+
+    def _count(self, scored: int, quarantined: int) -> None:
+        self.scored += scored
+        self.quarantined += quarantined
+        self.metrics.images(scored, quarantined)
+        if time.monotonic() - self.posted > _REPORT_SECONDS:
+            self._post()
+
+    def _scoring(self, busy: bool) -> None:
+        self.metrics.enter(SCORING if busy else READING)
+
+    def _post(self) -> None:
+        self.posted = time.monotonic()
+        self.board.post.remote(self.name, self.scored, self.quarantined)
+
+
+def as_problem(error: Exception) -> dict[str, Any]:
+    """``error`` as a row: raised in a worker, it would arrive wrapped and retried."""
+    known = isinstance(error, RegradError)
+    return {
+        "error": str(error) if known else f"a worker failed: {storage.reason(error)}",
+        "usage": isinstance(error, UsageError),
+        "traceback": traceback.format_exc(),
+    }
+
+
+def raise_problem(result: dict[str, Any]) -> None:
+    """Raise the error that ``result`` is, if :func:`as_problem` made it of one."""
+    if "error" in result:
+        kind = UsageError if result["usage"] else RegradError
+        raise kind(result["error"]) from RuntimeError(result["traceback"])
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None and str(error.__cause__):  # Ray Data marks its own errors by an empty cause
+        error = error.__cause__
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return storage.mask(f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__)

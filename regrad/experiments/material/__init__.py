@@ -1,0 +1,1 @@
+"""What the tables are measured on: image sets, networks, tasks and methods."""

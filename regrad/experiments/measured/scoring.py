@@ -1,0 +1,123 @@
+"""Images through the score job: one output for each network, seed and setting, which a later run goes on with."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from regrad import storage, table
+from regrad.experiments.material import image_sets, models
+from regrad.experiments.material.packs import Packs
+from regrad.pipeline import options
+from regrad.pipeline.prepare import Job, prepare
+from regrad.pipeline.run import run
+from regrad.pipeline.worker import UnitScorer
+
+FIT_IMAGES = "2000"  # training images for the posterior of ``laplace``
+#: Column -> (n,) values: the scores, and ``label`` and ``prediction``.
+Columns = dict[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all tables of one run have in common.
+
+    Attributes:
+        data: folder or URI of the packs.
+        output: folder or URI for images, weights, scores and results.
+        images: of each set.
+        seeds: training seeds of networks trained here, noise seeds of published ones.
+        compute: False takes what the output holds already, and computes nothing.
+        download: fetch missing packs by torchvision.
+        on_ray: score on Ray's workers, as jobs/score.py does, and not in this process.
+    """
+
+    data: str
+    output: str
+    images: int = 1000
+    seeds: int = 3
+    compute: bool = True
+    download: bool = False
+    on_ray: bool = False
+
+    @property
+    def packs(self) -> Packs:
+        """Where the images come from."""
+        return Packs(self.data, self.place("packs"), self.download)
+
+    def place(self, *parts: str) -> str:
+        """A URI inside the output."""
+        return storage.join(self.output, *parts)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How images are scored: flags of jobs/score.py, under a name that its outputs go by."""
+
+    name: str
+    scores: tuple[str, ...]
+    flags: dict[str, str] = field(default_factory=dict)
+
+
+def scored(study: Study, model: str, seed: int, sets: Sequence[str], setting: Setting) -> dict[str, Columns]:
+    """The rows of each set, the known one first, scored now where they are missing; sets without rows are left out.
+
+    Nothing is scored where the known set cannot be had. The images of a set are the same ones, in the same order, for
+    every network, seed and setting.
+    """
+    output = study.place("scores", model, f"seed-{seed}", setting.name)
+    there = [name for name in sets if study.packs.has(image_sets.IMAGE_SETS[name].pack)]
+    if study.compute and sets[0] in there:
+        folder = study.place("images")
+        shards = [shard for name in there for shard in image_sets.shards(name, study.packs, folder, study.images)]
+        _score(study, model, seed, shards, setting, output)
+    if not storage.list_files(storage.join(output, "scores"), ".parquet"):
+        return {}
+    rows = table.read(output)
+    sources = rows["source"].to_pylist()
+    owners = np.asarray([source.rsplit("/", 2)[-2] for source in sources])
+    shard = np.asarray([int(source.rsplit("-", 1)[-1].removesuffix(".parquet")) for source in sources])
+    places = shard * image_sets.SHARD_ROWS + rows["row"].to_numpy()
+    kept = [name for name in rows.column_names if name not in ("id", "source", "row", "nll")]
+    columns = {name: rows[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in kept}
+    found = {}
+    for name in sets:
+        of_set = np.flatnonzero(owners == name)
+        order = of_set[np.argsort(places[of_set])]
+        # Up to the first image that is not there yet, so that runs compare image by image.
+        count = int((places[order] == np.arange(order.size)).cumprod().sum())
+        if count:
+            found[name] = {column: values[order[: min(count, study.images)]] for column, values in columns.items()}
+    return found
+
+
+def _score(study: Study, model: str, seed: int, shards: list[str], setting: Setting, output: str) -> None:
+    known = models.MODELS[model]
+    weights = models.weights(model, seed, study.packs, study.place("weights"))
+    flags = {"model": known.spec, "weights": weights, "scores": ",".join(setting.scores), "seed": str(seed)}
+    flags |= setting.flags
+    if "laplace" in setting.scores:
+        flags = {"fit-data": study.packs.find(known.fit_pack), "fit-limit": FIT_IMAGES} | flags
+    command = [*shards, "--output", output, *(part for key, value in flags.items() for part in (f"--{key}", value))]
+    job = prepare(options.parse(command, "score.py", None))
+    if job.plan.pending:
+        shown = [f"{len(shards)} shards", *command[len(shards) :]]
+        say(f"scoring {len(job.plan.pending)} of {shlex.join(shown)}")
+        run(job, None if study.on_ray else in_this_process)
+
+
+def in_this_process(job: Job) -> Iterator[dict[str, Any]]:
+    """What a worker on Ray does, here: a few hundred images are scored before Ray has started."""
+    scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
+    yield from scorer.score(job.plan.pending, measure="measured" not in job.run)
+
+
+def say(line: str) -> None:
+    """What goes on, for whoever watches."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,105 @@
+"""The plots beside the tables, as SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from regrad.errors import UsageError
+from regrad.experiments.material.tasks import QUICK_TASKS, TASKS
+from regrad.experiments.measured import labelling
+from regrad.experiments.measured.results import Result
+from regrad.experiments.measured.scoring import Study
+
+_COLUMNS = 2
+SHOWN = ("REGrad*", "ExGrad", "Entropy", labelling.RANDOM, *labelling.DIVERSE)
+
+
+def draw(study: Study, table: str, results: Sequence[Result]) -> bytes | None:
+    """The plot of a table as SVG; None for a table without one, or without numbers."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UsageError("plots need matplotlib: pip install 'regrad[benchmark]'") from error
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "regrad", "font.size": 8, "axes.spines.top": False})
+    matplotlib.rcParams["axes.spines.right"] = False
+    if table == "ood":
+        return _ahead(results)
+    if table in TASKS:
+        return _curves(study, table, {result.experiment for result in results})
+    return None
+
+
+def _ahead(results: Sequence[Result]) -> bytes | None:
+    """REGrad* minus entropy and minus ExGrad on every experiment, with intervals."""
+    import matplotlib.pyplot as plt
+
+    wanted = ("REGrad* − Entropy", "REGrad* − ExGrad")
+    rows = [result for result in results if result.row in wanted and result.mean is not None]
+    if not rows:
+        return None
+    names = list(dict.fromkeys((result.group, result.experiment) for result in rows))
+    figure, axis = plt.subplots(figsize=(6.4, 1.0 + 0.34 * len(names)))
+    for number, (row, colour) in enumerate(zip(wanted, ("#1f5fa8", "#c8651b"), strict=True)):
+        found = [result for result in rows if result.row == row]
+        places = [names.index((r.group, r.experiment)) + 0.22 * (number - 0.5) for r in found]
+        low, mean, high = np.asarray([[float(v or 0) for v in (r.low, r.mean, r.high)] for r in found]).T
+        ends = np.stack([mean - low, high - mean]).clip(0)
+        axis.errorbar(mean, places, xerr=ends, fmt="o", markersize=3.5, color=colour, label=row, capsize=2)
+    axis.axvline(0, color="#666666", linewidth=0.8)
+    axis.set_yticks(range(len(names)), [f"{experiment}  ({group})" for group, experiment in names])
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlabel("AUROC points, 95 % interval over images")
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
+    return _svg(figure)
+
+
+def _curves(study: Study, table: str, titles: Collection[str]) -> bytes | None:
+    """Accuracy per cycle, mean over seeds, of some methods."""
+    import matplotlib.pyplot as plt
+
+    tasks = [task for task in (*TASKS[table], *QUICK_TASKS[table]) if task.title in titles]
+    tasks = [task for task in tasks if any(labelling.curves(study, task, row) for row in SHOWN)]
+    if not tasks:
+        return None
+    lines = -(-len(tasks) // _COLUMNS)
+    figure, axes = plt.subplots(lines, _COLUMNS, figsize=(3.6 * _COLUMNS, 2.6 * lines), squeeze=False)
+    for axis in axes.flat[len(tasks) :]:
+        axis.remove()
+    for axis, task in zip(axes.flat, tasks, strict=False):
+        for number, row in enumerate(SHOWN):
+            runs = labelling.curves(study, task, row)
+            if runs:
+                labels = [cycle["labelled"] for cycle in runs[0]]
+                axis.plot(
+                    labels,
+                    100 * np.mean(_accuracies(runs), axis=0),
+                    f"C{number}",
+                    marker="o",
+                    markersize=2.5,
+                    label=row,
+                )
+        axis.set(title=task.title, xlabel="labels", ylabel="accuracy in percent")
+    lines_of = {line.get_label(): line for axis in figure.axes for line in axis.lines}
+    known = [row for row in SHOWN if row in lines_of]
+    handles = [lines_of[row] for row in known]
+    figure.legend(handles, known, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(known))
+    return _svg(figure)
+
+
+def _accuracies(runs: Sequence[list[dict[str, Any]]]) -> list[list[float]]:
+    return [[cycle["metrics"]["accuracy"] for cycle in run] for run in runs]
+
+
+def _svg(figure: Any) -> bytes:
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.tight_layout()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    return buffer.getvalue()

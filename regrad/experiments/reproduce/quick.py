@@ -1,0 +1,33 @@
+"""Every table in a small form, in a minute or so each: few images, one run, and networks that are trained briefly.
+
+What is measured is the same, by the same code; the numbers are for trying things out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from regrad.experiments.material import methods
+from regrad.experiments.material.experiments import against
+from regrad.experiments.material.tasks import QUICK_TASKS
+from regrad.experiments.measured import calibration, hyperparameters, labelling, runtime, separation, temperature
+from regrad.experiments.measured.results import Result
+from regrad.experiments.measured.scoring import Setting, Study
+
+FAR = against("mnist-cnn-quick", "mnist", "omniglot", "fmnist")
+NEAR = against("resnet20-cifar10", "cifar10", "tinyimagenet-not-cifar10")
+VIT = against("mnist-vit-quick", "mnist", "omniglot", "fmnist")
+SETTING = Setting("quick", methods.EVERY_SCORE, {"samples": "2", "draws": "2", "fit-limit": "300"})
+
+#: Table -> what computes its small form.
+QUICK: dict[str, Callable[[Study], list[Result]]] = {
+    "ood": partial(separation.separation, table="ood", pairs=(*FAR, *NEAR), setting=SETTING),
+    "calibration": partial(calibration.calibration, pairs=(*FAR, *NEAR), setting=SETTING),
+    **{name: partial(labelling.labelling, table=name, tasks=tasks) for name, tasks in QUICK_TASKS.items()},
+    "ablation": partial(separation.ablation, pairs=(*FAR, *NEAR), setting=SETTING),
+    "hyperparameters": partial(hyperparameters.hyperparameters, pairs=FAR[-1:]),
+    "temperature": partial(temperature.temperature, pairs=(*FAR, *NEAR)),
+    "architecture": partial(separation.separation, table="architecture", pairs=(*VIT, *FAR), setting=SETTING),
+    "runtime": partial(runtime.runtime, networks=("mnist-cnn-quick", "resnet20-cifar10")),
+}

@@ -1,0 +1,129 @@
+"""The tables of ``jobs/reproduce.py``: what each is called, who computes it, and what is to be said beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from regrad.experiments.material import methods
+from regrad.experiments.material.experiments import ARCHITECTURE, SEPARATION
+from regrad.experiments.material.tasks import QUICK_TASKS, TASKS
+from regrad.experiments.measured import calibration, hyperparameters, labelling, runtime, separation, temperature
+from regrad.experiments.measured.results import Result
+from regrad.experiments.measured.scoring import Study
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        title: as a heading.
+        compute: gives its results, as far as images and the study allow.
+        metrics: that stand in one cell, with their digits.
+        rows: of the paper, in its order.
+        more: rows that we add, below a line.
+        note: what a reader must know to read it.
+    """
+
+    title: str
+    compute: Callable[[Study], list[Result]]
+    metrics: dict[str, int]
+    rows: Sequence[str]
+    more: Sequence[str] = ()
+    note: str = ""
+
+
+_SEPARATION = {"AUROC": 2, "AUPR": 2}
+_AHEAD = tuple(methods.RIVALS)
+
+
+def _labelling(name: str, title: str) -> Table:
+    protocols = ". ".join(task.protocol for task in TASKS[name])
+    return Table(
+        title,
+        partial(labelling.labelling, table=name, tasks=TASKS[name]),
+        {"ACC": 2, "NLL": 3},
+        tuple(methods.PAPER),
+        (labelling.RANDOM, *labelling.DIVERSE),
+        f"Mean over {TASKS[name][0].cycles} cycles ({QUICK_TASKS[name][0].cycles} in the quick form) of accuracy in "
+        "percent / negative log-likelihood after each acquisition; "
+        "± is the deviation over seeds, which draw first labels, candidates and initial weights. Candidates are drawn "
+        f"at random each cycle; k-center chooses those far apart in the network's features from {labelling.POOL} times "
+        "as many with the highest scores. The standard CNN is trained anew after each cycle and judged on 1,000 test "
+        f"images. Perturb x, which is nothing without copies, has {labelling.COPIES['perturb_x']} where N = 0. "
+        f"{protocols}.",
+    )
+
+
+TABLES = {
+    "ood": Table(
+        "Table 1: telling unknown images from known ones",
+        partial(separation.separation, table="ood", pairs=SEPARATION),
+        _SEPARATION,
+        tuple(methods.PAPER),
+        (*methods.OURS, *methods.BARE, *_AHEAD),
+        "AUROC / AUPR in percent, out-of-distribution positive, equally many images of both sets (chance is 50 / 50). "
+        "± is the deviation over runs: training seeds where the network was trained here, noise seeds of what draws "
+        "random numbers on published networks. In brackets: the 95 % bootstrap interval of AUROC over images. A row "
+        "with − is the difference in AUROC points, with its interval on the same resamples. The paper's networks for "
+        "C10 and C100 are ResNet-18 and ResNet-152. SVHN is measured with --download, LSUN with a pack "
+        "lsun-test.parquet.",
+    ),
+    "calibration": Table(
+        "Table 2: ordering right and wrong predictions",
+        partial(calibration.calibration, pairs=SEPARATION),
+        {"rAULC": 3},
+        tuple(methods.PAPER),
+        tuple(methods.OURS),
+        "rAULC on the known set: 1 puts every error last, 0 is a random order. In brackets: the 95 % bootstrap "
+        "interval over images, which is wide where a network makes few errors.",
+    ),
+    "active-learning": _labelling("active-learning", "Table 3: active learning"),
+    "active-learning-more": _labelling("active-learning-more", "Active learning in other ways"),
+    "ablation": Table(
+        "Table 4: the parts of REGrad*",
+        partial(separation.ablation, pairs=SEPARATION),
+        _SEPARATION,
+        tuple(methods.ABLATION),
+        note="AUROC / AUPR in percent, as in Table 1, from the same scores.",
+    ),
+    "hyperparameters": Table(
+        "Table 5: the settings of REGrad*",
+        hyperparameters.hyperparameters,
+        _SEPARATION,
+        tuple(row.name for row in hyperparameters.ROWS),
+        tuple(row.name for row in hyperparameters.OPEN),
+        "AUROC / AUPR in percent, one run. Rows without σ are REGrad + layer-selective on the clean image; where "
+        "nothing else is said λ = 0.3, σ = 0.02 after normalisation, N = 10, and a layer is a module. The paper's "
+        "SVHN→C10 needs a download.",
+    ),
+    "temperature": Table(
+        "Calibration of the network",
+        temperature.temperature,
+        {**_SEPARATION, "ECE": 3},
+        tuple(temperature.ROWS),
+        (*methods.RIVALS, temperature.CALIBRATION),
+        "AUROC / AUPR in percent of the same networks with their logits divided by T, which leaves predictions as they "
+        "are; T = 1 is the network of Table 1. REGrad* without noise (N = 0). A row with − is the difference in AUROC "
+        f"points, with its interval on the same resamples. {temperature.CALIBRATION}: 15 bins.",
+    ),
+    "architecture": Table(
+        "Architecture and training: a vision transformer, and a network trained briefly",
+        partial(separation.separation, table="architecture", pairs=ARCHITECTURE),
+        _SEPARATION,
+        tuple(methods.PAPER),
+        (*methods.OURS, *methods.BARE, *_AHEAD),
+        "As Table 1. The paper's transformer is in its Appendix D, which is not part of the published article.",
+    ),
+    "runtime": Table(
+        "Runtime",
+        runtime.runtime,
+        {runtime.METRIC: 1},
+        tuple(runtime.ROWS),
+        note=f"Time for a batch of {runtime.BATCH} images over that of one plain forward pass of it, median of "
+        f"{runtime.ROUNDS} interleaved rounds (in brackets: smallest and largest), each method by itself with its "
+        "defaults (N = 10, 10 draws).",
+    ),
+}

@@ -1,0 +1,1 @@
+"""Which images of a run stay and which go, and shards of those that stay."""

@@ -1,0 +1,56 @@
+"""What an engine returns: class-gradient norms of a batch, with the draws behind them where it estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClassNorms:
+    """What an engine returns for B images.
+
+    Attributes:
+        squared: ||a * g_q||^2, float64 (S, B, T): S weightings, T targets (the C classes first).
+        logits: f(x_i), float64 (B, N+1, C), the clean image first.
+        roots: ||a * g_q|| of an engine that estimates and knows the bias of its roots, (S, B, T).
+        draws: whose mean ``squared`` is, (k, S, B, T), of an engine that estimates.
+    """
+
+    squared: Tensor
+    logits: Tensor
+    roots: Tensor | None = None
+    draws: Tensor | None = None
+
+    @property
+    def norms(self) -> Tensor:
+        """||a * g_q||, float64 (S, B, T)."""
+        return self.squared.sqrt() if self.roots is None else self.roots
+
+    def part(self, s: int, targets: slice) -> ClassNorms:
+        """Weighting ``s`` and some targets alone, still with a dimension S = 1."""
+        parts = [None if part is None else part[..., s : s + 1, :, targets] for part in (self.roots, self.draws)]
+        return ClassNorms(self.squared[s : s + 1, :, targets], self.logits, *parts)
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[ClassNorms]) -> ClassNorms:
+        """The images of all ``parts``, in order."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def joined(name: str) -> Tensor | None:
+            values = [getattr(part, name) for part in parts]
+            return None if values[0] is None else torch.cat(values, -2)
+
+        logits = torch.cat([part.logits for part in parts])
+        return cls(torch.cat([part.squared for part in parts], 1), logits, joined("roots"), joined("draws"))
+
+    def norms_without_each(self) -> Tensor | None:
+        """The norms that all draws but one give, (k, S, B, T), for a jackknife; None without draws."""
+        if self.draws is None:
+            return None
+        number = len(self.draws)
+        return ((number * self.squared - self.draws) / (number - 1)).clamp_min(0).sqrt()

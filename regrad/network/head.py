@@ -1,0 +1,99 @@
+"""The last layer in closed form: its class gradients follow from one forward pass, for all classes at once.
+
+For logits z_i = W h_i + b and a target distribution q, with k(i, j) = h_i . h_j + 1 (the 1 is the bias),
+
+    ||g_q||^2 = 1/(N+1)^2 sum_ij (q - p_i) . (q - p_j) k(i, j).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regrad.network.copies import plain_attention
+
+
+def find_head(network: nn.Module, probe: Tensor) -> str | None:
+    """Name of the Linear layer whose output the logits are, if layer and weight serve for nothing else; else None.
+
+    Args:
+        network: a private copy in eval mode.
+        probe: one or more inputs (B, channels, H, W).
+    """
+    calls: list[tuple[str, Tensor, Any]] = []
+    handles = [
+        module.register_forward_hook(lambda _, args, output, name=name: calls.append((name, args[0], output)))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        with torch.no_grad(), plain_attention():
+            logits = network(probe)
+    finally:
+        for handle in handles:
+            handle.remove()
+    last = [(name, h) for name, h, output in calls if output is logits]
+    if len(last) != 1 or sum(name == last[0][0] for name, _, _ in calls) != 1:
+        return None
+    name, h = last[0]
+    return name if h.dim() == 2 and _used_once(network, name, h, probe) else None
+
+
+def without_head(network: nn.Module, name: str) -> nn.Linear:
+    """The head called ``name``, which ``network`` from now on leaves out: it returns the head's input."""
+    module = network.get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    module.forward = _identity  # type: ignore[assignment]
+    return module
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def _used_once(network: nn.Module, name: str, h: Tensor, probe: Tensor) -> bool:
+    """Whether logits and their gradient are those of one use of the layer: a function may use its weight once more."""
+    module = network.get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    before = module.weight.requires_grad
+    module.weight.requires_grad_(True)
+    try:
+        with torch.enable_grad(), plain_attention():
+            logits = network(probe)
+            cotangent = torch.linspace(-1, 1, logits.shape[1]).to(logits).expand_as(logits)
+            (gradient,) = torch.autograd.grad(logits, module.weight, cotangent)
+    finally:
+        module.weight.requires_grad_(before)
+    expected = F.linear(h, module.weight.detach(), module.bias)
+    return _close(logits.detach(), expected) and _close(gradient, cotangent.T @ h)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    a, b = a.detach(), b.detach()
+    return float((a - b).abs().max()) <= 1e-3 * float(b.abs().max().clamp_min(1e-30))
+
+
+def squared_norms(h: Tensor, p: Tensor, extra: Tensor, bias: bool = True) -> Tensor:
+    """||g_q||^2 of a Linear head for the C classes, then the ``extra`` targets.
+
+    Args:
+        h: the head's input, (B, N+1, d).
+        p: probabilities of every copy, float64 (B, N+1, C).
+        extra: further target distributions, float64 (B, E, C).
+        bias: whether the head's bias counts.
+
+    Returns:
+        float64 (B, C + E).
+    """
+    h = h.double()
+    kernel = (h @ h.transpose(1, 2) + float(bias)) / h.shape[1] ** 2
+    # (q - p_i) . (q - p_j) = q.q - q.p_i - q.p_j + p_i.p_j; for a class q.q = 1 and q.p_i = p_i[c].
+    base = (kernel * (p @ p.transpose(1, 2))).sum((1, 2))
+    total, rows = kernel.sum((1, 2)), kernel.sum(2)
+    overlap = torch.cat([p, p @ extra.transpose(1, 2)], dim=2)
+    own = torch.cat([p.new_ones(len(p), p.shape[2]), extra.square().sum(2)], dim=1)
+    squared = own * total[:, None] - 2 * torch.einsum("bi,bit->bt", rows, overlap) + base[:, None]
+    return squared.clamp_min_(0)

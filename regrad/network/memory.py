@@ -1,0 +1,70 @@
+"""What a forward pass holds in memory, and batches cut so that it fits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regrad.network.copies import plain_attention
+
+FEWEST = 2  # images that go together, if there are as many
+
+LIVE = 4  # layer outputs that exist at once: input, output, a residual, and one in the making
+
+
+def forward_bytes(network: nn.Module, probe: Tensor) -> int:
+    """Memory that one input takes in a forward pass without a graph, about: a few of the largest outputs at once."""
+    return LIVE * largest_outputs(network, probe)[0]
+
+
+def largest_outputs(network: nn.Module, probe: Tensor, counted: Collection[str] = ()) -> tuple[int, int]:
+    """Bytes of the largest output an input has before the first of the modules ``counted``, and from there on."""
+    before, behind = [probe.numel() * probe.element_size()], [0]
+    modules = dict(network.named_modules(remove_duplicate=False))
+    first = {modules[name] for name in counted}
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            (behind if len(behind) > 1 or module in first else before).append(output.numel() * output.element_size())
+
+    handles = [module.register_forward_hook(note) for module in modules.values()]
+    with torch.no_grad(), plain_attention():
+        network(probe)
+    for handle in handles:
+        handle.remove()
+    return max(before) // len(probe), max(behind) // len(probe)
+
+
+def pieces(images: int, step: int | None) -> list[slice]:
+    """``images`` in pieces of about equal size: at most ``step`` (None: all), but two if there are two.
+
+    >>> pieces(7, 3)
+    [slice(0, 3, None), slice(3, 5, None), slice(5, 7, None)]
+
+    A matrix of one row takes another kernel, whose rounding a confident image's small probabilities show (2e-5 in
+    ExGrad); from two rows on, results do not depend on the batch.
+    """
+    number = max(1, min(-(-images // (step or images)), images // FEWEST))
+    size, longer = divmod(images, number)
+    starts = [k * size + min(k, longer) for k in range(number + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(starts)]
+
+
+@contextmanager
+def saved_for_backward(network: nn.Module) -> Iterator[dict[int, int]]:
+    """Bytes of each tensor that graphs built meanwhile keep, parameters aside."""
+    own = {parameter.data_ptr() for parameter in network.parameters()}
+    saved: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            saved[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield saved

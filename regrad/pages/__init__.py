@@ -1,0 +1,1 @@
+"""What every HTML page shares: templates, styles, and small copies of images."""

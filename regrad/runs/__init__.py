@@ -1,0 +1,1 @@
+"""What report, comparison, audit, filter and selection all read: runs as streams of rows, and counts of them."""

@@ -1,0 +1,163 @@
+"""The first reading of a run: how its scores and confidences are distributed. Memory does not grow with the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from regrad import storage
+from regrad.errors import RegradError, UsageError
+from regrad.metrics import bootstrap, calibration
+from regrad.runs.scored import NO_LABEL, Floats, Ints, Run, floats, integers, judged
+from regrad.runs.tally import Judged, aligned, kinds_of
+
+
+class Survey:
+    """What the rows of one run amount to.
+
+    Args:
+        run: the run to read.
+        scores: the score columns to read.
+
+    Raises:
+        UsageError: the run has no row.
+        RegradError: the storage refused or failed, or a score has no value but NaN.
+    """
+
+    def __init__(self, run: Run, scores: Sequence[str]):
+        self.run = run
+        self.images = self.labels_outside = 0
+        self.left_out = dict.fromkeys(scores, 0)
+        self.confidence, self.losses = Confidence(), Losses()
+        self.tallies = {name: Judged() for name in scores}
+        for rows in run.tables(["label", "prediction", "confidence", "nll", *scores]):
+            labelled, right = judged(rows, run.model["classes"])
+            kinds = kinds_of(labelled, right)
+            self.images += len(rows)
+            self.labels_outside += int(((integers(rows["label"]) != NO_LABEL) & ~labelled).sum())
+            self.confidence.add(floats(rows["confidence"])[labelled], right[labelled])
+            self.losses.add(floats(rows["nll"])[labelled])
+            for name in scores:
+                values = floats(rows[name])
+                there = ~np.isnan(values)
+                self.left_out[name] += int((~there).sum())
+                self.tallies[name].add(values[there], kinds[there])
+        if not self.images:
+            output = storage.mask(run.output)
+            raise UsageError(f"{output}: the run scored no image; see {output}/quarantine")
+        for name in scores:
+            if self.left_out[name] == self.images:
+                raise RegradError(
+                    f"{storage.mask(run.output)}: every value of {name} is NaN; check the model's outputs"
+                )
+
+    def numbers(self) -> dict[str, float | None]:
+        """accuracy, ece and nll of the labelled images, None where there are none."""
+        if not self.confidence.images.sum():
+            return dict.fromkeys(("accuracy", "ece", "nll"))
+        return {**self.confidence.numbers(), "nll": self.losses.mean()}
+
+    def intervals(self) -> dict[str, bootstrap.Interval | None]:
+        """Their confidence intervals; empty without labels."""
+        if not self.confidence.images.sum():
+            return {}
+        return {**self.confidence.intervals(), **self.losses.intervals()}
+
+    def errors(self, score: str) -> tuple[Floats, Ints, Ints]:
+        """The distinct values of ``score`` (k,), ascending, and the right and wrong predictions of each (k,)."""
+        return self.tallies[score].errors()
+
+
+def align(surveys: Sequence[Survey], score: str) -> tuple[Floats, list[Ints], bool]:
+    """:func:`regrad.runs.tally.aligned` of the tallies of ``score``."""
+    return aligned([survey.tallies[score] for survey in surveys])
+
+
+class Confidence:
+    """Confidence and correctness of labelled images, summed up in narrow cells of confidence.
+
+    The cells are 0.05 wide in log(p / (1 - p)) and never cross an edge of the reliability diagram, so what is
+    computed from the sums is exact.
+    """
+
+    def __init__(self) -> None:
+        grid = 1 / (1 + np.exp(-np.arange(-17.5, 17.5, 0.05)))
+        self._edges = np.union1d(grid, np.arange(1, calibration.BINS) / calibration.BINS)
+        shape = (2, self._edges.size + 1)  # wrong, right
+        self.images = np.zeros(shape, np.int64)
+        self._confidence = np.zeros(shape)
+        upper = np.r_[self._edges, 1.0]
+        self._bin = calibration.bin_of(upper)
+
+    def add(self, confidence: Floats, right: np.ndarray) -> None:
+        """Count labelled images: (n,) probability of the predicted class, and whether it was right."""
+        there = ~np.isnan(confidence)
+        confidence, right = confidence[there], right[there]
+        cell = np.searchsorted(self._edges, confidence, side="left") + right * self.images.shape[1]
+        for total, weight in ((self.images, None), (self._confidence, confidence)):
+            total += np.bincount(cell, weight, total.size).reshape(total.shape).astype(total.dtype)
+
+    def numbers(self) -> dict[str, float]:
+        """accuracy and ece, as in :mod:`regrad.metrics.calibration`."""
+        return {name: float(value[0]) for name, value in self._statistic(self.images[None]).items()}
+
+    def intervals(self) -> dict[str, bootstrap.Interval | None]:
+        """Their confidence intervals."""
+        return bootstrap.intervals(self._statistic, [self.images])
+
+    def diagram(self) -> dict[str, list[float]]:
+        """Per bin of the reliability diagram that holds images: their number, mean confidence and accuracy."""
+        images, right = self._by_bin(self.images.sum(0)), self._by_bin(self.images[1])
+        filled = images > 0
+        confidence = self._by_bin(self._confidence.sum(0))
+        return {
+            "images": images[filled].astype(int).tolist(),
+            "confidence": (confidence[filled] / images[filled]).tolist(),
+            "accuracy": (right[filled] / images[filled]).tolist(),
+        }
+
+    def _by_bin(self, cells: np.ndarray) -> np.ndarray:
+        return np.stack([cells[..., self._bin == b].sum(-1) for b in range(calibration.BINS)], axis=-1)
+
+    def _statistic(self, drawn: np.ndarray) -> dict[str, np.ndarray]:
+        """From (b, 2, cells) images: the sums are scaled, so each drawn image counts as the mean of its cell."""
+        per_image = 1 / np.maximum(self.images, 1)
+        total = drawn.sum((1, 2))
+        confidence = self._by_bin((drawn * (self._confidence * per_image)).sum(1))
+        return {
+            "accuracy": drawn[:, 1].sum(1) / total,
+            "ece": calibration.ece_of_bins(self._by_bin(drawn[:, 1]), confidence, total),
+        }
+
+
+class Losses:
+    """The negative log-likelihoods of labels, summed up in narrow cells: the mean is exact.
+
+    The cells are 0.05 wide in log(loss), so a resample in which each image counts as the mean of its cell spreads as
+    one of the images does, to a thousandth.
+    """
+
+    def __init__(self) -> None:
+        self._edges = np.exp(np.arange(-30.0, 15.0, 0.05))
+        self._images = np.zeros(self._edges.size + 1, np.int64)
+        self._sums = np.zeros(self._edges.size + 1)
+
+    def add(self, losses: Floats) -> None:
+        """Count the losses (n,) that are no NaN."""
+        losses = losses[~np.isnan(losses)]
+        cell = np.searchsorted(self._edges, losses)
+        self._images += np.bincount(cell, minlength=self._images.size)
+        self._sums += np.bincount(cell, losses, self._sums.size)
+
+    def mean(self) -> float | None:
+        """In nats; None without a loss."""
+        images = int(self._images.sum())
+        return float(self._sums.sum()) / images if images else None
+
+    def intervals(self) -> dict[str, bootstrap.Interval | None]:
+        """The confidence interval of ``nll``; None without a loss."""
+        means = self._sums / np.maximum(self._images, 1)
+        if not self._images.any():
+            return {"nll": None}
+        return bootstrap.intervals(lambda drawn: {"nll": drawn @ means / drawn.sum(-1)}, [self._images])

@@ -1,0 +1,1 @@
+"""Which images of a run are worth a label."""

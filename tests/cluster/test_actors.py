@@ -1,0 +1,191 @@
+"""The same units through Ray: real actors, real rows."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import safetensors.torch
+
+from regrad import table
+from regrad.cluster import progress
+from regrad.cluster.actors import group, score_units
+from regrad.cluster.sessions import Cluster, Workers, share_out
+from regrad.errors import RegradError, UsageError
+from regrad.pipeline.options import parse
+from regrad.pipeline.prepare import Job, prepare
+from regrad.pipeline.run import run, score_here
+from tests.data import ROOT
+from tests.faults.proxy import Proxy
+from tests.services import Bucket, S3Server
+from tests.shards import build, digits, png, write_parquet, write_tar
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+SCORES = ("regrad", "entropy")
+LISTENING = """
+import psutil
+from regrad.cluster.sessions import start_local
+start_local(1)
+for process in psutil.Process().children(recursive=True):
+    for socket in process.net_connections("inet"):
+        if socket.status == psutil.CONN_LISTEN:
+            print(process.name().replace(" ", "-"), socket.laddr.ip.removeprefix("::ffff:"))
+"""
+
+
+def job(output: Any, *arguments: Any, model: str = "tests.shards:build") -> Job:
+    settings = ["--model", model, "--output", output, "--scores", ",".join(SCORES), "--samples", "2"]
+    return prepare(parse([*map(str, arguments), *map(str, settings)], "score.py", None))
+
+
+def scores(output: Any) -> np.ndarray:
+    rows = sorted(table.read(str(output)).to_pylist(), key=lambda row: (row["source"], row["row"]))
+    return np.array([[row[name] for name in SCORES] for row in rows])
+
+
+@pytest.mark.parametrize(("workers", "unit_rows"), [(1, 25), (2, 7)])
+def test_ray_gives_the_scores_of_the_plain_loop(
+    tmp_path: Path,
+    workers: int,
+    unit_rows: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "_PERIODS", {True: 0.0, False: 0.0})
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    outcome = run(job(tmp_path / "ray", source, "--num-workers", workers, "--unit-rows", unit_rows))
+    assert (outcome.exit_code, outcome.this_run["rows_scored"]) == (0, 60)
+    printed = capfd.readouterr().err.splitlines()  # the progress, and nothing of Ray's
+    assert printed
+    assert all(" of 60 images, " in line and line.endswith(" 0 quarantined") for line in printed), printed
+    run(job(tmp_path / "plain", source), score_here)
+    np.testing.assert_allclose(scores(tmp_path / "ray"), scores(tmp_path / "plain"), rtol=1e-6)
+
+
+def test_actors_reach_s3_and_share_what_the_driver_has_fetched(
+    tmp_path: Path, s3_server: S3Server, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = digits()
+    for name in ("a", "b"):
+        bucket.put(write_tar(tmp_path / f"{name}.tar", rows), f"in/{name}.tar")
+    safetensors.torch.save_file(build(seed=1)[0].state_dict(), tmp_path / "w.safetensors")
+    weights = bucket.put(str(tmp_path / "w.safetensors"), "w.safetensors")
+    with Proxy(s3_server.port).listening() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        asked = (f"{bucket.uri}/in", "--weights", weights, "--num-workers", 2)
+        outcome = run(job(f"{bucket.uri}/out", *asked))
+        held = len(scores(f"{bucket.uri}/out"))
+    assert outcome.this_run["rows_scored"] == held == 120
+    asked_for = [request.method for request in proxy.requests if request.path.endswith("/w.safetensors")]
+    assert asked_for.count("GET") == 1
+    assert asked_for.count("HEAD") >= 3  # the driver and two workers ask whether it is still the same
+
+
+def test_a_worker_that_cannot_write_is_one_line(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    ready = job(tmp_path / "out", source)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/scores").write_text("a file is in the way")
+    with pytest.raises(RegradError, match=r"out/scores/part-.*: cannot write: ") as caught:
+        list(score_units(ready))
+    assert "\n" not in str(caught.value)
+    assert not isinstance(caught.value, UsageError)
+
+
+def test_a_model_that_only_the_driver_can_load_is_one_line(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    with pytest.raises(RegradError, match="special_kernels on this node") as caught:
+        list(score_units(job(tmp_path / "out", source, model="tests.shards:build_failing")))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_worker_after_a_while_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+
+    @ray.remote(num_cpus=4)
+    class Hog:
+        def ready(self) -> bool:
+            return True
+
+    hog = Hog.remote()
+    assert ray.get(hog.ready.remote())
+    records: Iterator[dict[str, Any]] = score_units(job(tmp_path / "out", source), stall_seconds=2.0)
+    said = []
+
+    def release() -> None:
+        deadline = time.monotonic() + 60
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.2)
+            said.extend(line for line in capfd.readouterr().err.splitlines() if "no worker has started" in line)
+        ray.kill(hog)
+
+    watcher = threading.Thread(target=release)
+    watcher.start()
+    assert sum(record.get("rows_scored", 0) for record in records) == 60
+    watcher.join()
+    assert said[0].startswith("still waiting: no worker has started after 2 s; each needs 2 CPUs and 0 GPUs")
+    assert "the cluster has 4 CPUs and 0 GPUs, of which 0 and 0 are free" in said[0]
+
+
+def test_units_are_shared_out_evenly(tmp_path: Path) -> None:
+    units = job(tmp_path / "out", write_parquet(tmp_path / "in.parquet", digits()), "--unit-rows", "1").plan.pending
+    for workers, size in ((1, 8), (2, 7), (100, 1)):
+        tasks = group(units, workers)
+        assert [unit for task in tasks for unit in task] == list(units)
+        assert max(map(len, tasks)) == size
+    assert [len(task) for task in group(units[:3], 2)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "asked", "expected"),
+    [
+        (Cluster(4, 0, 4, True), (None, None), Workers(1, 2, 0)),  # two cores and Ray's two spare ones
+        (Cluster(18, 0, 18, True), (None, None), Workers(4, 4, 0)),
+        (Cluster(18, 0, 18, True), (16, None), Workers(16, 1, 0)),
+        (Cluster(66, 8, 66, True), (None, 0.5), Workers(16, 4, 0.5)),
+        (Cluster(64, 0, 8, False), (None, None), Workers(15, 4, 0)),
+        (Cluster(64, 0, 8, False), (2, None), Workers(2, 7, 0)),
+        (Cluster(64, 8, 32, False), (None, None), Workers(8, 7, 1.0)),
+        (Cluster(1, 0, 1, False), (None, None), Workers(1, 1, 0)),
+        (Cluster(0, 0, 0, False), (8, 1.0, 6), Workers(8, 6, 1.0)),  # a head that waits for workers to come
+    ],
+)
+def test_resources_are_shared_out(cluster: Cluster, asked: tuple[Any, ...], expected: Workers) -> None:
+    assert share_out(cluster, *asked) == expected
+
+
+def test_a_ray_of_its_own_listens_to_this_machine_only() -> None:
+    ended = subprocess.run([sys.executable, "-c", LISTENING], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    places = dict(line.split() for line in ended.stdout.splitlines())
+    assert set(places.values()) == {"127.0.0.1"}
+    assert any("raylet" in name for name in places)
+
+
+def test_gpus_that_are_not_there_are_refused() -> None:
+    with pytest.raises(UsageError, match="--gpus-per-worker 1: this machine has 0"):
+        share_out(Cluster(4, 0, 4, True), None, 1)
+
+
+def test_a_file_over_which_every_worker_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regrad.cluster.actors._TRIES", 2)
+    good = write_parquet(tmp_path / "a.parquet", digits(20))
+    bad = write_parquet(tmp_path / "b.parquet", [*digits(3), ("white", png(np.full((8, 8), 255.0)), 0)])
+    run(job(tmp_path / "out", good, model="tests.shards:build_deadly"))
+    with pytest.raises(RegradError, match=r"2 workers died over \S*b\.parquet from row 0: "):
+        run(job(tmp_path / "out", good, bad, model="tests.shards:build_deadly"))
+    assert table.read(str(tmp_path / "out")).num_rows == 20  # what was committed stays
+
+
+def test_a_model_that_ends_every_worker_does_not_start_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regrad.cluster.actors._TRIES", 1)
+    source = write_parquet(tmp_path / "a.parquet", digits(3))
+    with pytest.raises(RegradError, match="1 workers died loading the model: "):
+        run(job(tmp_path / "out", source, model="tests.shards:build_dying"))

@@ -1,0 +1,49 @@
+"""One function over many items on a real Ray."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regrad.cluster.tasks import each
+from regrad.errors import RegradError, UsageError
+
+
+def work(item: dict[str, Any]) -> dict[str, Any]:
+    """What an item asks for: a number, an error, or the end of its process, once or always."""
+    if item.get("die") == "always" or (item.get("die") == "once" and not os.path.exists(item["mark"])):
+        Path(item["mark"]).write_text("died")
+        os._exit(1)
+    if "raise" in item:
+        raise {"usage": UsageError, "failure": RegradError, "fault": KeyError}[item["raise"]]("because")
+    return {
+        "number": item["number"] ** 2,
+        "seen": os.environ.get("REGRAD_TESTS"),
+        "notify": os.environ.get("REGRAD_NOTIFY"),
+    }
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_every_item_is_worked_on_once_though_a_worker_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGRAD_TESTS", "here")
+    monkeypatch.setenv("REGRAD_NOTIFY", "https://host/secret")
+    items = [{"source": str(number), "number": number} for number in range(12)]
+    items[3] |= {"die": "once", "mark": str(tmp_path / "mark")}
+    found = list(each(work, items, workers=3))
+    assert sorted(item["number"] for item in found) == [number**2 for number in range(12)]
+    assert {(item["seen"], item["notify"]) for item in found} == {("here", None)}
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(("kind", "error"), [("usage", UsageError), ("failure", RegradError), ("fault", RegradError)])
+def test_an_error_arrives_as_itself(kind: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match="because"):
+        list(each(work, [{"source": "x", "raise": kind}]))
+
+
+def test_nothing_to_do_starts_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regrad.cluster.tasks.connected", None)
+    assert list(each(work, [])) == []

@@ -1,0 +1,85 @@
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from regrad import storage, table
+from regrad.errors import RegradError
+from regrad.ledger import commit
+from regrad.pipeline.account import as_table
+
+KEY = "0" * 32
+
+
+def unit(key: str = KEY, scored: int = 2, quarantined: int = 1, **record: Any) -> tuple[Any, ...]:
+    scores = as_table(
+        [(f"{row}", "a", row, 1, 1, 0.5, 0.7, 1.0) for row in range(scored)], table.score_schema(["entropy"])
+    )
+    bad = as_table([(None, "a", None, "read", "bad")] * quarantined, table.QUARANTINE_SCHEMA)
+    counts = {"rows_in": scored + quarantined, "rows_scored": scored, "rows_quarantined": quarantined}
+    return {"unit": key, "source": "a", **counts, **record}, scores, bad, {"config": {"sigma": 0.5}}
+
+
+def files(output: Path) -> list[str]:
+    return sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file())
+
+
+def test_a_unit_is_two_parts_and_a_record(tmp_path: Path) -> None:
+    commit.write_unit(str(tmp_path), *unit())
+    assert files(tmp_path) == [f"ledger/{KEY}.json", f"quarantine/part-{KEY}.parquet", f"scores/part-{KEY}.parquet"]
+    assert commit.committed(str(tmp_path)) == {KEY}
+    assert commit.read_records(str(tmp_path), [KEY])[0]["rows_scored"] == 2
+    part = pyarrow.parquet.read_table(tmp_path / "scores" / f"part-{KEY}.parquet")
+    assert part.schema.metadata[b"regrad"] == b'{"config": {"sigma": 0.5}}'
+    assert part["entropy"].to_pylist() == [1.0, 1.0]
+
+
+def test_empty_parts_are_not_written_and_stale_ones_go(tmp_path: Path) -> None:
+    commit.write_unit(str(tmp_path), *unit())
+    commit.write_unit(str(tmp_path), *unit(quarantined=0))
+    assert files(tmp_path) == [f"ledger/{KEY}.json", f"scores/part-{KEY}.parquet"]
+    commit.write_unit(str(tmp_path), *unit(scored=0, quarantined=0))
+    assert files(tmp_path) == [f"ledger/{KEY}.json"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rows_in": 4}, {"rows_scored": 3}, {"rows_scored": 1, "rows_quarantined": 2, "rows_in": 2}]
+)
+def test_rows_that_do_not_add_up_are_not_committed(tmp_path: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(RegradError, match="2 scored and 1 quarantined; the unit was not committed"):
+        commit.write_unit(str(tmp_path), *unit(**wrong))
+    assert files(tmp_path) == []
+
+
+def test_the_record_is_written_last_and_removed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    write, remove = storage.write_atomically, storage.remove
+    monkeypatch.setattr(
+        storage, "write_atomically", lambda uri, content: steps.append(f"+{uri}") or write(uri, content)
+    )
+    monkeypatch.setattr(storage, "remove", lambda uri: steps.append(f"-{uri}") or remove(uri))
+    old = "1" * 32
+    commit.write_unit(str(tmp_path), *unit(old))
+    steps.clear()
+    commit.write_unit(str(tmp_path), *unit(), replaces=[old])
+    kinds = [(step[0], Path(step).parent.name, old in step) for step in steps]
+    assert kinds[0] == ("-", "ledger", True)
+    assert {kind[:2] for kind in kinds[1:3]} == {("-", "scores"), ("-", "quarantine")}
+    assert [kind[:2] for kind in kinds[3:]] == [("+", "scores"), ("+", "quarantine"), ("+", "ledger")]
+    assert commit.committed(str(tmp_path)) == {KEY}
+
+
+def test_parts_of_no_unit_are_swept(tmp_path: Path) -> None:
+    commit.write_unit(str(tmp_path), *unit())
+    for kind in commit.KINDS:
+        (tmp_path / kind / "part-stray.parquet").write_bytes(b"rest of a killed run")
+    assert commit.sweep(str(tmp_path), {KEY}) == 2
+    assert len(files(tmp_path)) == 3
+
+
+def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger/x.json").write_text("{")
+    with pytest.raises(RegradError, match=r"ledger/x.json: not a readable ledger record .* delete it"):
+        commit.read_records(str(tmp_path), ["x"])

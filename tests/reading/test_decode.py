@@ -1,0 +1,81 @@
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+
+from regrad import Classifier
+from regrad.reading.decode import BadImage, decode, to_tensor
+from tests.shards import build, digits
+
+
+def encoded(mode: str = "RGB", size: tuple[int, int] = (6, 4), kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    network, known = build()
+    return Classifier(network, **known)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("L", "PNG"), ("1", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("I;16", "PNG"), ("RGB", "WEBP")],
+)
+def test_every_common_mode_becomes_the_models_image(classifier: Classifier, mode: str, kind: str) -> None:
+    assert to_tensor(encoded(mode, kind=kind), classifier).shape == (1, 8, 8)
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode(encoded(size=(6, 4), kind="JPEG", exif=exif)).size == (4, 6)
+
+
+def test_damaged_exif_does_not_cost_the_image() -> None:
+    assert decode(encoded(kind="JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")).size == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"this is text", "not an image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
+        (digits()[0][1][:60], "truncated"),
+    ],
+)
+def test_bad_files_are_named(content: bytes, reason: str) -> None:
+    with pytest.raises(BadImage, match=reason) as caught:
+        decode(content)
+    assert caught.value.stage == "decode"
+    assert "\n" not in caught.value.reason
+    assert "0x" not in caught.value.reason  # the same reason every time
+
+
+def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(size=(100, 11))
+    monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(BadImage, match="100 x 11 pixels, more than --max-pixels 1000"):
+        decode(content, max_pixels=1000)
+
+
+def test_a_transform_that_fails_is_the_stage_preprocess() -> None:
+    def refuse(image: Any) -> Any:
+        raise ValueError("too dark")
+
+    network, known = build()
+    with pytest.raises(BadImage, match="too dark") as caught:
+        to_tensor(digits()[0][1], Classifier(network, **known, transform=refuse))
+    assert caught.value.stage == "preprocess"
+
+
+def test_a_digit_arrives_pixel_by_pixel(classifier: Classifier) -> None:
+    image = to_tensor(digits()[0][1], classifier)
+    expected = np.asarray(Image.open(io.BytesIO(digits()[0][1])), dtype=np.float32) / 255
+    np.testing.assert_array_equal(image[0].numpy(), expected)
