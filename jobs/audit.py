@@ -1,78 +1,12 @@
-"""The nightly audit: score what is new, hold it against a baseline and the nights before, and say whether it passes.
-
-    python jobs/audit.py s3://bucket/known --model SPEC --baseline s3://bucket/baseline --output s3://bucket/audit \\
-        --make-baseline
-    python jobs/audit.py s3://bucket/incoming --model SPEC --baseline s3://bucket/baseline --output s3://bucket/audit \\
-        --gate 'flagged_share < 0.10' --gate 'psi < 0.2' --gate 'quarantined < 0.001'
-
-Every flag of jobs/score.py is one of this job too: it scores into OUT, and what it has scored once is not new again.
-
-    OUT/scores/, quarantine/, ledger/, run.json   as of jobs/score.py: all nights
-    OUT/nights/NIGHT/audit.html, audit.json       the page, and its numbers (docs/nightly.md)
-    OUT/audit.json                                the numbers of the last night
-    OUT/nights/NIGHT/flags/*.parquet              the images of the night above the threshold
-    OUT/history.parquet                           one row per night
-
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 a gate was exceeded, 4 more rows of the night in
-quarantine than --max-quarantined allows, 130 and 143 stopped.
-"""
-
-from __future__ import annotations
+"""``regrad audit`` as a script, for ``ray job submit -- python jobs/audit.py``."""
 
 import os
 import sys
-from collections.abc import Sequence
-
-from regrad.audit import run as audits
-from regrad.cli import run_job
-from regrad.pipeline import options
-from regrad.pipeline.prepare import describe
-from regrad.pipeline.run import Outcome, run
-from regrad.scores import listing
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments; returns its exit code."""
-    return run_job(lambda: audit(argv), verbose="--verbose" in (sys.argv if argv is None else argv))
-
-
-def audit(argv: Sequence[str] | None) -> int:
-    """Make the baseline if there is none and it is wanted; else score, compare, write, tell."""
-    settings = options.parse(argv, "audit.py", __doc__, audits.OPTIONS)
-    if settings.list_scores:
-        print(listing(settings.score_module))
-        return 0
-    settled = audits.settle(settings, dict(os.environ))
-    if audits.needs_baseline(settings):
-        job = audits.make_baseline(settings)
-        if settings.dry_run:
-            print(describe(job))
-            return 0
-        outcome = run(job)
-        print(f"{counted(outcome)}: the baseline; the next run of this command audits what has come in since")
-        return outcome.exit_code
-    planned = audits.plan(settings, settled)
-    if settings.dry_run:
-        print(planned.describe())
-        return 0
-    outcome, found = audits.carry_out(planned)
-    print("\n".join([counted(outcome), *found["headline"], found["page"]]))
-    if warning := audits.tell(planned, found):
-        print(warning, file=sys.stderr)
-    failed = [gate["gate"] for gate in found["gates"] if gate["verdict"] == "exceeded"]
-    if failed:
-        print(f"exit code 3: exceeded {'; '.join(failed)}", file=sys.stderr)
-    return int(found["exit_code"])
-
-
-def counted(outcome: Outcome) -> str:
-    """What the scoring did."""
-    done = outcome.this_run
-    return (
-        f"scored {done['rows_scored']} images ({done['images_per_second']:.3g} images/s), "
-        f"{done['rows_quarantined']} quarantined"
-    )
-
 
 if __name__ == "__main__":
+    here = os.path.dirname(os.path.realpath(__file__))
+    sys.path[:] = [folder for folder in sys.path if folder != here]  # no file of it is a module, select.py least of all
+
+    from regrad.commands.audit import main
+
     sys.exit(main())

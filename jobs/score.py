@@ -1,80 +1,12 @@
-"""Score every image of a dataset by how little a pre-trained classifier understands it.
+"""``regrad score`` as a script, for ``ray job submit -- python jobs/score.py``."""
 
-    python jobs/score.py s3://bucket/shards --model torchvision:resnet50@IMAGENET1K_V2 --output s3://bucket/scores
-    python jobs/score.py images/ --model my_package.my_module:build --weights weights.safetensors --output scores
-
-INPUT is any number of WebDataset tars, Parquet files, folders of these or of images, globs, and ranges like
-train-{000..099}.tar. Run the same command again to go on where it stopped; what is done is not done again.
-
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 done but more rows in quarantine than
---max-quarantined allows, 130 and 143 stopped.
-"""
-
-from __future__ import annotations
-
+import os
 import sys
-from collections.abc import Sequence
-
-from regrad import storage
-from regrad.cli import run_job
-from regrad.formatting import duration
-from regrad.pipeline import options
-from regrad.pipeline.prepare import describe, prepare
-from regrad.pipeline.run import Outcome, run
-from regrad.scores import listing
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments; returns its exit code."""
-    return run_job(lambda: score(argv), verbose="--verbose" in (sys.argv if argv is None else argv))
-
-
-def score(argv: Sequence[str] | None) -> int:
-    """Plan, score and commit, and say what came of it."""
-    settings = options.parse(argv, "score.py", __doc__)
-    if settings.list_scores:
-        print(listing(settings.score_module))
-        return 0
-    job = prepare(settings)
-    if settings.dry_run:
-        print(describe(job))
-        return 0
-    outcome = run(job)
-    print(summary(outcome))
-    return outcome.exit_code
-
-
-def summary(outcome: Outcome) -> str:
-    """What the run did and what the output holds now."""
-    job, done, held = outcome.job, outcome.this_run, outcome.counts
-    output = storage.mask(job.task.output)
-    speed = f"{duration(done['seconds'])}, {done['images_per_second']:.3g} images/s"
-    lines = [
-        f"scored {done['rows_scored']} images ({speed}), {done['rows_quarantined']} quarantined; "
-        f"{len(job.plan.done)} units were done before",
-        f"{output} holds {held['rows_scored']} scores and {held['rows_quarantined']} quarantined rows",
-    ]
-    if held["accuracy"] is not None:
-        lines.append(f"accuracy {held['accuracy']:.2%} of {held['labelled']} labelled images")
-    lines += [f"warning: {note}" for note in outcome.notes]
-    measured, tolerance = outcome.measured or {"max_relative_error": 0.0}, job.options.tolerance
-    if measured["max_relative_error"] > tolerance > 0 and job.scorer.plan["engine"] == "exact":
-        lines.append(
-            f"warning: on {measured['images']} images the gradients are off by up to "
-            f"{measured['max_relative_error']:.1e}, more than --tolerance {tolerance:g} allows; lower it"
-        )
-    if held["labels_outside"]:
-        lines.append(
-            f"warning: {held['labels_outside']} labels are outside the model's {job.classifier.num_classes} classes; "
-            "they are kept and left out of the accuracy"
-        )
-    if outcome.exit_code == 4:
-        lines.append(
-            f"quarantined rows exceed --max-quarantined {job.options.max_quarantined}: see {output}/quarantine for "
-            "each one's stage and reason"
-        )
-    return "\n".join(lines)
-
 
 if __name__ == "__main__":
+    here = os.path.dirname(os.path.realpath(__file__))
+    sys.path[:] = [folder for folder in sys.path if folder != here]  # no file of it is a module, select.py least of all
+
+    from regrad.commands.score import main
+
     sys.exit(main())

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from jobs import report, score, train
+from regrad.commands import report, score, train
 from tests.data import data_path
 
 SCORES = "regrad,exgrad,entropy,max_probability"

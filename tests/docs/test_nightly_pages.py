@@ -52,7 +52,7 @@ def run(bucket: Bucket, job: str, *arguments: str) -> int:
         argument.replace("s3://bucket", bucket.uri).replace("my_package.my_model:build", "tests.shards:build")
         for argument in arguments
     ]
-    code: int = importlib.import_module(job.removesuffix(".py").replace("/", ".")).main(spelled)
+    code: int = importlib.import_module(f"regrad.commands.{Path(job).stem}").main(spelled)
     return code
 
 

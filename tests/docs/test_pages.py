@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import jobs.score
+import regrad.commands.score
 from regrad.experiments.reproduce.tables import TABLES
 from regrad.pipeline.run import run, score_here
 from regrad.scores import registry
@@ -30,7 +30,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 def place(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with what the pages speak of, here and in ``s3://bucket``."""
     # Without Ray's workers: their starts would take most of the time, and tests/jobs has them.
-    monkeypatch.setattr(jobs.score, "run", lambda job: run(job, score_here))
+    monkeypatch.setattr(regrad.commands.score, "run", lambda job: run(job, score_here))
     monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))  # the pages' own scores are theirs alone
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
@@ -74,10 +74,10 @@ def execute(code: str, names: dict[str, Any]) -> None:
 
 # A Ray of its own, whose workers import from the page's working directory.
 WITH_RAY = """
-import jobs.score
+import regrad.commands.score
 from regrad.cluster.sessions import start_local
 from regrad.pipeline.run import run, score_here
-jobs.score.run = lambda job: run(job, score_here)
+regrad.commands.score.run = lambda job: run(job, score_here)
 start_local(3)
 """
 
@@ -95,7 +95,7 @@ def program(text: str, folder: Path) -> str:
         for line in content.replace("\\\n", " ").splitlines():
             python, script, *arguments = shlex.split(line)
             assert (python, script.startswith("jobs/")) == ("python", True)
-            job = script.removesuffix(".py").replace("/", ".")
+            job = f"regrad.commands.{Path(script).stem}"
             steps.append(f"assert importlib.import_module({job!r}).main({arguments!r}) == 0, {line!r}")
     assert len(steps) > 1
     return "\n".join(steps)
@@ -135,9 +135,10 @@ def test_every_page_is_listed() -> None:
 
 def test_pages_name_flags_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     for script in sorted((ROOT / "jobs").glob("*.py")):
-        if "Parser(" in script.read_text() or script.stem == "score":
+        command = importlib.import_module(f"regrad.commands.{script.stem}")
+        if hasattr(command, "Parser") or script.stem in ("score", "audit"):
             with pytest.raises(SystemExit):
-                importlib.import_module(f"jobs.{script.stem}").main(["--help"])
+                command.main(["--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
     pages = [page for page in PAGES if page.stem in (*RUN, "cluster")]
     named = {(page.name, flag) for page in pages for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text())}

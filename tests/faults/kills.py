@@ -18,8 +18,8 @@ from typing import IO
 import numpy as np
 import psutil
 
-from jobs import check
 from regrad import storage, table
+from regrad.commands import check
 from regrad.ledger import commit
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-import jobs.score
+import regrad.commands.score
 from regrad import table
 from regrad.ledger import commit
 from regrad.pipeline.run import run, score_here
@@ -33,11 +33,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.score, "run", lambda job: run(job, score_here))
+    monkeypatch.setattr(regrad.commands.score, "run", lambda job: run(job, score_here))
 
 
 def score(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str]:
-    code = jobs.score.main([*map(str, arguments), *MODEL])
+    code = regrad.commands.score.main([*map(str, arguments), *MODEL])
     return code, capsys.readouterr().err
 
 

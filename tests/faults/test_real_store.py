@@ -9,9 +9,9 @@ import fsspec
 import pytest
 import s3fs
 
-from jobs.check import main as check
-from jobs.score import main as score
 from regrad import storage
+from regrad.commands.check import main as check
+from regrad.commands.score import main as score
 from regrad.errors import UsageError
 from regrad.ledger import lease
 from tests.shards import digits, write_folder, write_parquet, write_tar

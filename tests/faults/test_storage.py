@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.score import main, summary
 from regrad import storage, table
+from regrad.commands.score import main, summary
 from regrad.errors import RegradError
 from regrad.ledger import commit
 from regrad.pipeline import manifest

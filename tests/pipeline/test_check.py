@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from jobs.check import main
 from regrad import table
+from regrad.commands.check import main
 from regrad.ledger import lease
 from regrad.pipeline import options
 from regrad.pipeline.prepare import prepare

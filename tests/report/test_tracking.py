@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import report
+from regrad.commands import report
 from regrad.errors import UsageError
 from regrad.report import tracking
 from tests.conftest import WriteRun

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from jobs.audit import main
+from regrad.commands.audit import main
 from tests.shards import digits, write_tar
 
 ROOT = Path(__file__).parents[2]

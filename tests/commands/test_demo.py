@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from jobs import demo
+from regrad.commands import demo
 from regrad.reading.formats import fetch_images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,8 +70,8 @@ def test_make_demo(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=580)
     assert result.returncode == 0, result.stdout + result.stderr
 
-    shown = [line for line in result.stdout.splitlines() if line.startswith("$ python jobs/")]
-    assert [line.split()[2] for line in shown] == ["jobs/score.py"] * 3 + ["jobs/report.py"]
+    shown = [line for line in result.stdout.splitlines() if line.startswith("$ regrad ")]
+    assert [line.split()[2] for line in shown] == ["score"] * 3 + ["report"]
     assert result.stdout.rstrip().endswith(f"Open {folder / 'report/report.html'}")
 
     report = json.loads((folder / "report/report.json").read_text())
@@ -93,8 +93,6 @@ def test_make_demo(tmp_path: Path) -> None:
 def test_what_goes_wrong_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have started one
     monkeypatch.setattr(demo, "EPOCHS", 1)

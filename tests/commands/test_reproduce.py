@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import reproduce
 from regrad import table
+from regrad.commands import reproduce
 from regrad.experiments.material import methods
 from regrad.experiments.reproduce import quick
 from regrad.experiments.reproduce.tables import TABLES

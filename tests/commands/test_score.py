@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from jobs.score import main
 from regrad import table
+from regrad.commands.score import main
 from tests.shards import digits, write_parquet, write_tar
 
 ROOT = Path(__file__).parents[2]

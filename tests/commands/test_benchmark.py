@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import benchmark
+from regrad.commands import benchmark
 from regrad.experiments.benchmarks.cases import CASES, Case
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobs.submit import main
 from regrad import table
 from regrad.cluster import metrics
+from regrad.commands.submit import main
 from tests.data import ROOT
 from tests.services import RayCluster
 from tests.shards import digits, write_parquet, write_tar

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-import jobs.report
-import jobs.score
+import regrad.commands.report
+import regrad.commands.score
 from regrad.pipeline.run import run, score_here
 from tests.services import Bucket
 from tests.shards import digits, write_parquet, write_tar
@@ -64,7 +64,7 @@ def test_a_talkative_run_keeps_its_secrets(tmp_path: Path, bucket: Bucket, capfd
         logs = list(files(Path(temporary)))
         assert any("worker-" in name for name, _ in logs)
         shutil.copytree(bucket.folder / "out", tmp_path / "out")
-        assert jobs.report.main(["--id", f"{bucket.uri}/out", "--output", str(tmp_path / "report")]) == 0
+        assert regrad.commands.report.main(["--id", f"{bucket.uri}/out", "--output", str(tmp_path / "report")]) == 0
         printed = [("stdout", ended.stdout), ("stderr", ended.stderr), ("report", "".join(capfd.readouterr()).encode())]
         assert leaks([*printed, *files(tmp_path), *files(bucket.folder / "out"), *logs]) == []
     finally:
@@ -96,12 +96,12 @@ def test_failures_keep_secrets(
     capfd: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(jobs.score, "run", lambda job: run(job, score_here))
+    monkeypatch.setattr(regrad.commands.score, "run", lambda job: run(job, score_here))
     monkeypatch.setenv("REGRAD_STORAGE_PATIENCE", "0")
     source = bucket.put(write_tar(tmp_path / "in.tar", digits(10)), "in.tar")
     known: dict[str, Any] = {"name": bucket.uri.removeprefix("s3://"), "tmp": tmp_path, "in": source}
     filled = [argument.format(**known, signature=SIGNATURE) for argument in arguments]
-    code = jobs.score.main([*filled, *MODEL, "--verbose"])
+    code = regrad.commands.score.main([*filled, *MODEL, "--verbose"])
     printed = capfd.readouterr()
     assert leaks([("stdout", printed.out.encode()), ("stderr", printed.err.encode()), *files(tmp_path)]) == []
     assert leaks(files(bucket.folder)) == []
@@ -116,7 +116,7 @@ def test_a_wrong_key_is_named_and_not_shown(
 ) -> None:
     source = bucket.put(write_tar(tmp_path / "in.tar", digits(10)), "in.tar")
     monkeypatch.setenv(name, "hunter2hunter2")
-    code = jobs.score.main([source, "--output", f"{bucket.uri}/out", *MODEL, "--verbose"])
+    code = regrad.commands.score.main([source, "--output", f"{bucket.uri}/out", *MODEL, "--verbose"])
     error = capfd.readouterr().err
     assert code == 1
     assert "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in error.splitlines()[-1]

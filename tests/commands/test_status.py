@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jobs.status import main
+from regrad.commands.status import main
 from regrad.ledger import commit
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare

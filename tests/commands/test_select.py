@@ -1,10 +1,7 @@
-"""jobs/select.py as a user runs it; and that a job of this name takes nobody's `select` away."""
+"""`regrad select` as a user runs it."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,8 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from jobs.select import main
 from regrad.classifier import Classifier
+from regrad.commands.select import main
 from regrad.errors import UsageError
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
@@ -23,9 +20,6 @@ from regrad.pipeline.run import run as score
 from regrad.pipeline.run import score_here
 from regrad.select import features
 from tests.shards import build, digits, write_parquet, write_tar
-
-ROOT = Path(__file__).parents[2]
-JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
@@ -121,51 +115,3 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert message in err
-
-
-def test_beside_this_job_select_is_the_standard_librarys() -> None:
-    """As in every job: this folder is first on the path."""
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import select, selectors, subprocess, asyncio, multiprocessing.connection\n"
-        "assert select.poll().poll(0) == []\n"
-        "assert 'lib-dynload' in getattr(select, '__file__', 'lib-dynload'), select\n"
-        "assert sys.modules['select'] is select and select.__spec__.name == 'select'\n"
-        "print(subprocess.run(['echo', 'heard'], capture_output=True, text=True, check=True).stdout)\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-I", "-c", program, str(ROOT / "jobs")], capture_output=True, text=True, check=False
-    )
-    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "heard", "")
-
-
-@pytest.mark.parametrize("job", ["score.py", "select.py"])
-def test_the_jobs_start_as_scripts(job: str, tmp_path: Path) -> None:
-    assert job in JOBS
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / job), "--help"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert "usage: " in ended.stdout
-
-
-def test_a_script_that_uses_ray_from_this_folder(scored: Path, tmp_path: Path) -> None:
-    """Ray puts a driver's folder on the path of its workers too."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    choose = ["jobs/select.py", str(scored), "--budget", "4", "--diversity", "k-center", "--num-workers", "1"]
-    ended = subprocess.run(
-        [sys.executable, *choose, "--output", str(tmp_path / "chosen.csv")],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert len(pyarrow.csv.read_csv(tmp_path / "chosen.csv")) == 4

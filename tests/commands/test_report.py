@@ -16,7 +16,7 @@ import pytest
 import scipy.stats
 from sklearn.metrics import roc_auc_score
 
-from jobs import report as job
+from regrad.commands import report as job
 from tests.services import Bucket
 
 ROOT = Path(__file__).resolve().parents[2]

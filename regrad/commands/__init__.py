@@ -1,0 +1,1 @@
+"""One module a command of ``regrad``, each with its ``main(argv)``."""

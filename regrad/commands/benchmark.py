@@ -1,0 +1,130 @@
+"""Measure the engines beside the definition and beside what others offer: time over plain passes, memory, error.
+
+    python jobs/benchmark.py engine --images cifar10-test.parquet --weights resnet18=resnet18.safetensors
+    python jobs/benchmark.py engine --sweep --output benchmark
+
+Everything runs in one process, in interleaved rounds, so that ratios hold on a machine that others use too. The peers
+are in the extra `benchmark`; one that is missing, or cannot do the work, is shown with the reason.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from regrad import UsageError, storage
+from regrad.cli import Parser, pair, run_job
+from regrad.experiments.benchmarks import render
+from regrad.experiments.benchmarks.cases import CASES, Case
+from regrad.experiments.benchmarks.contenders import CONTENDERS, Contender
+from regrad.experiments.benchmarks.timing import measure
+
+SWEEPS: dict[str, tuple[int, ...]] = {"classes": (2, 10, 100, 1000), "samples": (0, 1, 4, 10)}
+SWEPT = ("exact 1e-3", "sketch 16", "reference")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job with these arguments; returns its exit code."""
+    return run_job(lambda: benchmark(parse(argv)), verbose="--verbose" in (sys.argv if argv is None else argv))
+
+
+def benchmark(args: argparse.Namespace) -> int:
+    """Measure every case, then the sweeps, and write what was found."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    contenders = chosen(args.contenders)
+    found: dict[str, Any] = {"machine": render.machine(device), "rounds": args.rounds, "cases": [], "sweeps": {}}
+    print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
+    for case in cases(args):
+        found["cases"].append(measure(case, contenders, args.rounds, device, say))
+        show(found["cases"][-1], args.output, found)
+    if args.sweep:
+        for axis, values in SWEEPS.items():
+            found["sweeps"][axis] = []
+            for value in values:
+                case = variant(cases(args)[0], axis, value)
+                found["sweeps"][axis].append(measure(case, chosen(SWEPT), args.rounds, device, say, errors=False))
+                show(found["sweeps"][axis][-1], args.output, found)
+    return 0
+
+
+def show(result: dict[str, Any], output: str | None, found: dict[str, Any]) -> None:
+    """Print the newest result, and write all that was found so far."""
+    print(f"\n{render.table(result)}", flush=True)
+    if output:
+        write(output, found)
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    """The cases asked for, with their weights, images and sizes."""
+    weights = dict(args.weights)
+    unknown = [name for name in (*args.cases, *weights) if name not in CASES]
+    if unknown:
+        raise UsageError(f"no case {', '.join(unknown)}; the cases are {', '.join(CASES)}")
+    changes = {name: value for name in ("samples", "batch") if (value := getattr(args, name)) is not None}
+    images = tuple(args.images or ())
+    return [replace(CASES[name], weights=weights.get(name), images=images, **changes) for name in args.cases]
+
+
+def variant(case: Case, axis: str, value: int) -> Case:
+    """``case`` with another number of classes or copies."""
+    return case.with_samples(value) if axis == "samples" else replace(case, classes=value)
+
+
+def chosen(names: Sequence[str] | None) -> list[Contender]:
+    """The contenders called ``names``; all if there are none."""
+    known = {contender.name: contender for contender in CONTENDERS}
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise UsageError(f"no contender {', '.join(unknown)}; there are: {', '.join(known)}")
+    return [known[name] for name in names or known]
+
+
+def write(output: str, found: dict[str, Any]) -> None:
+    """``benchmark.json``, ``benchmark.md``, and ``benchmark.svg`` if there were sweeps."""
+    files = {
+        "benchmark.json": json.dumps(found, indent=2).encode(),
+        "benchmark.md": "\n\n".join(render.markdown(case) for case in found["cases"]).encode(),
+    }
+    if found["sweeps"]:
+        files["benchmark.svg"] = render.plot(found["sweeps"])
+    for name, content in files.items():
+        storage.write_atomically(storage.join(output, name), content)
+
+
+def say(line: str) -> None:
+    """What goes on, for whoever watches."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The parsed command line.
+
+    Raises:
+        UsageError: it does not parse.
+    """
+    parser = Parser(prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("engine",), help="what is measured")
+    parser.add_argument("--cases", nargs="+", default=["resnet18"], help=f"of {', '.join(CASES)} (default resnet18)")
+    parser.add_argument("--contenders", nargs="+", help="names as in the table; default: all")
+    parser.add_argument(
+        "--weights", nargs="+", default=[], type=pair("CASE=URI"), metavar="CASE=URI", help="fitted weights"
+    )
+    parser.add_argument("--images", nargs="+", metavar="INPUT", help="shards to take pictures from; default: blobs")
+    parser.add_argument("--samples", type=int, help="N, noisy copies (default: the case's, 10)")
+    parser.add_argument("--batch", type=int, help="images at once (default: the case's)")
+    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken (default %(default)s)")
+    parser.add_argument("--sweep", action="store_true", help="also the first case over classes and over copies")
+    parser.add_argument("--output", metavar="DIR", help="folder or URI for JSON, Markdown and plot")
+    parser.add_argument("--verbose", action="store_true", help="show tracebacks")
+    return parser.parse_args(argv)
