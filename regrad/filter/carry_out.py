@@ -91,8 +91,7 @@ def _write_shards(
 ) -> Outcome:
     from regrad.cluster.tasks import each  # seconds to import: where all is done, nobody should wait for it
 
-    config = run.info.get("config", {})
-    columns = Columns(*(config.get(f"{name}_column") for name in ("image", "label", "id")))
+    columns = Columns.of(run.info.get("config", {}))
     keys = sorted(commit.committed(run.output))
     wanted = list(shards.pieces(kept, commit.read_records(run.output, keys), columns))
     todo = shards.settle(output, wanted)

@@ -1,43 +1,32 @@
 """Shards that hold only some rows of others: every kept sample as it was, each shard written whole and once.
 
-A tar keeps its members (names, contents, times) in their order, a Parquet file its columns, and a folder of images
-becomes tars of its files. A shard is done when its ledger record exists; shard and record are named by what they are
-made of, so whoever makes one again makes the same, and a run that was cut short goes on where it stopped.
+What a copy holds, the format of the source says. A shard is done when its ledger record exists; shard and record are
+named by what they are made of, so whoever makes one again makes the same, and a run that was cut short goes on where it
+stopped.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import copy
 import hashlib
-import io
-import itertools
 import json
-import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet
 
 from regrad import storage
 from regrad.errors import RegradError
 from regrad.ledger import commit
 from regrad.ledger.lease import Lease
-from regrad.reading.formats import FolderReader, identity_read
-from regrad.reading.inputs import list_sources
-from regrad.reading.samples import PARQUET_SUFFIXES, TAR_SUFFIXES, BadFile, Columns, Shard, kind_of
-from regrad.reading.tar import TarReader
+from regrad.reading.formats import Format, Part, format_of, open_reader, stem
+from regrad.reading.samples import Columns
 
 VERSION = 1
-FOLDER_ROWS = 4096  # of a folder of images, in one tar
-_BATCH_ROWS = 256
-_GROUP_BYTES = 128 * 2**20  # of a row group that is written
 
 Bits = npt.NDArray[np.uint8]
 
@@ -70,7 +59,7 @@ class Piece:
     Attributes:
         identity: of the source when it was scored; another one now is an error.
         rows: a bit for each row from ``start`` on, packed, compressed, in base 64.
-        files: of a folder, its files from row ``start`` on.
+        files, labels: of a listing, its files from row ``start`` on.
         name: of the shard, under ``OUT/shards/``.
         key: of the ledger record.
     """
@@ -96,56 +85,40 @@ def pieces(kept: Kept, records: Iterable[Mapping[str, Any]], columns: Columns) -
     """The shards that hold the rows ``kept``, of sources with these ledger ``records``.
 
     Raises:
-        RegradError: a folder has changed since it was scored, or the storage failed.
+        RegradError: a source has changed since it was scored, or the storage failed.
     """
-    identities: dict[str, str] = {}
-    folders: dict[str, list[Mapping[str, Any]]] = {}
+    by_source: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
-        identities[record["source"]] = record["identity"]
-        if kind_of(record["source"]) is None:
-            folders.setdefault(record["source"], []).append(record)
+        by_source.setdefault(record["source"], []).append(record)
     for source, rows in kept.items():
-        kind = kind_of(source)
-        if kind is not None:
-            yield _piece(source, kind, identities[source], 0, rows)
-        else:
-            yield from _of_folder(source, rows, folders[source], columns)
+        form = format_of(source)
+        with _told(source):
+            for part in form.parts(source, by_source[source], columns):
+                own = rows[(rows >= part.start) & (rows < (np.inf if part.stop is None else part.stop))]
+                if own.size:
+                    yield _piece(source, form, part, own)
 
 
-def _of_folder(
-    uri: str, rows: npt.NDArray[np.int64], records: Sequence[Mapping[str, Any]], columns: Columns
-) -> Iterator[Piece]:
-    (source,) = list_sources([uri], columns)
-    for record in records:
-        if source.kind != "folder" or source.identity_of(record["start"], record["stop"]) != record["identity"]:
-            raise _changed(uri)
-    for start in range(0, int(rows.max()) + 1 if rows.size else 0, FOLDER_ROWS):
-        part = rows[(rows >= start) & (rows < start + FOLDER_ROWS)]
-        if part.size:
-            cut = slice(start, start + FOLDER_ROWS)
-            identity = source.identity_of(cut.start, cut.stop)
-            yield _piece(uri, "folder", identity, start, part, source.files[cut], source.labels[cut])
-
-
-def _piece(
-    source: str, kind: str, identity: str, start: int, rows: npt.NDArray[np.int64], files: Any = (), labels: Any = ()
-) -> Piece:
-    bits = np.zeros(int(rows.max()) + 1 - start, bool)
-    bits[rows - start] = True
+def _piece(source: str, form: type[Format], part: Part, rows: npt.NDArray[np.int64]) -> Piece:
+    bits = np.zeros(int(rows.max()) + 1 - part.start, bool)
+    bits[rows - part.start] = True
     packed = base64.b64encode(zlib.compress(np.packbits(bits).tobytes())).decode()
-    base = source.rstrip("/").rsplit("/", 1)[-1]
-    stem = base[: len(base) - len(_suffix(base))]
-    part = f"-{start // FOLDER_ROWS:06}" if kind == "folder" else ""
-    ending = ".parquet" if kind == "parquet" else ".tar"
+    place = "" if part.stop is None else f"-{part.start // (part.stop - part.start):06}"
     # Shards of one name may come from several folders; the name of one must not depend on which others there are.
-    name = f"{stem}-{_digest(source)[:8]}{part}{ending}"
-    key = _digest(json.dumps([VERSION, source, identity, start, packed]))[:32]
-    return Piece(source, kind, identity, start, packed, rows.size, name, key, tuple(files), tuple(labels))
-
-
-def _suffix(name: str) -> str:
-    suffixes = (*TAR_SUFFIXES, *PARQUET_SUFFIXES)
-    return max((suffix for suffix in suffixes if name.lower().endswith(suffix)), key=len, default="")
+    name = f"{stem(source)}-{_digest(source)[:8]}{place}{form.copied_as}"
+    key = _digest(json.dumps([VERSION, source, part.identity, part.start, packed]))[:32]
+    return Piece(
+        source,
+        form.kind,
+        part.identity,
+        part.start,
+        packed,
+        rows.size,
+        name,
+        key,
+        tuple(part.files),
+        tuple(part.labels),
+    )
 
 
 def _digest(text: str) -> str:
@@ -166,9 +139,15 @@ def write(item: Mapping[str, Any]) -> dict[str, Any]:
     """
     piece, columns, held = Piece(**item["piece"]), Columns(**item["columns"]), Lease(**item["lease"])
     held.check()
-    with storage.writing(storage.join(item["output"], "shards", piece.name)) as file:
-        copied = _COPY[piece.kind](piece, columns, file)
-        if copied != piece.count:
+    reader = open_reader(piece.source, piece.kind, columns, piece.files, piece.labels, piece.start)
+    with storage.writing(storage.join(item["output"], "shards", piece.name)) as file, _told(piece.source):
+        try:
+            copied = reader.copy(piece.wanted(), file)
+        except Exception as error:
+            if reader.identity() != piece.identity:  # which may be why
+                raise _changed(piece.source) from error
+            raise
+        if copied != piece.count or reader.identity() != piece.identity:
             raise _changed(piece.source)
         held.check()
     record = {
@@ -183,122 +162,19 @@ def write(item: Mapping[str, Any]) -> dict[str, Any]:
     return record
 
 
+@contextlib.contextmanager
+def _told(source: str) -> Iterator[None]:
+    """A source that has changed is told as the user needs to know it."""
+    try:
+        yield
+    except storage.Changed as error:
+        raise _changed(source) from error
+
+
 def _changed(source: str) -> RegradError:
     return RegradError(
         f"{storage.mask(source)}: is not what was scored; run the same jobs/score.py command again, then this one"
     )
-
-
-def _check_identity(piece: Piece) -> None:
-    try:
-        if storage.identity(piece.source) == piece.identity:
-            return
-    except FileNotFoundError:
-        pass
-    raise _changed(piece.source)
-
-
-@contextlib.contextmanager
-def _reading(uri: str) -> Iterator[Shard]:
-    """The open shard; what the storage refuses meanwhile is told as such."""
-    try:
-        with Shard(uri) as shard:
-            try:
-                yield shard
-            except Exception:
-                shard.raise_if_storage_failed()
-                raise
-    except BadFile as error:
-        raise RegradError(f"{storage.mask(uri)}: {error}") from error
-
-
-def _copy_tar(piece: Piece, columns: Columns, file: IO[bytes]) -> int:
-    """Every member of the kept samples, header and content as they were; returns the samples."""
-    wanted = set(piece.wanted().tolist())
-    last, done = max(wanted), set[int]()
-    _check_identity(piece)
-    with _reading(piece.source) as shard, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as copied:
-        members = TarReader(piece.source, columns).members(shard)
-        # What comes after the last kept sample may be damaged, and is not asked for.
-        for row, _, _, member, archive in itertools.takewhile(lambda found: found[0] <= last, members):
-            if row in wanted:
-                done.add(row)
-                _add(copied, member, archive.extractfile(member) if member.isreg() else None)
-    _check_identity(piece)
-    return len(done)
-
-
-def _add(copied: tarfile.TarFile, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
-    info = copy.copy(member)
-    if member.issparse():  # written out whole: what a reader gets is the same
-        info.type, info.sparse = tarfile.REGTYPE, None
-    copied.addfile(info, content)
-
-
-def _copy_parquet(piece: Piece, columns: Columns, file: IO[bytes]) -> int:
-    """The kept rows with every column, a bounded number at a time; returns the rows."""
-    wanted = piece.wanted()
-    _check_identity(piece)
-    rows = 0
-    with _reading(piece.source) as shard:
-        source = pa.parquet.ParquetFile(shard, pre_buffer=False)
-        with pa.parquet.ParquetWriter(file, source.schema_arrow, compression="zstd") as writer:
-            waiting: list[pa.RecordBatch] = []
-            for begin, batch in _batches(source, wanted, piece.source):
-                own = wanted[(wanted >= begin) & (wanted < begin + len(batch))] - begin
-                if own.size:
-                    waiting.append(batch.take(pa.array(own)))
-                    rows += own.size
-                if sum(part.nbytes for part in waiting) > _GROUP_BYTES:
-                    writer.write_table(pa.Table.from_batches(waiting))
-                    waiting = []
-            if waiting:
-                writer.write_table(pa.Table.from_batches(waiting))
-    _check_identity(piece)
-    return rows
-
-
-def _batches(
-    source: pa.parquet.ParquetFile, wanted: npt.NDArray[np.int64], uri: str
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The row groups that hold ``wanted`` rows, in batches, each with its first row; others may be damaged."""
-    begin = 0
-    for group in range(source.num_row_groups):
-        end = begin + source.metadata.row_group(group).num_rows
-        if np.any((wanted >= begin) & (wanted < end)):
-            try:
-                for batch in source.iter_batches(_BATCH_ROWS, row_groups=[group]):
-                    yield begin, batch
-                    begin += len(batch)
-            except (pa.ArrowException, OSError) as error:
-                raise RegradError(
-                    f"{storage.mask(uri)}: row group {group} cannot be read from row {begin} on, and has rows to keep: "
-                    f"{storage.reason(error)}; mend the file and run the same jobs/score.py command again, then this"
-                ) from error
-        begin = end
-
-
-def _copy_folder(piece: Piece, columns: Columns, file: IO[bytes]) -> int:
-    """The kept files under their paths in the folder, as a tar; returns the files."""
-    wanted, copied_rows = set(piece.wanted().tolist()), 0
-    reader = FolderReader(piece.source, piece.files, piece.labels, piece.start)
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as copied:
-        for name, sample in zip(piece.files, reader.rows(), strict=True):
-            if sample.row in wanted and sample.image is not None:
-                info = tarfile.TarInfo(name)
-                info.size = len(sample.image)
-                copied.addfile(info, io.BytesIO(sample.image))
-                copied_rows += 1
-    if identity_read(reader, piece.source) != piece.identity:
-        raise _changed(piece.source)
-    return copied_rows
-
-
-_COPY: dict[str, Callable[[Piece, Columns, IO[bytes]], int]] = {
-    "tar": _copy_tar,
-    "parquet": _copy_parquet,
-    "folder": _copy_folder,
-}
 
 
 def settle(output: str, wanted: Sequence[Piece]) -> list[Piece]:

@@ -14,7 +14,8 @@ import pyarrow as pa
 from regrad import table
 from regrad.formatting import now
 from regrad.pipeline.plan import Unit
-from regrad.reading.samples import Reader, Sample, as_text
+from regrad.reading.formats import Format
+from regrad.reading.samples import Sample, as_text
 
 _REASONS = 5  # of quarantined rows that a ledger record names; the others are counted together
 _REASON_CHARACTERS = 100
@@ -32,7 +33,7 @@ class Account:
     scored: list[tuple[Any, ...]] = field(default_factory=list)
     quarantined: list[tuple[Any, ...]] = field(default_factory=list)
     complete: bool = False
-    reader: Reader | None = None
+    reader: Format | None = None
     changed: bool = False
     started: float = field(default_factory=time.monotonic)
 

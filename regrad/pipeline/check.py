@@ -22,9 +22,9 @@ from regrad.errors import RegradError
 from regrad.ledger import commit, lease
 from regrad.pipeline import manifest
 from regrad.pipeline.plan import make_plan, unit_key
+from regrad.reading.formats import format_of
 from regrad.reading.inputs import list_sources
-from regrad.reading.samples import Columns, kind_of
-from regrad.reading.tar import TarReader
+from regrad.reading.samples import Columns
 
 _THREADS = 16
 _SHOWN = 3  # repeated ids named in one line
@@ -248,7 +248,7 @@ def _totals(run: dict[str, Any], records: list[dict[str, Any]], keys: list[str])
 def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str, Any]], found: Found) -> None:
     """Add what the inputs hold that the output does not, or no longer as it was."""
     config = run["config"]
-    columns = Columns(config["image_column"], config["label_column"], config["id_column"])
+    columns = Columns.of(config)
     held = {record["unit"]: record for record in records}
     try:
         sources = list_sources(run["inputs"], columns, output)
@@ -256,7 +256,7 @@ def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str,
             sources, config["unit_rows"], salt, set(held), lambda names: [held[key] for key in names if key in held]
         )
         for record in (held[key] for key in plan.done):
-            found.problems += _tar_count(record)
+            found.problems += _counted_again(record, columns)
     except RegradError as error:
         found.notes.append(f"the inputs could not be compared: {error}")
         return
@@ -269,10 +269,10 @@ def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str,
         found.notes.append(f"{len(plan.pending)} units{f' ({rows} rows)' if rows else ''} are not scored yet")
 
 
-def _tar_count(record: dict[str, Any]) -> Iterator[Problem]:
-    """A tar's samples counted again by its headers; one that cannot be read on has a row in quarantine instead."""
-    if kind_of(record["source"]) == "tar" and record["stop"] is None and not record["rows_quarantined"]:
-        count = TarReader(record["source"]).count()[0] - record["start"]
+def _counted_again(record: dict[str, Any], columns: Columns) -> Iterator[Problem]:
+    """The samples of a unit that is a whole source; one that cannot be read on has a row in quarantine instead."""
+    if record["stop"] is None and not record["rows_quarantined"]:
+        count = format_of(record["source"])(record["source"], columns).count()[0] - record["start"]
         if count != record["rows_in"]:
             where = storage.mask(record["source"])
             yield Problem(f"{where}: {count} samples, but {record['rows_in']} rows in the ledger", record["unit"])

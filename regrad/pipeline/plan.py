@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regrad.reading.inputs import Source
-from regrad.reading.tar import TarReader
+from regrad.reading.formats import Source
 
 _SOURCE_DIGITS = 12  # a key begins with its source's hash: the ledger's names alone tell which units a source has
 DEFAULT_UNIT_ROWS = 1024
@@ -26,7 +25,7 @@ class Unit:
         key: its name in the output: a hash of content, range, model and configuration.
         rows: how many there are; None where only reading tells.
         size: its share of the source's bytes, for estimates.
-        files, labels: of a folder, those in the range.
+        files, labels: of a listing (a folder), those in the range.
         replaces: committed units that overlap it (from an earlier ``--limit``), to be retired when it commits.
     """
 
@@ -101,7 +100,7 @@ def _digest(text: str) -> str:
 
 
 def cut(source: Source, unit_rows: int, salt: str) -> Iterator[Unit]:
-    """The units of a whole source: one for a tar, ranges of ``unit_rows`` rows for everything else."""
+    """The units of a whole source: ranges of ``unit_rows`` rows, or one where only reading tells how many there are."""
     if source.rows is None:
         yield make_unit(source, 0, None, salt)
         return
@@ -123,7 +122,8 @@ def make_plan(
     are not among ``sources`` stay as they are. Ledger records are read only where a name does not tell enough.
 
     Args:
-        limit: score at most this many images, from the first source on; a tar's headers are then read to count them.
+        limit: score at most this many images, from the first source on; the rows of a source that does not say how many
+            it has (a tar) are then counted.
     """
     whole = {source.uri: list(cut(source, unit_rows, salt)) for source in sources}
     wanted = _limited(sources, whole, salt, limit)
@@ -177,7 +177,7 @@ def _limited(
                 return wanted
             rows = unit.rows
             if rows is None:
-                rows = TarReader(source.uri).count(at_most=left + 1)[0] if source.kind == "tar" else 1
+                rows = source.open().count(at_most=left + 1)[0]
             if rows > left:
                 unit = make_unit(source, unit.start, unit.start + left, salt)
             wanted[source.uri].append(unit)

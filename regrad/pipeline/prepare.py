@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +17,15 @@ from regrad.pipeline.cores import cores
 from regrad.pipeline.options import Options
 from regrad.pipeline.plan import Plan, Unit, make_plan
 from regrad.pipeline.worker import Task, UnitScorer
-from regrad.reading.inputs import Source, absolute, list_sources
-from regrad.reading.samples import Columns
-from regrad.reading.tar import TarReader
+from regrad.reading.formats import Source, open_reader
+from regrad.reading.inputs import absolute, list_sources
+from regrad.reading.samples import DEFAULT_COLUMNS, Columns
 from regrad.scorer import Scorer
 from regrad.scores import SCORES, load_module
 from regrad.scores.draws.posterior import fingerprint
 
-_COUNTED_TARS = 8  # up to so many tars are counted whole, of more a sample
-_SAMPLED_TARS, _SAMPLED_ROWS = 3, 64
+_COUNTED = 8  # up to so many sources that do not say their length are counted whole, of more a sample
+_SAMPLED, _SAMPLED_ROWS = 3, 64
 _TRIAL_IMAGES = 16
 
 
@@ -164,39 +165,50 @@ def scorer_arguments(options: Options) -> dict[str, Any]:
 
 
 def _refuse_empty(sources: Sequence[Source], plan: Plan) -> None:
-    """A mistake in the inputs is told now; a tar must be looked into, and the first one with an image settles it."""
-    if plan.done or any(unit.rows != 0 for unit in plan.pending if unit.kind != "tar"):
+    """A mistake in the inputs is told now; where only reading tells, the first source with an image settles it."""
+    if plan.done or any(unit.rows is not None for unit in plan.pending):
         return
-    for unit in plan.pending:
-        if not TarReader(unit.source).is_empty():
-            return
-    raise UsageError(f"{', '.join(storage.mask(source.uri) for source in sources[:3])}: no image in the input")
+    by_name = {source.uri: source for source in sources}
+    if all(by_name[unit.source].open().is_empty() for unit in plan.pending):
+        raise UsageError(f"{', '.join(storage.mask(source.uri) for source in sources[:3])}: no image in the input")
 
 
-def expected_images(units: Sequence[Unit], thorough: bool = False) -> tuple[int, bool]:
+def expected_images(
+    units: Sequence[Unit], columns: Columns = DEFAULT_COLUMNS, thorough: bool = False
+) -> tuple[int, bool]:
     """How many images ``units`` hold, and whether that is exact.
 
-    Parquet files and folders are counted. Tars are taken from their sizes and the first samples of a few of them;
-    ``thorough`` counts the headers of up to eight tars.
+    Sources that do not say their length, such as tars, are taken from their sizes and the first samples of a few of
+    each format; ``thorough`` counts up to eight of them.
     """
     known = sum(unit.rows or 0 for unit in units)
-    tars = [unit for unit in units if unit.kind == "tar"]
-    if not tars:
+    unknown = [unit for unit in units if unit.rows is None]
+    if not unknown:
         return known, True
-    if thorough and len(tars) <= _COUNTED_TARS:
-        counts = (TarReader(unit.source).count(unit.stop)[0] for unit in tars)
-        return known + sum(max(0, count - unit.start) for count, unit in zip(counts, tars, strict=True)), True
-    sample = tars[:: max(1, len(tars) // _SAMPLED_TARS)][:_SAMPLED_TARS]
-    sizes = [TarReader(unit.source).count(_SAMPLED_ROWS)[1] for unit in sample]
-    mean = sum(sizes) / len(sizes) or 1.0
-    about = sum(min(unit.size / mean, unit.stop or float("inf")) for unit in tars)
-    return known + round(about), False
+    if thorough and len(unknown) <= _COUNTED:
+        counts = (open_reader(unit.source, unit.kind, columns).count(unit.stop)[0] for unit in unknown)
+        return known + sum(max(0, count - unit.start) for count, unit in zip(counts, unknown, strict=True)), True
+    by_kind: dict[str, list[Unit]] = defaultdict(list)
+    for unit in unknown:
+        by_kind[unit.kind].append(unit)
+    return known + sum(_estimated(same, columns) for same in by_kind.values()), False
+
+
+def _estimated(units: Sequence[Unit], columns: Columns) -> int:
+    """About how many images these units of one format hold."""
+    sample = units[:: max(1, len(units) // _SAMPLED)][:_SAMPLED]
+    counts = [open_reader(unit.source, unit.kind, columns).count(_SAMPLED_ROWS) for unit in sample]
+    rows = sum(count for count, _ in counts)
+    if not rows:
+        return 0
+    mean = sum(count * size for count, size in counts) / rows or 1.0
+    return round(sum(min(unit.size / mean, unit.stop or float("inf")) for unit in units))
 
 
 def describe(job: Job) -> str:
     """The plan in words, with an estimate of the time from one small real batch."""
     pending = job.plan.pending
-    images, exact = expected_images(pending, thorough=True)
+    images, exact = expected_images(pending, job.task.columns, thorough=True)
     lines = [
         f"model      {job.run['model']['spec']}, {job.classifier.num_classes} classes, images of "
         f"{job.classifier.channels} x {' x '.join(map(str, job.classifier.image_size))}, "

@@ -24,7 +24,7 @@ from regrad.ledger.lease import Lease
 from regrad.pipeline.account import Account
 from regrad.pipeline.plan import Unit
 from regrad.reading import decode
-from regrad.reading.formats import identity_read, open_reader
+from regrad.reading.formats import Format, open_reader
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample
 from regrad.scorer import Scorer
 from regrad.scores import load_module
@@ -219,7 +219,7 @@ class UnitScorer:
     def _committed(self, account: Account) -> dict[str, Any]:
         record = account.record()
         unit = account.unit
-        if account.changed or (account.reader and identity_read(account.reader, unit.source) != unit.identity):
+        if account.changed or (account.reader and account.reader.identity() != unit.identity):
             return {"changed": unit.source}
         # A row without a number stands for the rest of a file that could not be read on.
         whole = all(row is not None for _, _, row, *_ in account.quarantined)
@@ -272,13 +272,13 @@ class _ReadAhead:
         return False
 
     def _produce(self) -> None:
-        reader: Any = None
+        reader: Format | None = None
         last: Unit | None = None
         try:
             for account in self._accounts:
                 unit = account.unit
-                # Units of one Parquet file that follow each other share a reader, which then reads straight on.
-                if last is None or unit.kind != "parquet" or unit.source != last.source:
+                # Units of one file that follow each other share a reader, which then reads straight on.
+                if reader is None or last is None or unit.files or unit.source != last.source:
                     reader = open_reader(
                         unit.source, unit.kind, self._task.columns, unit.files, unit.labels, first=unit.start
                     )

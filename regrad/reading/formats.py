@@ -1,36 +1,225 @@
-"""Reading by format: the registry of readers, image folders, and images read back for a report.
+"""The formats that images are read from: what a format must say, what it may say better, and the registry of them all.
 
-A new format is one class with ``rows(start, stop)`` and one line in :func:`open_reader` and ``samples.kind_of``.
+Nothing outside this room asks what kind a source is: it asks the format. A format is one class, see
+docs/extending.md; :mod:`tests.reading.test_contract` holds every registered one to what is said here.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import abc
+import functools
+import hashlib
+import importlib
+import io
+import tarfile
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from importlib import metadata
+from typing import IO, Any, ClassVar
 
 from regrad import storage
 from regrad.errors import RegradError
-from regrad.reading.inputs import folder_identity
-from regrad.reading.parquet import ParquetReader
-from regrad.reading.samples import (
-    DEFAULT_COLUMNS,
-    MAX_IMAGE_BYTES,
-    BadFile,
-    Columns,
-    Reader,
-    Sample,
-    as_text,
-    check_file,
-    file_problem,
-    is_image,
-    kind_of,
-)
-from regrad.reading.tar import TarReader
+from regrad.reading import images
+from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample, is_image
 
-_FOLDER_REQUESTS = 16  # files of a folder asked for at the same time; a store's latency hides behind it
+ENTRY_POINTS = "regrad.formats"
+_BUILT_IN = ("tar", "parquet", "folder")
+
+_formats: dict[str, type[Format]] = {}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a source, to be copied as one.
+
+    Attributes:
+        identity: of the content that was scored.
+        files, labels: of a source that is a listing, its files from row ``start`` on.
+    """
+
+    identity: str
+    start: int = 0
+    stop: int | None = None
+    files: tuple[str, ...] = ()
+    labels: tuple[int | None, ...] = ()
+
+
+class Format(abc.ABC):
+    """A format of sources: the class says which files are of it, an instance reads one source.
+
+    :attr:`kind`, :attr:`suffixes` and :meth:`rows` are all that a format must have. Everything else follows from
+    these, and is there to be overridden by a format that can do it with less reading.
+
+    Attributes:
+        kind: its name.
+        suffixes: how the names of its files end, in lower case.
+        copied_as: the ending of what :meth:`copy` writes.
+    """
+
+    kind: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+    copied_as: ClassVar[str] = ".tar"
+
+    def __init__(
+        self,
+        uri: str,
+        columns: Columns = DEFAULT_COLUMNS,
+        files: Sequence[str] = (),
+        labels: Sequence[int | None] = (),
+        first: int = 0,
+    ):
+        """Nothing is opened yet; ``files`` and ``labels`` are those of a listing, from row ``first`` on."""
+        self.uri = uri
+        self.columns = columns
+        self.files = files
+        self.labels = labels or [None] * len(files)
+        self.first = first
+
+    @abc.abstractmethod
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
+        """The samples ``start <= row < stop`` in order; ``stop`` None: to the end.
+
+        What is wrong with the content is a sample with an error, what is wrong with the storage is raised.
+        """
+
+    def length(self) -> int | None:
+        """How many rows there are, where a look tells: then units of work may be ranges of them.
+
+        None: only reading tells, and the source is one unit.
+
+        Raises:
+            UsageError: it has not got the columns.
+            RegradError: the storage failed.
+        """
+        return None
+
+    def count(self, at_most: int | None = None) -> tuple[int, float]:
+        """How many rows hold a sample, up to ``at_most``, and the bytes of the source that one takes.
+
+        A damaged source counts up to the damage.
+        """
+        rows = size = 0
+        for sample in self.rows(0, at_most):
+            if sample.row is not None:
+                rows += 1
+                size += len(sample.image or b"")
+        return rows, size / max(rows, 1)
+
+    def is_empty(self) -> bool:
+        """Whether it is sound, and holds nothing at all."""
+        return not any(True for _ in self.rows(0, 1))
+
+    def pick(self, rows: Collection[int]) -> Iterator[Sample]:
+        """The samples of these rows, in order, and what is said of no single row."""
+        wanted = frozenset(rows)
+        samples = self.rows(min(wanted), max(wanted) + 1)
+        return (sample for sample in samples if sample.row is None or sample.row in wanted)
+
+    def identity(self) -> str:
+        """The identity of what was read; if it is the planned one, what was read is what was planned.
+
+        A file is asked for its identity now, after its last byte was read: if that is still the planned one, it was so
+        all the time.
+        """
+        try:
+            return storage.identity(self.uri)
+        except FileNotFoundError:
+            return ""
+
+    def copy(self, rows: Collection[int], file: IO[bytes]) -> int:
+        """Write the samples of these ``rows`` as a source of their own, and return how many there were.
+
+        By default a WebDataset tar: each image under its id, with its class beside it.
+        """
+        wanted, copied = frozenset(rows), 0
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for sample in self.rows(min(wanted), max(wanted) + 1):
+                if sample.row in wanted and sample.image is not None:
+                    name = _member_name(sample)
+                    _add(archive, name, sample.image)
+                    if sample.label is not None:
+                        _add(archive, f"{name.rpartition('.')[0]}.cls", str(sample.label).encode())
+                    copied += 1
+        return copied
+
+    @classmethod
+    def parts(cls, uri: str, records: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[Part]:
+        """How a source with these ledger ``records`` is divided into copies; by default it is one.
+
+        Raises:
+            storage.Changed: it is not what was scored.
+            RegradError: the storage failed.
+        """
+        yield Part(records[-1]["identity"])
+
+
+def _member_name(sample: Sample) -> str:
+    name = str(sample.id)
+    return name if "." in name and is_image(name) else f"{name}.{images.extension(sample.image or b'')}"
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+# --------------------------------------------------------------------------------------------- the registry
+
+
+def register(kind: type[Format]) -> type[Format]:
+    """Make a format known, as a decorator of its class."""
+    _formats[kind.kind] = kind
+    return kind
+
+
+def formats() -> Mapping[str, type[Format]]:
+    """Every format by its kind: those of this package, then those that installed packages register."""
+    _load()
+    return _formats
+
+
+@functools.cache
+def _load() -> None:
+    for module in _BUILT_IN:
+        importlib.import_module(f"regrad.reading.{module}")
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except Exception as error:  # somebody else's package must not keep this one from working
+            warnings.warn(f"the format of {entry.value} cannot be loaded: {error}", stacklevel=2)
+
+
+def kind_of(name: str) -> str | None:
+    """The kind of a file, by the longest suffix that its name ends with; None: no format's.
+
+    >>> kind_of("s3://bucket/train-000.tar.gz"), kind_of("a.PARQUET"), kind_of("cat.jpg")
+    ('tar', 'parquet', None)
+    """
+    return _suffix(name)[1]
+
+
+def stem(source: str) -> str:
+    """The base name of a source without its format's suffix.
+
+    >>> stem("s3://bucket/train-000.tar.gz"), stem("s3://bucket/images/")
+    ('train-000', 'images')
+    """
+    base = source.rstrip("/").rpartition("/")[2]
+    return base.removesuffix(base[len(base) - len(_suffix(source)[0]) :])
+
+
+def _suffix(name: str) -> tuple[str, str | None]:
+    lower = name.lower()
+    known = ((suffix, kind) for kind, form in formats().items() for suffix in form.suffixes)
+    return max((item for item in known if lower.endswith(item[0])), key=lambda item: len(item[0]), default=("", None))
+
+
+def format_of(source: str) -> type[Format]:
+    """The format of a source as a row names it: by its suffix, or a folder."""
+    return formats()[kind_of(source) or "folder"]
 
 
 def open_reader(
@@ -40,117 +229,52 @@ def open_reader(
     files: Sequence[str] = (),
     labels: Sequence[int | None] = (),
     first: int = 0,
-) -> Reader:
-    """The reader for a source of this ``kind``; ``files`` and ``labels`` are a folder's, from row ``first`` on."""
-    if kind == "tar":
-        return TarReader(source, columns)
-    if kind == "parquet":
-        return ParquetReader(source, columns)
-    return FolderReader(source, files, labels, first)
+) -> Format:
+    """What reads a source of this ``kind``; ``files`` and ``labels`` are a listing's, from row ``first`` on."""
+    return formats()[kind](source, columns, files, labels, first)
 
 
-class FolderReader:
-    """A folder of images: ``files`` (relative paths, which are the ids) from row ``first`` on, with their labels."""
-
-    def __init__(self, uri: str, files: Sequence[str], labels: Sequence[int | None], first: int = 0):
-        self.uri = uri
-        self.files = files
-        self.labels = labels or [None] * len(files)
-        self.first = first
-        self.identities: dict[int, str] = {}  # of the files that were read, by row
-
-    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
-        """The samples ``start <= row < stop``, several files asked for at a time."""
-        last = self.first + len(self.files) if stop is None else min(stop, self.first + len(self.files))
-        local = storage.is_local(storage.filesystem(self.uri)[0])
-        waiting: list[tuple[int, concurrent.futures.Future[tuple[bytes, str]]]] = []
-        pool = concurrent.futures.ThreadPoolExecutor(_FOLDER_REQUESTS, "regrad-folder")
-        try:
-            for row in range(max(start, self.first), last):
-                name = self.files[row - self.first]
-                waiting.append((row, pool.submit(_read_file, self.uri, name, local)))
-                if len(waiting) >= 2 * _FOLDER_REQUESTS:
-                    yield self._sample(*waiting.pop(0))
-            while waiting:
-                yield self._sample(*waiting.pop(0))
-        finally:
-            pool.shutdown(cancel_futures=True)  # where one failed, the others are not wanted any more
-
-    def _sample(self, row: int, content: concurrent.futures.Future[tuple[bytes, str]]) -> Sample:
-        file = self.files[row - self.first]
-        fs, folder = storage.filesystem(self.uri)
-        local = storage.is_local(fs)
-        try:
-            image, self.identities[row] = content.result()
-            return Sample(row, as_text(file), image, self.labels[row - self.first])
-        except Exception as error:
-            cause = error.__cause__ if isinstance(error, RegradError) else error
-            problem = file_problem(cause, local)
-            if problem is None and isinstance(error, RegradError):
-                raise
-            if problem is None:
-                raise storage.failure(storage.join(self.uri, file), "read", error) from error
-            listed = _listed(fs, f"{folder}/{file}")
-            if listed:  # else it is gone, and the unit is planned anew
-                self.identities[row] = storage.identify(listed)
-            return Sample(row, as_text(file), error=problem)
+# -------------------------------------------------------------------------------------------------- sources
 
 
-def _listed(fs: Any, path: str) -> dict[str, Any] | None:
-    """What the listing of its folder says of a file, as when it was planned: links to nothing are listed too."""
-    try:
-        entries = storage.request(fs, "ls", path.rpartition("/")[0], detail=True)
-    except FileNotFoundError:
-        return None
-    return next((entry for entry in entries if entry["name"] == path), None)
+@dataclass(frozen=True)
+class Source:
+    """One shard, or one folder of images.
 
-
-def _read_file(folder: str, name: str, local: bool) -> tuple[bytes, str]:
-    uri = storage.join(folder, name)
-    if "::" in name:
-        raise BadFile("a name with '::', which chains file systems, cannot be opened: rename the file")
-    if local:
-        size = check_file(storage.filesystem(uri)[1]).st_size  # a pipe without a writer would never answer
-        if size > MAX_IMAGE_BYTES:
-            raise BadFile(f"the file has {size} bytes, more than {MAX_IMAGE_BYTES}")
-    return storage.read_identified(uri)
-
-
-def identity_read(reader: Reader, source: str) -> str:
-    """The identity of the rows that ``reader`` has just read; equal to the planned one, they are what was planned.
-
-    A shard is asked for its identity now, after the last byte was read: if it still has the planned one, it had it all
-    the time. The files of a folder were each identified by the answer that brought them, which costs nothing.
+    Attributes:
+        identity: changes when the content does (ETag, or size and time of change).
+        rows: how many there are; None where only reading the shard tells (a tar).
+        files, labels, identities: of a listing (a folder), one entry per image, in row order.
+        columns: what its rows are read by.
     """
-    if not isinstance(reader, FolderReader):
-        try:
-            return storage.identity(source)
-        except FileNotFoundError:
-            return ""
-    found = [reader.identities.get(row) for row in range(reader.first, reader.first + len(reader.files))]
-    return folder_identity(reader.files, reader.labels, found)
+
+    uri: str
+    kind: str
+    identity: str
+    size: int
+    rows: int | None = None
+    files: tuple[str, ...] = ()
+    labels: tuple[int | None, ...] = ()
+    identities: tuple[str, ...] = field(default=(), repr=False)
+    columns: Columns = DEFAULT_COLUMNS
+
+    def identity_of(self, start: int, stop: int | None) -> str:
+        """The identity of a range of rows: the shard's, or that of a listing's files in the range."""
+        if not self.files:
+            return self.identity
+        return listing_identity(self.files[start:stop], self.labels[start:stop], self.identities[start:stop])
+
+    def open(self) -> Format:
+        """What reads it."""
+        return open_reader(self.uri, self.kind, self.columns, self.files, self.labels)
+
+
+def listing_identity(files: Sequence[str], labels: Sequence[int | None], identities: Sequence[str | None]) -> str:
+    """The identity of some files of a listing, in row order."""
+    return hashlib.sha256(repr(list(zip(files, labels, identities, strict=True))).encode()).hexdigest()
 
 
 # -------------------------------------------------------------------------------------------- for reports
-
-
-def list_folder(uri: str) -> list[str]:
-    """The relative paths of the images under ``uri``, sorted: row k of a folder is the k-th of them.
-
-    Raises:
-        RegradError: the storage refused or failed.
-    """
-    fs, path = storage.filesystem(uri)
-    prefix = path.rstrip("/") + "/"
-    try:
-        found = storage.request(fs, "find", path)
-    except Exception as error:
-        raise storage.failure(uri, "list", error) from error
-    return sorted(
-        name.removeprefix(prefix)
-        for name in found
-        if is_image(name) and not os.path.basename(name).startswith(("_", "."))
-    )
 
 
 def fetch_images(source: str, rows: Sequence[int], columns: Columns = DEFAULT_COLUMNS) -> Iterator[tuple[int, bytes]]:
@@ -159,44 +283,15 @@ def fetch_images(source: str, rows: Sequence[int], columns: Columns = DEFAULT_CO
     Raises:
         RegradError: the source is not what it was, or the storage refused or failed.
     """
-    wanted = sorted(set(rows))
-    if not wanted:
+    if not rows:
         return
-    kind = kind_of(source)
-    if kind not in ("tar", "parquet"):
-        yield from _fetch_files(source, wanted)
-        return
-    if kind == "tar":
-        samples = TarReader(source, columns).rows(wanted[0], wanted[-1] + 1)
-    else:
-        samples = ParquetReader(source, columns).pick(wanted)
-    chosen = frozenset(wanted)
-    for sample in samples:
+    for sample in format_of(source)(source, columns).pick(rows):
         if sample.stage == "list":
             raise RegradError(f"{storage.mask(source)}: {sample.error}")
-        if sample.row in chosen and sample.image is not None:
+        if sample.row is not None and sample.image is not None:
             yield sample.row, sample.image
 
 
 def fetcher(run: Mapping[str, Any]) -> Callable[[str, Sequence[int]], Iterator[tuple[int, bytes]]]:
     """:func:`fetch_images` from the columns that the run of this ``run.json`` read its images from."""
-    config = run.get("config", {})
-    columns = Columns(*(config.get(f"{name}_column") for name in ("image", "label", "id")))
-    return partial(fetch_images, columns=columns)
-
-
-def _fetch_files(folder: str, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-    """The images of a folder, several asked for at a time; without threads, which an exit would have to wait for."""
-    fs, path = storage.filesystem(folder)
-    names = list_folder(folder)
-    there = [row for row in rows if row < len(names)]
-    for start in range(0, len(there), _FOLDER_REQUESTS):
-        batch = there[start : start + _FOLDER_REQUESTS]
-        paths = [storage.join(path, names[row]) for row in batch]
-        for row, content in zip(batch, fs.cat_ranges(paths, None, None, on_error="return"), strict=True):
-            if isinstance(content, FileNotFoundError):
-                continue
-            if isinstance(content, BaseException):
-                where = storage.mask(storage.join(folder, names[row]))
-                raise RegradError(f"{where}: cannot read: {storage.reason(content)}") from content
-            yield row, content
+    return partial(fetch_images, columns=Columns.of(run.get("config", {})))

@@ -42,6 +42,15 @@ def open_image(content: bytes, max_pixels: int, setting: str = "") -> Image.Imag
     return image
 
 
+def extension(content: bytes) -> str:
+    """What the names of files like ``content`` end with, such as ``png``; ``bin`` where it is no picture."""
+    try:
+        kind = Image.open(io.BytesIO(content), formats=_installed_formats()).format or "BIN"
+    except Exception:
+        return "bin"
+    return "jpg" if kind == "MPO" else kind.lower()  # a JPEG that holds several pictures
+
+
 def upright(image: Image.Image) -> Image.Image:
     """``image`` turned as its EXIF orientation says."""
     try:

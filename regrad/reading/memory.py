@@ -11,7 +11,6 @@ from regrad import storage
 from regrad.classifier import Classifier
 from regrad.errors import RegradError, UsageError
 from regrad.reading import decode
-from regrad.reading.formats import open_reader
 from regrad.reading.inputs import list_sources
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns
 
@@ -30,8 +29,7 @@ def load_images(
     images: list[Tensor] = []
     labels: list[int] = []
     for source in list_sources(inputs, columns):
-        reader = open_reader(source.uri, source.kind, columns, source.files, source.labels)
-        for sample in reader.rows():
+        for sample in source.open().rows():
             if limit is not None and len(images) == limit:
                 break
             where = f"{storage.mask(source.uri)}: row {sample.row} ({sample.id})"

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
 
 from regrad import storage
-from regrad.errors import UsageError
-from regrad.reading.samples import DEFAULT_COLUMNS, MAX_IMAGE_BYTES, BadFile, Columns, Sample, Shard, as_label, as_text
+from regrad.errors import RegradError, UsageError
+from regrad.reading.formats import Format, register
+from regrad.reading.samples import (
+    DEFAULT_COLUMNS,
+    MAX_IMAGE_BYTES,
+    BadFile,
+    Columns,
+    Sample,
+    Shard,
+    as_label,
+    as_text,
+    reading,
+)
 
 ROW_NUMBER = "row"  # `--id-column row` asks for row numbers where no column has that name
 # A row group's columns are read whole up to so many bytes, and through a buffer beyond: there, a damaged page header
 # makes pyarrow allocate the gigabytes that it claims.
 _WHOLE_GROUP = 128 * 2**20
 _BATCH_ROWS = 64  # rows decoded at a time: bounds the memory of a row group of any size
+_COPIED_BYTES = 128 * 2**20  # of a row group that is written
 
 
 @dataclass(frozen=True)
@@ -82,20 +96,6 @@ def holds_images(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
-def count_rows(uri: str, columns: Columns = DEFAULT_COLUMNS) -> int | None:
-    """The number of rows of a Parquet file; None where its footer is damaged or it cannot be opened.
-
-    Raises:
-        UsageError: it has not got the columns.
-        RegradError: the storage failed.
-    """
-    try:
-        with Shard(uri) as shard:
-            return _open(shard, columns)[0].metadata.num_rows
-    except (BadFile, _BadFooter):
-        return None
-
-
 class _BadFooter(Exception):
     """Not a Parquet file, or one whose footer cannot be true."""
 
@@ -133,18 +133,39 @@ def _false_claim(metadata: Any, size: int) -> str | None:
     return None
 
 
-class ParquetReader:
+@register
+class ParquetReader(Format):
     """Parquet: the needed columns of the row groups that overlap the range, a few rows at a time.
 
     Ranges that follow each other are read on where the last one ended: a row group much larger than a unit is
     decoded once, not once per unit.
     """
 
-    def __init__(self, uri: str, columns: Columns = DEFAULT_COLUMNS):
-        self.uri = uri
-        self.columns = columns
+    kind = "parquet"
+    suffixes = (".parquet", ".pq")
+    copied_as = ".parquet"
+
+    def __init__(self, uri: str, columns: Columns = DEFAULT_COLUMNS, *listing: Any):
+        super().__init__(uri, columns, *listing)
         self._position = -1
         self._samples: Iterator[Sample] = iter(())
+
+    def length(self) -> int | None:
+        """The number of rows, from the footer; None where that is damaged or the file cannot be opened."""
+        try:
+            with Shard(self.uri) as shard:
+                return _open(shard, self.columns)[0].metadata.num_rows
+        except (BadFile, _BadFooter):
+            return None
+
+    def count(self, at_most: int | None = None) -> tuple[int, float]:
+        """The number of rows, and the bytes of one, from the footer."""
+        try:
+            with Shard(self.uri) as shard:
+                rows = int(_open(shard, self.columns)[0].metadata.num_rows)
+                return rows if at_most is None else min(rows, at_most), shard.size / max(rows, 1)
+        except (BadFile, _BadFooter, UsageError):
+            return 0, 0.0
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
         """The samples ``start <= row < stop``; a row group that cannot be read gives one error per row in it.
@@ -160,10 +181,49 @@ class ParquetReader:
         # A file that could not be opened has said so, and is opened again for the next range.
         self._position = -1 if last is None or last.row is None else last.row + 1
 
-    def pick(self, rows: Sequence[int]) -> Iterator[Sample]:
+    def pick(self, rows: Collection[int]) -> Iterator[Sample]:
         """The samples of these rows, in order, from the row groups that hold them."""
         wanted = frozenset(rows)
         return (sample for sample in self._read(min(wanted), wanted) if sample.row is None or sample.row in wanted)
+
+    def copy(self, rows: Collection[int], file: IO[bytes]) -> int:
+        """These rows with every column and the schema's metadata, a bounded number at a time."""
+        wanted, copied = np.array(sorted(rows)), 0
+        with reading(self.uri) as shard:
+            source = pa.parquet.ParquetFile(shard, pre_buffer=False)
+            with pa.parquet.ParquetWriter(file, source.schema_arrow, compression="zstd") as writer:
+                waiting: list[pa.RecordBatch] = []
+                for begin, batch in self._batches(source, wanted):
+                    own = wanted[(wanted >= begin) & (wanted < begin + len(batch))] - begin
+                    if own.size:
+                        waiting.append(batch.take(pa.array(own)))
+                        copied += own.size
+                    if sum(part.nbytes for part in waiting) > _COPIED_BYTES:
+                        writer.write_table(pa.Table.from_batches(waiting))
+                        waiting = []
+                if waiting:
+                    writer.write_table(pa.Table.from_batches(waiting))
+        return copied
+
+    def _batches(
+        self, source: pa.parquet.ParquetFile, wanted: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The row groups that hold ``wanted`` rows, in batches, each with its first row; others may be damaged."""
+        begin = 0
+        for group in range(source.num_row_groups):
+            end = begin + source.metadata.row_group(group).num_rows
+            if np.any((wanted >= begin) & (wanted < end)):
+                try:
+                    for batch in source.iter_batches(_BATCH_ROWS, row_groups=[group]):
+                        yield begin, batch
+                        begin += len(batch)
+                except (pa.ArrowException, OSError) as error:
+                    raise RegradError(
+                        f"{storage.mask(self.uri)}: row group {group} cannot be read from row {begin} on, and has rows "
+                        f"to keep: {storage.reason(error)}; mend the file and run the same jobs/score.py command "
+                        "again, then this"
+                    ) from error
+            begin = end
 
     def _read(self, start: int, wanted: Collection[int] | None = None) -> Iterator[Sample]:
         with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What every reader of shards shares: the sample, the open shard, names and labels.
+"""What every format shares: the sample, the open shard, names and labels.
 
 A reader separates two kinds of failure. What is wrong with the *content* (a truncated tar, a corrupt row group, a
 null image, a file that may not be read) becomes a sample with ``error`` set, and good rows around it are still given.
@@ -8,12 +8,13 @@ tomorrow.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from regrad import storage
 from regrad.errors import RegradError
@@ -21,8 +22,6 @@ from regrad.errors import RegradError
 IMAGE_EXTENSIONS = frozenset(
     ("avif", "bmp", "gif", "jpeg", "jpg", "jfif", "png", "ppm", "pgm", "pnm", "tif", "tiff", "webp")
 )
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-PARQUET_SUFFIXES = (".parquet", ".pq")
 MAX_IMAGE_BYTES = 512 * 2**20  # encoded; a header may claim anything, and what it claims would be allocated
 # What `open` says of one file of this machine, and not of the disk that it is on.
 _FILE_ERRORS = frozenset((errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO))
@@ -35,6 +34,11 @@ class Columns:
     image: str | None = None
     label: str | None = None
     id: str | None = None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Columns:
+        """Those that a run with this configuration read its rows by."""
+        return cls(*(config.get(f"{name}_column") for name in ("image", "label", "id")))
 
 
 DEFAULT_COLUMNS = Columns()
@@ -54,25 +58,6 @@ class Sample:
     label: int | None = None
     error: str | None = None
     stage: str = "read"
-
-
-class Reader(Protocol):
-    """What every format offers."""
-
-    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
-        """The samples ``start <= row < stop`` in order; ``stop`` None: to the end."""
-
-
-def kind_of(name: str) -> str | None:
-    """``tar``, ``parquet`` or None, by the end of a file's name.
-
-    >>> kind_of("s3://bucket/train-000.tar.gz"), kind_of("a.PARQUET"), kind_of("cat.jpg")
-    ('tar', 'parquet', None)
-    """
-    lower = name.lower()
-    if lower.endswith(TAR_SUFFIXES):
-        return "tar"
-    return "parquet" if lower.endswith(PARQUET_SUFFIXES) else None
 
 
 def is_image(name: str) -> bool:
@@ -176,6 +161,24 @@ class Shard:
         """Raise the storage's failure, if that is what stopped the reading."""
         if self.failure is not None:
             raise storage.failure(self.uri, "read", self.failure) from self.failure
+
+
+@contextlib.contextmanager
+def reading(uri: str) -> Iterator[Shard]:
+    """The open shard, where a file that cannot be opened is an error and no row; a failing storage is told as such.
+
+    Raises:
+        RegradError: the file cannot be opened, or the storage refused or failed.
+    """
+    try:
+        with Shard(uri) as shard:
+            try:
+                yield shard
+            except Exception:
+                shard.raise_if_storage_failed()
+                raise
+    except BadFile as error:
+        raise RegradError(f"{storage.mask(uri)}: {error}") from error
 
 
 def as_text(value: Any) -> str:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from regrad import storage
-from regrad.reading.samples import (
-    DEFAULT_COLUMNS,
-    MAX_IMAGE_BYTES,
-    BadFile,
-    Columns,
-    Sample,
-    Shard,
-    as_label,
-    as_text,
-    is_image,
-)
+from regrad.reading.formats import Format, register
+from regrad.reading.samples import MAX_IMAGE_BYTES, BadFile, Sample, Shard, as_label, as_text, is_image, reading
 
 NO_SAMPLE = "no image in the tar"
 _STREAM_BYTES = 2**20  # read at a time
@@ -98,15 +90,16 @@ class _Refused:
 _Fields = dict[str, bytes | _Refused]
 
 
-class TarReader:
+@register
+class TarReader(Format):
     """WebDataset: neighbouring members with one key are one sample; the row is the sample's position.
 
-    Members are never written to disk, so their paths can do no harm, and only images, classes and JSON are read.
+    Members are never written to disk, so their paths can do no harm, and only images, classes and JSON are read. Only
+    reading tells how many samples there are, so a tar is always one unit.
     """
 
-    def __init__(self, uri: str, columns: Columns = DEFAULT_COLUMNS):
-        self.uri = uri
-        self.columns = columns
+    kind = "tar"
+    suffixes = (".tar", ".tar.gz", ".tgz")
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
         """The samples ``start <= row < stop``; what comes before ``start`` is read over."""
@@ -147,6 +140,18 @@ class TarReader:
     def is_empty(self) -> bool:
         """Whether it is a sound tar without a single sample."""
         return any(sample.error == NO_SAMPLE for sample in self.rows(0, 1))
+
+    def copy(self, rows: Collection[int], file: IO[bytes]) -> int:
+        """Every member of these samples, header and content as they were, in their order."""
+        wanted, copied = frozenset(rows), set[int]()
+        last = max(wanted)
+        with reading(self.uri) as shard, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as target:
+            # What comes after the last of them may be damaged, and is not asked for.
+            for row, _, _, member, archive in itertools.takewhile(lambda item: item[0] <= last, self.members(shard)):
+                if row in wanted:
+                    copied.add(row)
+                    _add(target, member, archive.extractfile(member) if member.isreg() else None)
+        return len(copied)
 
     def members(self, shard: Shard, content: bool = True) -> Iterator[tuple[int, str, str, tarfile.TarInfo, Any]]:
         """Every member that belongs to a sample: the sample's row and key, the extension, the member, the archive.
@@ -244,6 +249,13 @@ def _members(archive: Any, seekable: bool) -> Iterator[tarfile.TarInfo]:
         while not seekable and (left := archive.offset - archive.fileobj.tell()) > 0:
             if not archive.fileobj.read(min(left, _STREAM_BYTES)):
                 raise CorruptTar("it ends inside a member")
+
+
+def _add(target: tarfile.TarFile, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
+    info = copy.copy(member)
+    if member.issparse():  # written out whole: what a reader gets is the same
+        info.type, info.sparse = tarfile.REGTYPE, None
+    target.addfile(info, content)
 
 
 def _is_litter(name: str) -> bool:

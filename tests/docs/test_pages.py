@@ -14,6 +14,7 @@ import pytest
 import regrad.commands.score
 from regrad.experiments.reproduce.tables import TABLES
 from regrad.pipeline.run import run, score_here
+from regrad.reading import formats
 from regrad.scores import registry
 from tests.data import ROOT
 from tests.services import Bucket
@@ -32,11 +33,12 @@ def place(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Pa
     # Without Ray's workers: their starts would take most of the time, and tests/jobs has them.
     monkeypatch.setattr(regrad.commands.score, "run", lambda job: run(job, score_here))
     monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))  # the pages' own scores are theirs alone
+    monkeypatch.setattr(formats, "_formats", dict(formats.formats()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    for name in [name for name in sys.modules if name.split(".")[0] in ("my_package", "my_scores")]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("my_package", "my_scores", "my_lines")]:
         monkeypatch.delitem(sys.modules, name)
     write_folder(tmp_path / "images", digits(12))
     for name in ("known", "unknown"):

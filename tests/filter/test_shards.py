@@ -175,16 +175,18 @@ def test_a_kept_row_that_cannot_be_read_any_more_is_named(tmp_path: Path, monkey
 
 
 def test_a_folder_becomes_tars_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "FOLDER_ROWS", 25)
+    monkeypatch.setattr("regrad.reading.folder.COPIED_FILES", 25)
     source = write_folder(tmp_path / "in", digits())
     loaded = score(source, str(tmp_path / "run"))
     outcome = filters.carry_out(loaded, half(loaded), str(tmp_path / "out"), write_shards=True)
     names = storage.list_files(str(tmp_path / "out/shards"))
     assert len(names) == outcome.shards == 3
-    found = [item for name in names for item in members((tmp_path / "out/shards" / name).read_bytes())]
-    expected = {row["id"]: (tmp_path / "in" / row["id"]).read_bytes() for row in kept(str(tmp_path / "out"))}
-    assert {item[0]: item[4] for item in found} == expected
-    assert len(found) == len(expected)
+    copied = [item for name in names for item in members((tmp_path / "out/shards" / name).read_bytes())]
+    rows = kept(str(tmp_path / "out"))
+    expected = {row["id"]: (tmp_path / "in" / row["id"]).read_bytes() for row in rows}
+    expected |= {row["id"].replace(".png", ".cls"): str(row["label"]).encode() for row in rows}
+    assert {item[0]: item[4] for item in copied} == expected
+    assert len(copied) == len(expected)
 
 
 def sources(folder: Path, count: int) -> str:

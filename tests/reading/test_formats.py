@@ -1,57 +1,179 @@
+"""What every format promises, tried on each that is registered and on the example of docs/extending.md.
+
+A format registered without a writer here fails.
+"""
+
+from __future__ import annotations
+
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from regrad.errors import RegradError
-from regrad.reading.formats import FolderReader, fetch_images, list_folder, open_reader
-from tests.services import Bucket
-from tests.shards import digits, write_folder, write_hugging_face, write_parquet, write_tar
+from regrad.filter import carry_out as filters
+from regrad.filter import rules
+from regrad.pages.thumbnails import collect
+from regrad.pipeline.check import check
+from regrad.pipeline.options import parse
+from regrad.pipeline.prepare import describe, prepare
+from regrad.pipeline.run import run, score_here
+from regrad.reading import formats
+from regrad.reading.formats import Format, fetch_images, fetcher, format_of, kind_of, register
+from regrad.reading.inputs import list_sources
+from regrad.reading.samples import Sample
+from regrad.runs import scored
+from tests.data import ROOT
+from tests.shards import Row, digits, write_folder, write_parquet, write_tar
+
+COUNT = 40
+ROWS = sorted(digits(COUNT))  # in the order of a folder
+MODEL = ("--model", "tests.shards:build", "--scores", "entropy", "--samples", "0", "--unit-rows", "16")
 
 
-def test_a_folder_is_read_in_order(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "images", digits(50))
-    files = list_folder(folder)
-    assert files == sorted(name for name, *_ in digits(50))
-    samples = list(FolderReader(folder, files[10:], range(40), first=10).rows(12, 45))
-    assert [sample.row for sample in samples] == list(range(12, 45))
-    images = {name: image for name, image, _ in digits(50)}
-    assert all(sample.id == files[sample.row or 0] and sample.image == images[sample.id] for sample in samples)
-    assert [sample.label for sample in samples] == list(range(2, 35))
+def write_lines(path: Path, rows: list[Row]) -> str:
+    """What the reader of docs/extending.md reads; the label is not in it."""
+    folder = Path(write_folder(path.with_suffix(".images"), rows))
+    path.write_text("".join(f"{folder / name}\n" for name, *_ in rows))
+    return str(path)
 
 
-def test_a_file_that_has_gone_is_one_error(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "images", digits(3))
-    first, second = FolderReader(folder, [digits()[0][0], "gone.png"], ()).rows()
-    assert first.image
-    assert "gone since it was listed" in str(second.error)
+WRITERS: dict[str, tuple[Callable[[Path, list[Row]], str], str]] = {
+    "tar": (write_tar, "source.tar"),
+    "parquet": (write_parquet, "source.parquet"),
+    "folder": (write_folder, "source"),
+    "lines": (write_lines, "source.lines"),
+}
 
 
-@pytest.mark.parametrize("write", [write_parquet, write_hugging_face, write_tar])
-def test_images_are_fetched_back_by_row(tmp_path: Path, write: object) -> None:
-    name = "a.tar" if write is write_tar else "a.parquet"
-    source = write(tmp_path / name, digits(60))  # type: ignore[operator]
-    rows = [55, 3, 21, 22]
-    assert dict(fetch_images(source, rows)) == {row: digits()[row][1] for row in rows}
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The example of the page as a package that is installed: its module, and the entry point that the page shows."""
+    page = (ROOT / "docs/extending.md").read_text()
+    (code,) = re.findall(r"^```python\n(# my_lines\.py\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (entry,) = re.findall(
+        r'^```text\n\[project.entry-points."(regrad.formats)"\]\n(.*?)^```$', page, re.DOTALL | re.MULTILINE
+    )
+    place = tmp_path_factory.mktemp("installed")
+    (place / "my_lines.py").write_text(code)
+    (place / "my_lines-1.dist-info").mkdir()
+    (place / "my_lines-1.dist-info/METADATA").write_text("Name: my_lines\nVersion: 1\n")
+    (place / "my_lines-1.dist-info/entry_points.txt").write_text(f"[{entry[0]}]\n{entry[1].replace(chr(34), '')}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(place))
+        patch.setattr(formats, "_formats", dict(formats.formats()))
+        formats._load.cache_clear()
+        assert "lines" in formats.formats()
+        yield
+    formats._load.cache_clear()
+    sys.modules.pop("my_lines")
+
+
+@pytest.fixture(params=[*formats.formats(), "lines"])
+def source(request: pytest.FixtureRequest, lines: None, tmp_path: Path) -> str:
+    """A source of each format with the rows ROWS."""
+    write, name = WRITERS[request.param]
+    return write(tmp_path / name, ROWS)
+
+
+def opened(source: str) -> Format:
+    (listed,) = list_sources([source])
+    assert listed.uri == source
+    return listed.open()
+
+
+def test_its_name_tells_its_format(source: str) -> None:
+    (listed,) = list_sources([source])
+    assert listed.kind == (kind_of(source) or "folder") == format_of(source).kind
+    assert formats.stem(source) == "source"
+
+
+def test_rows_are_the_images_in_order_and_any_range_of_them(source: str) -> None:
+    samples = list(opened(source).rows())
+    assert [(sample.row, sample.image) for sample in samples] == [
+        (row, image) for row, (_, image, _) in enumerate(ROWS)
+    ]
+    assert len({sample.id for sample in samples}) == COUNT
+    for start, stop in ((0, 7), (13, 29), (39, 40), (30, None), (0, 0)):
+        assert list(opened(source).rows(start, stop)) == samples[start:stop]
+
+
+def test_it_is_counted_as_it_is_read(source: str) -> None:
+    assert opened(source).length() in (None, COUNT)
+    assert opened(source).count()[0] == COUNT
+    assert opened(source).count(at_most=7)[0] == 7
+    assert not opened(source).is_empty()
+
+
+def test_rows_are_picked_and_fetched_back(source: str) -> None:
+    wanted = [31, 3, 17, 18]
+    assert [sample.row for sample in opened(source).pick(wanted)] == sorted(wanted)
+    assert dict(fetch_images(source, wanted)) == {row: ROWS[row][1] for row in wanted}
     assert not list(fetch_images(source, [1000]))
     assert not list(fetch_images(source, []))
 
 
-def test_images_of_a_folder_are_fetched_back_by_row(tmp_path: Path) -> None:
-    source = write_folder(tmp_path / "images", digits(20))
-    expected = sorted(digits(20))
-    assert dict(fetch_images(source, [7, 0, 20])) == {0: expected[0][1], 7: expected[7][1]}
+def test_what_was_read_has_the_planned_identity_until_it_changes(source: str) -> None:
+    (planned,) = list_sources([source])
+    reader = planned.open()
+    list(reader.rows())
+    assert reader.identity() == planned.identity_of(0, None)
+    write, name = WRITERS[planned.kind]
+    write(Path(source).parent / name, [*ROWS[:-1], (ROWS[-1][0], ROWS[0][1], 0)] if planned.files else ROWS[:-1])
+    reader = planned.open()
+    list(reader.rows())
+    assert reader.identity() != planned.identity_of(0, None)
 
 
-def test_images_of_a_folder_in_a_bucket_are_fetched_by_any_name(tmp_path: Path, bucket: Bucket) -> None:
-    rows = [(f"{label}/[{number}] a*b.png", image, label) for number, (_, image, label) in enumerate(digits(40))]
-    source = bucket.put(write_folder(tmp_path / "images", rows), "images")
-    expected = sorted(rows)
-    assert dict(fetch_images(source, range(40))) == {row: image for row, (_, image, _) in enumerate(expected)}
-    fsspec.filesystem("s3").rm_file(f"{source}/{expected[3][0]}")
-    assert sorted(dict(fetch_images(source, [39, 3]))) == [3]  # one fewer are listed
+def test_a_copy_holds_the_chosen_images_with_their_labels(source: str, tmp_path: Path) -> None:
+    reader, wanted = opened(source), [0, 5, 6, 21, 39]
+    copied = tmp_path / f"copy{reader.copied_as}"
+    with open(copied, "wb") as file:
+        assert reader.copy(wanted, file) == len(wanted)
+    (listed,) = list_sources([str(copied)])
+    kept = [sample for sample in reader.rows() if sample.row in wanted]
+    again = list(listed.open().rows())
+    assert [(sample.image, sample.label) for sample in again] == [(sample.image, sample.label) for sample in kept]
+    assert len({sample.id for sample in again}) == len(wanted)
+
+
+def score(source: str, output: Path, *more: str) -> scored.Run:
+    outcome = run(prepare(parse([source, *MODEL, "--output", str(output), *more], "score.py", None)), score_here)
+    assert outcome.exit_code == 0
+    return scored.load("run", str(output))
+
+
+def test_the_jobs_on_it(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run, a limit, the rest, pictures, copies and the count of everything again."""
+    monkeypatch.setattr("regrad.cluster.tasks.each", lambda function, items, *_: map(function, items))
+    model = (
+        "--model",
+        "tests.shards:build",
+        "--scores",
+        "entropy",
+        "--samples",
+        "0",
+        "--output",
+        str(tmp_path / "out"),
+    )
+    for limit, promised in (((), COUNT), (("--limit", "3"), 3)):
+        assert f"images     {promised} to score" in describe(prepare(parse([source, *model, *limit], "", None)))
+    limited = score(source, tmp_path / "limited", "--limit", "3")
+    assert limited.info["counts"]["rows_scored"] == 3
+    loaded = score(source, tmp_path / "out")
+    assert loaded.info["counts"]["rows_scored"] == COUNT
+    rows = [{"source": source, "row": row} for row in (0, 20, 39)]
+    assert all(thumbnail.uri for thumbnail in collect({"run": rows}, {"run": fetcher(loaded.info)})["run"])
+    rule = rules.make_rule(loaded, None, 0.5, None, "entropy", False)
+    outcome = filters.carry_out(loaded, rule, str(tmp_path / "kept"), write_shards=True)
+    assert outcome.rows == outcome.found.kept == COUNT // 2
+    again = score(str(tmp_path / "kept/shards"), tmp_path / "again")
+    assert again.info["counts"]["rows_scored"] == COUNT // 2
+    assert [check(str(tmp_path / output)).problems for output in ("limited", "out", "again")] == [[], [], []]
+    assert check(str(tmp_path / "out")).notes == []
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
@@ -60,10 +182,19 @@ def test_a_source_that_is_gone_is_said(tmp_path: Path, name: str) -> None:
         list(fetch_images(str(tmp_path / name), [1]))
 
 
-def test_every_format_has_a_reader(tmp_path: Path) -> None:
-    shards = {"tar": write_tar(tmp_path / "a.tar", digits(3)), "parquet": write_parquet(tmp_path / "b.pq", digits(3))}
-    for kind, source in shards.items():
-        assert [sample.image for sample in open_reader(source, kind).rows()] == [image for _, image, _ in digits(3)]
+def test_the_longest_suffix_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "_formats", dict(formats.formats()))
+
+    @register
+    class Zipped(Format):
+        kind = "zipped"
+        suffixes = (".gz",)
+
+        def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
+            yield from ()
+
+    assert [kind_of(name) for name in ("a.tar.gz", "a.json.gz", "b.txt")] == ["tar", "zipped", None]
+    assert formats.stem("x/a.json.GZ") == "a.json"
 
 
 def test_reading_needs_no_ray() -> None:

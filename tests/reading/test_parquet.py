@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from regrad.errors import UsageError
-from regrad.reading.parquet import ParquetReader, count_rows
+from regrad.reading.parquet import ParquetReader
 from regrad.reading.samples import Columns
 from tests.shards import digits, write_hugging_face, write_parquet
 
@@ -117,7 +117,7 @@ def test_unusable_columns_are_refused_by_name(
 ) -> None:
     pa.parquet.write_table(pa.table(table), tmp_path / "a.parquet")
     with pytest.raises(UsageError, match=message):
-        count_rows(str(tmp_path / "a.parquet"), columns)
+        ParquetReader(str(tmp_path / "a.parquet"), columns).length()
     (sample,) = ParquetReader(str(tmp_path / "a.parquet"), columns).rows()
     assert (sample.row, sample.stage) == (None, "list")
     assert re.search(message, str(sample.error))
@@ -131,7 +131,8 @@ def test_a_label_column_of_text_is_left_alone_unless_asked_for(tmp_path: Path) -
 
 def test_a_file_that_is_no_parquet_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 hello")
-    assert count_rows(str(tmp_path / "a.parquet")) is None
+    assert ParquetReader(str(tmp_path / "a.parquet")).length() is None
+    assert ParquetReader(str(tmp_path / "a.parquet")).count() == (0, 0.0)
     (sample,) = ParquetReader(str(tmp_path / "a.parquet")).rows()
     assert sample.row is None
     assert "not readable as Parquet" in str(sample.error)

@@ -1,0 +1,205 @@
+"""Folders of images to samples: one file an image, its path below the folder its id."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from regrad import storage
+from regrad.errors import RegradError
+from regrad.reading.formats import Format, Part, Source, listing_identity, register
+from regrad.reading.samples import (
+    DEFAULT_COLUMNS,
+    MAX_IMAGE_BYTES,
+    BadFile,
+    Columns,
+    Sample,
+    as_text,
+    check_file,
+    file_problem,
+    is_image,
+)
+
+COPIED_FILES = 4096  # of a folder, in one tar
+_REQUESTS = 16  # files asked for at the same time; a store's latency hides behind it
+
+
+@register
+class FolderReader(Format):
+    """A folder of images: ``files`` (relative paths, which are the ids) from row ``first`` on, with their labels.
+
+    A unit, and a copy, is any range of its files, and brings their names; without, the folder is listed.
+    """
+
+    kind = "folder"
+    suffixes = ()
+
+    def __init__(
+        self,
+        uri: str,
+        columns: Columns = DEFAULT_COLUMNS,
+        files: Sequence[str] = (),
+        labels: Sequence[int | None] = (),
+        first: int = 0,
+    ):
+        super().__init__(uri, columns, files, labels, first)
+        self._identities: dict[int, str] = {}  # of the files that were read, by row
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
+        """The samples ``start <= row < stop``, several files asked for at a time."""
+        last = self.first + len(self.files) if stop is None else min(stop, self.first + len(self.files))
+        local = storage.is_local(storage.filesystem(self.uri)[0])
+        waiting: list[tuple[int, concurrent.futures.Future[tuple[bytes, str]]]] = []
+        pool = concurrent.futures.ThreadPoolExecutor(_REQUESTS, "regrad-folder")
+        try:
+            for row in range(max(start, self.first), last):
+                name = self.files[row - self.first]
+                waiting.append((row, pool.submit(_read_file, self.uri, name, local)))
+                if len(waiting) >= 2 * _REQUESTS:
+                    yield self._sample(*waiting.pop(0))
+            while waiting:
+                yield self._sample(*waiting.pop(0))
+        finally:
+            pool.shutdown(cancel_futures=True)  # where one failed, the others are not wanted any more
+
+    def _sample(self, row: int, content: concurrent.futures.Future[tuple[bytes, str]]) -> Sample:
+        file = self.files[row - self.first]
+        fs, folder = storage.filesystem(self.uri)
+        local = storage.is_local(fs)
+        try:
+            image, self._identities[row] = content.result()
+            return Sample(row, as_text(file), image, self.labels[row - self.first])
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, RegradError) else error
+            problem = file_problem(cause, local)
+            if problem is None and isinstance(error, RegradError):
+                raise
+            if problem is None:
+                raise storage.failure(storage.join(self.uri, file), "read", error) from error
+            listed = _listed(fs, f"{folder}/{file}")
+            if listed:  # else it is gone, and the unit is planned anew
+                self._identities[row] = storage.identify(listed)
+            return Sample(row, as_text(file), error=problem)
+
+    def length(self) -> int:
+        """The number of its files."""
+        return len(self.files)
+
+    def count(self, at_most: int | None = None) -> tuple[int, float]:
+        """The number of its files; their sizes are not asked for."""
+        return len(self.files) if at_most is None else min(len(self.files), at_most), 0.0
+
+    def pick(self, rows: Collection[int]) -> Iterator[Sample]:
+        """The samples of these rows, several asked for at a time; without threads, which an exit would wait for."""
+        fs, path = storage.filesystem(self.uri)
+        files = self.files or list_folder(self.uri).files
+        there = sorted(row for row in set(rows) if row < self.first + len(files))
+        for start in range(0, len(there), _REQUESTS):
+            batch = there[start : start + _REQUESTS]
+            names = [files[row - self.first] for row in batch]
+            contents = fs.cat_ranges([storage.join(path, name) for name in names], None, None, on_error="return")
+            for row, name, content in zip(batch, names, contents, strict=True):
+                if isinstance(content, FileNotFoundError):
+                    continue
+                if isinstance(content, BaseException):
+                    where = storage.mask(storage.join(self.uri, name))
+                    raise RegradError(f"{where}: cannot read: {storage.reason(content)}") from content
+                yield Sample(row, as_text(name), content)
+
+    def identity(self) -> str:
+        """That of its files, each identified by the answer that brought it, which costs nothing."""
+        identities = [self._identities.get(row) or self._ask(file) for row, file in enumerate(self.files, self.first)]
+        return listing_identity(self.files, self.labels, identities)
+
+    def _ask(self, file: str) -> str | None:
+        """The identity of a file that was not read; None where it is gone."""
+        try:
+            return storage.identity(storage.join(self.uri, file))
+        except FileNotFoundError:
+            return None
+
+    @classmethod
+    def parts(cls, uri: str, records: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[Part]:
+        """Ranges of :data:`COPIED_FILES` files, of a folder that is still what every record says."""
+        source = list_folder(uri)
+        if any(source.identity_of(record["start"], record["stop"]) != record["identity"] for record in records):
+            raise storage.Changed(f"{storage.mask(uri)}: its files have changed")
+        for start in range(0, len(source.files), COPIED_FILES):
+            stop = start + COPIED_FILES
+            files, labels = source.files[start:stop], source.labels[start:stop]
+            yield Part(source.identity_of(start, stop), start, stop, files, labels)
+
+
+def files_under(fs: Any, path: str, output: str | None = None) -> dict[str, dict[str, Any]]:
+    """The files under ``path`` that anybody meant to be there, sorted: none that are hidden, none of ``output``."""
+    hidden = output + "/" if output else None
+    return {
+        name: info
+        for name, info in sorted(storage.request(fs, "find", path, detail=True).items())
+        if not os.path.basename(name).startswith(("_", "."))
+        and not (hidden and (full_name(fs, name) + "/").startswith(hidden))
+    }
+
+
+def folder_source(fs: Any, path: str, files: Mapping[str, dict[str, Any]]) -> Source:
+    """The images among ``files`` as a source: row k is the k-th of their sorted paths.
+
+    Labels are the positions of the sorted first-level sub-folders.
+    """
+    prefix = path.rstrip("/") + "/"
+    images = sorted((name.removeprefix(prefix), info) for name, info in files.items() if is_image(name))
+    classes = sorted({name.partition("/")[0] for name, _ in images if "/" in name})
+    index = {name: position for position, name in enumerate(classes)}
+    return Source(
+        full_name(fs, path).rstrip("/"),
+        FolderReader.kind,
+        "",
+        sum(int(info.get("size") or 0) for _, info in images),
+        len(images),
+        tuple(name for name, _ in images),
+        tuple(index.get(name.partition("/")[0]) if "/" in name else None for name, _ in images),
+        tuple(storage.identify(info) for _, info in images),
+    )
+
+
+def list_folder(uri: str) -> Source:
+    """The images under ``uri``, as they are planned.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    fs, path = storage.filesystem(uri)
+    try:
+        fs.invalidate_cache()
+        return folder_source(fs, path, files_under(fs, path))
+    except RegradError:
+        raise
+    except Exception as error:
+        raise storage.failure(uri, "list", error) from error
+
+
+def full_name(fs: Any, path: str) -> str:
+    """``path`` of ``fs`` as rows name it."""
+    return os.path.abspath(path) if storage.is_local(fs) else str(fs.unstrip_protocol(path))
+
+
+def _listed(fs: Any, path: str) -> dict[str, Any] | None:
+    """What the listing of its folder says of a file, as when it was planned: links to nothing are listed too."""
+    try:
+        entries = storage.request(fs, "ls", path.rpartition("/")[0], detail=True)
+    except FileNotFoundError:
+        return None
+    return next((entry for entry in entries if entry["name"] == path), None)
+
+
+def _read_file(folder: str, name: str, local: bool) -> tuple[bytes, str]:
+    uri = storage.join(folder, name)
+    if "::" in name:
+        raise BadFile("a name with '::', which chains file systems, cannot be opened: rename the file")
+    if local:
+        size = check_file(storage.filesystem(uri)[1]).st_size  # a pipe without a writer would never answer
+        if size > MAX_IMAGE_BYTES:
+            raise BadFile(f"the file has {size} bytes, more than {MAX_IMAGE_BYTES}")
+    return storage.read_identified(uri)
