@@ -2,9 +2,9 @@
 
     python -m tests.mutants regrad/metrics/separation.py=tests/metrics --count 20
 
-Each ``MODULE=TESTS`` names a file or a folder and the tests (separated by commas) that ought to see its faults. Faults are
-chosen by a seeded hash of function, line and change, so that the same code gets the same faults wherever it lies. The tree
-is copied; nothing is changed in place. A survivor is a line to look at, not a verdict: it may change nothing.
+Each ``MODULE=TESTS`` names a file or a folder and the tests (separated by commas) that ought to see its faults. Faults
+are chosen by a seeded hash of function, line and change, so that the same code gets the same faults wherever it lies.
+The tree is copied; nothing is changed in place. A survivor is a line to look at, not a verdict: it may change nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The formats that images are read from: what a format must say, what it may say better, and the registry of them all.
 
 Nothing outside this room asks what kind a source is: it asks the format. A format is one class, see
-docs/extending.md; :mod:`tests.reading.test_contract` holds every registered one to what is said here.
+docs/extending.md; ``tests/reading/test_formats.py`` holds every registered one to what is said here.
 """
 
 from __future__ import annotations
