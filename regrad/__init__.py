@@ -5,9 +5,26 @@ scorer = Scorer(Classifier.load("torchvision:resnet50@IMAGENET1K_V2"), scores=["
 columns = scorer(images, ids)   # images in [0, 1], (B, channels, H, W); larger = more uncertain
 """
 
-from regrad.classifier import Classifier
+from typing import TYPE_CHECKING, Any
+
 from regrad.errors import RegradError, UsageError
-from regrad.scorer import Scorer
+
+if TYPE_CHECKING:
+    from regrad.classifier import Classifier
+    from regrad.scorer import Scorer
 
 __version__ = "0.1.0"
 __all__ = ["Classifier", "RegradError", "Scorer", "UsageError", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported when it is asked for: a job must not wait for what it does not use."""
+    if name == "Classifier":
+        from regrad.classifier import Classifier
+
+        return Classifier
+    if name == "Scorer":
+        from regrad.scorer import Scorer
+
+        return Scorer
+    raise AttributeError(f"module {__name__} has no attribute {name}")

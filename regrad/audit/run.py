@@ -8,68 +8,27 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from regrad import formatting, storage, table
 from regrad.audit import gates, history, night, notify, page
-from regrad.errors import RegradError, UsageError, require
+from regrad.audit.options import Checked
+from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
 from regrad.pages import thumbnails
 from regrad.pipeline import manifest
-from regrad.pipeline.options import Option, Options, count, exceeds, switch, whole
+from regrad.pipeline.options import Options, exceeds
 from regrad.pipeline.prepare import Job, describe, prepare
-from regrad.pipeline.run import Outcome, run
+from regrad.pipeline.run import RunOutcome, ScoreUnits, execute
 from regrad.reading.formats import fetcher
 from regrad.reading.inputs import absolute
-from regrad.report import numbers
 from regrad.runs import scored, threshold
 from regrad.runs.sift import Flags
 
-DEFAULT_NIGHTS = 7
-ScoreUnits = Callable[[Job], Iterator[dict[str, Any]]]
 # Settings in which a baseline may differ: what else was scored, and how its images were stored.
 _FREE = ("scores", "standard_errors", "image_column", "label_column", "id_column", "max_pixels", "unit_rows")
-
-
-def listed(value: Any) -> list[str]:
-    """One text or several, as a list."""
-    return [str(item) for item in (value if isinstance(value, list) else [value])]
-
-
-def seconds(value: Any) -> float:
-    """A number above 0."""
-    number = float(value)
-    if not number > 0:
-        raise ValueError
-    return number
-
-
-OPTIONS = (
-    Option("baseline", "job", str, None, "output of a run with the same model and settings, to compare with"),
-    Option(
-        "make-baseline", "job", switch, False, "where there is no baseline yet, score INPUT as the baseline, and end"
-    ),
-    Option("score", "job", str, None, "the score that flags images; default: the first of --scores"),
-    Option(
-        "threshold",
-        "job",
-        str,
-        threshold.DEFAULT,
-        "flag images with a score above: quantile=Q of the baseline, a VALUE, or that of a stored threshold.json",
-    ),
-    Option(
-        "gate", "job", listed, [], "such as 'flagged_share < 0.10': exit code 3 where it does not hold", repeat=True
-    ),
-    Option("night", "job", str, None, "name of this night; default: the date in UTC"),
-    Option("nights", "job", whole, DEFAULT_NIGHTS, "compare with so many nights before"),
-    Option("keep-nights", "job", count, None, "remove page, flags and audit.json of all but the last so many nights"),
-    Option("notify", "job", str, None, "webhook (Slack-compatible) to post the outcome to; default: $REGRAD_NOTIFY"),
-    Option("top", "job", whole, 48, "pictures to show"),
-    Option("no-thumbnails", "job", switch, False, "no pictures on the page: for images that may not leave the bucket"),
-    Option("thumbnail-seconds", "job", seconds, thumbnails.SECONDS, "time for fetching all pictures"),
-)
 
 
 @dataclass(frozen=True)
@@ -82,9 +41,7 @@ class Planned:
 
     job: Job
     baseline: night.Baseline
-    gates: list[gates.Gate]
-    night: str
-    webhook: str | None
+    checked: Checked
 
     def describe(self) -> str:
         """In words, after the plan of the scoring."""
@@ -92,42 +49,12 @@ class Planned:
         return "\n".join(
             [
                 describe(self.job),
-                f"night      {self.night}",
+                f"night      {self.checked.night}",
                 f"baseline   {storage.mask(known.run.output)}, {known.images} images",
                 f"threshold  {rule.score} > {rule.value:.4g}",
-                f"gates      {'; '.join(gate.text for gate in self.gates) or 'none'}",
+                f"gates      {'; '.join(gate.text for gate in self.checked.gates) or 'none'}",
             ]
         )
-
-
-def settle(options: Options, environment: dict[str, str]) -> tuple[list[gates.Gate], str, str | None]:
-    """The gates, the night's name and the webhook.
-
-    Raises:
-        UsageError: one of them, or another setting of the audit, makes no sense.
-    """
-    webhook = options.notify or environment.get(notify.VARIABLE)
-    webhook = notify.check_url(webhook) if webhook else None
-    threshold.parse(options.threshold)
-    require(
-        {
-            "--baseline missing: the output of a run on images that the model should know; --make-baseline makes it of "
-            "INPUT": bool(options.baseline),
-            f"--score {options.score}: not among --scores {','.join(options.scores)}": options.score is None
-            or options.score in options.scores,
-            "--nights, --top: must not be negative": options.nights >= 0 and options.top >= 0,
-            f"--keep-nights {options.keep_nights}: must be at least --nights {options.nights} + 1, since a night is "
-            "compared with those before": options.keep_nights is None or options.keep_nights > options.nights,
-        }
-    )
-    require(
-        {
-            "--baseline and --output are the same; give each a prefix of its own": absolute(options.baseline)
-            != absolute(options.output)
-        }
-    )
-    name = history.check_name(options.night or history.tonight())
-    return gates.parse(options.gate), name, webhook
 
 
 def needs_baseline(options: Options) -> bool:
@@ -141,7 +68,7 @@ def make_baseline(options: Options) -> Job:
     return prepare(Options(options.inputs, options.values | {"output": options.baseline}))
 
 
-def plan(options: Options, settled: tuple[list[gates.Gate], str, str | None]) -> Planned:
+def plan(options: Options, checked: Checked) -> Planned:
     """Look at inputs, output and baseline; nothing is written.
 
     Raises:
@@ -162,8 +89,7 @@ def plan(options: Options, settled: tuple[list[gates.Gate], str, str | None]) ->
         raise UsageError(
             f"--baseline {storage.mask(baseline)}: has the scores {', '.join(known.scores)}, not {score}; score it anew"
         )
-    checked, name, webhook = settled
-    return Planned(job, night.calibrate(known, score, threshold.parse(options.threshold)), checked, name, webhook)
+    return Planned(job, night.calibrate(known, score, threshold.parse(options.threshold)), checked)
 
 
 def _check_alike(info: dict[str, Any], job: Job, baseline: str) -> None:
@@ -193,11 +119,11 @@ def _choices(plan: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
 
 
-def carry_out(planned: Planned, score_units: ScoreUnits | None = None) -> tuple[Outcome, dict[str, Any]]:
+def carry_out(planned: Planned, score_units: ScoreUnits) -> tuple[RunOutcome, dict[str, Any]]:
     """Score what is new, audit it, write the files, and take the night into the history.
 
     Args:
-        score_units: see :func:`regrad.pipeline.run.run`.
+        score_units: see :func:`regrad.pipeline.run.execute`.
 
     Returns:
         What the scoring did, and ``audit.json``.
@@ -208,30 +134,30 @@ def carry_out(planned: Planned, score_units: ScoreUnits | None = None) -> tuple[
     """
     output = planned.job.task.output
     with _told(output, planned):
-        outcome = run(planned.job, score_units)
+        outcome = execute(planned.job, score_units)
         with lease.hold(output, _say) as held:
             return outcome, _audit(planned, outcome, held)
 
 
-def _audit(planned: Planned, outcome: Outcome, held: lease.Lease) -> dict[str, Any]:
+def _audit(planned: Planned, outcome: RunOutcome, held: lease.Lease) -> dict[str, Any]:
     job, options = outcome.job, outcome.job.options
     output = job.task.output
     nights = history.History(output)
     committed = commit.committed(output)
-    units = nights.units_of(planned.night, committed)
+    units = nights.units_of(planned.checked.night, committed)
     records = commit.read_records(output, units)
     counts = manifest.totals(records)
     reasons = sum((Counter(record.get("reasons", {})) for record in records), Counter())
     rows = _rows(output, records)
-    known = [row["night"] for row in nights.before(planned.night, options.nights)]
+    known = [row["night"] for row in nights.before(planned.checked.night, options.nights)]
     before = [audit for audit in map(nights.details, known) if audit]
-    place = history.folder(output, planned.night)
+    place = history.folder(output, planned.checked.night)
     quarantined = counts["rows_quarantined"]
     with Flags(place) as flags:
         numbers_of = night.counted(
             rows, planned.baseline, before, dict(reasons.most_common()), quarantined, options.top, flags.add
         )
-    audit = night.judged({"night": planned.night} | numbers_of, planned.gates)
+    audit = night.judged({"night": planned.checked.night} | numbers_of, planned.checked.gates)
     too_many = exceeds(quarantined, counts["rows_in"], options.max_quarantined)
     failed = [gate["gate"] for gate in audit["gates"] if gate["verdict"] == gates.EXCEEDED]
     audit |= {
@@ -243,11 +169,11 @@ def _audit(planned: Planned, outcome: Outcome, held: lease.Lease) -> dict[str, A
         "run": {**job.run, "this_run": outcome.this_run},
     }
     row = _row(audit, job, failed)
-    public = numbers.published(audit)
-    shown = [old for old in nights.rows if old["night"] != planned.night] + [row]
+    public = storage.published(audit)
+    shown = [old for old in nights.rows if old["night"] != planned.checked.night] + [row]
     html = page.render(
         public,
-        numbers.published(sorted(shown, key=lambda item: item["night"])),
+        storage.published(sorted(shown, key=lambda item: item["night"])),
         None if options.no_thumbnails else _pictures(rows, audit["pictures"], options.thumbnail_seconds),
     )
     content = _json(public)
@@ -302,7 +228,7 @@ def _told(output: str, planned: Planned) -> Iterator[None]:
         code = getattr(error, "exit_code", 130)
         told = {
             "audit_version": night.AUDIT_VERSION,
-            "night": planned.night,
+            "night": planned.checked.night,
             "status": "failed",
             "exit_code": code,
             "finished": formatting.now(),
@@ -323,9 +249,9 @@ def _say(text: str) -> None:
 
 def tell(planned: Planned, audit: dict[str, Any]) -> str | None:
     """Post the outcome to the webhook, if there is one; what to say where that failed."""
-    if planned.webhook is None:
+    if planned.checked.webhook is None:
         return None
     started = time.monotonic()
-    problem = notify.post(planned.webhook, notify.message(audit, audit["page"]))
-    where = notify.host(planned.webhook)
+    problem = notify.post(planned.checked.webhook, notify.message(audit, audit["page"]))
+    where = notify.host(planned.checked.webhook)
     return problem and f"warning: --notify {where}: {problem} ({time.monotonic() - started:.0f} s); the audit stands"

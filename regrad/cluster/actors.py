@@ -8,11 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import sys
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -22,21 +19,15 @@ import ray
 import ray.data
 
 from regrad import storage
+from regrad.cluster.handover import as_problem, raise_problem, settle_in, surroundings
 from regrad.cluster.metrics import IDLE, READING, SCORING, WorkerMetrics
 from regrad.cluster.progress import Progress
 from regrad.cluster.sessions import Cluster, Workers, connected, share_out
-from regrad.errors import RegradError, UsageError
-from regrad.models.loading import working_directory
+from regrad.errors import RegradError
 from regrad.pipeline.plan import Unit
 from regrad.pipeline.prepare import Job, expected_images
 from regrad.pipeline.worker import Task, UnitScorer
 
-# What a worker needs of the driver's environment to reach storage and caches.
-_ENVIRONMENT = (
-    *("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_", "REGRAD_", "HF_"),
-    *("TORCH_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
-)
-_NOT_FOR_WORKERS = ("REGRAD_NOTIFY",)  # a credential of the driver's alone
 _UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
 _REPORT_SECONDS = 0.5
 _TRIES = 8  # of work over which workers die: as often as a node may go, but not for ever
@@ -141,26 +132,6 @@ def _dataset(
     )
 
 
-def surroundings() -> tuple[dict[str, str], list[str]]:
-    """What a worker takes over of this process: variables, and folders to import from."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(_ENVIRONMENT) and name not in _NOT_FOR_WORKERS
-    }
-    paths = [working_directory(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return environment, [path for path in paths if path]
-
-
-def settle_in(environment: dict[str, str], paths: Sequence[str]) -> None:
-    """Take over the driver's :func:`surroundings`, in a worker.
-
-    Not through Ray's runtime_env: that one conflicts with a submitted job's own, and shows secrets.
-    """
-    os.environ.update(environment)
-    sys.path.extend(path for path in paths if path not in sys.path)
-
-
 def _start_board() -> Any:
     """Where workers post their counts, so that a unit of an hour shows progress too."""
 
@@ -258,23 +229,6 @@ class _Worker:
     def _post(self) -> None:
         self.posted = time.monotonic()
         self.board.post.remote(self.name, self.scored, self.quarantined)
-
-
-def as_problem(error: Exception) -> dict[str, Any]:
-    """``error`` as a row: raised in a worker, it would arrive wrapped and retried."""
-    known = isinstance(error, RegradError)
-    return {
-        "error": str(error) if known else f"a worker failed: {storage.reason(error)}",
-        "usage": isinstance(error, UsageError),
-        "traceback": traceback.format_exc(),
-    }
-
-
-def raise_problem(result: dict[str, Any]) -> None:
-    """Raise the error that ``result`` is, if :func:`as_problem` made it of one."""
-    if "error" in result:
-        kind = UsageError if result["usage"] else RegradError
-        raise kind(result["error"]) from RuntimeError(result["traceback"])
 
 
 def _cause(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from regrad import storage
-from regrad.cluster.actors import as_problem, raise_problem, settle_in, surroundings
+from regrad.cluster.handover import as_problem, raise_problem, settle_in, surroundings
 from regrad.cluster.sessions import connected
 from regrad.errors import RegradError
 

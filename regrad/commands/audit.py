@@ -24,10 +24,12 @@ import sys
 from collections.abc import Sequence
 
 from regrad.audit import run as audits
+from regrad.audit.options import OPTIONS, check_options
 from regrad.cli import run_job
+from regrad.cluster import score_on_ray
 from regrad.pipeline import options
 from regrad.pipeline.prepare import describe
-from regrad.pipeline.run import Outcome, run
+from regrad.pipeline.run import RunOutcome, execute
 from regrad.scores import listing
 
 
@@ -38,24 +40,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def audit(argv: Sequence[str] | None) -> int:
     """Make the baseline if there is none and it is wanted; else score, compare, write, tell."""
-    settings = options.parse(argv, "audit.py", __doc__, audits.OPTIONS)
+    settings = options.parse(argv, "audit.py", __doc__, OPTIONS)
     if settings.list_scores:
         print(listing(settings.score_module))
         return 0
-    settled = audits.settle(settings, dict(os.environ))
+    checked = check_options(settings, os.environ)
     if audits.needs_baseline(settings):
         job = audits.make_baseline(settings)
         if settings.dry_run:
             print(describe(job))
             return 0
-        outcome = run(job)
+        outcome = execute(job, score_on_ray)
         print(f"{counted(outcome)}: the baseline; the next run of this command audits what has come in since")
         return outcome.exit_code
-    planned = audits.plan(settings, settled)
+    planned = audits.plan(settings, checked)
     if settings.dry_run:
         print(planned.describe())
         return 0
-    outcome, found = audits.carry_out(planned)
+    outcome, found = audits.carry_out(planned, score_on_ray)
     print("\n".join([counted(outcome), *found["headline"], found["page"]]))
     if warning := audits.tell(planned, found):
         print(warning, file=sys.stderr)
@@ -65,7 +67,7 @@ def audit(argv: Sequence[str] | None) -> int:
     return int(found["exit_code"])
 
 
-def counted(outcome: Outcome) -> str:
+def counted(outcome: RunOutcome) -> str:
     """What the scoring did."""
     done = outcome.this_run
     return (

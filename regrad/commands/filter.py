@@ -28,7 +28,6 @@ from regrad.filter.carry_out import Outcome, carry_out
 from regrad.pages import thumbnails
 from regrad.reading.formats import fetcher
 from regrad.reading.inputs import absolute
-from regrad.report import numbers
 from regrad.runs import scored
 
 _SHOWN = 10
@@ -58,7 +57,7 @@ def sort(argv: Sequence[str] | None) -> int:
 def show(run: scored.Run, rule: rules.Rule, output: str, args: argparse.Namespace) -> int:
     """Count, show examples, and change nothing."""
     found = rules.sort_out(run, rule, top=args.examples)
-    found = dataclasses.replace(found, **numbers.published(dataclasses.asdict(found)))
+    found = dataclasses.replace(found, **storage.published(dataclasses.asdict(found)))
     readers = dict.fromkeys(found.examples, fetcher(run.info))
     limit = thumbnails.limit(sum(map(len, found.examples.values())))
     pictures = thumbnails.collect(found.examples, readers, limit, args.thumbnail_seconds)

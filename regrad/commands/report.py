@@ -51,7 +51,7 @@ def describe(args: argparse.Namespace, rule: float | str) -> int:
     summary, chosen = numbers.summarise(known, unknown, args.output, reference, rule, args.top)
     runs = {run.name: run for run in (known, *unknown)}
     pictures = {} if args.no_thumbnails else fetch(summary["pictures"], runs, args.thumbnail_seconds)
-    public = numbers.published(summary)
+    public = storage.published(summary)
     storage.write_atomically(storage.join(args.output, "threshold.json"), chosen.to_json().encode())
     code = publish(args.output, "report", public, page.render(public, pictures))
     if args.mlflow:
@@ -65,7 +65,7 @@ def compare(args: argparse.Namespace, rule: float | str) -> int:
     summary = comparison.compare(a, b, ood, rule, args.top)
     readers = dict.fromkeys(summary["moved"], a)
     pictures = {} if args.no_thumbnails else fetch(summary["moved"], readers, args.thumbnail_seconds)
-    public = numbers.published(summary)
+    public = storage.published(summary)
     return publish(args.output, "compare", public, comparison_page.render(public, pictures))
 
 

@@ -17,10 +17,11 @@ from collections.abc import Sequence
 
 from regrad import storage
 from regrad.cli import run_job
+from regrad.cluster import score_on_ray
 from regrad.formatting import duration
 from regrad.pipeline import options
 from regrad.pipeline.prepare import describe, prepare
-from regrad.pipeline.run import Outcome, run
+from regrad.pipeline.run import RunOutcome, execute
 from regrad.scores import listing
 
 
@@ -39,12 +40,12 @@ def score(argv: Sequence[str] | None) -> int:
     if settings.dry_run:
         print(describe(job))
         return 0
-    outcome = run(job)
+    outcome = execute(job, score_on_ray)
     print(summary(outcome))
     return outcome.exit_code
 
 
-def summary(outcome: Outcome) -> str:
+def summary(outcome: RunOutcome) -> str:
     """What the run did and what the output holds now."""
     job, done, held = outcome.job, outcome.this_run, outcome.counts
     output = storage.mask(job.task.output)

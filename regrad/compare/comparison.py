@@ -13,7 +13,7 @@ from regrad.compare import resampled, words
 from regrad.compare.movement import Movement, Ranks, boolean, read_ranks
 from regrad.compare.resampled import Sample, side_by_side
 from regrad.errors import RegradError, UsageError
-from regrad.report.numbers import BOOTSTRAP
+from regrad.metrics import bootstrap
 from regrad.runs import scored, threshold
 from regrad.runs.pairs import SIDES, Pairs, column
 from regrad.runs.scored import PREFERRED_SCORE, Run, common_scores, floats
@@ -90,7 +90,7 @@ def compare(a: Run, b: Run, ood: Sequence[tuple[Run, Run]], wanted: float | str,
             "paired": pairs.paired,
             "labels_differ": pairs.labels_differ,
             "settings": differing(a.info, b.info),
-            "bootstrap": BOOTSTRAP | {"pairs": len(sample.rows)},
+            "bootstrap": bootstrap.SETTINGS | {"pairs": len(sample.rows)},
             "labels": _labels(pairs, resampled.of_labels(sample)),
             "scores": scores,
             "scores_of_one": {side: [name for name in run.scores if name not in names] for side, run in _both(a, b)},

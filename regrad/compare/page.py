@@ -20,7 +20,7 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
     """The page of ``report``; everything that came from data is escaped.
 
     Args:
-        report: a comparison that :func:`regrad.report.numbers.published` returned, so that no credential is in it.
+        report: a comparison that :func:`regrad.storage.published` returned, so that no credential is in it.
         thumbnails: ``risen`` and ``fallen`` -> one thumbnail per row of ``report["moved"]``; empty for a page without.
     """
     main = report["main_score"]

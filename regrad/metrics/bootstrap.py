@@ -12,6 +12,7 @@ from regrad.metrics.counted import Counts
 
 RESAMPLES = 1000
 LEVEL = 0.95
+SETTINGS = {"level": LEVEL, "resamples": RESAMPLES, "seed": 0}  # as reports tell them
 CELLS = 2048
 BLOCK = 50  # resamples at once: their arrays stay in the processor's cache
 

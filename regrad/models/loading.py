@@ -46,8 +46,8 @@ def import_object(spec: str) -> Any:
         UsageError: no such module or attribute.
     """
     module_name, _, attribute = spec.partition(":")
-    if working_directory() not in sys.path:
-        sys.path.insert(0, working_directory())
+    if storage.working_directory() not in sys.path:
+        sys.path.insert(0, storage.working_directory())
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:
@@ -56,17 +56,6 @@ def import_object(spec: str) -> Any:
         ) from error
     except AttributeError as error:
         raise UsageError(f"{spec}: module {module_name} has no {attribute!r}") from error
-
-
-def working_directory() -> str:
-    """The folder that this process was started in, also when another has been put in its place since.
-
-    Ray does so: nodes that share a disk unpack a submitted job's folder over each other's.
-    """
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return os.environ.get("PWD", os.curdir)
 
 
 def read_weights(uri: str) -> dict[str, Tensor]:

@@ -1,7 +1,4 @@
-"""From shards to committed scores, and :class:`ScoreImages` for a Ray Data pipeline of one's own.
-
-Only ``cluster``, ``run``, ``metrics`` and ``submit`` import Ray: everything else works without it.
-"""
+"""From shards to committed scores, without Ray; and :class:`ScoreImages` for a Ray Data pipeline of one's own."""
 
 from typing import TYPE_CHECKING, Any
 

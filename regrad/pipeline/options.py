@@ -14,7 +14,7 @@ from regrad import storage
 from regrad.cli import Parser
 from regrad.errors import UsageError
 from regrad.pipeline.plan import DEFAULT_UNIT_ROWS
-from regrad.reading.decode import DEFAULT_MAX_PIXELS
+from regrad.reading.images import DEFAULT_MAX_PIXELS
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,11 @@ from regrad.storage import retry
 _NEW_PLANS = 3  # for sources that change while they are read; then they are not at rest
 _LAST_WORDS_SECONDS = 5.0  # how long a run that failed tries to say so in run.json
 
+ScoreUnits = Callable[[Job], Iterator[dict[str, Any]]]
+
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a run ended: what it did, the counts of it and of the whole output, the measured error, lines to show."""
 
     job: Job
@@ -36,14 +38,15 @@ class Outcome:
     notes: list[str]
 
 
-def run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None = None) -> Outcome:
+def execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
     """Carry out ``job`` under the lease of its output: retire, score what is pending, keep ``run.json`` up to date.
 
     Where another run has worked on the output since ``job`` was prepared, it is prepared anew. A source that changed
     while it was read is planned again, as the next run would, after the others are done.
 
     Args:
-        score_units: scores and commits the pending units, and gives what ``UnitScorer.score`` does; None: on Ray.
+        score_units: scores and commits the pending units, and gives what ``UnitScorer.score`` does:
+            :func:`regrad.cluster.score_on_ray`, or :func:`score_here`.
 
     Raises:
         UsageError: another run is at work on the output.
@@ -52,14 +55,14 @@ def run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None 
     with lease.hold(job.task.output, _say) as held:
         if commit.committed(job.task.output) != job.committed:
             job = prepare(job.options, job.elsewhere)
-        return _run(replace(job, task=replace(job.task, lease=held)), score_units)
+        return _execute(replace(job, task=replace(job.task, lease=held)), score_units)
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None) -> Outcome:
+def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
     output = job.task.output
     tally = Tally(job)
     # Before run.json speaks of a new configuration, nothing of the old one may be left to be taken for it.
@@ -88,10 +91,10 @@ def _run(job: Job, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None
         raise
 
 
-def _score(job: Job, tally: Tally, score_units: Callable[[Job], Iterator[dict[str, Any]]] | None) -> list[str]:
+def _score(job: Job, tally: Tally, score_units: ScoreUnits) -> list[str]:
     """Score what is pending; returns the sources that changed meanwhile."""
     changed: dict[str, None] = {}
-    for item in (score_units or _on_ray)(job) if job.plan.pending else ():
+    for item in score_units(job) if job.plan.pending else ():
         if "changed" in item:
             changed |= {item["changed"]: None}
         else:
@@ -108,14 +111,8 @@ def _planned_again(job: Job, tally: Tally) -> Plan:
     return plan
 
 
-def _on_ray(job: Job) -> Iterator[dict[str, Any]]:
-    from regrad.cluster.actors import score_units  # seconds to import: a run with nothing to do should not wait for it
-
-    return score_units(job)
-
-
 def score_here(job: Job) -> Iterator[dict[str, Any]]:
-    """Score the pending units in this process, without Ray: for tests, and to look into a problem."""
+    """Score the pending units in this process, without Ray: a few hundred images are done before it has started."""
     scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
     return scorer.score(job.plan.pending, measure="measured" not in job.run)
 
@@ -172,7 +169,7 @@ class Tally:
         self.this_run = {name: self.this_run[name] + new[name] for name in new}
         self.committed.add(record["unit"])
 
-    def finish(self) -> Outcome:
+    def finish(self) -> RunOutcome:
         """Write that the run is done, and with which exit code: 4 where too many rows are in quarantine."""
         self._check_ledger()
         limit = self._job.options.max_quarantined
@@ -208,7 +205,7 @@ class Tally:
         held = f"{self.counts['rows_scored']} scores and {self.counts['rows_quarantined']} quarantined rows"
         error.add_note(f"{storage.mask(self._job.task.output)} holds {held} in {self.counts['units']} units")
 
-    def _write(self, status: str, code: int) -> Outcome:
+    def _write(self, status: str, code: int) -> RunOutcome:
         seconds = time.monotonic() - self._started
         speed = self.this_run["rows_in"] / seconds if seconds else 0.0
         self._retries.update(retry.take_counts())  # the driver's own
@@ -222,4 +219,4 @@ class Tally:
         ended = {"status": status, "exit_code": code, "finished": formatting.now()}
         manifest.write(self._job.task.output, self._job.run | ended | {"this_run": this_run, "counts": counts})
         notes = [*self._notes, *([retry.summary(self._retries)] if self._retries else ())]
-        return Outcome(self._job, code, this_run, counts, self._job.run.get("measured"), notes)
+        return RunOutcome(self._job, code, this_run, counts, self._job.run.get("measured"), notes)

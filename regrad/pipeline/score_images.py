@@ -16,6 +16,7 @@ from regrad.classifier import Classifier
 from regrad.errors import UsageError
 from regrad.pipeline.options import OPTIONS
 from regrad.reading import decode
+from regrad.reading.images import DEFAULT_MAX_PIXELS
 from regrad.reading.inputs import absolute
 from regrad.reading.samples import as_label, as_text
 from regrad.scorer import Scorer
@@ -65,7 +66,7 @@ class ScoreImages:
         id_column: str = "path",
         label_column: str | None = None,
         relative_to: str | None = None,
-        max_pixels: int = decode.DEFAULT_MAX_PIXELS,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
         score_modules: Sequence[str] = (),
         **settings: Any,
     ):

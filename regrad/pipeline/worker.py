@@ -25,6 +25,7 @@ from regrad.pipeline.account import Account
 from regrad.pipeline.plan import Unit
 from regrad.reading import decode
 from regrad.reading.formats import Format, open_reader
+from regrad.reading.images import DEFAULT_MAX_PIXELS
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample
 from regrad.scorer import Scorer
 from regrad.scores import load_module
@@ -56,7 +57,7 @@ class Task:
     provenance: dict[str, Any]
     score_modules: tuple[str, ...] = ()
     columns: Columns = DEFAULT_COLUMNS
-    max_pixels: int = decode.DEFAULT_MAX_PIXELS
+    max_pixels: int = DEFAULT_MAX_PIXELS
     batch_size: int = 64
     threads: int = 2
     lease: Lease | None = None

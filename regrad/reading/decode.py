@@ -8,8 +8,7 @@ from torch import Tensor
 from regrad import storage
 from regrad.classifier import Classifier
 from regrad.reading import images
-
-DEFAULT_MAX_PIXELS = 50_000_000  # decoded as RGB that is 150 MB, for each decoding thread
+from regrad.reading.images import DEFAULT_MAX_PIXELS
 
 
 class BadImage(ValueError):

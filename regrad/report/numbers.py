@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from regrad import storage
 from regrad.metrics import bootstrap, counted
 from regrad.report import headline
 from regrad.runs import curves
@@ -18,7 +17,6 @@ from regrad.runs.survey import Survey, align
 from regrad.runs.threshold import DEFAULT, Threshold, choose
 
 REPORT_VERSION = 3
-BOOTSTRAP = {"level": bootstrap.LEVEL, "resamples": bootstrap.RESAMPLES, "seed": 0}
 
 
 def summarise(
@@ -57,7 +55,7 @@ def summarise(
         "ood": [_describe(surveys[run.name]) for run in unknown],
         "reference": _describe(surveys[reference.name]) if reference else None,
         "threshold": {"value": chosen.value, "quantile": chosen.quantile, "reference": chosen.reference},
-        "bootstrap": BOOTSTRAP,
+        "bootstrap": bootstrap.SETTINGS,
         "scores": {name: _score(name, [surveys[run.name] for run in (known, *others)], len(unknown)) for name in names},
         "reliability": surveys[known.name].confidence.diagram(),
         "rates": {name: found.rates for name, found in sifted.items()},
@@ -66,19 +64,6 @@ def summarise(
         "runs": {run.name: run.info for run in (known, *others)},
     }
     return {"headline": headline.sentences(report)} | report, chosen
-
-
-def published(value: Any) -> Any:
-    """``value`` fit to leave the house: credentials in URIs masked, and every number one that JSON knows."""
-    if isinstance(value, dict):
-        return {published(key): published(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [published(item) for item in value]
-    if isinstance(value, str):
-        return storage.mask(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
 
 
 def _describe(survey: Survey) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
     """The page of ``report``; everything that came from data is escaped.
 
     Args:
-        report: what :func:`regrad.report.numbers.published` returned, so that no credential is in it.
+        report: what :func:`regrad.storage.published` returned, so that no credential is in it.
         thumbnails: set name -> one thumbnail per row of ``report["pictures"]``, in order; empty for a page without.
     """
     flagged, names = report["rates"][report["id"]["name"]], report["class_names"]

@@ -21,6 +21,7 @@ from regrad.network.head import find_head
 from regrad.pipeline.options import OPTIONS
 from regrad.reading import decode
 from regrad.reading.formats import fetcher
+from regrad.reading.images import DEFAULT_MAX_PIXELS
 from regrad.reading.inputs import absolute
 
 _BATCH = 64
@@ -53,7 +54,7 @@ def compute(item: Mapping[str, Any]) -> dict[str, Any]:
     run = item["run"]
     classifier = load(json.dumps(run["config"]), run["model"]["fingerprint"])
     places = dict(item["rows"])
-    most = run["config"].get("max_pixels") or decode.DEFAULT_MAX_PIXELS
+    most = run["config"].get("max_pixels") or DEFAULT_MAX_PIXELS
     images: list[Tensor] = []
     found: list[int] = []
     for row, encoded in fetcher(run)(item["source"], list(places)):

@@ -19,7 +19,7 @@ import fsspec
 from regrad.errors import UsageError
 from regrad.storage import retry
 from regrad.storage.faults import Changed, failure, is_precondition
-from regrad.storage.redact import hide, holds_credentials, mask, reason
+from regrad.storage.redact import hide, holds_credentials, mask, published, reason
 
 __all__ = [
     "Changed",
@@ -35,12 +35,14 @@ __all__ = [
     "list_temporaries",
     "mask",
     "open_file",
+    "published",
     "read_bytes",
     "read_identified",
     "reason",
     "remove",
     "remove_folder",
     "request",
+    "working_directory",
     "write_atomically",
     "writing",
 ]
@@ -48,6 +50,17 @@ __all__ = [
 TEMPORARY_PREFIX = "_tmp-"
 READ_AHEAD_BYTES = 8 * 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def working_directory() -> str:
+    """The folder that this process was started in, also when another has been put in its place since.
+
+    Ray does so: nodes that share a disk unpack a submitted job's folder over each other's.
+    """
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return os.environ.get("PWD", os.curdir)
 
 
 def filesystem(uri: str) -> tuple[Any, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from typing import Any
 
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _SHORTEST = 8  # characters; taking out less would tear ordinary words apart
@@ -43,6 +45,19 @@ def mask(text: str) -> str:
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, "***")
     return text
+
+
+def published(value: Any) -> Any:
+    """``value`` fit to leave the house: credentials in URIs masked, and every number one that JSON knows."""
+    if isinstance(value, dict):
+        return {published(key): published(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [published(item) for item in value]
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 def reason(error: BaseException) -> str:

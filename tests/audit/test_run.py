@@ -14,11 +14,11 @@ import scipy.stats
 
 from regrad import storage
 from regrad.audit import run as audits
-from regrad.audit.run import OPTIONS
+from regrad.audit.options import OPTIONS, check_options
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
 from regrad.pipeline.options import parse
-from regrad.pipeline.run import Outcome, run, score_here
+from regrad.pipeline.run import RunOutcome, execute, score_here
 from tests.services import Bucket
 from tests.shards import digits, png, write_parquet
 
@@ -40,11 +40,11 @@ class Nights:
         return parse([str(self.inputs), *self.settings, *more], "audit.py", None, OPTIONS)
 
     def baseline(self) -> None:
-        run(audits.make_baseline(self.options("--make-baseline")), score_here)
+        execute(audits.make_baseline(self.options("--make-baseline")), score_here)
 
-    def audit(self, *more: str) -> tuple[Outcome, dict[str, Any]]:
+    def audit(self, *more: str) -> tuple[RunOutcome, dict[str, Any]]:
         options = self.options(*more)
-        return audits.carry_out(audits.plan(options, audits.settle(options, {})), score_here)
+        return audits.carry_out(audits.plan(options, check_options(options, {})), score_here)
 
     def history(self) -> list[dict[str, Any]]:
         content = storage.read_bytes(f"{self.outputs}/audit/history.parquet")

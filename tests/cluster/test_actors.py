@@ -14,13 +14,13 @@ import ray
 import safetensors.torch
 
 from regrad import table
-from regrad.cluster import progress
+from regrad.cluster import progress, score_on_ray
 from regrad.cluster.actors import group, score_units
 from regrad.cluster.sessions import Cluster, Workers, share_out
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import execute, score_here
 from tests.data import ROOT
 from tests.faults.proxy import Proxy
 from tests.services import Bucket, S3Server
@@ -59,12 +59,12 @@ def test_ray_gives_the_scores_of_the_plain_loop(
 ) -> None:
     monkeypatch.setattr(progress, "_PERIODS", {True: 0.0, False: 0.0})
     source = write_parquet(tmp_path / "in.parquet", digits())
-    outcome = run(job(tmp_path / "ray", source, "--num-workers", workers, "--unit-rows", unit_rows))
+    outcome = execute(job(tmp_path / "ray", source, "--num-workers", workers, "--unit-rows", unit_rows), score_on_ray)
     assert (outcome.exit_code, outcome.this_run["rows_scored"]) == (0, 60)
     printed = capfd.readouterr().err.splitlines()  # the progress, and nothing of Ray's
     assert printed
     assert all(" of 60 images, " in line and line.endswith(" 0 quarantined") for line in printed), printed
-    run(job(tmp_path / "plain", source), score_here)
+    execute(job(tmp_path / "plain", source), score_here)
     np.testing.assert_allclose(scores(tmp_path / "ray"), scores(tmp_path / "plain"), rtol=1e-6)
 
 
@@ -79,7 +79,7 @@ def test_actors_reach_s3_and_share_what_the_driver_has_fetched(
     with Proxy(s3_server.port).listening() as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
         asked = (f"{bucket.uri}/in", "--weights", weights, "--num-workers", 2)
-        outcome = run(job(f"{bucket.uri}/out", *asked))
+        outcome = execute(job(f"{bucket.uri}/out", *asked), score_on_ray)
         held = len(scores(f"{bucket.uri}/out"))
     assert outcome.this_run["rows_scored"] == held == 120
     asked_for = [request.method for request in proxy.requests if request.path.endswith("/w.safetensors")]
@@ -176,9 +176,9 @@ def test_a_file_over_which_every_worker_dies_is_named(tmp_path: Path, monkeypatc
     monkeypatch.setattr("regrad.cluster.actors._TRIES", 2)
     good = write_parquet(tmp_path / "a.parquet", digits(20))
     bad = write_parquet(tmp_path / "b.parquet", [*digits(3), ("white", png(np.full((8, 8), 255.0)), 0)])
-    run(job(tmp_path / "out", good, model="tests.shards:build_deadly"))
+    execute(job(tmp_path / "out", good, model="tests.shards:build_deadly"), score_on_ray)
     with pytest.raises(RegradError, match=r"2 workers died over \S*b\.parquet from row 0: "):
-        run(job(tmp_path / "out", good, bad, model="tests.shards:build_deadly"))
+        execute(job(tmp_path / "out", good, bad, model="tests.shards:build_deadly"), score_on_ray)
     assert table.read(str(tmp_path / "out")).num_rows == 20  # what was committed stays
 
 
@@ -188,4 +188,4 @@ def test_a_model_that_ends_every_worker_does_not_start_for_ever(
     monkeypatch.setattr("regrad.cluster.actors._TRIES", 1)
     source = write_parquet(tmp_path / "a.parquet", digits(3))
     with pytest.raises(RegradError, match="1 workers died loading the model: "):
-        run(job(tmp_path / "out", source, model="tests.shards:build_dying"))
+        execute(job(tmp_path / "out", source, model="tests.shards:build_dying"), score_on_ray)

@@ -12,7 +12,7 @@ import pytest
 from regrad.commands.filter import main
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
-from regrad.pipeline.run import run as score
+from regrad.pipeline.run import execute as score
 from regrad.pipeline.run import score_here
 from tests.shards import digits, write_parquet, write_tar
 

@@ -14,7 +14,7 @@ import pytest
 
 import regrad.commands.report
 import regrad.commands.score
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import score_here
 from tests.services import Bucket
 from tests.shards import digits, write_parquet, write_tar
 
@@ -96,7 +96,7 @@ def test_failures_keep_secrets(
     capfd: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(regrad.commands.score, "run", lambda job: run(job, score_here))
+    monkeypatch.setattr(regrad.commands.score, "score_on_ray", score_here)
     monkeypatch.setenv("REGRAD_STORAGE_PATIENCE", "0")
     source = bucket.put(write_tar(tmp_path / "in.tar", digits(10)), "in.tar")
     known: dict[str, Any] = {"name": bucket.uri.removeprefix("s3://"), "tmp": tmp_path, "in": source}

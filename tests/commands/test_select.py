@@ -16,7 +16,7 @@ from regrad.commands.select import main
 from regrad.errors import UsageError
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
-from regrad.pipeline.run import run as score
+from regrad.pipeline.run import execute as score
 from regrad.pipeline.run import score_here
 from regrad.select import features
 from tests.shards import build, digits, write_parquet, write_tar

@@ -17,7 +17,7 @@ from regrad.commands.status import main
 from regrad.ledger import commit
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import execute, score_here
 from tests.services import Bucket
 from tests.shards import digits, write_parquet
 
@@ -26,7 +26,7 @@ MODEL = ["--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", 
 
 
 def score(source: str, output: str, *more: str) -> None:
-    run(prepare(parse([source, *MODEL, "--output", output, *more], "score.py", None)), score_here)
+    execute(prepare(parse([source, *MODEL, "--output", output, *more], "score.py", None)), score_here)
 
 
 def status(output: str, capsys: pytest.CaptureFixture[str], *more: str) -> Any:
@@ -63,14 +63,14 @@ def test_while_a_run_goes_on_and_after_it_was_killed(tmp_path: Path, capsys: pyt
     # A run of this very command that stops for good after its second unit.
     program = (
         "import sys, time\n"
-        "from regrad.pipeline.run import run, score_here\n"
+        "from regrad.pipeline.run import execute, score_here\n"
         "from regrad.pipeline.options import parse\n"
         "from regrad.pipeline.prepare import prepare\n"
         "def slow(job):\n"
         "    for place, record in enumerate(score_here(job)):\n"
         "        yield record\n"
         "        if 'unit' in record and record['start'] >= 10: time.sleep(600)\n"
-        "run(prepare(parse(sys.argv[1:], 'score.py', None)), slow)\n"
+        "execute(prepare(parse(sys.argv[1:], 'score.py', None)), slow)\n"
     )
     arguments = [source, *MODEL, "--output", output, "--batch-size", "10"]
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, env={**os.environ})

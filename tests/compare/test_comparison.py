@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 from sklearn.metrics import roc_auc_score
 
-from regrad import metrics
+from regrad import metrics, storage
 from regrad.compare import comparison, movement
 from regrad.compare import words as compare_words
 from regrad.errors import RegradError, UsageError
@@ -223,7 +223,7 @@ def test_a_constant_score_has_no_rank_correlation(write_run: Any) -> None:
     report = comparison.compare(run(write_run, 0), b, [], "quantile=0.9", 4)
     assert report["scores"]["regrad"]["rank_correlation"] == {"value": None, "interval": None}
     assert "cannot be ranked" in report["headline"][0]
-    json.dumps(numbers.published(report), allow_nan=False)
+    json.dumps(storage.published(report), allow_nan=False)
 
 
 def test_many_values_are_ranked_to_a_small_error(write_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

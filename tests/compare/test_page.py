@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from regrad import storage
 from regrad.compare import comparison, page
 from regrad.pages.markup import two_decimals
 from regrad.pages.thumbnails import TOO_LATE, Thumbnail
-from regrad.report import numbers
 from regrad.runs import scored
 from tests.report.test_page import HOSTILE, Elements
 
@@ -37,7 +37,7 @@ def build(write_run: Any, text: str = "plain", top: int = 8) -> dict[str, Any]:
     for rows in report["moved"].values():
         for row in rows:
             row["id"] = row["source"] = text
-    return numbers.published(report)
+    return storage.published(report)
 
 
 def named(run: scored.Run, name: str) -> scored.Run:

@@ -13,7 +13,7 @@ import pytest
 
 import regrad.commands.score
 from regrad.experiments.reproduce.tables import TABLES
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import score_here
 from regrad.reading import formats
 from regrad.scores import registry
 from tests.data import ROOT
@@ -31,7 +31,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 def place(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with what the pages speak of, here and in ``s3://bucket``."""
     # Without Ray's workers: their starts would take most of the time, and tests/jobs has them.
-    monkeypatch.setattr(regrad.commands.score, "run", lambda job: run(job, score_here))
+    monkeypatch.setattr(regrad.commands.score, "score_on_ray", score_here)
     monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))  # the pages' own scores are theirs alone
     monkeypatch.setattr(formats, "_formats", dict(formats.formats()))
     monkeypatch.chdir(tmp_path)
@@ -78,8 +78,8 @@ def execute(code: str, names: dict[str, Any]) -> None:
 WITH_RAY = """
 import regrad.commands.score
 from regrad.cluster.sessions import start_local
-from regrad.pipeline.run import run, score_here
-regrad.commands.score.run = lambda job: run(job, score_here)
+from regrad.pipeline.run import score_here
+regrad.commands.score.score_on_ray = score_here
 start_local(3)
 """
 

@@ -23,7 +23,7 @@ from regrad.commands import check
 from regrad.ledger import commit
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import execute, score_here
 
 ROOT = Path(__file__).parents[2]
 WORKER = "MapWorker"  # in the title of the processes that score
@@ -134,7 +134,7 @@ class Run:
 
 def undisturbed(arguments: list[str], output: str) -> dict[tuple[str, int], dict[str, float]]:
     """The scores of a run in this process that nobody kills."""
-    run(prepare(parse([*arguments, "--output", output], "score.py", None)), score_here)
+    execute(prepare(parse([*arguments, "--output", output], "score.py", None)), score_here)
     return scored(output)
 
 

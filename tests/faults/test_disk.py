@@ -12,7 +12,7 @@ import pytest
 import regrad.commands.score
 from regrad import table
 from regrad.ledger import commit
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import score_here
 from tests.shards import digits, write_parquet
 
 MODEL = ("--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", "1")
@@ -33,7 +33,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regrad.commands.score, "run", lambda job: run(job, score_here))
+    monkeypatch.setattr(regrad.commands.score, "score_on_ray", score_here)
 
 
 def score(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str]:

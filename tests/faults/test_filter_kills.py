@@ -19,7 +19,7 @@ import pytest
 from regrad.ledger import commit
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import execute, score_here
 from tests.data import data_path
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def test_every_kept_image_is_in_one_shard_whatever_was_killed(tmp_path: Path) ->
     for number in range(SHARDS):
         pyarrow.parquet.write_table(images.slice(number * ROWS, ROWS), tmp_path / "in" / f"{number:03}.parquet")
     settings = ["--model", "regrad.networks:mnist_cnn", "--scores", "entropy", "--batch-size", "50"]
-    run(prepare(parse([str(tmp_path / "in"), *settings, "--output", str(tmp_path / "run")], "", None)), score_here)
+    execute(prepare(parse([str(tmp_path / "in"), *settings, "--output", str(tmp_path / "run")], "", None)), score_here)
     rules = ["--quantile", "0.7", "--write-shards", "--num-workers", "2"]
     command = [sys.executable, "jobs/filter.py", str(tmp_path / "run"), *rules, "--output", str(tmp_path / "out")]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

@@ -10,11 +10,11 @@ from tests.data import ROOT, data_path
 
 PROGRAM = """
 import resource, sys
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import execute, score_here
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 
-run(prepare(parse(sys.argv[1:], "score.py", None)), score_here)
+execute(prepare(parse(sys.argv[1:], "score.py", None)), score_here)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

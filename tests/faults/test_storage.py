@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from regrad import storage, table
+from regrad.cluster import score_on_ray
 from regrad.commands.score import main, summary
 from regrad.errors import RegradError
 from regrad.ledger import commit
 from regrad.pipeline import manifest
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
-from regrad.pipeline.run import Outcome, run, score_here
+from regrad.pipeline.run import RunOutcome, execute, score_here
 from regrad.reading.samples import Shard
 from regrad.storage import retry
 from tests.data import ROOT
@@ -40,8 +41,8 @@ def job(output: Any, *inputs: Any) -> Job:
     return prepare(parse([*map(str, inputs), "--output", str(output), *ARGUMENTS], "score.py", None))
 
 
-def score(output: Any, *inputs: Any) -> Outcome:
-    return run(job(output, *inputs), score_here)
+def score(output: Any, *inputs: Any) -> RunOutcome:
+    return execute(job(output, *inputs), score_here)
 
 
 def rows(output: Any) -> dict[tuple[str, int], tuple[str, float]]:
@@ -221,7 +222,7 @@ def test_an_outage_ends_when_patience_does(
     ready = job(f"{bucket.uri}/out", *inputs)
     proxy.schedule = lambda request: "503"
     with pytest.raises(RegradError, match=r"SlowDown: .* \(tried \d+ times in \d s\); run the same command again when"):
-        run(ready, score_here)
+        execute(ready, score_here)
     tries = len(proxy.requests)
     with pytest.raises(RegradError, match=r"\(tried once in 0 s\)"):
         storage.read_bytes(inputs[0])  # nobody waits for a store that is known to be out
@@ -240,7 +241,7 @@ def test_actors_live_through_trouble_and_tell_of_it(tmp_path: Path, bucket: Buck
     proxy.latency = 0.05
     retry.take_counts()
     proxy.schedule = seeded(5, dict.fromkeys(TRANSIENT, 0.04))
-    outcome = run(job(f"{bucket.uri}/out", *inputs))
+    outcome = execute(job(f"{bucket.uri}/out", *inputs), score_on_ray)
     proxy.rest()
     assert outcome.exit_code == 0
     assert_sound(f"{bucket.uri}/out", rows(tmp_path / "undisturbed"))
@@ -326,12 +327,12 @@ def test_a_local_source_that_changes_while_it_is_read_is_planned_again(
     ready = job(tmp_path / "out", *inputs)
     place = (storage, "read_identified") if kind == "folder" else (Shard, "read")
     on_read(monkeypatch, *place, lambda: write(40))
-    outcome = run(ready, score_here)
+    outcome = execute(ready, score_here)
     assert outcome.exit_code == 0
     assert len(rows(tmp_path / "out")) == outcome.counts["rows_in"] == 60  # 40 and 20 others; a folder keeps its 60
     score(tmp_path / "fresh", *inputs)
     assert rows(tmp_path / "out") == rows(tmp_path / "fresh")
-    assert run(job(tmp_path / "out", *inputs), lambda _: pytest.fail("scored again")).exit_code == 0
+    assert execute(job(tmp_path / "out", *inputs), lambda _: pytest.fail("scored again")).exit_code == 0
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet", "folder"])
@@ -353,14 +354,14 @@ def test_an_object_that_changes_while_it_is_read_is_planned_again(
                 bucket.put(path, Path(path).name) if kind != "folder" else replace_files(bucket, Path(path))
 
     proxy.hook = overwrite
-    outcome = run(ready, score_here)
+    outcome = execute(ready, score_here)
     assert len(gets) > 3
     proxy.hook = lambda request: None
     assert outcome.exit_code == 0
     score(tmp_path / "fresh", source)
     assert rows(output) == rows(tmp_path / "fresh")
     assert outcome.counts["rows_in"] == outcome.counts["rows_scored"] + outcome.counts["rows_quarantined"]
-    assert run(job(output, source), lambda _: pytest.fail("scored again")).exit_code == 0
+    assert execute(job(output, source), lambda _: pytest.fail("scored again")).exit_code == 0
 
 
 def replace_files(bucket: Bucket, folder: Path) -> None:
@@ -378,7 +379,7 @@ def test_a_source_that_never_rests_is_given_up(tmp_path: Path) -> None:
         yield from score_here(ready)
 
     with pytest.raises(RegradError, match=r"in\.tar: changed while it was read, 4 times; run again when it is at rest"):
-        run(job(tmp_path / "out", other, source), changing)
+        execute(job(tmp_path / "out", other, source), changing)
     assert len(rows(tmp_path / "out")) == 20
     assert score(tmp_path / "out", other, source).counts["rows_scored"] == 20 + next(counts) - 1
 
@@ -388,4 +389,4 @@ def test_a_shard_that_goes_away_is_a_failure_of_one_line(tmp_path: Path) -> None
     ready = job(tmp_path / "out", source)
     os.remove(source)
     with pytest.raises(RegradError, match=r"in\.tar: no such file"):
-        run(ready, score_here)
+        execute(ready, score_here)

@@ -18,7 +18,7 @@ from regrad.filter import carry_out as filters
 from regrad.filter import rules, shards
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import execute, score_here
 from regrad.runs import scored
 from tests.services import Bucket
 from tests.shards import digits, png, write_folder, write_members, write_parquet
@@ -26,7 +26,7 @@ from tests.shards import digits, png, write_folder, write_members, write_parquet
 
 def score(source: str, output: str) -> scored.Run:
     settings = ["--model", "tests.shards:build", "--scores", "entropy", "--max-quarantined", "99%", "--unit-rows", "20"]
-    run(prepare(parse([source, *settings, "--output", output], "score.py", None)), score_here)
+    execute(prepare(parse([source, *settings, "--output", output], "score.py", None)), score_here)
     return scored.load("run", output)
 
 

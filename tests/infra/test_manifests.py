@@ -13,7 +13,7 @@ import ray.autoscaler
 import yaml
 
 from regrad import __version__
-from regrad.audit import run as audits
+from regrad.audit.options import OPTIONS, check_options
 from regrad.cluster import metrics
 from regrad.pipeline import options
 from tests.data import ROOT
@@ -152,9 +152,9 @@ def test_commands_are_ones_that_the_jobs_take(name: str) -> None:
         assert parsed.values["cpus_per_worker"] == 6
         return
     assert script == "jobs/audit.py"
-    parsed = options.parse(arguments, "audit.py", None, audits.OPTIONS)
+    parsed = options.parse(arguments, "audit.py", None, OPTIONS)
     assert parsed.gate
-    audits.settle(parsed, {})
+    check_options(parsed, {})
 
 
 def test_both_nights_run_the_same_command_one_at_a_time() -> None:

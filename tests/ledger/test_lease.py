@@ -19,7 +19,7 @@ from regrad.errors import RegradError, UsageError
 from regrad.ledger import lease
 from regrad.pipeline import options
 from regrad.pipeline.prepare import prepare
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import execute, score_here
 from tests.services import Bucket
 from tests.shards import digits, write_parquet
 
@@ -162,14 +162,14 @@ def test_on_s3_too(bucket: Bucket) -> None:
 def test_a_run_holds_it_and_what_others_did_meanwhile_is_seen(tmp_path: Path) -> None:
     output = tmp_path / "out"
     late = job(output, tmp_path)
-    run(job(output, tmp_path, "--limit", "10"), score_here)
+    execute(job(output, tmp_path, "--limit", "10"), score_here)
 
     def watched(now: Any) -> Any:
         assert os.listdir(output / "lease") == ["1.json"]
         assert len(now.plan.pending) == 2  # the others are done
         yield from score_here(now)
 
-    outcome = run(late, watched)
+    outcome = execute(late, watched)
     assert outcome.counts["rows_scored"] == 20
     assert outcome.this_run["rows_scored"] == 10
 
@@ -190,7 +190,7 @@ def test_a_run_that_lost_it_commits_nothing_more_and_leaves_run_json_alone(tmp_p
             assert len(set(os.listdir(output / "ledger")) - before) <= 1  # at most the one that was being written
 
     with pytest.raises(lease.LeaseLost, match="another took over"):
-        run(job(output, tmp_path), interrupted)
+        execute(job(output, tmp_path), interrupted)
     assert (output / "run.json").read_text() == "the other's"
     assert (output / "lease/2.json").exists()
 
@@ -203,7 +203,7 @@ def test_units_that_vanish_or_appear_behind_its_back_fail_the_run(tmp_path: Path
         next((output / "ledger").iterdir()).unlink()
 
     with pytest.raises(Exception, match=r"the ledger holds 3 units where 4 were committed .*jobs/check\.py"):
-        run(job(output, tmp_path), meddled)
+        execute(job(output, tmp_path), meddled)
     assert json.loads((output / "run.json").read_text())["status"] == "failed"
 
 
@@ -214,6 +214,6 @@ def test_what_a_kill_left_behind_is_swept_away(tmp_path: Path) -> None:
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
-    run(job(output, tmp_path), score_here)
+    execute(job(output, tmp_path), score_here)
     assert [path for path in left if path.exists()] == []
     assert table.read(str(output)).num_rows == 20

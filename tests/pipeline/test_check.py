@@ -16,7 +16,7 @@ from regrad.commands.check import main
 from regrad.ledger import lease
 from regrad.pipeline import options
 from regrad.pipeline.prepare import prepare
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import execute, score_here
 from tests.services import Bucket
 from tests.shards import digits, write_parquet, write_tar
 
@@ -24,7 +24,7 @@ from tests.shards import digits, write_parquet, write_tar
 def score(folder: Path, *more: str) -> Path:
     """An output of a Parquet file in four units and a tar in one, with a row in quarantine."""
     arguments = [str(folder / "in"), "--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", "6", *more]
-    run(prepare(options.parse([*arguments, "--output", str(folder / "out")], "score.py", None)), score_here)
+    execute(prepare(options.parse([*arguments, "--output", str(folder / "out")], "score.py", None)), score_here)
     return folder / "out"
 
 

@@ -15,7 +15,7 @@ from regrad.ledger import commit
 from regrad.pipeline import manifest
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, describe, expected_images, prepare
-from regrad.pipeline.run import Outcome, run, score_here
+from regrad.pipeline.run import RunOutcome, execute, score_here
 from regrad.scores import registry
 from tests.services import Bucket
 from tests.shards import build, digits, write_folder, write_parquet, write_tar
@@ -27,8 +27,8 @@ def job(output: Any, *arguments: Any) -> Job:
     return prepare(parse([*map(str, arguments), "--output", str(output), *ARGUMENTS], "score.py", None))
 
 
-def score(output: Any, *arguments: Any) -> Outcome:
-    return run(job(output, *arguments), score_here)
+def score(output: Any, *arguments: Any) -> RunOutcome:
+    return execute(job(output, *arguments), score_here)
 
 
 def rows(output: Any) -> list[tuple[str, int]]:
@@ -53,7 +53,7 @@ def test_a_second_run_scores_nothing(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits())
     assert score(tmp_path / "out", source).this_run["rows_scored"] == 60
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("part-*")}
-    outcome = run(job(tmp_path / "out", source), lambda job: pytest.fail("scored again"))
+    outcome = execute(job(tmp_path / "out", source), lambda job: pytest.fail("scored again"))
     assert (outcome.exit_code, outcome.this_run["rows_in"], outcome.counts["rows_scored"]) == (0, 0, 60)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("part-*")} == before
     assert checked(tmp_path / "out")["status"] == "done"
@@ -69,7 +69,7 @@ def test_what_a_worker_left_that_died_goes_with_the_run(tmp_path: Path) -> None:
             (output / "scores" / "part-0123456789abcdef.parquet").write_bytes(b"no record of it")
             yield item
 
-    run(job(output, write_parquet(tmp_path / "in.parquet", digits())), dying)
+    execute(job(output, write_parquet(tmp_path / "in.parquet", digits())), dying)
     assert commit.left_over(str(output), commit.committed(str(output))) == []
     assert checked(output)["counts"]["rows_scored"] == 60
 
@@ -186,7 +186,7 @@ def test_a_run_that_breaks_is_continued(tmp_path: Path) -> None:
             yield record
 
     with pytest.raises(RegradError):
-        run(job(tmp_path / "out", source), breaking)
+        execute(job(tmp_path / "out", source), breaking)
     content = checked(tmp_path / "out")
     assert (content["status"], content["exit_code"]) == ("failed", 1)
     done = content["counts"]["rows_in"]
@@ -272,7 +272,7 @@ def test_an_output_that_cannot_be_written_fails_before_scoring(tmp_path: Path) -
     source = write_parquet(tmp_path / "in.parquet", digits(5))
     (tmp_path / "out").write_text("a file is in the way")
     with pytest.raises(RegradError, match="out"):
-        run(job(tmp_path / "out", source), lambda job: pytest.fail("scored"))
+        execute(job(tmp_path / "out", source), lambda job: pytest.fail("scored"))
 
 
 def test_s3_to_s3(tmp_path: Path, bucket: Bucket) -> None:
@@ -310,7 +310,7 @@ def test_the_plan_that_was_resolved_first_stays(tmp_path: Path, monkeypatch: pyt
     source = write_parquet(tmp_path / "in.parquet", digits(30))
     arguments = (source, "--output", str(tmp_path / "out"), *ARGUMENTS, "--scores", "regrad", "--samples", "1")
     first = prepare(parse(arguments, "", None))
-    run(first, score_here)
+    execute(first, score_here)
     stored = run_json(tmp_path / "out")
     stored["plan"]["why"] = "kept"
     storage.write_atomically(str(tmp_path / "out/run.json"), json.dumps(stored).encode())
@@ -328,14 +328,14 @@ def test_the_error_of_the_gradients_is_measured_once(tmp_path: Path) -> None:
             parse([*map(str, arguments), "--output", str(tmp_path / "out"), *ARGUMENTS[:2], *more], "", None)
         )
 
-    measured = run(parsed("--limit", "30"), score_here).measured
+    measured = execute(parsed("--limit", "30"), score_here).measured
     assert measured is not None
     assert measured["images"] == 4
     assert 0 < measured["median_relative_error"] <= measured["max_relative_error"] < 2e-3
     assert run_json(tmp_path / "out")["measured"] == measured
     items = []
     again = parsed()
-    run(again, lambda ready: (items.append(item) or item for item in score_here(ready)))  # type: ignore[func-returns-value]
+    execute(again, lambda ready: (items.append(item) or item for item in score_here(ready)))  # type: ignore[func-returns-value]
     assert again.run["measured"] == measured
     assert items
     assert all("unit" in item for item in items)
@@ -349,7 +349,7 @@ def test_a_line_that_workers_say_is_kept_once(tmp_path: Path) -> None:
         yield from score_here(ready)
         yield {"note": "memory is short"}
 
-    assert run(job(tmp_path / "out", source), noting).notes == ["memory is short"]
+    assert execute(job(tmp_path / "out", source), noting).notes == ["memory is short"]
 
 
 def test_a_score_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +366,7 @@ def test_a_score_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     source = write_parquet(tmp_path / "in.parquet", digits(20))
     arguments = ["--scores", "second_logit,max_logit", "--score-module", "their_scores", *ARGUMENTS[:2]]
     ready = prepare(parse([source, "--output", str(tmp_path / "out"), *arguments], "", None))
-    assert run(ready, score_here).exit_code == 0
+    assert execute(ready, score_here).exit_code == 0
     found = table.read(str(tmp_path / "out"))
     assert all(-a >= b for a, b in zip(found["max_logit"].to_pylist(), found["second_logit"].to_pylist(), strict=True))
     assert run_json(tmp_path / "out")["config"]["score_module"] == ["their_scores"]
@@ -384,7 +384,7 @@ def test_laplace_fits_once_and_keeps_its_posterior(tmp_path: Path, monkeypatch: 
     training = write_parquet(tmp_path / "train.parquet", digits(40))
     laplace(tmp_path, training, "--dry-run")
     assert not (tmp_path / "out").exists()
-    first = run(laplace(tmp_path, training), score_here)
+    first = execute(laplace(tmp_path, training), score_here)
     assert (first.exit_code, first.counts["rows_scored"]) == (0, 20)
     assert min(table.read(str(tmp_path / "out"))["laplace"].to_pylist()) > 0
     assert len(list((tmp_path / "out").glob("posterior-*.safetensors"))) == 1
@@ -394,7 +394,7 @@ def test_laplace_fits_once_and_keeps_its_posterior(tmp_path: Path, monkeypatch: 
 
 def test_other_training_data_are_another_configuration(tmp_path: Path) -> None:
     training = write_parquet(tmp_path / "train.parquet", digits(40))
-    run(laplace(tmp_path, training), score_here)
+    execute(laplace(tmp_path, training), score_here)
     write_parquet(tmp_path / "train.parquet", digits(50))
     with pytest.raises(UsageError, match=r"another configuration: what --fit-data holds \(posterior"):
         laplace(tmp_path, training)

@@ -12,7 +12,7 @@ from regrad.errors import UsageError
 from regrad.pipeline import ScoreImages
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import execute, score_here
 from tests.shards import digits, png, write_folder, write_hugging_face
 
 SETTINGS = {"model": "tests.shards:build", "scores": ["regrad", "entropy"], "samples": 2}
@@ -20,7 +20,7 @@ FLAGS = ("--model", "tests.shards:build", "--scores", "regrad,entropy", "--sampl
 
 
 def job_scores(source: str, output: Path) -> dict[str, dict[str, Any]]:
-    run(prepare(parse([source, *FLAGS, "--output", str(output)], "score.py", None)), score_here)
+    execute(prepare(parse([source, *FLAGS, "--output", str(output)], "score.py", None)), score_here)
     return {row["id"]: row for row in table.read(str(output)).to_pylist()}
 
 

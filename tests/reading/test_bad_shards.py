@@ -14,10 +14,11 @@ import pyarrow.parquet
 import pytest
 
 from regrad import table
+from regrad.cluster import score_on_ray
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import execute, score_here
 from regrad.reading.inputs import list_sources
 from regrad.reading.samples import file_problem
 from tests.bad_shards import GOOD, Case, cases, write_all
@@ -37,7 +38,7 @@ def job(output: Path, *inputs: str, scores: str = "entropy") -> Job:
 def found(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """The rows of one run over all cases: by file name, ``scores`` and ``quarantine``."""
     folder = tmp_path_factory.mktemp("bad")
-    outcome = run(job(folder / "out", *write_all(folder / "in")), score_here)
+    outcome = execute(job(folder / "out", *write_all(folder / "in")), score_here)
     assert outcome.exit_code == 4
     rows: Rows = defaultdict(lambda: {"scores": [], "quarantine": []})
     for kind in ("scores", "quarantine"):
@@ -76,13 +77,13 @@ def test_a_mended_shard_is_scored_and_its_quarantine_row_goes(tmp_path: Path, da
     pa.parquet.write_table(pa.table({"word": ["cat"]}), bad)
     if damage == "footer":
         bad.write_bytes(bad.read_bytes()[:-9])
-    outcome = run(job(tmp_path / "out", str(tmp_path / "in")), score_here)
+    outcome = execute(job(tmp_path / "out", str(tmp_path / "in")), score_here)
     assert (outcome.exit_code, outcome.counts["rows_scored"], outcome.counts["rows_quarantined"]) == (4, 12, 1)
     ((name, stage, row, _),) = quarantined(tmp_path / "out")
     assert (name, stage, row) == ("bad.parquet", "list", None)
-    assert run(job(tmp_path / "out", str(tmp_path / "in")), score_here).this_run["rows_in"] == 0
+    assert execute(job(tmp_path / "out", str(tmp_path / "in")), score_here).this_run["rows_in"] == 0
     write_parquet(bad, GOOD[:7])
-    outcome = run(job(tmp_path / "out", str(tmp_path / "in")), score_here)
+    outcome = execute(job(tmp_path / "out", str(tmp_path / "in")), score_here)
     assert (outcome.exit_code, outcome.counts["rows_scored"], outcome.counts["rows_quarantined"]) == (0, 19, 0)
     assert not list((tmp_path / "out/quarantine").glob("*"))
 
@@ -102,7 +103,7 @@ def test_shards_that_go_between_plan_and_read_are_no_longer_in_the_plan(tmp_path
     ready = job(tmp_path / "out", str(tmp_path / "in"))
     (tmp_path / "in/a.parquet").unlink()
     (tmp_path / "in/c.tar").unlink()
-    outcome = run(ready, score_here)
+    outcome = execute(ready, score_here)
     assert (outcome.exit_code, outcome.counts["rows_in"], outcome.counts["rows_scored"]) == (0, 12, 12)
 
 
@@ -111,7 +112,7 @@ def test_a_shard_named_by_the_user_that_goes_is_an_error_after_the_others_are_do
     ready = job(tmp_path / "out", *files)
     (tmp_path / "a.parquet").unlink()
     with pytest.raises(RegradError, match=r"a\.parquet: no such file or folder"):
-        run(ready, score_here)
+        execute(ready, score_here)
     assert table.read(str(tmp_path / "out")).num_rows == 12
 
 
@@ -122,12 +123,12 @@ def test_files_without_permission_are_quarantined_until_they_have_it(tmp_path: P
     for file in files:
         os.chmod(file, 0)
     inputs = [str(tmp_path / "in"), str(tmp_path / "images")]
-    outcome = run(job(tmp_path / "out", *inputs), score_here)
+    outcome = execute(job(tmp_path / "out", *inputs), score_here)
     assert outcome.counts["rows_scored"] == 11
     assert ["Permission denied: mend" in why for *_, why in quarantined(tmp_path / "out")] == [True] * 3
     for file in files:
         os.chmod(file, 0o600)  # changes neither its size nor its time
-    assert run(job(tmp_path / "out", *inputs), score_here).counts["rows_scored"] == 36
+    assert execute(job(tmp_path / "out", *inputs), score_here).counts["rows_scored"] == 36
 
 
 def test_what_is_wrong_with_one_file_is_told_from_a_failing_disk() -> None:
@@ -155,7 +156,7 @@ def test_encoded_images_beyond_a_limit_are_not_read_into_memory(
     assert os.path.getsize(zipped) < 2**14  # a bomb
     write_parquet(tmp_path / "in/b.parquet", rows)
     folder = write_folder(tmp_path / "images", rows)
-    outcome = run(job(tmp_path / "out", str(tmp_path / "in"), folder), score_here)
+    outcome = execute(job(tmp_path / "out", str(tmp_path / "in"), folder), score_here)
     assert (outcome.counts["rows_scored"], outcome.counts["rows_quarantined"]) == (9, 3)
     assert all("2097152 bytes, more than 1048576" in why for *_, why in quarantined(tmp_path / "out"))
 
@@ -163,12 +164,14 @@ def test_encoded_images_beyond_a_limit_are_not_read_into_memory(
 @pytest.mark.usefixtures("ray_session")
 def test_the_whole_job_scores_the_good_images_of_bad_shards(tmp_path: Path, found: Rows) -> None:
     """All cases at once on Ray: the accounting of the run in process, and the scores of a run without a bad shard."""
-    outcome = run(job(tmp_path / "out", *write_all(tmp_path / "in"), "--num-workers", "2", scores="regrad,entropy"))
+    outcome = execute(
+        job(tmp_path / "out", *write_all(tmp_path / "in"), "--num-workers", "2", scores="regrad,entropy"), score_on_ray
+    )
     assert outcome.exit_code == 4
     assert json.loads((tmp_path / "out/run.json").read_text())["exit_code"] == 4
     rows = table.read(str(tmp_path / "out")).to_pylist()
     clean = [write_tar(tmp_path / "clean/a.tar", GOOD), write_parquet(tmp_path / "clean/b.parquet", GOOD)]
-    run(job(tmp_path / "expected", *clean, scores="regrad,entropy"), score_here)
+    execute(job(tmp_path / "expected", *clean, scores="regrad,entropy"), score_here)
     expected = {row["id"]: row for row in table.read(str(tmp_path / "expected")).to_pylist()}
     compared = [row for row in rows if row["id"] in expected]
     assert len(compared) == sum(identifier in expected for case in CASES for identifier in case.scored) > 200

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from regrad import storage
 from regrad.compare import comparison
 from regrad.compare import page as comparison_page
 from regrad.metrics.wilson import share_interval
@@ -59,7 +60,7 @@ def write_report(write_run: Any, tmp_path: Path, top: int) -> Path:
         output = write_run(f"run-{number}", scores, given, predictions, model=model)
         loaded.append(scored.load(scored.ID_NAME if number == 0 else HOSTILE[0], output))
     summary, _ = numbers.summarise(loaded[0], loaded[1:], str(tmp_path / "out"), top=top)
-    report = numbers.published(summary)
+    report = storage.published(summary)
     report["pictures"][scored.ID_NAME][0]["id"] = HOSTILE[1]
     pictures = {name: [picture(number) for number in range(len(rows))] for name, rows in report["pictures"].items()}
     path = tmp_path / "report.html"
@@ -182,7 +183,7 @@ def comparison_file(write_run: Any, tmp_path: Path) -> Path:
         scores = {"regrad": first * RNG.lognormal(0, 0.3 * side, 300), "entropy": RNG.normal(side, 1, 300)}
         output = write_run("known", scores, labels, folder=name, model=model, config={"weights": HOSTILE[side]})
         loaded.append(scored.load(name, output))
-    report = numbers.published(comparison.compare(loaded[0], loaded[1], [], "quantile=0.95", 12))
+    report = storage.published(comparison.compare(loaded[0], loaded[1], [], "quantile=0.95", 12))
     for rows in report["moved"].values():
         for row, text in zip(rows, HOSTILE, strict=False):
             row["id"] = text

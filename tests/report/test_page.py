@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from regrad import storage
 from regrad.pages.thumbnails import Thumbnail, limit
 from regrad.report import numbers, page
 from regrad.runs import scored
@@ -51,7 +52,7 @@ def build(write_run: Any, sets: dict[str, str], top: int = 4, class_names: list[
     for name, folder in sets.items():
         values = {score: RNG.normal(1, 1, 20) for score in scores}
         unknown.append(scored.load(name, write_run(folder, values, model=model)))
-    return numbers.published(numbers.summarise(known, unknown, known.output + "-report", top=top)[0])
+    return storage.published(numbers.summarise(known, unknown, known.output + "-report", top=top)[0])
 
 
 def pictures(report: dict[str, Any]) -> dict[str, list[Thumbnail]]:
@@ -183,7 +184,7 @@ def test_a_report_without_unknown_images_has_no_rates_of_catching_them(write_run
 def test_without_labels_and_unknown_images_no_score_can_be_judged(write_run: Any) -> None:
     known = scored.load(scored.ID_NAME, write_run("id", {"regrad": RNG.normal(0, 1, 30)}))
     summary, _ = numbers.summarise(known, [], known.output + "-report")
-    elements = Elements(page.render(numbers.published(summary), {}))
+    elements = Elements(page.render(storage.published(summary), {}))
     assert "How far each score can be trusted" not in elements.text
     assert "No labels:" in elements.text
     assert [a["data-plot"] for a in elements.all("div") if a.get("class") == "plot"] == ["distribution"]

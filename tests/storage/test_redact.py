@@ -1,6 +1,9 @@
+import json
+import math
+
 import pytest
 
-from regrad.storage import mask
+from regrad.storage import mask, published
 from regrad.storage.redact import holds_credentials
 
 
@@ -29,3 +32,11 @@ def test_secrets_of_the_environment_are_masked(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "short")
     assert mask("the key wJalrXUtnFEMI/K7MDENG is short") == "the key *** is short"
+
+
+def test_published_masks_credentials_and_is_plain_json() -> None:
+    report = {"a": ["s3://key:secret@bucket/x", {"b": math.inf, "c": (1, None)}], "s3://k:s@b": 1.5}
+    text = json.dumps(published(report), allow_nan=False)
+    assert "secret" not in text
+    assert "k:s@" not in text
+    assert json.loads(text) == {"a": ["s3://***@bucket/x", {"b": "inf", "c": [1, None]}], "s3://***@b": 1.5}

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from regrad import storage, table
+from regrad.cluster import score_on_ray
 from regrad.experiments.material import image_sets, models
 from regrad.experiments.material.packs import Packs
 from regrad.pipeline import options
-from regrad.pipeline.prepare import Job, prepare
-from regrad.pipeline.run import run
-from regrad.pipeline.worker import UnitScorer
+from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import execute, score_here
 
 FIT_IMAGES = "2000"  # training images for the posterior of ``laplace``
 #: Column -> (n,) values: the scores, and ``label`` and ``prediction``.
@@ -109,13 +108,7 @@ def _score(study: Study, model: str, seed: int, shards: list[str], setting: Sett
     if job.plan.pending:
         shown = [f"{len(shards)} shards", *command[len(shards) :]]
         say(f"scoring {len(job.plan.pending)} of {shlex.join(shown)}")
-        run(job, None if study.on_ray else in_this_process)
-
-
-def in_this_process(job: Job) -> Iterator[dict[str, Any]]:
-    """What a worker on Ray does, here: a few hundred images are scored before Ray has started."""
-    scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
-    yield from scorer.score(job.plan.pending, measure="measured" not in job.run)
+        execute(job, score_on_ray if study.on_ray else score_here)
 
 
 def say(line: str) -> None:

@@ -1,0 +1,57 @@
+"""What a worker takes over of the driver, and how an error of its own comes back."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from regrad import storage
+from regrad.errors import RegradError, UsageError
+
+# What a worker needs of the driver's environment to reach storage and caches.
+_ENVIRONMENT = (
+    *("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_", "REGRAD_", "HF_"),
+    *("TORCH_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+)
+
+_NOT_FOR_WORKERS = ("REGRAD_NOTIFY",)  # a credential of the driver's alone
+
+
+def surroundings() -> tuple[dict[str, str], list[str]]:
+    """What a worker takes over of this process: variables, and folders to import from."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_ENVIRONMENT) and name not in _NOT_FOR_WORKERS
+    }
+    paths = [storage.working_directory(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return environment, [path for path in paths if path]
+
+
+def settle_in(environment: dict[str, str], paths: Sequence[str]) -> None:
+    """Take over the driver's :func:`surroundings`, in a worker.
+
+    Not through Ray's runtime_env: that one conflicts with a submitted job's own, and shows secrets.
+    """
+    os.environ.update(environment)
+    sys.path.extend(path for path in paths if path not in sys.path)
+
+
+def as_problem(error: Exception) -> dict[str, Any]:
+    """``error`` as a row: raised in a worker, it would arrive wrapped and retried."""
+    known = isinstance(error, RegradError)
+    return {
+        "error": str(error) if known else f"a worker failed: {storage.reason(error)}",
+        "usage": isinstance(error, UsageError),
+        "traceback": traceback.format_exc(),
+    }
+
+
+def raise_problem(result: dict[str, Any]) -> None:
+    """Raise the error that ``result`` is, if :func:`as_problem` made it of one."""
+    if "error" in result:
+        kind = UsageError if result["usage"] else RegradError
+        raise kind(result["error"]) from RuntimeError(result["traceback"])
