@@ -16,6 +16,7 @@ import regrad
 def main(output: str) -> int:
     """Write a page for every module; a name or an annotation that cannot be resolved ends it."""
     warnings.simplefilter("error", UserWarning)
+    vars(regrad).update({name: getattr(regrad, name) for name in regrad.__all__})  # pdoc asks for none of them itself
     specs: list[str] = []
     reached: set[str] = set()
     for name in ["regrad", *(module.name for module in pkgutil.walk_packages(regrad.__path__, "regrad."))]:
