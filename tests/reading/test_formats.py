@@ -20,7 +20,7 @@ from regrad.pages.thumbnails import collect
 from regrad.pipeline.check import check
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import describe, prepare
-from regrad.pipeline.run import run, score_here
+from regrad.pipeline.run import execute, score_here
 from regrad.reading import formats
 from regrad.reading.formats import Format, fetch_images, fetcher, format_of, kind_of, register
 from regrad.reading.inputs import list_sources
@@ -141,7 +141,7 @@ def test_a_copy_holds_the_chosen_images_with_their_labels(source: str, tmp_path:
 
 
 def score(source: str, output: Path, *more: str) -> scored.Run:
-    outcome = run(prepare(parse([source, *MODEL, "--output", str(output), *more], "score.py", None)), score_here)
+    outcome = execute(prepare(parse([source, *MODEL, "--output", str(output), *more], "score.py", None)), score_here)
     assert outcome.exit_code == 0
     return scored.load("run", str(output))
 
