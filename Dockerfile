@@ -2,7 +2,7 @@
 #
 #     docker build --build-arg DEVICE=cpu --tag regrad:cpu .
 #     docker build --build-arg DEVICE=gpu --tag regrad:gpu .
-#     docker run --rm regrad:cpu python jobs/demo.py /tmp/demo
+#     docker run --rm regrad:cpu regrad demo /tmp/demo
 #
 # Every Python package has the version of constraints.txt. PYTHON_IMAGE=python@sha256:... pins the base by its digest.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -45,4 +45,4 @@ COPY jobs /app/jobs
 ENV PATH="/opt/regrad/bin:${PATH}" PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0
 WORKDIR /app
 USER 1000
-CMD ["python", "jobs/score.py", "--help"]
+CMD ["regrad", "--help"]

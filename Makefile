@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)  ## score digits against patches and upside-down digits, and open on a report
-	$(BIN)/python jobs/demo.py
+	$(BIN)/regrad demo
 
 lint: $(INSTALLED)  ## ruff, formatting included
 	$(BIN)/ruff check .

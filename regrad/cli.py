@@ -1,20 +1,31 @@
-"""How every job begins and ends: arguments, exit codes, one line per error, signals."""
+"""How every command begins and ends: arguments, exit codes, one line per error, signals.
+
+Arguments are argparse's. One table of options gives the flags, the keys of ``--config`` and what an output holds one of
+(:mod:`regrad.pipeline.options`); options that take several values (``--ood a=x b=y``) are refused by click and by what
+stands on it; jsonargparse would read the YAML too, but knows no such table, and costs a fifth of a second in every
+command where argparse costs a hundredth. What argparse lacks is small: the nearest name, which is here, and completion,
+which shtab writes when it is asked for (:mod:`regrad.__main__`).
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
+import itertools
 import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
+
+MOST_USED = "most used"  # the first group of flags of every command
 
 
 class Stopped(KeyboardInterrupt):
@@ -26,11 +37,80 @@ class Stopped(KeyboardInterrupt):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises instead of printing a page of usage."""
+    """The parser of one command: it raises instead of printing a page of usage, and names what a wrong flag resembles.
+
+    Args:
+        command: as it is typed after ``regrad``.
+        usage: what follows it, in short; the groups below tell the rest.
+    """
+
+    def __init__(self, command: str, description: str | None, usage: str):
+        super().__init__(
+            prog=f"regrad {command}",
+            usage=f"regrad {command} {usage}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+        )
+
+    def groups(self, *titles: str) -> list[argparse._ArgumentGroup]:
+        """Groups of flags in this order, those that are used most before them."""
+        return [self.add_argument_group(title) for title in (MOST_USED, *titles)]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but an unknown flag is told before a required one, which it may have been meant for.
+
+        Raises:
+            UsageError: there is one.
+        """
+        arguments = sys.argv[1:] if args is None else list(args)
+        for argument in itertools.takewhile("--".__ne__, arguments):
+            flag = argument.partition("=")[0]
+            known = self._option_string_actions
+            if flag.startswith("--") and " " not in argument and not any(name.startswith(flag) for name in known):
+                self.error(f"unrecognized arguments: {flag}{nearest(flag, known)}")
+        return super().parse_known_args(arguments, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            offered = [str(choice) for choice in action.choices]
+            meant = nearest(str(value), offered)
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r} (choose from {', '.join(offered)}){meant}")
 
     def error(self, message: str) -> NoReturn:
         """Raise a UsageError with argparse's message."""
         raise UsageError(f"{message}; {self.prog} --help lists the options")
+
+
+def add_common(group: argparse._ArgumentGroup, verbose: str = "show tracebacks") -> None:
+    """The flags that every command has."""
+    group.add_argument("--verbose", action="store_true", help=verbose)
+    group.add_argument("-h", "--help", action="help", help="show this, and end")
+
+
+def add_cluster(group: argparse._ArgumentGroup, workers: str) -> None:
+    """The flags of commands that have shards looked at by Ray's workers; ``workers`` says what these do."""
+    group.add_argument(
+        "--ray-address", metavar="ADDRESS", help="the cluster to run on (default: $RAY_ADDRESS, or this machine)"
+    )
+    group.add_argument("--num-workers", type=at_least_zero, metavar="N", help=f"{workers} (default: one per CPU)")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What may have been meant, as the end of a message; nothing where nothing is near.
+
+    >>> nearest("--sigam", ["--sigma", "--samples"]), nearest("x", ["score"])
+    (' (did you mean --sigma?)', '')
+    """
+    alike = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {alike[0]}?)" if alike else ""
+
+
+def run_command(argv: Sequence[str] | None, action: Callable[[list[str]], int]) -> int:
+    """The exit code of ``action`` with these arguments, or with those of the process: see :func:`run_job`."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    own = itertools.takewhile("--".__ne__, arguments)  # what stands behind is another command's
+    return run_job(lambda: action(arguments), verbose="--verbose" in own)
 
 
 def run_job(action: Callable[[], int], verbose: bool = False) -> int:

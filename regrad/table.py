@@ -10,14 +10,16 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow.dataset
 
 SCHEMA_VERSION = 2
 PROVENANCE_KEY = b"regrad"
@@ -65,7 +67,7 @@ def read_run(output: str) -> dict[str, Any]:
         run = json.loads(storage.read_bytes(storage.join(output, "run.json")))
     except FileNotFoundError as error:
         raise UsageError(
-            f"{storage.mask(output)}: no run.json here; give the --output of a jobs/score.py run"
+            f"{storage.mask(output)}: no run.json here; give the --output of a regrad score run"
         ) from error
     except ValueError as error:
         raise RegradError(
@@ -81,6 +83,8 @@ def read_run(output: str) -> dict[str, Any]:
 
 def dataset(output: str, kind: str = "scores", parts: Sequence[str] | None = None) -> pyarrow.dataset.Dataset | None:
     """The parts under ``output/kind`` as one Arrow dataset, or None when there is none; only ``parts``, if given."""
+    import pyarrow.dataset  # brings pandas with it, which what only looks at a run need not wait for
+
     names = storage.list_files(storage.join(output, kind), ".parquet") if parts is None else sorted(parts)
     if not names:
         return None

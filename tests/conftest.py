@@ -45,7 +45,7 @@ def png(seed: int, size: int = 8) -> bytes:
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> WriteRun:
-    """Writes what jobs/score.py leaves behind: a shard of pictures, ``run.json`` and a score table in two parts.
+    """Writes what `regrad score` leaves behind: a shard of pictures, ``run.json`` and a score table in two parts.
 
     A ``folder`` other than ``name`` gives the same images another run.
     """

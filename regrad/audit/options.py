@@ -1,4 +1,4 @@
-"""What an audit can be told, beside the options of scoring."""
+"""The settings that an audit has beside those of scoring, and whether they make sense: told before anything is read."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 from regrad.audit import gates, history, notify
 from regrad.errors import require
 from regrad.pages import thumbnails
-from regrad.pipeline.options import Option, Options, count, switch, whole
+from regrad.pipeline.kinds import count, switch, whole
+from regrad.pipeline.options import Option, Options
 from regrad.reading.inputs import absolute
-from regrad.runs import threshold
+from regrad.runs import rule
 
 DEFAULT_NIGHTS = 7
 
@@ -30,29 +31,84 @@ def seconds(value: Any) -> float:
 
 
 OPTIONS = (
-    Option("baseline", "job", str, None, "output of a run with the same model and settings, to compare with"),
     Option(
-        "make-baseline", "job", switch, False, "where there is no baseline yet, score INPUT as the baseline, and end"
+        "baseline",
+        "job",
+        "audit",
+        str,
+        None,
+        "output of a run with the same model and settings, to compare with",
+        metavar="URI",
     ),
-    Option("score", "job", str, None, "the score that flags images; default: the first of --scores"),
+    Option(
+        "make-baseline",
+        "job",
+        "audit",
+        switch,
+        False,
+        "where there is no baseline yet, score INPUT as the baseline, and end",
+    ),
+    Option(
+        "gate",
+        "job",
+        "audit",
+        listed,
+        [],
+        "such as 'flagged_share < 0.10': exit code 3 where it does not hold",
+        metavar="CONDITION",
+        repeat=True,
+    ),
+    Option("score", "job", "audit", str, None, "the score that flags images", "the first of --scores", "NAME"),
     Option(
         "threshold",
         "job",
+        "audit",
         str,
-        threshold.DEFAULT,
+        rule.DEFAULT,
         "flag images with a score above: quantile=Q of the baseline, a VALUE, or that of a stored threshold.json",
+        metavar="RULE",
+    ),
+    Option("night", "job", "audit", str, None, "name of this night", "the date in UTC", "NAME"),
+    Option("nights", "job", "audit", whole, DEFAULT_NIGHTS, "compare with so many nights before"),
+    Option(
+        "keep-nights",
+        "job",
+        "audit",
+        count,
+        None,
+        "remove page, flags and audit.json of all but the last so many nights",
+        "all stay",
     ),
     Option(
-        "gate", "job", listed, [], "such as 'flagged_share < 0.10': exit code 3 where it does not hold", repeat=True
+        "notify",
+        "job",
+        "audit",
+        str,
+        None,
+        "webhook (Slack-compatible) to post the outcome to",
+        "$REGRAD_NOTIFY, or none",
+        "URL",
     ),
-    Option("night", "job", str, None, "name of this night; default: the date in UTC"),
-    Option("nights", "job", whole, DEFAULT_NIGHTS, "compare with so many nights before"),
-    Option("keep-nights", "job", count, None, "remove page, flags and audit.json of all but the last so many nights"),
-    Option("notify", "job", str, None, "webhook (Slack-compatible) to post the outcome to; default: $REGRAD_NOTIFY"),
-    Option("top", "job", whole, 48, "pictures to show"),
-    Option("no-thumbnails", "job", switch, False, "no pictures on the page: for images that may not leave the bucket"),
-    Option("thumbnail-seconds", "job", seconds, thumbnails.SECONDS, "time for fetching all pictures"),
+    Option("top", "job", "page", whole, 48, "pictures to show"),
+    Option(
+        "no-thumbnails",
+        "job",
+        "page",
+        switch,
+        False,
+        "no pictures on the page: for images that may not leave the bucket",
+    ),
+    Option(
+        "thumbnail-seconds",
+        "job",
+        "page",
+        seconds,
+        thumbnails.SECONDS,
+        "time for fetching all pictures",
+        metavar="SECONDS",
+    ),
 )
+FIRST = ("model", "output", "baseline", "make-baseline", "gate")  # what most nights are typed with
 
 
 @dataclass(frozen=True)
@@ -72,7 +128,7 @@ def check_options(options: Options, environment: Mapping[str, str]) -> Checked:
     """
     webhook = options.notify or environment.get(notify.VARIABLE)
     webhook = notify.check_url(webhook) if webhook else None
-    threshold.parse(options.threshold)
+    rule.parse(options.threshold)
     require(
         {
             "--baseline missing: the output of a run on images that the model should know; --make-baseline makes it of "

@@ -19,12 +19,13 @@ from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
 from regrad.pages import thumbnails
 from regrad.pipeline import manifest
-from regrad.pipeline.options import Options, exceeds
+from regrad.pipeline.kinds import exceeds
+from regrad.pipeline.options import Options
 from regrad.pipeline.prepare import Job, describe, prepare
 from regrad.pipeline.run import RunOutcome, ScoreUnits, execute
 from regrad.reading.formats import fetcher
 from regrad.reading.inputs import absolute
-from regrad.runs import scored, threshold
+from regrad.runs import rule, scored
 from regrad.runs.sift import Flags
 
 # Settings in which a baseline may differ: what else was scored, and how its images were stored.
@@ -45,13 +46,13 @@ class Planned:
 
     def describe(self) -> str:
         """In words, after the plan of the scoring."""
-        rule, known = self.baseline.threshold, self.baseline.survey
+        flag, known = self.baseline.threshold, self.baseline.survey
         return "\n".join(
             [
                 describe(self.job),
                 f"night      {self.checked.night}",
                 f"baseline   {storage.mask(known.run.output)}, {known.images} images",
-                f"threshold  {rule.score} > {rule.value:.4g}",
+                f"threshold  {flag.score} > {flag.value:.4g}",
                 f"gates      {'; '.join(gate.text for gate in self.checked.gates) or 'none'}",
             ]
         )
@@ -89,7 +90,7 @@ def plan(options: Options, checked: Checked) -> Planned:
         raise UsageError(
             f"--baseline {storage.mask(baseline)}: has the scores {', '.join(known.scores)}, not {score}; score it anew"
         )
-    return Planned(job, night.calibrate(known, score, threshold.parse(options.threshold)), checked)
+    return Planned(job, night.calibrate(known, score, rule.parse(options.threshold)), checked)
 
 
 def _check_alike(info: dict[str, Any], job: Job, baseline: str) -> None:

@@ -1,1 +1,38 @@
-"""One module a command of ``regrad``, each with its ``main(argv)``."""
+"""One module a command of ``regrad``, each with its ``main(argv)`` and its ``parser()``.
+
+Nothing heavy is imported until the arguments are known to be good: no torch, Ray or scikit-learn on the way to a usage
+error, to ``--help`` or to the status of a run.
+"""
+
+import importlib.util
+
+from regrad.errors import UsageError
+
+#: Every command, in the order in which they are used, and what it is for.
+COMMANDS = {
+    "score": "score every image of a dataset by how little the model understands it",
+    "report": "a page: which images the model does not know, how many, and whether the score can be trusted",
+    "audit": "every night: score what came in, hold it against a baseline and against gates, tell",
+    "filter": "drop what does not belong: lists of ids, and shards of what is kept",
+    "select": "choose the images that are worth an annotator's time",
+    "status": "how far a run is",
+    "check": "count an output again, against its inputs; --repair drops what is damaged",
+    "submit": "run any of these on a Ray cluster, with the job's own exit code",
+    "train": "train a small classifier on labelled shards",
+    "demo": "the whole road in two minutes, on data that comes with scikit-learn",
+    "reproduce": "measure the paper's tables again (from a clone of the repository)",
+    "benchmark": "measure the engines' speed, memory and error (from a clone of the repository)",
+}
+
+
+def require_experiments(command: str) -> None:
+    """Refuse where the experiments are not installed: they are in the repository, not in the wheel.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if importlib.util.find_spec("regrad.experiments") is None:
+        raise UsageError(
+            f"regrad {command}: the experiments are not installed with regrad; in a clone of its repository, "
+            f"`python -m regrad {command}` has them"
+        )

@@ -1,13 +1,13 @@
 """The nightly audit: score what is new, hold it against a baseline and the nights before, and say whether it passes.
 
-    python jobs/audit.py s3://bucket/known --model SPEC --baseline s3://bucket/baseline --output s3://bucket/audit \\
+    regrad audit s3://bucket/known --model SPEC --baseline s3://bucket/baseline --output s3://bucket/audit \\
         --make-baseline
-    python jobs/audit.py s3://bucket/incoming --model SPEC --baseline s3://bucket/baseline --output s3://bucket/audit \\
+    regrad audit s3://bucket/incoming --model SPEC --baseline s3://bucket/baseline --output s3://bucket/audit \\
         --gate 'flagged_share < 0.10' --gate 'psi < 0.2' --gate 'quarantined < 0.001'
 
-Every flag of jobs/score.py is one of this job too: it scores into OUT, and what it has scored once is not new again.
+Every flag of regrad score is one of this job too: it scores into OUT, and what it has scored once is not new again.
 
-    OUT/scores/, quarantine/, ledger/, run.json   as of jobs/score.py: all nights
+    OUT/scores/, quarantine/, ledger/, run.json   as of regrad score: all nights
     OUT/nights/NIGHT/audit.html, audit.json       the page, and its numbers (docs/nightly.md)
     OUT/audit.json                                the numbers of the last night
     OUT/nights/NIGHT/flags/*.parquet              the images of the night above the threshold
@@ -22,29 +22,35 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from regrad.audit import run as audits
-from regrad.audit.options import OPTIONS, check_options
-from regrad.cli import run_job
+from regrad.audit.options import FIRST, OPTIONS, check_options
+from regrad.cli import Parser, run_command
 from regrad.cluster import score_on_ray
 from regrad.pipeline import options
-from regrad.pipeline.prepare import describe
-from regrad.pipeline.run import RunOutcome, execute
-from regrad.scores import listing
+
+if TYPE_CHECKING:
+    from regrad.pipeline.run import RunOutcome
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments; returns its exit code."""
-    return run_job(lambda: audit(argv), verbose="--verbose" in (sys.argv if argv is None else argv))
+    """Run the command with these arguments; returns its exit code."""
+    return run_command(argv, audit)
 
 
-def audit(argv: Sequence[str] | None) -> int:
+def audit(arguments: Sequence[str]) -> int:
     """Make the baseline if there is none and it is wanted; else score, compare, write, tell."""
-    settings = options.parse(argv, "audit.py", __doc__, OPTIONS)
-    if settings.list_scores:
+    settings = options.parse(arguments, "audit", __doc__, OPTIONS, FIRST)
+    checked = None if settings.list_scores else check_options(settings, os.environ)
+
+    from regrad.audit import run as audits  # seconds to import, which wrong usage need not wait for
+    from regrad.pipeline.prepare import describe
+    from regrad.pipeline.run import execute
+    from regrad.scores import listing
+
+    if checked is None:
         print(listing(settings.score_module))
         return 0
-    checked = check_options(settings, os.environ)
     if audits.needs_baseline(settings):
         job = audits.make_baseline(settings)
         if settings.dry_run:
@@ -65,6 +71,11 @@ def audit(argv: Sequence[str] | None) -> int:
     if failed:
         print(f"exit code 3: exceeded {'; '.join(failed)}", file=sys.stderr)
     return int(found["exit_code"])
+
+
+def parser() -> Parser:
+    """Its flags."""
+    return options.parser_of("audit", __doc__, OPTIONS, FIRST)
 
 
 def counted(outcome: RunOutcome) -> str:

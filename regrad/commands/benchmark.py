@@ -1,7 +1,7 @@
 """Measure the engines beside the definition and beside what others offer: time over plain passes, memory, error.
 
-    python jobs/benchmark.py engine --images cifar10-test.parquet --weights resnet18=resnet18.safetensors
-    python jobs/benchmark.py engine --sweep --output benchmark
+    regrad benchmark engine --images cifar10-test.parquet --weights resnet18=resnet18.safetensors
+    regrad benchmark engine --sweep --output benchmark
 
 Everything runs in one process, in interleaved rounds, so that ratios hold on a machine that others use too. The peers
 are in the extra `benchmark`; one that is missing, or cannot do the work, is shown with the reason.
@@ -17,28 +17,34 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from regrad import UsageError, storage
-from regrad.cli import Parser, pair, run_job
-from regrad.experiments.benchmarks import render
-from regrad.experiments.benchmarks.cases import CASES, Case
-from regrad.experiments.benchmarks.contenders import CONTENDERS, Contender
-from regrad.experiments.benchmarks.timing import measure
+from regrad.cli import Parser, add_common, at_least_one, at_least_zero, pair, run_command
+from regrad.commands import require_experiments
+
+if TYPE_CHECKING:
+    from regrad.experiments.benchmarks.cases import Case
+    from regrad.experiments.benchmarks.contenders import Contender
 
 SWEEPS: dict[str, tuple[int, ...]] = {"classes": (2, 10, 100, 1000), "samples": (0, 1, 4, 10)}
 SWEPT = ("exact 1e-3", "sketch 16", "reference")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments; returns its exit code."""
-    return run_job(lambda: benchmark(parse(argv)), verbose="--verbose" in (sys.argv if argv is None else argv))
+    """Run the command with these arguments; returns its exit code."""
+    return run_command(argv, benchmark)
 
 
-def benchmark(args: argparse.Namespace) -> int:
+def benchmark(arguments: Sequence[str]) -> int:
     """Measure every case, then the sweeps, and write what was found."""
+    args = parser().parse_args(arguments)
+
+    import torch  # with what follows seconds, which wrong usage need not wait for
+
+    from regrad.experiments.benchmarks import render
+    from regrad.experiments.benchmarks.timing import measure
+
     warnings.filterwarnings("ignore", category=FutureWarning)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     contenders = chosen(args.contenders)
@@ -59,6 +65,8 @@ def benchmark(args: argparse.Namespace) -> int:
 
 def show(result: dict[str, Any], output: str | None, found: dict[str, Any]) -> None:
     """Print the newest result, and write all that was found so far."""
+    from regrad.experiments.benchmarks import render
+
     print(f"\n{render.table(result)}", flush=True)
     if output:
         write(output, found)
@@ -66,6 +74,8 @@ def show(result: dict[str, Any], output: str | None, found: dict[str, Any]) -> N
 
 def cases(args: argparse.Namespace) -> list[Case]:
     """The cases asked for, with their weights, images and sizes."""
+    from regrad.experiments.benchmarks.cases import CASES
+
     weights = dict(args.weights)
     unknown = [name for name in (*args.cases, *weights) if name not in CASES]
     if unknown:
@@ -82,6 +92,8 @@ def variant(case: Case, axis: str, value: int) -> Case:
 
 def chosen(names: Sequence[str] | None) -> list[Contender]:
     """The contenders called ``names``; all if there are none."""
+    from regrad.experiments.benchmarks.contenders import CONTENDERS
+
     known = {contender.name: contender for contender in CONTENDERS}
     unknown = [name for name in names or () if name not in known]
     if unknown:
@@ -91,6 +103,8 @@ def chosen(names: Sequence[str] | None) -> list[Contender]:
 
 def write(output: str, found: dict[str, Any]) -> None:
     """``benchmark.json``, ``benchmark.md``, and ``benchmark.svg`` if there were sweeps."""
+    from regrad.experiments.benchmarks import render
+
     files = {
         "benchmark.json": json.dumps(found, indent=2).encode(),
         "benchmark.md": "\n\n".join(render.markdown(case) for case in found["cases"]).encode(),
@@ -107,24 +121,28 @@ def say(line: str) -> None:
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The parsed command line.
-
-    Raises:
-        UsageError: it does not parse.
-    """
-    parser = Parser(prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("engine",), help="what is measured")
-    parser.add_argument("--cases", nargs="+", default=["resnet18"], help=f"of {', '.join(CASES)} (default resnet18)")
-    parser.add_argument("--contenders", nargs="+", help="names as in the table; default: all")
-    parser.add_argument(
+def parser() -> Parser:
+    """Its flags."""
+    require_experiments("benchmark")
+    flags = Parser("benchmark", __doc__, "engine [--FLAG ...]")
+    most, run = flags.groups("run")
+    most.add_argument("what", choices=("engine",), metavar="engine", help="what is measured")
+    most.add_argument(
+        "--cases", nargs="+", default=["resnet18"], metavar="NAME", help="a wrong one lists them (default: resnet18)"
+    )
+    most.add_argument("--contenders", nargs="+", metavar="NAME", help="names as in the table (default: all)")
+    most.add_argument(
         "--weights", nargs="+", default=[], type=pair("CASE=URI"), metavar="CASE=URI", help="fitted weights"
     )
-    parser.add_argument("--images", nargs="+", metavar="INPUT", help="shards to take pictures from; default: blobs")
-    parser.add_argument("--samples", type=int, help="N, noisy copies (default: the case's, 10)")
-    parser.add_argument("--batch", type=int, help="images at once (default: the case's)")
-    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken (default %(default)s)")
-    parser.add_argument("--sweep", action="store_true", help="also the first case over classes and over copies")
-    parser.add_argument("--output", metavar="DIR", help="folder or URI for JSON, Markdown and plot")
-    parser.add_argument("--verbose", action="store_true", help="show tracebacks")
-    return parser.parse_args(argv)
+    most.add_argument("--images", nargs="+", metavar="INPUT", help="shards to take pictures from (default: blobs)")
+    most.add_argument("--output", metavar="DIR", help="folder or URI for JSON, Markdown and plot")
+    run.add_argument(
+        "--samples", type=at_least_zero, metavar="N", help="noisy copies (default: the case's, which is 10)"
+    )
+    run.add_argument("--batch", type=at_least_one, metavar="N", help="images at once (default: the case's)")
+    run.add_argument(
+        "--rounds", type=at_least_one, default=5, metavar="N", help="of which medians are taken (default: %(default)s)"
+    )
+    run.add_argument("--sweep", action="store_true", help="also the first case over classes and over copies")
+    add_common(run)
+    return flags

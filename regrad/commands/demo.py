@@ -7,7 +7,6 @@ Everything is written to ``demo/``; the page to look at is ``demo/report/report.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import io
 import shlex
@@ -16,19 +15,14 @@ import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
-import torch
-from PIL import Image
-from safetensors.torch import save_file
-from torch import nn
+from regrad.cli import Parser, add_common, run_command
 
-from regrad.cli import Parser, run_job
-from regrad.cluster import sessions
-from regrad.models.training import fit
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
 
 TURNED = (2, 3, 4, 5, 7)  # the others are still digits upside down, or nearly
 SIZE, PATCHES, TRAINING_IMAGES, EPOCHS = 8, 400, 1000, 12
@@ -37,6 +31,8 @@ SCORES = "regrad,exgrad,entropy,max_probability"
 
 def network() -> tuple[nn.Module, dict[str, Any]]:
     """What ``--model regrad.commands.demo:network`` loads: an untrained module, and what its preprocessing needs."""
+    from torch import nn
+
     layers: list[nn.Module] = []
     for inputs, outputs in ((1, 16), (16, 32), (32, 32)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -46,13 +42,19 @@ def network() -> tuple[nn.Module, dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo with these arguments; returns its exit code."""
-    return run_job(lambda: demonstrate(Path(parse(argv).folder)))
+    """Run the command with these arguments; returns its exit code."""
+    return run_command(argv, demonstrate)
 
 
-def demonstrate(folder: Path) -> int:
+def demonstrate(arguments: Sequence[str]) -> int:
     """Prepare model and shards, then score and report; the first exit code that is not 0, else 0."""
-    started = time.monotonic()
+    folder, started = Path(parser().parse_args(arguments).folder), time.monotonic()
+
+    import numpy as np  # with torch and Ray below, seconds, which wrong usage need not wait for
+    from safetensors.torch import save_file
+
+    from regrad.cluster import sessions
+
     for name in ("data", "scores", "report"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
@@ -85,6 +87,7 @@ def demonstrate(folder: Path) -> int:
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """All 1,797 digits in random order: uint8 (n, 8, 8), and their classes (n,)."""
+    import numpy as np
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -94,6 +97,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 def patches() -> np.ndarray:
     """Squares cut at random from scikit-learn's two photographs, grey and reduced: uint8 (PATCHES, 8, 8)."""
+    import numpy as np
     from sklearn.datasets import load_sample_images
     from sklearn.feature_extraction.image import extract_patches_2d
 
@@ -104,6 +108,10 @@ def patches() -> np.ndarray:
 
 def train(images: np.ndarray, labels: np.ndarray) -> dict[str, torch.Tensor]:
     """The state dict of :func:`network` after some epochs."""
+    import torch
+
+    from regrad.models.training import fit
+
     torch.manual_seed(0)
     torch.set_num_threads(1)  # such small batches are slower on two
     module, known = network()
@@ -114,6 +122,9 @@ def train(images: np.ndarray, labels: np.ndarray) -> dict[str, torch.Tensor]:
 
 def png(pixels: np.ndarray) -> bytes:
     """A grey picture as the content of a PNG file."""
+    import numpy as np
+    from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -132,6 +143,9 @@ def write_tar(path: Path, images: np.ndarray, labels: np.ndarray) -> str:
 
 def write_parquet(path: Path, images: np.ndarray) -> str:
     """A Parquet file as the Hugging Face hub keeps images: structs of bytes and path."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
     rows = [{"bytes": png(pixels), "path": f"patch-{number:04}.png"} for number, pixels in enumerate(images)]
     pa.parquet.write_table(pa.table({"image": rows}), path)
     return str(path)
@@ -146,12 +160,10 @@ def write_folder(path: Path, images: np.ndarray, labels: np.ndarray) -> str:
     return str(path)
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments.
-
-    Raises:
-        UsageError: they make no sense.
-    """
-    parser = Parser(prog="demo.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", default="demo", metavar="DIR", help="to write to (default %(default)s)")
-    return parser.parse_args(argv)
+def parser() -> Parser:
+    """Its flags."""
+    flags = Parser("demo", __doc__, "[DIR]")
+    most, run = flags.groups("run")
+    most.add_argument("folder", nargs="?", default="demo", metavar="DIR", help="to write to (default: %(default)s)")
+    add_common(run)
+    return flags

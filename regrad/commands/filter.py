@@ -1,8 +1,8 @@
 """Drop what does not belong: two lists of ids with reasons, and new shards that hold the kept images alone.
 
-    python jobs/filter.py s3://bucket/scores --drop 'regrad > 3.2' --output s3://bucket/filtered
-    python jobs/filter.py s3://bucket/scores --quantile 0.95 --output s3://bucket/filtered --write-shards
-    python jobs/filter.py s3://bucket/scores --top 1000 --per-class --output s3://bucket/filtered --dry-run
+    regrad filter s3://bucket/scores --drop 'regrad > 3.2' --output s3://bucket/filtered
+    regrad filter s3://bucket/scores --quantile 0.95 --output s3://bucket/filtered --write-shards
+    regrad filter s3://bucket/scores --top 1000 --per-class --output s3://bucket/filtered --dry-run
 
     OUT/keep.parquet, drop.parquet   id, source, row, label, prediction, score, reason
     OUT/shards/                      with --write-shards: WebDataset tars and Parquet files, as the sources are
@@ -18,29 +18,35 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from regrad import storage
-from regrad.cli import Parser, at_least_zero, positive, run_job
-from regrad.filter import preview, rules
-from regrad.filter.carry_out import Outcome, carry_out
+from regrad.cli import Parser, add_cluster, add_common, at_least_zero, positive, run_command
 from regrad.pages import thumbnails
-from regrad.reading.formats import fetcher
-from regrad.reading.inputs import absolute
-from regrad.runs import scored
+
+if TYPE_CHECKING:
+    from regrad.filter import rules
+    from regrad.filter.carry_out import Outcome
+    from regrad.runs import scored
 
 _SHOWN = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments; returns its exit code."""
-    return run_job(lambda: sort(argv), verbose="--verbose" in (sys.argv if argv is None else argv))
+    """Run the command with these arguments; returns its exit code."""
+    return run_command(argv, sort)
 
 
-def sort(argv: Sequence[str] | None) -> int:
+def sort(arguments: Sequence[str]) -> int:
     """Read the run, make the rule, and carry it out or show it."""
-    args = parse(argv)
+    args = parse(arguments)
+
+    from regrad.filter import rules  # a second to import, which wrong usage need not wait for
+    from regrad.filter.carry_out import carry_out
+    from regrad.reading.inputs import absolute
+    from regrad.runs import scored
+
     run = scored.load("run", absolute(args.run))
     score = rules.main_score(run, args.score)
     rule = rules.make_rule(run, args.drop, args.quantile, args.top, score, args.per_class)
@@ -56,6 +62,9 @@ def sort(argv: Sequence[str] | None) -> int:
 
 def show(run: scored.Run, rule: rules.Rule, output: str, args: argparse.Namespace) -> int:
     """Count, show examples, and change nothing."""
+    from regrad.filter import preview, rules
+    from regrad.reading.formats import fetcher
+
     found = rules.sort_out(run, rule, top=args.examples)
     found = dataclasses.replace(found, **storage.published(dataclasses.asdict(found)))
     readers = dict.fromkeys(found.examples, fetcher(run.info))
@@ -87,32 +96,48 @@ def share(text: str) -> float:
     return value
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The arguments.
 
     Raises:
         UsageError: they make no sense.
     """
-    parser = Parser(prog="filter.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", help="--output of a jobs/score.py or jobs/audit.py run")
-    rule = parser.add_mutually_exclusive_group(required=True)
+    flags = parser()
+    args = flags.parse_args(arguments)
+    if args.drop is not None and args.per_class:
+        flags.error("--per-class goes with --quantile or --top")
+    return args
+
+
+def parser() -> Parser:
+    """Its flags."""
+    flags = Parser("filter", __doc__, "RUN (--drop CONDITION | --quantile Q | --top N) --output URI [--FLAG ...]")
+    most, preview, run, cluster = flags.groups("preview", "run", "cluster")
+    most.add_argument("run", metavar="RUN", help="--output of `regrad score` or `regrad audit`")
+    rule = most.add_mutually_exclusive_group(required=True)
     rule.add_argument("--drop", metavar="CONDITION", help="such as 'regrad > 3.2 and prediction in (3, 5)'")
     rule.add_argument("--quantile", type=share, metavar="Q", help="drop what lies above the Q quantile of the score")
     rule.add_argument("--top", type=at_least_zero, metavar="N", help="drop the N images with the highest score")
-    parser.add_argument("--score", help="default: regrad where there is one, else the first of the run")
-    parser.add_argument("--per-class", action="store_true", help="quantile or top of each predicted class on its own")
-    parser.add_argument("--output", required=True, metavar="URI", help="folder or URI prefix to write to")
-    parser.add_argument("--write-shards", action="store_true", help="write shards that hold the kept images alone")
-    parser.add_argument("--replace", action="store_true", help="the output may hold another filter, which goes")
-    parser.add_argument("--dry-run", action="store_true", help="write nothing but preview.html")
-    parser.add_argument(
-        "--examples", type=at_least_zero, default=24, help="images per sheet of it (default %(default)s)"
+    most.add_argument("--output", required=True, metavar="URI", help="folder or prefix to write to")
+    most.add_argument("--write-shards", action="store_true", help="write shards that hold the kept images alone")
+    preview.add_argument("--dry-run", action="store_true", help="write nothing but preview.html")
+    preview.add_argument(
+        "--examples",
+        type=at_least_zero,
+        default=24,
+        metavar="N",
+        help="images per sheet of it (default: %(default)s)",
     )
-    parser.add_argument("--thumbnail-seconds", type=positive, default=thumbnails.SECONDS, help="for fetching them")
-    parser.add_argument("--num-workers", type=at_least_zero, help="shards written at a time; default: one per CPU")
-    parser.add_argument("--ray-address", help="cluster to run on; default: $RAY_ADDRESS, else this machine")
-    parser.add_argument("--verbose", action="store_true", help="show tracebacks and Ray's own messages")
-    args = parser.parse_args(argv)
-    if args.drop is not None and args.per_class:
-        parser.error("--per-class goes with --quantile or --top")
-    return args
+    preview.add_argument(
+        "--thumbnail-seconds",
+        type=positive,
+        default=thumbnails.SECONDS,
+        metavar="SECONDS",
+        help="for fetching them (default: %(default)g)",
+    )
+    run.add_argument("--score", metavar="NAME", help="(default: regrad where there is one, else the first of the run)")
+    run.add_argument("--per-class", action="store_true", help="quantile or top of each predicted class on its own")
+    run.add_argument("--replace", action="store_true", help="the output may hold another filter, which goes")
+    add_common(run, "show tracebacks and Ray's own messages")
+    add_cluster(cluster, "shards written at a time")
+    return flags

@@ -1,13 +1,13 @@
 """Measure the paper's tables again, on real images, and put the paper's numbers beside.
 
-    python jobs/reproduce.py ood --data ../shared/data                # Table 1
-    python jobs/reproduce.py all --quick                              # a small form of every table, in minutes
-    python jobs/reproduce.py all --images 200 --seeds 1               # every table, smaller
-    python jobs/reproduce.py docs                                     # docs/tables/ from what was measured
+    regrad reproduce ood --data ../shared/data                # Table 1
+    regrad reproduce all --quick                              # a small form of every table, in minutes
+    regrad reproduce all --images 200 --seeds 1               # every table, smaller
+    regrad reproduce docs                                     # docs/tables/ from what was measured
 
     OUT/images/      the images of each set, in a seeded order, as shards
     OUT/weights/     the networks that were trained
-    OUT/scores/      what jobs/score.py makes of them: one output for each network, seed and setting
+    OUT/scores/      what regrad score makes of them: one output for each network, seed and setting
     OUT/results/     every number as TABLE.json and TABLE.parquet
     OUT/tables.html  all tables measured so far
 
@@ -22,34 +22,36 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
-import sys
 from collections.abc import Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from regrad import storage
-from regrad.cli import Parser, at_least_one, run_job
-from regrad.cluster.sessions import connected
-from regrad.experiments.benchmarks.render import machine
-from regrad.experiments.measured import results
-from regrad.experiments.measured.scoring import Study
-from regrad.experiments.reproduce import figures, render
-from regrad.experiments.reproduce.quick import QUICK
-from regrad.experiments.reproduce.tables import TABLES
+from regrad.cli import Parser, add_common, at_least_one, run_command
+from regrad.commands import require_experiments
 from regrad.formatting import aligned
+
+if TYPE_CHECKING:
+    from regrad.experiments.measured import results
+    from regrad.experiments.measured.scoring import Study
 
 ALL, DOCS = "all", "docs"
 QUICK_IMAGES = 150
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments; returns its exit code."""
-    return run_job(lambda: reproduce(parse(argv), argv), verbose="--verbose" in (sys.argv if argv is None else argv))
+    """Run the command with these arguments; returns its exit code."""
+    return run_command(argv, reproduce)
 
 
-def reproduce(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
+def reproduce(arguments: Sequence[str]) -> int:
     """Measure a table or all, and show every one that was measured so far."""
+    args = parser().parse_args(arguments)
+
+    from regrad.cluster.sessions import connected  # seconds to import, which wrong usage need not wait for
+    from regrad.experiments.measured.scoring import Study
+    from regrad.experiments.reproduce import render
+    from regrad.experiments.reproduce.tables import TABLES
+
     images, seeds = (QUICK_IMAGES, 1) if args.quick else (args.images, args.seeds)
     output = args.output or ("reproduce-quick" if args.quick else "reproduce")
     study = Study(args.data, output, images, seeds, not args.no_compute, args.download, args.on_ray)
@@ -66,8 +68,16 @@ def reproduce(args: argparse.Namespace, argv: Sequence[str] | None) -> int:
 
 def measure(study: Study, name: str, args: argparse.Namespace) -> None:
     """Measure one table, keep its numbers and print them."""
+    import torch
+
+    from regrad.experiments.benchmarks.render import machine
+    from regrad.experiments.measured import results
+    from regrad.experiments.reproduce import render
+    from regrad.experiments.reproduce.quick import QUICK
+    from regrad.experiments.reproduce.tables import TABLES
+
     found = (QUICK[name] if args.quick else TABLES[name].compute)(study)
-    command = shlex.join(["python", "jobs/reproduce.py", name, *(["--quick"] if args.quick else settings(args))])
+    command = shlex.join(["regrad", "reproduce", name, *(["--quick"] if args.quick else settings(args))])
     results.write(study.output, name, found, command=command, machine=machine(torch.device("cpu")))
     for caption, grid in render.grids(TABLES[name], found):
         print("\n".join([f"\n{caption}", *aligned(grid)]), flush=True)
@@ -75,6 +85,9 @@ def measure(study: Study, name: str, args: argparse.Namespace) -> None:
 
 def write_docs(study: Study, folder: str) -> int:
     """A page in ``tables/`` for every table that was measured, and its plot; the pages of others stay as they are."""
+    from regrad.experiments.reproduce import render
+    from regrad.experiments.reproduce.tables import TABLES
+
     drawn = plots(study)
     for name, (rows, about) in measured(study).items():
         figure = f"../figures/{name}.svg" if name in drawn else None
@@ -88,12 +101,17 @@ def write_docs(study: Study, folder: str) -> int:
 
 def measured(study: Study) -> dict[str, tuple[list[results.Result], dict[str, Any]]]:
     """The tables that were measured, in order."""
+    from regrad.experiments.measured import results
+    from regrad.experiments.reproduce.tables import TABLES
+
     found = {name: results.read(study.output, name) for name in TABLES}
     return {name: table for name, table in found.items() if table is not None}
 
 
 def plots(study: Study) -> dict[str, bytes]:
     """Their plots."""
+    from regrad.experiments.reproduce import figures
+
     drawn = {name: figures.draw(study, name, rows) for name, (rows, _) in measured(study).items()}
     return {name: svg for name, svg in drawn.items() if svg is not None}
 
@@ -103,22 +121,28 @@ def settings(args: argparse.Namespace) -> list[str]:
     return [f"--images={args.images}", f"--seeds={args.seeds}"]
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The parsed command line.
+def parser() -> Parser:
+    """Its flags."""
+    require_experiments("reproduce")
+    from regrad.experiments.reproduce import NAMES
 
-    Raises:
-        UsageError: it does not parse.
-    """
-    parser = Parser(prog="reproduce.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=(*TABLES, ALL, DOCS), help="which table; docs writes the documentation's")
-    parser.add_argument("--data", default="../shared/data", metavar="URI", help="folder of packs (default %(default)s)")
-    parser.add_argument("--output", metavar="URI", help="where all goes (default reproduce, or reproduce-quick)")
-    parser.add_argument("--images", type=at_least_one, default=1000, help="of each set (default %(default)s)")
-    parser.add_argument("--seeds", type=at_least_one, default=3, help="runs of each network (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_IMAGES} images, one run, two copies: in minutes")
-    parser.add_argument("--download", action="store_true", help="fetch what --data lacks by torchvision")
-    parser.add_argument("--no-compute", action="store_true", help="take what OUT holds, and compute nothing")
-    parser.add_argument("--on-ray", action="store_true", help="score on Ray's workers; default: in this process")
-    parser.add_argument("--docs", default="docs", metavar="DIR", help="where `docs` writes (default %(default)s)")
-    parser.add_argument("--verbose", action="store_true", help="show tracebacks")
-    return parser.parse_args(argv)
+    flags = Parser("reproduce", __doc__, "TABLE [--FLAG ...]")
+    most, run = flags.groups("run")
+    most.add_argument(
+        "table", choices=(*NAMES, ALL, DOCS), metavar="TABLE", help=f"{', '.join(NAMES)}; all; docs: write the pages"
+    )
+    most.add_argument("--data", default="../shared/data", metavar="URI", help="folder of packs (default: %(default)s)")
+    most.add_argument("--output", metavar="URI", help="where all goes (default: reproduce, or reproduce-quick)")
+    most.add_argument("--quick", action="store_true", help=f"{QUICK_IMAGES} images, one run, two copies: in minutes")
+    most.add_argument(
+        "--images", type=at_least_one, default=1000, metavar="N", help="of each set (default: %(default)s)"
+    )
+    most.add_argument(
+        "--seeds", type=at_least_one, default=3, metavar="N", help="runs of each network (default: %(default)s)"
+    )
+    run.add_argument("--download", action="store_true", help="fetch what --data lacks by torchvision")
+    run.add_argument("--no-compute", action="store_true", help="take what OUT holds, and compute nothing")
+    run.add_argument("--on-ray", action="store_true", help="score on Ray's workers, not in this process")
+    run.add_argument("--docs", default="docs", metavar="DIR", help="where `docs` writes (default: %(default)s)")
+    add_common(run)
+    return flags

@@ -1,7 +1,7 @@
 """Score every image of a dataset by how little a pre-trained classifier understands it.
 
-    python jobs/score.py s3://bucket/shards --model torchvision:resnet50@IMAGENET1K_V2 --output s3://bucket/scores
-    python jobs/score.py images/ --model my_package.my_module:build --weights weights.safetensors --output scores
+    regrad score s3://bucket/shards --model torchvision:resnet50@IMAGENET1K_V2 --output s3://bucket/scores
+    regrad score images/ --model my_package.my_module:build --weights weights.safetensors --output scores
 
 INPUT is any number of WebDataset tars, Parquet files, folders of these or of images, globs, and ranges like
 train-{000..099}.tar. Run the same command again to go on where it stopped; what is done is not done again.
@@ -12,27 +12,32 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 done but more ro
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from regrad import storage
-from regrad.cli import run_job
+from regrad.cli import Parser, run_command
 from regrad.cluster import score_on_ray
 from regrad.formatting import duration
 from regrad.pipeline import options
-from regrad.pipeline.prepare import describe, prepare
-from regrad.pipeline.run import RunOutcome, execute
-from regrad.scores import listing
+
+if TYPE_CHECKING:
+    from regrad.pipeline.run import RunOutcome
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments; returns its exit code."""
-    return run_job(lambda: score(argv), verbose="--verbose" in (sys.argv if argv is None else argv))
+    """Run the command with these arguments; returns its exit code."""
+    return run_command(argv, score)
 
 
-def score(argv: Sequence[str] | None) -> int:
+def score(arguments: Sequence[str]) -> int:
     """Plan, score and commit, and say what came of it."""
-    settings = options.parse(argv, "score.py", __doc__)
+    settings = options.parse(arguments, "score", __doc__)
+
+    from regrad.pipeline.prepare import describe, prepare  # seconds to import, which wrong usage need not wait for
+    from regrad.pipeline.run import execute
+    from regrad.scores import listing
+
     if settings.list_scores:
         print(listing(settings.score_module))
         return 0
@@ -43,6 +48,11 @@ def score(argv: Sequence[str] | None) -> int:
     outcome = execute(job, score_on_ray)
     print(summary(outcome))
     return outcome.exit_code
+
+
+def parser() -> Parser:
+    """Its flags."""
+    return options.parser_of("score", __doc__)
 
 
 def summary(outcome: RunOutcome) -> str:

@@ -1,7 +1,7 @@
 """Choose images to label: a budget spent on the most uncertain ones that have no label yet.
 
-    python jobs/select.py s3://bucket/scores --budget 100 --score regrad --output to-label.csv
-    python jobs/select.py s3://bucket/scores --budget 100 --balance --diversity k-center --labelled labelled.csv \\
+    regrad select s3://bucket/scores --budget 100 --score regrad --output to-label.csv
+    regrad select s3://bucket/scores --budget 100 --balance --diversity k-center --labelled labelled.csv \\
         --output s3://bucket/to-label.csv
 
     FILE.csv, FILE.parquet   rank, id, source, row, prediction, confidence, and the score
@@ -18,26 +18,34 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from regrad import storage
-from regrad.cli import Parser, at_least_zero, run_job
+from regrad.cli import Parser, add_cluster, add_common, at_least_zero, run_command
 from regrad.errors import require
-from regrad.filter import rules
-from regrad.reading.inputs import absolute
-from regrad.runs import scored
-from regrad.select import choose, features
+from regrad.select import DIVERSITIES, POOL
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from regrad.runs import scored
+    from regrad.select import choose
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments; returns its exit code."""
-    return run_job(lambda: rank(argv), verbose="--verbose" in (sys.argv if argv is None else argv))
+    """Run the command with these arguments; returns its exit code."""
+    return run_command(argv, rank)
 
 
-def rank(argv: Sequence[str] | None) -> int:
+def rank(arguments: Sequence[str]) -> int:
     """Rank, leave out, spread, and write."""
-    args = parse(argv)
+    args = parse(arguments)
+
+    from regrad.filter import rules  # a second to import, which wrong usage need not wait for
+    from regrad.reading.inputs import absolute
+    from regrad.runs import scored
+    from regrad.select import choose
+
     run = scored.load("run", absolute(args.run))
     score = rules.main_score(run, args.score)
     labelled = choose.Labelled(args.labelled)
@@ -58,7 +66,10 @@ def rank(argv: Sequence[str] | None) -> int:
 
 def look(run: scored.Run, rows: pa.Table, args: argparse.Namespace) -> tuple[pa.Table, choose.Floats]:
     """The candidates whose images can still be read, and their features."""
-    from regrad.cluster.tasks import each  # seconds to import
+    import pyarrow as pa
+
+    from regrad.cluster.tasks import each
+    from regrad.select import choose, features
 
     items = features.tasks(run.info, choose.order_of(rows))
     answers = list(each(features.compute, items, args.ray_address, args.num_workers, args.verbose))
@@ -70,33 +81,13 @@ def look(run: scored.Run, rows: pa.Table, args: argparse.Namespace) -> tuple[pa.
     return rows.take(pa.array(there)), found
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The arguments.
 
     Raises:
         UsageError: they make no sense.
     """
-    parser = Parser(prog="select.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", help="--output of a jobs/score.py or jobs/audit.py run")
-    parser.add_argument("--budget", type=at_least_zero, required=True, metavar="N", help="how many to choose")
-    parser.add_argument("--output", required=True, metavar="FILE.csv", help="and FILE.parquet beside it")
-    parser.add_argument("--score", help="default: regrad where there is one, else the first of the run")
-    parser.add_argument("--balance", action="store_true", help="as many of each predicted class as there are")
-    parser.add_argument(
-        "--diversity", choices=choose.DIVERSITIES, default="none", help="spread the choice over the features"
-    )
-    parser.add_argument(
-        "--pool",
-        type=at_least_zero,
-        default=choose.POOL,
-        help="candidates by score per image (default %(default)s)",
-    )
-    parser.add_argument("--labelled", metavar="FILE", help="CSV or Parquet with ids that are not to be chosen")
-    parser.add_argument("--seed", type=at_least_zero, default=0, help="of k-means++ (default %(default)s)")
-    parser.add_argument("--num-workers", type=at_least_zero, help="shards looked at at a time; default: per CPU")
-    parser.add_argument("--ray-address", help="cluster to run on; default: $RAY_ADDRESS, else this machine")
-    parser.add_argument("--verbose", action="store_true", help="show tracebacks and Ray's own messages")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(arguments)
     require(
         {
             "--budget 0: choose at least one image": args.budget > 0,
@@ -105,3 +96,29 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         }
     )
     return args
+
+
+def parser() -> Parser:
+    """Its flags."""
+    flags = Parser("select", __doc__, "RUN --budget N --output FILE.csv [--FLAG ...]")
+    most, run, cluster = flags.groups("run", "cluster")
+    most.add_argument("run", metavar="RUN", help="--output of `regrad score` or `regrad audit`")
+    most.add_argument("--budget", type=at_least_zero, required=True, metavar="N", help="how many to choose")
+    most.add_argument("--output", required=True, metavar="FILE.csv", help="and FILE.parquet beside it")
+    most.add_argument(
+        "--diversity", choices=DIVERSITIES, default="none", help="spread the choice over the features (default: none)"
+    )
+    most.add_argument("--balance", action="store_true", help="as many of each predicted class as there are")
+    most.add_argument("--labelled", metavar="FILE", help="CSV or Parquet with ids that are not to be chosen")
+    run.add_argument("--score", metavar="NAME", help="(default: regrad where there is one, else the first of the run)")
+    run.add_argument(
+        "--pool",
+        type=at_least_zero,
+        default=POOL,
+        metavar="N",
+        help="candidates by score for each image that --diversity is to choose (default: %(default)s)",
+    )
+    run.add_argument("--seed", type=at_least_zero, default=0, metavar="N", help="of k-means++ (default: %(default)s)")
+    add_common(run, "show tracebacks and Ray's own messages")
+    add_cluster(cluster, "shards looked at at a time")
+    return flags

@@ -1,7 +1,7 @@
-"""How far a run of jobs/score.py or jobs/audit.py is: while it goes on, or after.
+"""How far a run of regrad score or regrad audit is: while it goes on, or after.
 
-    python jobs/status.py s3://bucket/scores
-    python jobs/status.py scores --json
+    regrad status s3://bucket/scores
+    regrad status scores --json
 
 Units done, images/s, the time left, quarantined rows by reason and the slowest units, from run.json, the lease and the
 ledger alone: no model is loaded, no input listed, and the run is not disturbed.
@@ -11,12 +11,10 @@ Exit codes: 0 the status is known, whatever it is; 1 failed; 2 wrong usage, or n
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 
-from regrad.cli import Parser, at_least_zero, run_job
+from regrad.cli import Parser, add_common, at_least_zero, run_command
 from regrad.formatting import duration
 from regrad.ledger.status import Status, status
 from regrad.reading.inputs import absolute
@@ -25,13 +23,13 @@ _SHOWN_REASONS = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job with these arguments; returns its exit code."""
-    args = sys.argv[1:] if argv is None else list(argv)
-    return run_job(lambda: show(parse(args)), verbose="--verbose" in args)
+    """Run the command with these arguments; returns its exit code."""
+    return run_command(argv, show)
 
 
-def show(args: argparse.Namespace) -> int:
+def show(arguments: Sequence[str]) -> int:
     """Print the status."""
+    args = parser().parse_args(arguments)
     found = status(absolute(args.output), args.slowest)
     print(json.dumps(found.to_dict(), indent=1) if args.json else describe(found))
     return 0
@@ -61,17 +59,18 @@ def describe(found: Status) -> str:
     return "\n".join(lines)
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments.
-
-    Raises:
-        UsageError: they make no sense.
-    """
-    parser = Parser(prog="status.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", metavar="OUT", help="--output of a jobs/score.py or jobs/audit.py run")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument(
-        "--slowest", type=at_least_zero, default=5, help="how many of the slowest units to name (default %(default)s)"
+def parser() -> Parser:
+    """Its flags."""
+    flags = Parser("status", __doc__, "OUT [--json] [--slowest N]")
+    most, run = flags.groups("run")
+    most.add_argument("output", metavar="OUT", help="--output of `regrad score` or `regrad audit`")
+    most.add_argument("--json", action="store_true", help="for programs")
+    most.add_argument(
+        "--slowest",
+        type=at_least_zero,
+        default=5,
+        metavar="N",
+        help="how many of the slowest units to name (default: %(default)s)",
     )
-    parser.add_argument("--verbose", action="store_true", help="show tracebacks")
-    return parser.parse_args(argv)
+    add_common(run)
+    return flags

@@ -1,6 +1,6 @@
 """Run a job on a Ray cluster, and end with its exit code.
 
-    python jobs/submit.py --address http://HEAD:8265 -- python jobs/score.py s3://bucket/shards \\
+    regrad submit --address http://HEAD:8265 -- regrad score s3://bucket/shards \\
         --model torchvision:resnet50@IMAGENET1K_V2 --output s3://bucket/scores
 
 Sends the working directory (no data: see --exclude and --max-size), submits what stands behind `--`, and shows what it
@@ -19,39 +19,40 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from regrad.cli import Parser, Stopped, run_job, signals_noted
-from regrad.cluster import submit
-from regrad.errors import UsageError
-from regrad.pipeline.options import memory
+from regrad.cli import Parser, Stopped, add_common, run_command, signals_noted
+from regrad.cluster import package
+from regrad.pipeline.kinds import memory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments; returns the job's exit code."""
-    args = sys.argv[1:] if argv is None else list(argv)
-    own = args[: args.index("--")] if "--" in args else args
-    return run_job(lambda: run(parse(args)), verbose="--verbose" in own)
+    return run_command(argv, run)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Submit and follow, or follow what was submitted before."""
+    args = parse(arguments)
+
+    from regrad.cluster import submit  # Ray: a second, which wrong usage need not wait for
+
     client = submit.connect(args.address)
     job = args.follow
     if job is None:
         environment = submit.environment(args.env)
-        with submit.working_folder() as folder:
-            package = submit.pack(args.working_dir, [*submit.EXCLUDES, *args.exclude], args.max_size, folder)
-            say(f"sending {args.working_dir}: {package}; the largest: {package.largest}")
-            job = submit.submit(client, shlex.join(args.command), package, environment, args.driver_cpus)
+        with package.working_folder() as folder:
+            packed = package.pack(args.working_dir, [*package.EXCLUDES, *args.exclude], args.max_size, folder)
+            say(f"sending {args.working_dir}: {packed}; the largest: {packed.largest}")
+            job = submit.submit(client, shlex.join(args.command), packed, environment, args.driver_cpus)
         say(f"submitted {job}")
     if args.detach:
-        say(f"follow it with: python jobs/submit.py --follow {job}")
+        say(f"follow it with: regrad submit --follow {job}")
         return 0
     try:
         with signals_noted() as signals:  # raised in the middle of a request, one in some is swallowed
             info = submit.follow(client, job, show, signals)
     except Stopped as stopped:
         if args.on_interrupt == "detach":
-            say(f"{stopped}: {job} goes on; follow it with: python jobs/submit.py --follow {job}")
+            say(f"{stopped}: {job} goes on; follow it with: regrad submit --follow {job}")
         else:
             say(f"{stopped}: stopping {job}")
             say(f"{job}: {submit.stop(client, job).value}; what was committed stays, run the same command to go on")
@@ -72,39 +73,50 @@ def show(text: str) -> None:
     print(text, end="", flush=True)
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The arguments.
 
     Raises:
         UsageError: they make no sense.
     """
-    parser = Parser(prog="submit.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, behind `--`")
-    parser.add_argument("--address", help="of the job server, http://HEAD:8265; default: $RAY_ADDRESS")
-    parser.add_argument("--working-dir", default=".", metavar="FOLDER", help="what the job can import (default: .)")
-    parser.add_argument(
-        "--exclude",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help=f"names not to send, besides {' '.join(submit.EXCLUDES)} (a slash in front: at the top only)",
-    )
-    parser.add_argument(
-        "--max-size", type=memory, default=submit.DEFAULT_MOST, help="of the packed working directory (default: 50MB)"
-    )
-    parser.add_argument(
+    flags = parser()
+    args = flags.parse_args(arguments)
+    if bool(args.command) == bool(args.follow):
+        flags.error("give either a command behind `--` or --follow JOB")
+    return args
+
+
+def parser() -> Parser:
+    """Its flags."""
+    flags = Parser("submit", __doc__, "[--FLAG ...] -- COMMAND | --follow JOB")
+    most, sent, run = flags.groups("what is sent", "run")
+    most.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, behind `--`")
+    most.add_argument("--address", help="of the job server, http://HEAD:8265 (default: $RAY_ADDRESS)")
+    most.add_argument("--working-dir", default=".", metavar="FOLDER", help="what the job can import (default: .)")
+    most.add_argument(
         "--env",
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
         help="a variable for the job; whoever sees the cluster's dashboard sees it too",
     )
-    parser.add_argument("--driver-cpus", type=float, metavar="N", help="let the job itself wait for a node with N CPUs")
-    parser.add_argument("--detach", action="store_true", help="end when the job is submitted")
-    parser.add_argument("--follow", metavar="JOB", help="follow a job that was submitted before")
-    parser.add_argument("--on-interrupt", choices=("stop", "detach"), default="stop", help="(default: stop)")
-    parser.add_argument("--verbose", action="store_true", help="show tracebacks of this command")
-    args = parser.parse_args(argv)
-    if bool(args.command) == bool(args.follow):
-        raise UsageError("give either a command behind `--` or --follow JOB; submit.py --help lists the options")
-    return args
+    most.add_argument("--detach", action="store_true", help="end when the job is submitted")
+    most.add_argument("--follow", metavar="JOB", help="follow a job that was submitted before")
+    sent.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help=f"names not to send, besides {' '.join(package.EXCLUDES)} (a slash in front: at the top only)",
+    )
+    sent.add_argument(
+        "--max-size",
+        type=memory,
+        default=package.DEFAULT_MOST,
+        metavar="SIZE",
+        help="of the packed working directory (default: 50MB)",
+    )
+    run.add_argument("--driver-cpus", type=float, metavar="N", help="let the job itself wait for a node with N CPUs")
+    run.add_argument("--on-interrupt", choices=("stop", "detach"), default="stop", help="of the job (default: stop)")
+    add_common(run, "show tracebacks of this command")
+    return flags

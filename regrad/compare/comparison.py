@@ -53,7 +53,7 @@ def compare(a: Run, b: Run, ood: Sequence[tuple[Run, Run]], wanted: float | str,
     Args:
         a, b: the runs.
         ood: for each out-of-distribution set its run with the model and settings of ``a``, and with those of ``b``.
-        wanted: see :func:`regrad.runs.threshold.parse`. A quantile is taken of each run and score on its own, a value
+        wanted: see :func:`regrad.runs.rule.parse`. A quantile is taken of each run and score on its own, a value
             or a stored threshold is that of one score in both.
         top: how many images that moved to list.
 

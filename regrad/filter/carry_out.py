@@ -121,7 +121,7 @@ def _refuse_another(output: str, about: dict[str, Any], replace: bool) -> None:
         held = json.loads(storage.read_bytes(storage.join(output, "filter.json")))
     except FileNotFoundError:
         if "run.json" in storage.list_files(output, ".json"):
-            raise UsageError(f"{storage.mask(output)}: holds a run of jobs/score.py; use another --output") from None
+            raise UsageError(f"{storage.mask(output)}: holds a run of regrad score; use another --output") from None
         return
     except ValueError as error:
         raise RegradError(

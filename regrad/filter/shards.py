@@ -173,7 +173,7 @@ def _told(source: str) -> Iterator[None]:
 
 def _changed(source: str) -> RegradError:
     return RegradError(
-        f"{storage.mask(source)}: is not what was scored; run the same jobs/score.py command again, then this one"
+        f"{storage.mask(source)}: is not what was scored; run the same regrad score command again, then this one"
     )
 
 

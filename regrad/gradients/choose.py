@@ -8,7 +8,7 @@ behind its first counted layer (T multiplications a copy from there on, of which
 
 Q target distributions (the C classes, unless every score asked for is of a few others), n positions in all copies, and
 W' = W without the layers whose rows share signs, which need one product for all directions. A pass over the clean image
-alone counts 1 / (N+1) of that. ``jobs/benchmark.py engine`` shows these estimates beside the times they stand for.
+alone counts 1 / (N+1) of that. ``regrad benchmark engine`` shows these estimates beside the times they stand for.
 """
 
 from __future__ import annotations

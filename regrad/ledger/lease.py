@@ -59,7 +59,8 @@ class Holder:
     def this_process(cls, seconds: float) -> Holder:
         """The running process, under a new name."""
         pid = os.getpid()
-        command = storage.mask(shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]))[:500]
+        program = os.path.basename(sys.argv[0]).replace("__main__.py", "regrad")  # of `python -m regrad`
+        command = storage.mask(shlex.join([program, *sys.argv[1:]]))[:500]
         started = psutil.Process(pid).create_time()
         return cls(uuid.uuid4().hex, socket.gethostname(), _boot(), pid, started, command, now(), seconds)
 

@@ -21,7 +21,7 @@ from regrad.reading.formats import Source, open_reader
 from regrad.reading.inputs import absolute, list_sources
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns
 from regrad.scorer import Scorer
-from regrad.scores import SCORES, load_module
+from regrad.scores import in_order, load_module
 from regrad.scores.draws.posterior import fingerprint
 
 _COUNTED = 8  # up to so many sources that do not say their length are counted whole, of more a sample
@@ -159,9 +159,7 @@ def scorer_arguments(options: Options) -> dict[str, Any]:
     given = options.of("scorer")
     for module in options.score_module:
         load_module(module)
-    known = sorted({name for name in given["scores"] if name in SCORES}, key=list(SCORES).index)
-    unknown = [name for name in given["scores"] if name not in SCORES]
-    return {**given, "scores": unknown or known}
+    return {**given, "scores": in_order(given["scores"])}
 
 
 def _refuse_empty(sources: Sequence[Source], plan: Plan) -> None:

@@ -14,7 +14,7 @@ from regrad import formatting, storage
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
 from regrad.pipeline import manifest
-from regrad.pipeline.options import exceeds
+from regrad.pipeline.kinds import exceeds
 from regrad.pipeline.plan import Plan
 from regrad.pipeline.prepare import Job, plan_again, prepare
 from regrad.pipeline.worker import UnitScorer
@@ -185,7 +185,7 @@ class Tally:
         if wrong:
             raise RegradError(
                 f"{storage.mask(output)}: the ledger holds {len(found)} units where {len(self.committed)} were "
-                f"committed (the first that differs is {wrong[0]}); `python jobs/check.py` tells more"
+                f"committed (the first that differs is {wrong[0]}); `regrad check` tells more"
             )
 
     def _check_lease(self) -> None:

@@ -41,7 +41,7 @@ class ScoreImages:
     column per score, ``nll`` where there are labels, and ``error``: empty, or the stage and reason where an image could
     not be scored, with ``prediction`` -1 and NaN elsewhere. No row is lost, and no image ends the pipeline.
 
-    The noise of an image is drawn from its id: equal ids, equal scores. ``jobs/score.py`` names the image of a folder
+    The noise of an image is drawn from its id: equal ids, equal scores. ``regrad score`` names the image of a folder
     by its path below it, which ``relative_to`` does here.
 
     Args:
@@ -51,7 +51,7 @@ class ScoreImages:
         relative_to: a folder or prefix that the ids lose.
         max_pixels: larger images are not decoded.
         score_modules: modules that define scores of one's own.
-        settings: any other of ``jobs/score.py`` that concerns the model or the scorer: ``weights``, ``image_size``,
+        settings: any other of ``regrad score`` that concerns the model or the scorer: ``weights``, ``image_size``,
             ``mean``, ``std``, ``sigma``, ``samples``, ``depth_decay``, ``engine``, ``tolerance``, ...
 
     Raises:

@@ -9,6 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 # A fixed list: Pillow would also hand PostScript to an interpreter, and open formats that are no pictures.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+DEFAULT_MAX_PIXELS = 50_000_000  # decoded as RGB that is 150 MB, for each decoding thread
 # Encoders write about ten; each scan costs a pass over all pixels, and the bytes of hundreds are few.
 _MAX_JPEG_SCANS = 128
 DEFAULT_MAX_PIXELS = 50_000_000  # decoded as RGB that is 150 MB, for each decoding thread

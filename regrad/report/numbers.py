@@ -11,10 +11,11 @@ import numpy as np
 from regrad.metrics import bootstrap, counted
 from regrad.report import headline
 from regrad.runs import curves
+from regrad.runs.rule import DEFAULT
 from regrad.runs.scored import Floats, Ints, Run, common_scores
 from regrad.runs.sift import Flags, sift
 from regrad.runs.survey import Survey, align
-from regrad.runs.threshold import DEFAULT, Threshold, choose
+from regrad.runs.threshold import Threshold, choose
 
 REPORT_VERSION = 3
 
@@ -34,7 +35,7 @@ def summarise(
         unknown: the out-of-distribution runs, each under a name of its own.
         output: where the flagged rows go.
         reference: the run a quantile is taken of; None for ``known`` itself.
-        threshold: see :func:`regrad.runs.threshold.parse`.
+        threshold: see :func:`regrad.runs.rule.parse`.
         top: how many pictures of each of ``known`` and ``unknown`` to list.
 
     Raises:

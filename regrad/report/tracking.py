@@ -31,7 +31,7 @@ def log_report(folder: str, experiment: str) -> str:
     try:
         texts = {name: storage.read_bytes(storage.join(folder, name)).decode() for name in _FILES}
     except FileNotFoundError as error:
-        raise UsageError(f"{error}; give the --output of jobs/report.py") from error
+        raise UsageError(f"{error}; give the --output of regrad report") from error
     report = json.loads(texts["report.json"])
     try:
         mlflow.set_experiment(experiment)

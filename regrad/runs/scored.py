@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Run:
-    """One output of jobs/score.py, under the name the report is to use; only some ``parts`` of it, where they are."""
+    """One output of regrad score, under the name the report is to use; only some ``parts`` of it, where they are."""
 
     name: str
     output: str
@@ -90,7 +90,7 @@ class Run:
 
 
 def load(name: str, output: str) -> Run:
-    """The run that jobs/score.py wrote to ``output``, under the ``name`` the report is to use.
+    """The run that regrad score wrote to ``output``, under the ``name`` the report is to use.
 
     Raises:
         UsageError: ``output`` holds no run, no rows, or no score.

@@ -15,7 +15,6 @@ from regrad.runs.scored import Floats, Ints
 from regrad.runs.survey import Survey, align
 
 VERSION = 2
-DEFAULT = "quantile=0.95"
 
 
 @dataclass(frozen=True)
@@ -40,35 +39,13 @@ class Threshold:
         return json.dumps({key: _word(value) for key, value in content.items()}, indent=2)
 
 
-def parse(text: str) -> float | str:
-    """``quantile=Q`` or the place of a ``threshold.json`` as they are, a number as a number.
-
-    >>> parse("2.5"), parse("quantile=0.95"), parse("s3://bucket/report/threshold.json")
-    (2.5, 'quantile=0.95', 's3://bucket/report/threshold.json')
-
-    Raises:
-        UsageError: none of the three.
-    """
-    if text.startswith("quantile="):
-        share = _number(text.removeprefix("quantile="))
-        if share is None or not 0 < share < 1:
-            raise UsageError(f"{text!r}: a quantile is a number between 0 and 1, such as quantile=0.95")
-        return text
-    if text.endswith(".json"):
-        return text
-    value = _number(text)
-    if value is None or math.isnan(value):
-        raise UsageError(f"threshold {text!r}: give quantile=0.95, a value of the score, or a threshold.json")
-    return value
-
-
 def choose(wanted: float | str, scores: Sequence[str], main: str, reference: Survey) -> Threshold:
-    """The threshold that ``wanted`` (of :func:`parse`) stands for.
+    """The threshold that ``wanted`` (of :func:`regrad.runs.rule.parse`) stands for.
 
     A quantile is the smallest value of ``reference`` that at most 1 - Q of its images exceed.
 
     Args:
-        wanted: see :func:`parse`.
+        wanted: see :func:`regrad.runs.rule.parse`.
         scores: those that every run has.
         main: the one to flag by, unless a stored threshold is of another.
         reference: the survey of the run that a quantile is taken of; it is scored like the runs to be flagged.
@@ -122,7 +99,7 @@ def _stored(uri: str, scores: Sequence[str], settings: dict[str, Any]) -> Thresh
     except FileNotFoundError as error:
         raise UsageError(str(error)) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(f"{where}: not a threshold.json of jobs/report.py ({storage.reason(error)})") from error
+        raise UsageError(f"{where}: not a threshold.json of regrad report ({storage.reason(error)})") from error
     if version != VERSION:
         raise UsageError(f"{where}: a threshold of version {version}, this regrad reads {VERSION}; choose it again")
     for setting, ours in settings.items():
@@ -133,13 +110,6 @@ def _stored(uri: str, scores: Sequence[str], settings: dict[str, Any]) -> Thresh
     if stored.score not in scores:
         raise UsageError(f"{where}: a threshold of {stored.score}; the scores here are {', '.join(scores)}")
     return Threshold(**{**asdict(stored), "value": value})
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _word(value: Any) -> Any:

@@ -1,18 +1,42 @@
 """The methods of the paper's tables, one family a file, and their registry."""
 
+from typing import TYPE_CHECKING, Any
+
+from regrad.scores import registry
 from regrad.scores.registry import (
-    SCORES,
     Inputs,
     Norms,
     Predictions,
     Score,
     find_scores,
+    in_order,
     listing,
-    load_families,
     load_module,
     score,
 )
 
-load_families()
+if TYPE_CHECKING:
+    from regrad.scores.registry import SCORES
 
-__all__ = ["SCORES", "Inputs", "Norms", "Predictions", "Score", "find_scores", "listing", "load_module", "score"]
+registry.load_families()
+
+__all__ = [
+    "SCORES",
+    "Inputs",
+    "Norms",
+    "Predictions",
+    "Score",
+    "find_scores",
+    "in_order",
+    "listing",
+    "load_module",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """:data:`SCORES` with those of installed packages, which may import what imports this."""
+    if name == "SCORES":
+        registry.load_installed()
+        return registry.SCORES
+    raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -1,7 +1,7 @@
 """The table of scores: what each is called, what it needs, and how it is computed from that.
 
 To add a score, write one function in a file of this folder and decorate it with ``@score``; its docstring, the formula
-first, is what ``jobs/score.py --list-scores`` shows. Larger always means more uncertain. A score of your own may stay
+first, is what ``regrad score --list-scores`` shows. Larger always means more uncertain. A score of your own may stay
 in a module of your own: name it with ``--score-module``, or as an entry point of the group ``regrad.scores``.
 """
 
@@ -17,6 +17,7 @@ from importlib import metadata
 
 from torch import Tensor
 
+from regrad.cli import nearest
 from regrad.errors import UsageError
 from regrad.table import FIXED_COLUMNS
 
@@ -105,6 +106,7 @@ class Score:
 
 
 SCORES: dict[str, Score] = {}
+_loaded: list[bool] = []  # whether the modules of installed packages were
 
 
 def score(need: Need | None = None) -> Callable[[Callable[[Inputs], Tensor]], Callable[[Inputs], Tensor]]:
@@ -127,24 +129,48 @@ def score(need: Need | None = None) -> Callable[[Callable[[Inputs], Tensor]], Ca
     return register
 
 
+def in_order(names: Sequence[str]) -> list[str]:
+    """``names`` in the order of the registry, each once, so that the order in which they were typed means nothing.
+
+    Raises:
+        UsageError: a name is unknown.
+    """
+    load_installed()
+    _refuse_unknown(names)
+    return [name for name in SCORES if name in names]
+
+
 def find_scores(names: Sequence[str]) -> list[Score]:
     """The scores called ``names``, in this order.
 
     Raises:
         UsageError: a name is unknown (the known ones are named) or given twice, or there are none.
     """
-    unknown = [name for name in names if name not in SCORES]
-    if unknown:
-        raise UsageError(f"no score {', '.join(unknown)}; the scores are {', '.join(SCORES)}")
+    load_installed()
+    _refuse_unknown(names)
     if not names or len(set(names)) != len(names):
         raise UsageError(f"scores {', '.join(names) or '(none)'}: name at least one, each once")
     return [SCORES[name] for name in names]
 
 
+def _refuse_unknown(names: Sequence[str]) -> None:
+    unknown = [name + nearest(name, SCORES) for name in names if name not in SCORES]
+    if unknown:
+        raise UsageError(f"no score {', '.join(unknown)}; the scores are {', '.join(SCORES)}")
+
+
 def load_families() -> None:
-    """Import every family, and the modules that installed packages name, which fills :data:`SCORES`."""
+    """Import every family, which fills :data:`SCORES`."""
     for family in FAMILIES:
         importlib.import_module(f"regrad.scores.{family}")
+
+
+def load_installed() -> None:
+    """Import the modules of scores that installed packages name, once: when scores are asked for, and not while regrad
+    is being imported, of which such a module may use all."""
+    if _loaded:
+        return
+    _loaded.append(True)
     for entry in metadata.entry_points(group=ENTRY_POINTS):
         try:
             entry.load()
@@ -158,6 +184,7 @@ def listing(modules: Sequence[str] = ()) -> str:
     Raises:
         UsageError: see :func:`load_module`.
     """
+    load_installed()
     for module in modules:
         load_module(module)
     return "\n\n".join(f"{score.name}\n{textwrap.indent(score.description, '    ')}" for score in SCORES.values())
@@ -169,6 +196,7 @@ def load_module(name: str) -> None:
     Raises:
         UsageError: there is no such module, or it defines no score.
     """
+    load_installed()
     before = set(SCORES)
     try:
         module = importlib.import_module(name)

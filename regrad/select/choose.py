@@ -22,8 +22,6 @@ from regrad.errors import UsageError
 from regrad.runs.scored import Bools, Floats, Ints, Run, floats, integers
 from regrad.runs.sift import Best
 
-DIVERSITIES = ("none", "k-center", "k-means++")
-POOL = 10  # candidates by score for each image that diversity chooses
 _COLUMNS = ("id", "source", "row", "prediction", "confidence")
 
 

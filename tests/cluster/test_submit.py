@@ -1,8 +1,7 @@
-"""What is sent to a cluster, and how the end of a job is read; the real thing is in tests/jobs/test_submit.py."""
+"""How a job is followed, and how its end is read; the real thing is in tests/commands/test_submit.py."""
 
 import os
 import signal
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,47 +11,8 @@ from ray.job_submission import JobStatus
 
 from regrad.cli import Stopped, signals_noted
 from regrad.cluster import submit
+from regrad.cluster.package import Package
 from regrad.errors import RegradError, UsageError
-
-FILES = ("jobs/score.py", "my_model/data/mean.json", "README.md")
-LEFT_OUT = (".git/HEAD", ".venv/lib/x.py", "data/a.tar", "jobs/__pycache__/a.pyc", "regrad.egg-info/x", "big/a.bin")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for name in (*FILES, *LEFT_OUT):
-        (tmp_path / "work" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "work" / name).write_text(name)
-    return tmp_path / "work"
-
-
-def pack(folder: Path, into: Path, most: int = 10_000) -> submit.Package:
-    return submit.pack(str(folder), [*submit.EXCLUDES, "/big"], most, str(into))
-
-
-def test_code_is_sent_and_data_is_not(folder: Path, tmp_path: Path) -> None:
-    package = pack(folder, tmp_path)
-    with zipfile.ZipFile(package.path) as archive:
-        assert sorted(archive.namelist()) == sorted(FILES)
-        assert all(archive.read(name).decode() == name for name in FILES)
-    assert (package.files, package.size) == (3, sum(map(len, FILES)))
-    assert package.packed == package.path.stat().st_size
-
-
-def test_the_same_files_make_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    first = pack(folder, tmp_path).path.read_bytes()
-    (folder / "README.md").touch()
-    assert pack(folder, tmp_path).path.read_bytes() == first
-
-
-def test_too_much_is_refused_and_the_largest_named(folder: Path, tmp_path: Path) -> None:
-    (folder / "weights.bin").write_bytes(os.urandom(50_000))
-    with pytest.raises(UsageError, match=r"more than 0\.01 MB to send \(largest: weights\.bin 0\.05 MB.*--exclude"):
-        pack(folder, tmp_path)
-    with pytest.raises(UsageError, match="no such folder"):
-        pack(folder / "nowhere", tmp_path)
-    with pytest.raises(UsageError, match="nothing to send"):
-        submit.pack(str(folder), ["*"], 10_000, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -104,11 +64,9 @@ def test_a_job_is_followed_through_a_silence_of_the_server(monkeypatch: pytest.M
     assert "".join(shown) == "one\ntwo\nthree\n"
 
 
-def test_a_cluster_that_has_only_just_started_is_asked_again(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
-) -> None:
+def test_a_cluster_that_has_only_just_started_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(submit, "_POLL_SECONDS", 0.0)
-    package = pack(folder, tmp_path)
+    package = Package(tmp_path / "working-dir.zip", files=1, size=2, packed=1, largest="README.md 2e-06 MB")
     early = RuntimeError("status code 500: No available agent to submit job, please try again later.")
     client: Any = Client(early, early, "raysubmit_1")
     assert submit.submit(client, "true", package, {}, None) == "raysubmit_1"

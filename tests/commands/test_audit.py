@@ -1,4 +1,4 @@
-"""jobs/audit.py as a user runs it, on Ray."""
+"""`regrad audit` as a user runs it, on Ray."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_more_in_quarantine_than_allowed_is_code_4(
 
 
 def test_wrong_usage_is_one_line_and_code_2(tmp_path: Path) -> None:
-    arguments = ["jobs/audit.py", "x", "--model", "tests.shards:build", "--output", str(tmp_path / "out")]
+    arguments = ["-m", "regrad", "audit", "x", "--model", "tests.shards:build", "--output", str(tmp_path / "out")]
     ended = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: --baseline missing: ")

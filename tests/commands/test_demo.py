@@ -66,7 +66,7 @@ def scores(folder: Path, name: str) -> np.ndarray:
 
 def test_make_demo(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    command = [sys.executable, "jobs/demo.py", str(folder)]
+    command = [sys.executable, "-m", "regrad", "demo", str(folder)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=580)
     assert result.returncode == 0, result.stdout + result.stderr
 

@@ -1,4 +1,4 @@
-"""jobs/filter.py as a user runs it: lists, shards on Ray, a preview, one line per error."""
+"""`regrad filter` as a user runs it: lists, shards on Ray, a preview, one line per error."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def test_unreadable_scores_are_code_1(runs: dict[str, str], tmp_path: Path, caps
 
 
 def test_the_script_exits_with_the_code_of_main(tmp_path: Path) -> None:
-    command = [sys.executable, "jobs/report.py", "--id", str(tmp_path), "--output", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "regrad", "report", "--id", str(tmp_path), "--output", str(tmp_path / "out")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
@@ -211,7 +211,18 @@ def test_a_store_that_hangs_holds_up_neither_the_report_nor_its_end(write_run: A
     with socket.create_server(("127.0.0.1", 0)) as silent:
         store = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}", "AWS_REGION": "us-east-1"}
         keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-        command = [sys.executable, "jobs/report.py", "--id", known, "--output", str(tmp_path / "out"), "--top", "4"]
+        command = [
+            sys.executable,
+            "-m",
+            "regrad",
+            "report",
+            "--id",
+            known,
+            "--output",
+            str(tmp_path / "out"),
+            "--top",
+            "4",
+        ]
         result = subprocess.run(
             [*command, "--thumbnail-seconds", "3"],
             cwd=ROOT,

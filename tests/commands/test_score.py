@@ -1,4 +1,4 @@
-"""jobs/score.py as a user runs it: exit codes, lines, and a cluster's job server."""
+"""`regrad score` as a user runs it: exit codes, lines, and a cluster's job server."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def test_the_scores_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (("{tmp}/in.parquet", *MODEL, "--image-column", "photo"), "no column 'photo' for --image-column"),
         (("{tmp}/in.parquet", "--model", "tests.shards:nothing"), "has no 'nothing'"),
         (("{tmp}/in.parquet", "--model", "no_such_package:f"), "no module no_such_package"),
-        (("{tmp}/in.parquet", *MODEL, "--scores", "regrat"), "no score regrat; the scores are"),
+        (("{tmp}/in.parquet", *MODEL, "--scores", "regrat"), "no score regrat (did you mean regrad?); the scores are"),
         (("{tmp}/in.parquet", *MODEL, "--sigma", "-1"), "sigma -1.0: must be 0 or larger"),
         (("{tmp}/in.parquet", *MODEL, "--channels", "3"), "(3, 8, 8)"),
         (("{tmp}/in.parquet", *MODEL, "--weights", "{tmp}/in.parquet"), "not readable without executing code"),
@@ -148,7 +148,7 @@ def test_verbose_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def command(*arguments: Any) -> list[str]:
-    return [sys.executable, str(ROOT / "jobs/score.py"), *map(str, arguments)]
+    return [sys.executable, "-m", "regrad", "score", *map(str, arguments)]
 
 
 def test_a_run_of_its_own_is_quiet_and_can_be_stopped(tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ def test_a_talkative_run_keeps_its_secrets(tmp_path: Path, bucket: Bucket, capfd
     temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets lie in it: its path must be short
     command = [
         sys.executable,
-        "jobs/score.py",
+        "-m",
+        "regrad",
+        "score",
         f"{bucket.uri}/in",
         *MODEL,
         "--output",

@@ -1,4 +1,4 @@
-"""jobs/status.py beside a run that goes on, after it, and where it was cut short."""
+"""`regrad status` beside a run that goes on, after it, and where it was cut short."""
 
 from __future__ import annotations
 

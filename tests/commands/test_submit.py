@@ -1,4 +1,4 @@
-"""jobs/submit.py against a cluster as `ray start` makes it: a head, two nodes, token authentication."""
+"""`regrad submit` against a cluster as `ray start` makes it: a head, two nodes, token authentication."""
 
 import json
 import os
@@ -25,7 +25,7 @@ MODEL = ("--model", "tests.shards:build", "--scores", "entropy")
 
 
 def submit(cluster: RayCluster, *arguments: Any, **environment: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "jobs/submit.py", "--address", cluster.address, *map(str, arguments)]
+    command = [sys.executable, "-m", "regrad", "submit", "--address", cluster.address, *map(str, arguments)]
     settings = {**os.environ, "RAY_ADDRESS": "http://127.0.0.1:9", **cluster.environment, **environment}
     return subprocess.Popen(command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -118,7 +118,7 @@ def test_an_interrupt_can_leave_the_job_running(ray_cluster: RayCluster) -> None
     process.send_signal(signal.SIGINT)
     code, _, err = ended(process)
     assert code == 130
-    found = re.search(r"SIGINT: (\w+) goes on; follow it with: python jobs/submit.py --follow (\w+)", err)
+    found = re.search(r"SIGINT: (\w+) goes on; follow it with: regrad submit --follow (\w+)", err)
     assert found
     again, out, told = ended(submit(ray_cluster, "--follow", found[1]))
     assert (again, told.splitlines()[-1]) == (0, f"{found[1]}: SUCCEEDED, exit code 0")
@@ -130,7 +130,7 @@ def test_detached_with_variables_of_its_own(ray_cluster: RayCluster) -> None:
     arguments = ("--detach", "--env", "CODE=3", "--driver-cpus", "1", "--", sys.executable, "-c", command)
     code, out, err = ended(submit(ray_cluster, *arguments))
     assert (code, out) == (0, "")
-    found = re.search(r"follow it with: python jobs/submit.py --follow (\w+)", err)
+    found = re.search(r"follow it with: regrad submit --follow (\w+)", err)
     assert found
     assert ended(submit(ray_cluster, "--follow", found[1]))[0] == 3
 

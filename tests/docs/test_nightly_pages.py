@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -12,15 +11,16 @@ import pyarrow.parquet
 import pytest
 import safetensors.torch
 
+from regrad.__main__ import main
 from tests.data import ROOT
 from tests.services import Bucket
 from tests.shards import build, digits, write_parquet
 
 
 def commands(page: str) -> list[list[str]]:
-    """Each indented `python jobs/...` of a page, continued lines joined."""
+    """Each indented `regrad ...` of a page, continued lines joined."""
     text = (ROOT / "docs" / page).read_text().replace("\\\n", " ")
-    found = re.findall(r"^    python (jobs/\w+\.py .*?)$", text, re.MULTILINE)
+    found = re.findall(r"^    regrad (.*?)$", text, re.MULTILINE)
     return [shlex.split(line, comments=True) for line in found]
 
 
@@ -36,7 +36,7 @@ def prepared(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "labelled.csv").write_text("id,label\n0/0000.png,0\n")
     run(
         bucket,
-        "jobs/score.py",
+        "score",
         "s3://bucket/incoming",
         "--model",
         "tests.shards:build",
@@ -46,14 +46,13 @@ def prepared(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) ->
     return bucket
 
 
-def run(bucket: Bucket, job: str, *arguments: str) -> int:
-    """The job, in this process, on the bucket of the test."""
+def run(bucket: Bucket, *arguments: str) -> int:
+    """The command, in this process, on the bucket of the test."""
     spelled = [
         argument.replace("s3://bucket", bucket.uri).replace("my_package.my_model:build", "tests.shards:build")
         for argument in arguments
     ]
-    code: int = importlib.import_module(f"regrad.commands.{Path(job).stem}").main(spelled)
-    return code
+    return main(spelled)
 
 
 @pytest.mark.usefixtures("ray_session")

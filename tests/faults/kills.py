@@ -1,4 +1,4 @@
-"""Runs of jobs/score.py that are killed at random moments, and what must hold of their output afterwards."""
+"""Runs of `regrad score` that are killed at random moments, and what must hold of their output afterwards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PATIENCE = 240.0
 
 @dataclass
 class Job:
-    """A command of jobs/score.py, run again and again on one output.
+    """A command of `regrad score`, run again and again on one output.
 
     Attributes:
         ledger: the folder where committed units can be counted from outside, whatever serves it.
@@ -50,7 +50,7 @@ class Job:
 
     def start(self) -> Run:
         """One run of the command, with a process group of its own."""
-        command = [sys.executable, str(ROOT / "jobs/score.py"), *self.arguments, "--output", self.output]
+        command = [sys.executable, "-m", "regrad", "score", *self.arguments, "--output", self.output]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
         log = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: what outlives a killed driver would hold its other end
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""SIGKILL of jobs/filter.py and everything it started, at seeded points of its progress; then the same command."""
+"""SIGKILL of `regrad filter` and everything it started, at seeded points of its progress; then the same command."""
 
 from __future__ import annotations
 
@@ -47,7 +47,16 @@ def test_every_kept_image_is_in_one_shard_whatever_was_killed(tmp_path: Path) ->
     settings = ["--model", "regrad.networks:mnist_cnn", "--scores", "entropy", "--batch-size", "50"]
     execute(prepare(parse([str(tmp_path / "in"), *settings, "--output", str(tmp_path / "run")], "", None)), score_here)
     rules = ["--quantile", "0.7", "--write-shards", "--num-workers", "2"]
-    command = [sys.executable, "jobs/filter.py", str(tmp_path / "run"), *rules, "--output", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "regrad",
+        "filter",
+        str(tmp_path / "run"),
+        *rules,
+        "--output",
+        str(tmp_path / "out"),
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     generator = random.Random(0)
     kills = 0

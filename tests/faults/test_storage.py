@@ -263,7 +263,7 @@ def test_a_store_that_hangs_in_the_middle_ends_the_run_within_a_minute(
         return "latency" if hung else None
 
     proxy.schedule = hangs
-    arguments = [sys.executable, "jobs/score.py", *inputs, *ARGUMENTS, "--output", f"{bucket.uri}/out"]
+    arguments = [sys.executable, "-m", "regrad", "score", *inputs, *ARGUMENTS, "--output", f"{bucket.uri}/out"]
     ended = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert time.monotonic() - hung[0] < 60
     assert ended.returncode == 1

@@ -169,7 +169,7 @@ def test_a_kept_row_that_cannot_be_read_any_more_is_named(tmp_path: Path, monkey
     identity = storage.identity(str(path))
     damage_second_group(path)
     monkeypatch.setattr(storage, "identity", lambda uri: identity)  # a disk that fails says nothing of a change
-    with pytest.raises(RegradError, match=r"in\.parquet: row group 1 cannot be read from row 20 on.*jobs/score\.py"):
+    with pytest.raises(RegradError, match=r"in\.parquet: row group 1 cannot be read from row 20 on.*regrad score"):
         filters.carry_out(loaded, half(loaded), str(tmp_path / "out"), write_shards=True)
     assert storage.list_files(str(tmp_path / "out/shards")) == []
 
@@ -252,7 +252,7 @@ def test_a_source_that_changed_since_it_was_scored_is_named(tmp_path: Path) -> N
     source = write_parquet(tmp_path / "in.parquet", digits())
     loaded = score(source, str(tmp_path / "run"))
     write_parquet(tmp_path / "in.parquet", digits(59))
-    with pytest.raises(RegradError, match=r"in\.parquet: is not what was scored; run the same jobs/score\.py"):
+    with pytest.raises(RegradError, match=r"in\.parquet: is not what was scored; run the same regrad score"):
         filters.carry_out(loaded, half(loaded), str(tmp_path / "out"), write_shards=True)
     assert storage.list_files(str(tmp_path / "out/shards")) == []
     folder = write_folder(tmp_path / "folder", digits(9))
@@ -274,7 +274,7 @@ def test_shards_of_one_name_do_not_meet(tmp_path: Path) -> None:
 def test_an_output_of_another_kind_is_refused(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits(9))
     loaded = score(source, str(tmp_path / "run"))
-    with pytest.raises(UsageError, match=r"holds a run of jobs/score\.py; use another --output"):
+    with pytest.raises(UsageError, match=r"holds a run of regrad score; use another --output"):
         filters.carry_out(loaded, half(loaded), str(tmp_path / "run"))
 
 

@@ -64,9 +64,8 @@ def test_the_demo_runs_in_the_image() -> None:
     try:
         run = ("run", "--isolation", "chroot", "--user", "1000", container, "--")
         assert buildah(*run, "id", "-u") == "1000"
-        said = buildah(
-            *run, "sh", "-c", "cd /app && python jobs/demo.py /tmp/demo && test -s /tmp/demo/report/report.html"
-        )
+        assert buildah(*run, "sh", "-c", "cd /app && python jobs/score.py --help").startswith("usage: regrad score")
+        said = buildah(*run, "sh", "-c", "regrad demo /tmp/demo && test -s /tmp/demo/report/report.html")
         assert "Open /tmp/demo/report/report.html" in said
     finally:
         buildah("rm", container)

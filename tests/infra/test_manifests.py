@@ -143,16 +143,16 @@ def commands() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", ["rayjob", "raycronjob", "cronjob"])
-def test_commands_are_ones_that_the_jobs_take(name: str) -> None:
-    program, script, *arguments = commands()[name]
-    assert program == "python"
-    if script == "jobs/score.py":
-        parsed = options.parse(arguments, "score.py", None)
+def test_commands_are_ones_that_regrad_takes(name: str) -> None:
+    program, command, *arguments = commands()[name]
+    assert program == "regrad"
+    if command == "score":
+        parsed = options.parse(arguments, command, None)
         assert parsed.values["num_workers"] == 8
         assert parsed.values["cpus_per_worker"] == 6
         return
-    assert script == "jobs/audit.py"
-    parsed = options.parse(arguments, "audit.py", None, OPTIONS)
+    assert command == "audit"
+    parsed = options.parse(arguments, command, None, OPTIONS)
     assert parsed.gate
     check_options(parsed, {})
 

@@ -202,7 +202,7 @@ def test_units_that_vanish_or_appear_behind_its_back_fail_the_run(tmp_path: Path
         yield from score_here(now)
         next((output / "ledger").iterdir()).unlink()
 
-    with pytest.raises(Exception, match=r"the ledger holds 3 units where 4 were committed .*jobs/check\.py"):
+    with pytest.raises(Exception, match=r"the ledger holds 3 units where 4 were committed .*regrad check"):
         execute(job(output, tmp_path), meddled)
     assert json.loads((output / "run.json").read_text())["status"] == "failed"
 

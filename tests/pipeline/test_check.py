@@ -1,4 +1,4 @@
-"""jobs/check.py finds what is wrong with an output, and repairs what scoring again can mend."""
+"""`regrad check` finds what is wrong with an output, and repairs what scoring again can mend."""
 
 import json
 import re

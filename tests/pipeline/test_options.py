@@ -1,16 +1,18 @@
 import math
+import re
 from pathlib import Path
 
 import pytest
 
 from regrad.errors import UsageError
-from regrad.pipeline.options import OPTIONS, Options, exceeds, parse
+from regrad.pipeline.kinds import exceeds
+from regrad.pipeline.options import OPTIONS, Options, parse
 
 REQUIRED = ("in.tar", "--model", "timm:resnet18", "--output", "out")
 
 
 def parsed(*arguments: str) -> Options:
-    return parse(arguments, "score.py", "what it does")
+    return parse(arguments, "score", "what it does")
 
 
 def test_defaults_are_those_of_the_library() -> None:
@@ -58,7 +60,8 @@ def test_values_are_understood() -> None:
         (("--unit-rows", "-3"), "--unit-rows '-3'"),
         (("--max-quarantined", "101%"), "--max-quarantined '101%'"),
         (("--image-size", "3x4x5"), "--image-size"),
-        (("--sigam", "1"), "unrecognized arguments: --sigam"),
+        (("--engine", "exat"), r"'exat' \(choose from auto, exact, sketch, reference\) \(did you mean exact\?\)"),
+        (("--sigam", "1"), r"unrecognized arguments: --sigam \(did you mean --sigma\?\)"),
     ],
 )
 def test_wrong_values_are_named(arguments: tuple[str, ...], message: str) -> None:
@@ -69,7 +72,8 @@ def test_wrong_values_are_named(arguments: tuple[str, ...], message: str) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("sigam: 1", "unknown sigam; the names are inputs, batch-size"),
+        ("sigam: 1", r"unknown sigam \(did you mean sigma\?\); the names are inputs, batch-size"),
+        ("engine: exat", r"engine 'exat': one of auto, exact, sketch, reference \(did you mean exact\?\)"),
         ("sigma: much", "sigma 'much': not understood"),
         ("replace: 3", "replace 3"),
         ("- a\n- b", "must hold `name: value` lines"),
@@ -95,8 +99,29 @@ def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None
         parsed("--help")
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"--{option.name}" in text for option in OPTIONS)
+    assert all(text.count(f"  --{option.name} ") + text.count(f"  --{option.name}\n") == 1 for option in OPTIONS)
     assert "such as 1%;" in text
+    groups = re.findall(r"^([a-z ]+):$", text, re.MULTILINE)
+    assert groups == ["most used", "input", "model", "scores", "engine", "run", "cluster"]
+    first = text[text.index("most used:") : text.index("\ninput:")]
+    assert re.findall(r"^  --([a-z-]+)", first, re.MULTILINE) == ["model", "weights", "output", "scores", "dry-run"]
+    assert "50,000,000" in text  # of --max-pixels, as people write it
+
+
+def test_choices_are_those_of_the_library() -> None:
+    """Which torch would have to be imported for; the table is read without it."""
+    from regrad import precision, scorer
+    from regrad.gradients import layers
+    from regrad.scores.draws import posterior, predictions
+
+    assert {option.key: set(option.choices) for option in OPTIONS if option.choices} == {
+        "engine": {"auto", *scorer.ENGINES},
+        "precision": set(precision.PRECISIONS),
+        "noise_space": set(scorer.NOISE_SPACES),
+        "layers": set(layers.GROUPINGS),
+        "dropout_at": set(predictions.DROPOUT_PLACES),
+        "fit_structure": set(posterior.STRUCTURES),
+    }
 
 
 def test_the_limit_of_quarantined_rows_is_inclusive() -> None:

@@ -362,7 +362,6 @@ def test_a_score_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))
-    monkeypatch.setattr("regrad.pipeline.prepare.SCORES", registry.SCORES)
     source = write_parquet(tmp_path / "in.parquet", digits(20))
     arguments = ["--scores", "second_logit,max_logit", "--score-module", "their_scores", *ARGUMENTS[:2]]
     ready = prepare(parse([source, "--output", str(tmp_path / "out"), *arguments], "", None))

@@ -45,5 +45,5 @@ def test_numbers_and_page_become_a_run(tmp_path: Path, write_run: WriteRun, stor
 
 
 def test_a_folder_without_a_report_is_named(tmp_path: Path, store: str) -> None:
-    with pytest.raises(UsageError, match=r"report\.json: no such file; give the --output of jobs/report\.py"):
+    with pytest.raises(UsageError, match=r"report\.json: no such file; give the --output of regrad report"):
         tracking.log_report(str(tmp_path), "night")

@@ -1,1 +1,1 @@
-"""Speed, memory and error of the engines beside what one would use instead: behind ``jobs/benchmark.py``."""
+"""Speed, memory and error of the engines beside what one would use instead: behind ``regrad benchmark``."""

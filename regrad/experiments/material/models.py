@@ -16,7 +16,7 @@ from regrad.reading.memory import load_labelled
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: :func:`regrad.models.training.fit`, as jobs/train.py, on a pack of labelled images."""
+    """How a network is trained: :func:`regrad.models.training.fit`, as regrad train, on a pack of labelled images."""
 
     pack: str
     epochs: int = 3

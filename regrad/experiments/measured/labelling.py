@@ -23,15 +23,16 @@ from regrad.experiments.measured.scoring import Study, say
 from regrad.models.training import fit
 from regrad.reading.memory import load_labelled
 from regrad.scores.draws import posterior
-from regrad.select.choose import POOL, k_center
+from regrad.select import POOL
+from regrad.select.choose import k_center
 from regrad.select.features import features
 
 RANDOM = "Random"
-#: As jobs/select.py --diversity k-center chooses: of the most uncertain, those that lie far from each other.
+#: As regrad select --diversity k-center chooses: of the most uncertain, those that lie far from each other.
 DIVERSE = {"REGrad*, k-center": "regrad-k-center", "Entropy, k-center": "entropy-k-center"}
 ROWS = {**methods.PAPER, RANDOM: "random", **DIVERSE}
 FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad", *DIVERSE)  # of every seed, then the others
-BATCH = 64  # images that are scored at once, as by jobs/score.py
+BATCH = 64  # images that are scored at once, as by regrad score
 COPIES = {"perturb_x": 10}  # of what is nothing without noise, where a task has none
 TASK = "task.json"  # how the runs beside it were made
 

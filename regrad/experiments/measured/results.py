@@ -24,7 +24,7 @@ class Result:
     """One cell.
 
     Attributes:
-        table: which table of ``jobs/reproduce.py``.
+        table: which table of ``regrad reproduce``.
         group: what stands together: a network, say.
         experiment: what was measured on, as the paper writes it where it has it.
         row: the method or setting.

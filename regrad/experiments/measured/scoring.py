@@ -34,7 +34,7 @@ class Study:
         seeds: training seeds of networks trained here, noise seeds of published ones.
         compute: False takes what the output holds already, and computes nothing.
         download: fetch missing packs by torchvision.
-        on_ray: score on Ray's workers, as jobs/score.py does, and not in this process.
+        on_ray: score on Ray's workers, as regrad score does, and not in this process.
     """
 
     data: str
@@ -57,7 +57,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Setting:
-    """How images are scored: flags of jobs/score.py, under a name that its outputs go by."""
+    """How images are scored: flags of regrad score, under a name that its outputs go by."""
 
     name: str
     scores: tuple[str, ...]

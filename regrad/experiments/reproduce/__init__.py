@@ -14,5 +14,18 @@
     results       one number with its interval, and the paper's beside it
     render        the tables as Markdown and as a page; figures draws the plots
 
-``jobs/reproduce.py`` runs them.
+``regrad reproduce`` runs them.
 """
+
+#: The tables, as ``regrad reproduce`` calls them.
+NAMES = (
+    "ood",
+    "calibration",
+    "active-learning",
+    "active-learning-more",
+    "ablation",
+    "hyperparameters",
+    "temperature",
+    "architecture",
+    "runtime",
+)

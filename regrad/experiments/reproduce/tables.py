@@ -1,4 +1,4 @@
-"""The tables of ``jobs/reproduce.py``: what each is called, who computes it, and what is to be said beside it."""
+"""The tables of ``regrad reproduce``: what each is called, who computes it, and what is to be said beside it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from regrad.experiments.measured.results import Result
 from regrad.experiments.reproduce import render
 from regrad.experiments.reproduce.tables import TABLES
 
-ABOUT = {"command": "python jobs/reproduce.py ood --images=500 --seeds=3"}
+ABOUT = {"command": "regrad reproduce ood --images=500 --seeds=3"}
 
 
 def result(experiment: str, row: str, metric: str, mean: float | None, **more: float | None) -> Result:
@@ -39,7 +39,7 @@ def test_markdown_has_ours_the_papers_and_what_is_missing() -> None:
         for line in lines
     )
     assert "![Table 1: telling unknown images from known ones](../figures/ood.svg)" in lines
-    assert any(line.startswith("Command: `python jobs/reproduce.py ood --images=500 --seeds=3`") for line in lines)
+    assert any(line.startswith("Command: `regrad reproduce ood --images=500 --seeds=3`") for line in lines)
     below = lines.index(next(line for line in lines if render.BELOW in line))
     assert below < lines.index("| REGrad* − Entropy | −0.50 [−0.90, −0.10] | – | – |")
 
