@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from regrad import table
+from tests.installed import installed
 from tests.services import bucket, ray_cluster, ray_session, s3_server
 
-__all__ = ["bucket", "ray_cluster", "ray_session", "s3_server"]  # fixtures for every test
+__all__ = ["bucket", "installed", "ray_cluster", "ray_session", "s3_server"]  # fixtures for every test
 
 WriteRun = Callable[..., str]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from regrad.commands import demo
 from regrad.reading.formats import fetch_images
+from tests.installed import Installed
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = {"digits": 797, "photos": 400, "upside-down": 396}
@@ -64,10 +63,9 @@ def scores(folder: Path, name: str) -> np.ndarray:
     return pyarrow.parquet.read_table(folder / "scores" / name / "scores", columns=["regrad"])["regrad"].to_numpy()
 
 
-def test_make_demo(tmp_path: Path) -> None:
+def test_the_demo_of_the_wheel(installed: Installed, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    command = [sys.executable, "-m", "regrad", "demo", str(folder)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=580)
+    result = installed.run("regrad", "demo", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
 
     shown = [line for line in result.stdout.splitlines() if line.startswith("$ regrad ")]
