@@ -11,12 +11,17 @@ import pdoc
 import pdoc.extract
 
 import regrad
+import regrad.scores
 
 
 def main(output: str) -> int:
     """Write a page for every module; a name or an annotation that cannot be resolved ends it."""
     warnings.simplefilter("error", UserWarning)
-    vars(regrad).update({name: getattr(regrad, name) for name in regrad.__all__})  # pdoc asks for none of them itself
+    for package in (
+        regrad,
+        regrad.scores,
+    ):  # which import some of what they give when it is asked for; pdoc does not ask
+        vars(package).update({name: getattr(package, name) for name in package.__all__})
     specs: list[str] = []
     reached: set[str] = set()
     for name in ["regrad", *(module.name for module in pkgutil.walk_packages(regrad.__path__, "regrad."))]:

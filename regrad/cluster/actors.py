@@ -24,6 +24,7 @@ from regrad.cluster.metrics import IDLE, READING, SCORING, WorkerMetrics
 from regrad.cluster.progress import Progress
 from regrad.cluster.sessions import Cluster, Workers, connected, share_out
 from regrad.errors import RegradError
+from regrad.pipeline import process
 from regrad.pipeline.plan import Unit
 from regrad.pipeline.prepare import Job, expected_images
 from regrad.pipeline.worker import Task, UnitScorer
@@ -177,6 +178,7 @@ class _Worker:
         try:
             # Workers that load at the same time have not died.
             with self._attempt("loading the model", self.tries + others):
+                process.set_up(task.threads)
                 self.scorer = UnitScorer(task, self._count, self._scoring)
         except Exception as error:
             self.problem = as_problem(error)

@@ -44,6 +44,7 @@ def audit(arguments: Sequence[str]) -> int:
     checked = None if settings.list_scores else check_options(settings, os.environ)
 
     from regrad.audit import run as audits  # seconds to import, which wrong usage need not wait for
+    from regrad.pipeline import process
     from regrad.pipeline.prepare import describe
     from regrad.pipeline.run import execute
     from regrad.scores import listing
@@ -54,6 +55,7 @@ def audit(arguments: Sequence[str]) -> int:
     if audits.needs_baseline(settings):
         job = audits.make_baseline(settings)
         if settings.dry_run:
+            process.set_up(job.task.threads)  # of the estimate's batch
             print(describe(job))
             return 0
         outcome = execute(job, score_on_ray)
@@ -61,6 +63,7 @@ def audit(arguments: Sequence[str]) -> int:
         return outcome.exit_code
     planned = audits.plan(settings, checked)
     if settings.dry_run:
+        process.set_up(planned.job.task.threads)
         print(planned.describe())
         return 0
     outcome, found = audits.carry_out(planned, score_on_ray)

@@ -34,6 +34,7 @@ def score(arguments: Sequence[str]) -> int:
     """Plan, score and commit, and say what came of it."""
     settings = options.parse(arguments, "score", __doc__)
 
+    from regrad.pipeline import process
     from regrad.pipeline.prepare import describe, prepare  # seconds to import, which wrong usage need not wait for
     from regrad.pipeline.run import execute
     from regrad.scores import listing
@@ -43,6 +44,7 @@ def score(arguments: Sequence[str]) -> int:
         return 0
     job = prepare(settings)
     if settings.dry_run:
+        process.set_up(job.task.threads)  # of the estimate's batch
         print(describe(job))
         return 0
     outcome = execute(job, score_on_ray)

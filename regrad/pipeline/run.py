@@ -13,7 +13,7 @@ from typing import Any
 from regrad import formatting, storage
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
-from regrad.pipeline import manifest
+from regrad.pipeline import manifest, process
 from regrad.pipeline.kinds import exceeds
 from regrad.pipeline.plan import Plan
 from regrad.pipeline.prepare import Job, plan_again, prepare
@@ -113,6 +113,7 @@ def _planned_again(job: Job, tally: Tally) -> Plan:
 
 def score_here(job: Job) -> Iterator[dict[str, Any]]:
     """Score the pending units in this process, without Ray: a few hundred images are done before it has started."""
+    process.set_up(job.task.threads)
     scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
     return scorer.score(job.plan.pending, measure="measured" not in job.run)
 

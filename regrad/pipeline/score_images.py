@@ -15,7 +15,7 @@ from regrad import storage
 from regrad.classifier import Classifier
 from regrad.errors import UsageError
 from regrad.pipeline.options import OPTIONS
-from regrad.reading import decode
+from regrad.reading import decode, images
 from regrad.reading.images import DEFAULT_MAX_PIXELS
 from regrad.reading.inputs import absolute
 from regrad.reading.samples import as_label, as_text
@@ -76,7 +76,7 @@ class ScoreImages:
             raise UsageError(f"ScoreImages: no setting {', '.join(unknown)}; there are {known}")
         for module in score_modules:
             load_module(module)
-        Image.MAX_IMAGE_PIXELS = None  # max_pixels is checked before decoding
+        images.lift_limit()  # it is built where it works: by Ray Data, in the worker
         arguments = {role: {key: settings[key] for key in settings if key in keys} for role, keys in _SETTINGS.items()}
         self.classifier = Classifier.load(model, **arguments["model"])
         self.scorer = Scorer(self.classifier, scores, **arguments["scorer"])

@@ -6,7 +6,6 @@ import contextlib
 import queue
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 
 from regrad import storage
 from regrad.classifier import Classifier
@@ -73,7 +71,7 @@ class _Read:
 
 
 class UnitScorer:
-    """Scores units and commits them: one per worker process, used for all of its units.
+    """Scores units and commits them: one a worker process (:mod:`regrad.pipeline.process`), used for all of its units.
 
     A thread reads, a pool decodes a bounded number of images ahead, the calling thread scores, a thread commits. Units
     follow each other without a pause: a batch may hold the end of one and the beginning of the next.
@@ -91,9 +89,6 @@ class UnitScorer:
         classifier: Classifier | None = None,
         scorer: Scorer | None = None,
     ):
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image is said in its row
-        Image.MAX_IMAGE_PIXELS = None  # decode() has the limit that the user set, and checks it before decoding
-        torch.set_num_threads(task.threads)
         for module in task.score_modules:
             load_module(module)
         self.task = task

@@ -53,6 +53,11 @@ def extension(content: bytes) -> str:
     return "jpg" if kind == "MPO" else kind.lower()  # a JPEG that holds several pictures
 
 
+def lift_limit() -> None:
+    """Take Pillow's own limit of pixels away in this process: :func:`open_image` has its caller's, before decoding."""
+    Image.MAX_IMAGE_PIXELS = None
+
+
 def upright(image: Image.Image) -> Image.Image:
     """``image`` turned as its EXIF orientation says."""
     try:

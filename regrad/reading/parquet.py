@@ -220,7 +220,7 @@ class ParquetReader(Format):
                 except (pa.ArrowException, OSError) as error:
                     raise RegradError(
                         f"{storage.mask(self.uri)}: row group {group} cannot be read from row {begin} on, and has rows "
-                        f"to keep: {storage.reason(error)}; mend the file and run the same jobs/score.py command "
+                        f"to keep: {storage.reason(error)}; mend the file and run the same regrad score command "
                         "again, then this"
                     ) from error
             begin = end

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from regrad import Classifier, table
+from regrad.pipeline import process
 from regrad.pipeline.plan import make_plan
 from regrad.pipeline.worker import Task, UnitScorer
 from regrad.reading.decode import to_tensor
@@ -76,6 +77,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     units = make_plan(list_sources([source]), 30, "", set(), lambda keys: []).pending
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
+        process.set_up(task.threads)
         records = list(UnitScorer(task).score(units))
     assert not [str(warning.message) for warning in said if "PIL" in warning.filename]
     for kind, count in (("rows_scored", len(GOOD) + len(STRANGE)), ("rows_quarantined", len(BAD))):

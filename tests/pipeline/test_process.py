@@ -1,0 +1,57 @@
+"""What holds for a whole process is set where it is asked for, and by nothing that is built."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.data import ROOT
+from tests.shards import digits, write_parquet
+
+PROGRAM = """
+import sys, warnings
+import torch
+from PIL import Image
+from regrad.pipeline import process
+from regrad.pipeline.options import parse
+from regrad.pipeline.prepare import describe, prepare
+from regrad.pipeline.worker import UnitScorer
+
+
+def settings():
+    return torch.get_num_threads(), Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+
+
+def pillow_warned():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.warn_explicit("corrupt data", UserWarning, "file.py", 1, "PIL.TiffImagePlugin")
+        warnings.warn_explicit("corrupt data", UserWarning, "file.py", 1, "elsewhere")
+    return len(said) == 2
+
+
+torch.set_num_threads(3)
+job = prepare(parse([*sys.argv[1:], "--model", "tests.shards:build", "--scores", "entropy"], "score", None))
+before = settings()
+UnitScorer(job.task)
+assert "estimate" in describe(job)
+assert settings() == before and before[0] == 3 and before[1] is not None, before
+assert pillow_warned()
+process.set_up(threads=2)
+assert settings()[:2] == (2, None)
+assert not pillow_warned()
+"""
+
+
+def test_only_set_up_changes_the_process(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(3))
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, source, "--output", str(tmp_path / "out")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
