@@ -178,7 +178,7 @@ def register(kind: type[Format]) -> type[Format]:
 def formats() -> Mapping[str, type[Format]]:
     """Every format by its kind: those of this package, then those that installed packages register."""
     _load()
-    return _formats
+    return {kind: _formats[kind] for kind in _BUILT_IN} | _formats  # in this order, whichever was imported first
 
 
 @functools.cache

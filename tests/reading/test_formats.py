@@ -200,3 +200,13 @@ def test_the_longest_suffix_tells(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reading_needs_no_ray() -> None:
     code = "import sys, regrad.reading.formats, regrad.pipeline.run; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("first", ["tar", "parquet", "folder"])
+def test_the_order_does_not_hang_on_what_is_imported_first(first: str) -> None:
+    code = (
+        f"import regrad.reading.{first}\n"
+        "from regrad.reading.formats import formats\n"
+        "assert list(formats())[:3] == ['tar', 'parquet', 'folder']"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
