@@ -37,7 +37,7 @@ class Nights:
         write_parquet(self.inputs / name, rows)
 
     def options(self, *more: str) -> Any:
-        return parse([str(self.inputs), *self.settings, *more], "audit.py", None, OPTIONS)
+        return parse([str(self.inputs), *self.settings, *more], "audit", None, OPTIONS)
 
     def baseline(self) -> None:
         execute(audits.make_baseline(self.options("--make-baseline")), score_here)
@@ -240,7 +240,7 @@ def test_the_options_are_those_of_scoring_and_these() -> None:
     names = [option.key for option in OPTIONS]
     assert len(set(names)) == len(names)
     options = parse(
-        ["x", "--model", "m", "--output", "o", "--gate", "psi < 1", "--gate", "ks < 1"], "audit.py", None, OPTIONS
+        ["x", "--model", "m", "--output", "o", "--gate", "psi < 1", "--gate", "ks < 1"], "audit", None, OPTIONS
     )
     assert options.gate == ["psi < 1", "ks < 1"]
     assert dataclasses.is_dataclass(options)

@@ -41,7 +41,7 @@ for process in psutil.Process().children(recursive=True):
 
 def job(output: Any, *arguments: Any, model: str = "tests.shards:build") -> Job:
     settings = ["--model", model, "--output", output, "--scores", ",".join(SCORES), "--samples", "2"]
-    return prepare(parse([*map(str, arguments), *map(str, settings)], "score.py", None))
+    return prepare(parse([*map(str, arguments), *map(str, settings)], "score", None))
 
 
 def scores(output: Any) -> np.ndarray:

@@ -26,7 +26,7 @@ MODEL = ["--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", 
 
 
 def score(source: str, output: str, *more: str) -> None:
-    execute(prepare(parse([source, *MODEL, "--output", output, *more], "score.py", None)), score_here)
+    execute(prepare(parse([source, *MODEL, "--output", output, *more], "score", None)), score_here)
 
 
 def status(output: str, capsys: pytest.CaptureFixture[str], *more: str) -> Any:
@@ -70,7 +70,7 @@ def test_while_a_run_goes_on_and_after_it_was_killed(tmp_path: Path, capsys: pyt
         "    for place, record in enumerate(score_here(job)):\n"
         "        yield record\n"
         "        if 'unit' in record and record['start'] >= 10: time.sleep(600)\n"
-        "execute(prepare(parse(sys.argv[1:], 'score.py', None)), slow)\n"
+        "execute(prepare(parse(sys.argv[1:], 'score', None)), slow)\n"
     )
     arguments = [source, *MODEL, "--output", output, "--batch-size", "10"]
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, env={**os.environ})

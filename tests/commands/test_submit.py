@@ -18,6 +18,7 @@ from regrad import table
 from regrad.cluster import metrics
 from regrad.commands.submit import main
 from tests.data import ROOT
+from tests.installed import Installed
 from tests.services import RayCluster
 from tests.shards import digits, write_parquet, write_tar
 
@@ -30,8 +31,8 @@ def submit(cluster: RayCluster, *arguments: Any, **environment: str) -> "subproc
     return subprocess.Popen(command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def score(*arguments: Any) -> tuple[Any, ...]:
-    return ("--", sys.executable, "jobs/score.py", *arguments)
+def score(*arguments: Any, program: tuple[Any, ...] = (sys.executable, "jobs/score.py")) -> tuple[Any, ...]:
+    return ("--", *program, *arguments)
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
@@ -39,7 +40,7 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_exit_codes_come_through(tmp_path: Path, ray_cluster: RayCluster) -> None:
+def test_exit_codes_come_through(tmp_path: Path, ray_cluster: RayCluster, installed: Installed) -> None:
     source = write_tar(tmp_path / "in.tar", [*digits(), ("bad.png", b"no image", 1)])
     # Five CPUs may be had for workers: two of two CPUs do not fit on one node.
     run = (source, *MODEL, "--num-workers", "2", "--unit-rows", "10", "--output")
@@ -52,8 +53,9 @@ def test_exit_codes_come_through(tmp_path: Path, ray_cluster: RayCluster) -> Non
     assert (content["status"], content["exit_code"], content["counts"]["rows_scored"]) == ("done", 0, 60)
     assert table.read(str(tmp_path / "out")).num_rows == 60
 
+    command = (installed.folder / "bin/regrad", "score")  # where the nodes have it
     too_many, wrong = (
-        submit(ray_cluster, *score(*run, tmp_path / "out")),
+        submit(ray_cluster, *score(*run, tmp_path / "out", program=command)),
         submit(ray_cluster, *score(*run, tmp_path / "wrong", "--sigma", "-1")),
     )
     code, out, err = ended(too_many)

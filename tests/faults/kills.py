@@ -134,7 +134,7 @@ class Run:
 
 def undisturbed(arguments: list[str], output: str) -> dict[tuple[str, int], dict[str, float]]:
     """The scores of a run in this process that nobody kills."""
-    execute(prepare(parse([*arguments, "--output", output], "score.py", None)), score_here)
+    execute(prepare(parse([*arguments, "--output", output], "score", None)), score_here)
     return scored(output)
 
 

@@ -55,7 +55,7 @@ def test_mutated_shards_through_the_whole_job(tmp_path: Path) -> None:
     control = write_parquet(tmp_path / "in/control.parquet", CONTROL)
     settings = ("--model", "tests.shards:build", "--scores", "entropy", "--num-workers", "2", "--unit-rows", "16")
     arguments = [str(tmp_path / "in"), *settings, "--output", str(tmp_path / "out")]
-    outcome = execute(prepare(parse(arguments, "score.py", None)), score_on_ray)
+    outcome = execute(prepare(parse(arguments, "score", None)), score_on_ray)
     assert outcome.exit_code == 4
     scored = table.read(str(tmp_path / "out"))
     bad = table.read(str(tmp_path / "out"), kind="quarantine")
@@ -63,5 +63,5 @@ def test_mutated_shards_through_the_whole_job(tmp_path: Path) -> None:
     assert outcome.counts["rows_in"] == scored.num_rows + bad.num_rows
     assert scored["source"].to_pylist().count(control) == len(CONTROL)
     print(f"{scored.num_rows} scored, {bad.num_rows} quarantined")
-    again = execute(prepare(parse(arguments, "score.py", None)), score_on_ray)
+    again = execute(prepare(parse(arguments, "score", None)), score_on_ray)
     assert (again.exit_code, again.this_run["rows_in"]) == (4, 0)

@@ -14,7 +14,7 @@ from regrad.pipeline.run import execute, score_here
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 
-execute(prepare(parse(sys.argv[1:], "score.py", None)), score_here)
+execute(prepare(parse(sys.argv[1:], "score", None)), score_here)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -38,7 +38,7 @@ PERMANENT = {
 
 
 def job(output: Any, *inputs: Any) -> Job:
-    return prepare(parse([*map(str, inputs), "--output", str(output), *ARGUMENTS], "score.py", None))
+    return prepare(parse([*map(str, inputs), "--output", str(output), *ARGUMENTS], "score", None))
 
 
 def score(output: Any, *inputs: Any) -> RunOutcome:

@@ -48,7 +48,7 @@ def refuse(line: str) -> None:
 def job(output: Path, tmp_path: Path, *more: str) -> Any:
     source = write_parquet(tmp_path / "in.parquet", digits(20))
     arguments = [source, "--model", "tests.shards:build", "--scores", "entropy", "--output", str(output)]
-    return prepare(options.parse([*arguments, "--unit-rows", "5", *more], "score.py", None))
+    return prepare(options.parse([*arguments, "--unit-rows", "5", *more], "score", None))
 
 
 def test_it_is_held_renewed_and_given_back(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.shards import digits, write_parquet, write_tar
 def score(folder: Path, *more: str) -> Path:
     """An output of a Parquet file in four units and a tar in one, with a row in quarantine."""
     arguments = [str(folder / "in"), "--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", "6", *more]
-    execute(prepare(options.parse([*arguments, "--output", str(folder / "out")], "score.py", None)), score_here)
+    execute(prepare(options.parse([*arguments, "--output", str(folder / "out")], "score", None)), score_here)
     return folder / "out"
 
 

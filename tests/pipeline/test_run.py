@@ -24,7 +24,7 @@ ARGUMENTS = ("--model", "tests.shards:build", "--scores", "entropy", "--unit-row
 
 
 def job(output: Any, *arguments: Any) -> Job:
-    return prepare(parse([*map(str, arguments), "--output", str(output), *ARGUMENTS], "score.py", None))
+    return prepare(parse([*map(str, arguments), "--output", str(output), *ARGUMENTS], "score", None))
 
 
 def score(output: Any, *arguments: Any) -> RunOutcome:

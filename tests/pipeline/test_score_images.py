@@ -20,7 +20,7 @@ FLAGS = ("--model", "tests.shards:build", "--scores", "regrad,entropy", "--sampl
 
 
 def job_scores(source: str, output: Path) -> dict[str, dict[str, Any]]:
-    execute(prepare(parse([source, *FLAGS, "--output", str(output)], "score.py", None)), score_here)
+    execute(prepare(parse([source, *FLAGS, "--output", str(output)], "score", None)), score_here)
     return {row["id"]: row for row in table.read(str(output)).to_pylist()}
 
 

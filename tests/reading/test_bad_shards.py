@@ -31,7 +31,7 @@ CASES = list(cases())
 def job(output: Path, *inputs: str, scores: str = "entropy") -> Job:
     model = ("--model", "tests.shards:build_nan", "--scores", scores, "--samples", "2")
     settings = ("--unit-rows", "5", "--max-pixels", "1000000", "--output", str(output))
-    return prepare(parse([*inputs, *model, *settings], "score.py", None))
+    return prepare(parse([*inputs, *model, *settings], "score", None))
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def _score(study: Study, model: str, seed: int, shards: list[str], setting: Sett
     if "laplace" in setting.scores:
         flags = {"fit-data": study.packs.find(known.fit_pack), "fit-limit": FIT_IMAGES} | flags
     command = [*shards, "--output", output, *(part for key, value in flags.items() for part in (f"--{key}", value))]
-    job = prepare(options.parse(command, "score.py", None))
+    job = prepare(options.parse(command, "score", None))
     if job.plan.pending:
         shown = [f"{len(shards)} shards", *command[len(shards) :]]
         say(f"scoring {len(job.plan.pending)} of {shlex.join(shown)}")
