@@ -7,7 +7,8 @@ import warnings
 
 import pytest
 
-from regrad.cli import run_job
+from regrad.cli import Parser, run_command, run_job
+from regrad.errors import UsageError
 
 PROGRAM = """
 import sys, time
@@ -63,3 +64,45 @@ def test_pillow_does_not_warn_of_damaged_images(recwarn: pytest.WarningsRecorder
 
     assert run_job(action) == 0
     assert [str(warning.message) for warning in recwarn] == ["corrupt data in elsewhere"]
+
+
+def parser() -> Parser:
+    flags = Parser("paint", "Paints.", "--colour NAME [--FLAG ...]")
+    (most,) = flags.groups()
+    most.add_argument("--colour", required=True, choices=("red", "green"))
+    most.add_argument("--coats", type=int, default=1)
+    most.add_argument("command", nargs="*")
+    return flags
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--color", "red"], "unrecognized arguments: --color (did you mean --colour?)"),  # not: --colour is required
+        (["--colour=gren"], "argument --colour: invalid choice: 'gren' (choose from red, green) (did you mean green?)"),
+        (["--colour", "red", "--brush=9"], "unrecognized arguments: --brush"),
+        (["--coats", "2"], "the following arguments are required: --colour"),
+        (["--co", "red"], "ambiguous option: --co could match --colour, --coats"),
+    ],
+)
+def test_wrong_usage_names_what_may_have_been_meant(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parser().parse_args(arguments)
+    assert str(raised.value) == f"{message}; regrad paint --help lists the options"
+
+
+def test_what_stands_behind_dashes_is_anothers() -> None:
+    args = parser().parse_args(["--colour", "red", "--", "brush", "--color"])
+    assert (args.colour, args.command) == ("red", ["brush", "--color"])
+    assert parser().parse_args(["--col", "green", "x"]).colour == "green"  # as argparse has it
+
+
+def test_verbose_behind_dashes_is_anothers_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise UsageError(f"wrong: {' '.join(arguments)}")
+
+    for arguments, shown in ((["--", "job", "--verbose"], False), (["--verbose", "--", "job"], True)):
+        assert run_command(arguments, fail) == 2
+        said = capsys.readouterr().err
+        assert ("Traceback" in said) is shown
+        assert said.endswith(f"error: wrong: {' '.join(arguments)}\n")

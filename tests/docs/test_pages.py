@@ -31,7 +31,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 @pytest.fixture
 def place(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with what the pages speak of, here and in ``s3://bucket``."""
-    # Without Ray's workers: their starts would take most of the time, and tests/jobs has them.
+    # Without Ray's workers: their starts would take most of the time, and tests/commands has them.
     monkeypatch.setattr(regrad.commands.score, "score_on_ray", score_here)
     monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))  # the pages' own scores are theirs alone
     monkeypatch.setattr(formats, "_formats", dict(formats.formats()))

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from regrad.errors import UsageError
-from regrad.pipeline.kinds import exceeds
 from regrad.pipeline.options import OPTIONS, Options, parse
 
 REQUIRED = ("in.tar", "--model", "timm:resnet18", "--output", "out")
@@ -122,9 +121,3 @@ def test_choices_are_those_of_the_library() -> None:
         "dropout_at": set(predictions.DROPOUT_PLACES),
         "fit_structure": set(posterior.STRUCTURES),
     }
-
-
-def test_the_limit_of_quarantined_rows_is_inclusive() -> None:
-    assert not exceeds(3, 100, "3%")
-    assert exceeds(4, 100, "3%")
-    assert not exceeds(0, 0, "0")
