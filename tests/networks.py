@@ -129,6 +129,25 @@ NETWORKS = {
     "tokens": Tokens,
     "ResNet": small_resnet,
 }
+#: The parameters of each that no rule differentiates, by name: another one would cost every user time, without a word.
+WITHOUT_RULE: dict[str, set[str]] = {
+    "BatchNorm CNN": set(),
+    "grouped and dilated": set(),
+    "layer used twice": {"c.weight"},
+    "timm ViT": {"cls_token", "pos_embed"},
+    "torchvision ViT": {
+        "class_token",
+        "encoder.pos_embedding",
+        *(
+            f"encoder.layers.encoder_layer_{block}.self_attention.{name}"
+            for block in range(2)
+            for name in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+        ),
+    },
+    "unknown layer": {"wave.amplitude", "wave.frequency"},
+    "tokens": {"token"},
+    "ResNet": set(),
+}
 SIZE = 16
 
 

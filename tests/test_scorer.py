@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -18,7 +19,7 @@ from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
 from regrad.network.copies import private_copy
 from regrad.scores import SCORES
-from tests.networks import NETWORKS, SIZE, build
+from tests.networks import NETWORKS, SIZE, WITHOUT_RULE, build
 
 ALL = ("regrad", "exgrad", "entropy", "max_probability")
 
@@ -197,6 +198,14 @@ def test_a_plan_can_be_handed_on() -> None:
     second = Scorer(classifier, samples=1, plan=first.plan)
     assert second.plan == first.plan
     _assert_same(first(images, ids), second(images, ids), rtol=0)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("ResNet", ""), ("timm ViT", "cls_token, pos_embed")])
+def test_the_plan_names_the_parameters_without_a_rule(name: str, shown: str) -> None:
+    plan = Scorer(_classifier(name), samples=1, engine="exact", tolerance=0).plan
+    assert set(plan["without_rule"]) == WITHOUT_RULE[name]
+    assert plan["why"].partition("image by image: ")[2] == shown
+    assert json.loads(json.dumps(plan)) == plan  # as it stands in run.json
 
 
 def test_without_copies_smoothed_and_clean_norms_are_one_pass() -> None:

@@ -94,6 +94,20 @@ def resolve(
     return plan | {"why": "; ".join(why)}
 
 
+def told_of_rules(why: str, without_rule: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """What a plan says of the parameters that autograd differentiates image by image: users meet them as slowness.
+
+    Args:
+        why: the plan's, so far.
+        without_rule: names, of each engine.
+    """
+    names = list(dict.fromkeys(name for engine in without_rule for name in engine))
+    if not names:
+        return {"without_rule": names}
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return {"without_rule": names, "why": f"{why}; without a layer rule, so differentiated image by image: {shown}"}
+
+
 def kept(layers: list[Layer], passes: Sequence[Pass], first_layer: int) -> list[Pass]:
     """``passes`` with weight 0 for what the cut leaves out; rows that weigh all layers alike are never cut."""
     counted = torch.tensor([float(layer.index >= first_layer) for layer in layers], dtype=torch.float64)

@@ -141,9 +141,12 @@ class ExactEngine:
         self._modules = dict(network.named_modules(remove_duplicate=False))
         self._place: dict[int, int] = {}  # id of a counted parameter -> its layer's position
         self._parameters: dict[int, nn.Parameter] = {}
+        self._names: dict[int, str] = {}
         for i, group in zip(kept, layer_parameters(network, [layers[i] for i in kept]), strict=True):
             self._place |= {id(parameter): i for parameter in group}
             self._parameters |= {id(parameter): parameter for parameter in group}
+            for name, parameter in zip(layers[i].parameters, group, strict=True):
+                self._names[id(parameter)] = f"{layers[i].name}.{name}".lstrip(".")
         self._uses: dict[int, _Use] = {}
         self._leaves: list[Tensor] = []
         self._head: nn.Linear | None = None
@@ -157,9 +160,12 @@ class ExactEngine:
             self._take_head(network.get_submodule(last))
 
     @property
-    def per_image(self) -> bool:
-        """Whether some counted parameter has no rule, so that images go through one at a time."""
-        return bool(self._plain)
+    def without_rule(self) -> tuple[str, ...]:
+        """Names of the counted parameters that autograd differentiates, so that images go through one at a time.
+
+        No rule knows their layer, or the rule disagreed with autograd on the probe.
+        """
+        return tuple(self._names[key] for key in self._plain)
 
     def convert(self, dtype: torch.dtype) -> None:
         """Compute in ``dtype`` from now on; rules have been checked in the one before."""
@@ -176,7 +182,7 @@ class ExactEngine:
                 classes.
             classes: False leaves the classes out, and their backward passes: the targets are all that is found.
         """
-        if self.per_image and len(copies) > 1:
+        if self._plain and len(copies) > 1:
             return ClassNorms.of_parts([self._norms(image[None], targets, classes) for image in copies])
         return self._norms(copies, targets, classes)
 

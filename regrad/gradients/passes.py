@@ -126,6 +126,8 @@ class Passes:
                 raise
             self.plan = self._resolve(own, "exact") | {"why": str(error)}
             self._runs = self._build()
+        if plan is None:
+            self.plan |= choose.told_of_rules(self.plan["why"], [run.engine.without_rule for run in self._runs])
 
     def __call__(self, copies: Copies, images: int) -> tuple[dict[Any, ClassNorms], dict[bool, Tensor]]:
         """The norms of every kind, each with S = 1, and the logits with and without noise, (B, copies, C).

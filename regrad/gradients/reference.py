@@ -28,6 +28,7 @@ class ReferenceEngine:
 
     bytes_per_input, bytes_beside = 1, 0  # images go through one at a time, however many there are
     most_inputs: int | None = None
+    without_rule: tuple[str, ...] = ()  # it needs none
 
     def __init__(
         self,

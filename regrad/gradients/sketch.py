@@ -65,10 +65,13 @@ class SketchEngine:
         bytes_per_input: memory one copy of one image takes, estimated on the probe; fixes how many go at once.
         bytes_beside: memory a call takes for any number of them.
         most_inputs: how many copies go at once, where that is fewer than a call has; None: all.
+        without_rule: none: no layer needs a rule.
 
     Raises:
         UsageError: a function of the network has no forward-mode derivative.
     """
+
+    without_rule: tuple[str, ...] = ()
 
     def __init__(
         self,

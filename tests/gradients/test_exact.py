@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from regrad.gradients import rules
 from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.reference import ReferenceEngine
 from regrad.network.copies import private_copy
-from tests.networks import NETWORKS, build, copies
+from tests.networks import NETWORKS, WITHOUT_RULE, build, copies
 
 LAMBDAS = (0.0, 0.3, math.inf)
 
@@ -83,19 +85,12 @@ def two_targets(log_p: torch.Tensor) -> torch.Tensor:
     return torch.stack([uniform, (uniform + torch.eye(log_p.shape[1]).to(log_p)[0]) / 2], 1)
 
 
-@pytest.mark.parametrize("name", ["timm ViT", "torchvision ViT", "unknown layer", "tokens", "layer used twice"])
-def test_parameters_without_a_rule_are_left_to_autograd(name: str) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parameters_without_a_rule_are_those_that_no_rule_knows(name: str) -> None:
     network = private_copy(build(name))
     x = copies()[:, 0]
     layers = find_layers(network, x)
-    assert ExactEngine(network, layers, torch.ones(len(layers)), x).per_image
-
-
-def test_a_convolutional_network_needs_no_fallback() -> None:
-    network = private_copy(build("ResNet"))
-    x = copies()[:, 0]
-    layers = find_layers(network, x)
-    assert not ExactEngine(network, layers, torch.ones(len(layers)), x).per_image
+    assert set(ExactEngine(network, layers, torch.ones(len(layers)), x).without_rule) == WITHOUT_RULE[name]
 
 
 def test_a_vit_without_its_first_layers_needs_no_fallback() -> None:
@@ -103,7 +98,23 @@ def test_a_vit_without_its_first_layers_needs_no_fallback() -> None:
     x = copies()[:, 0]
     layers = find_layers(network, x)
     weights = torch.tensor([float(layer.index > 1) for layer in layers])  # layer 1 owns class token and positions
-    assert not ExactEngine(network, layers, weights, x).per_image
+    assert ExactEngine(network, layers, weights, x).without_rule == ()
+
+
+def test_a_rule_that_disagrees_with_autograd_is_told_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores stay right, and the plan says what it costs."""
+
+    def doubled(module: nn.Linear, x: torch.Tensor, images: int) -> dict[str, Any]:
+        return rules.linear(module, 2 * x, images)
+
+    monkeypatch.setitem(rules.RULES, nn.Linear, doubled)
+    network, x = build("unknown layer"), copies()
+    layers = find_layers(private_copy(network), x[:, 0])
+    weights = torch.ones(1, len(layers))
+    engine = ExactEngine(private_copy(network), layers, weights, x[:, 0])
+    assert set(engine.without_rule) == {*WITHOUT_RULE["unknown layer"], "wave.inner.weight", "fc.weight"}
+    wanted = ReferenceEngine(private_copy(network), layers, weights)(x).squared
+    torch.testing.assert_close(engine(x).squared, wanted, rtol=1e-9, atol=0)
 
 
 def test_left_out_layers_build_no_graph() -> None:

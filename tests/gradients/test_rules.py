@@ -1,0 +1,176 @@
+"""Every layer rule against autograd, entry by entry and image by image, in float64.
+
+A rule that is wrong costs a scorer time and never correctness, since the engine checks it and leaves its parameters to
+autograd. So it is here that a wrong rule fails; and a rule without a case fails too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regrad.gradients import rules
+from regrad.gradients.rules import RULES, Direct, Outer, find_rule
+
+IMAGES = 3
+REGISTERED = tuple(RULES)  # before any test registers a rule of its own
+Input = Callable[[int], Tensor]  # from the number of rows, what the module is called with
+
+
+def rows_of(*shape: int) -> Input:
+    """Real inputs (rows, *shape)."""
+    return lambda rows: torch.randn(rows, *shape, dtype=torch.float64)
+
+
+def numbers_below(count: int, *shape: int) -> Input:
+    """Whole numbers (rows, *shape)."""
+    return lambda rows: torch.randint(0, count, (rows, *shape))
+
+
+def linears() -> Iterator[tuple[str, nn.Module, Input]]:
+    for bias, shape in product((True, False), ((), (7,), (3, 2))):
+        yield f"positions {shape}, bias {bias}", nn.Linear(5, 4, bias=bias), rows_of(*shape, 5)
+
+
+def convolutions(kind: type[nn.Conv1d | nn.Conv2d], *sides: int) -> Iterator[tuple[str, nn.Module, Input]]:
+    """Kernels, strides, padding, dilation, groups and padding modes; uneven ones where there are two sides."""
+    settings: list[dict[str, Any]] = [
+        {"kernel_size": 3},
+        {"kernel_size": 1},
+        {"kernel_size": 1, "stride": 2},
+        {"kernel_size": 2, "stride": 2},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 3, "padding": 2, "dilation": 2},
+        {"kernel_size": 4, "padding": "same"},
+        {"kernel_size": 3, "padding": "valid"},
+        {"kernel_size": min(sides)},
+        {"kernel_size": 3, "groups": 2, "padding": 1},
+        {"kernel_size": 1, "groups": 4},
+        {"kernel_size": 3, "groups": 4, "stride": 3, "dilation": 2, "padding": 1},
+        *({"kernel_size": 3, "padding": 1, "padding_mode": mode} for mode in ("reflect", "replicate", "circular")),
+    ]
+    if len(sides) == 2:
+        settings += [
+            {"kernel_size": (3, 5), "stride": (1, 2), "padding": (2, 1), "dilation": (2, 1)},
+            {"kernel_size": (1, 3), "groups": 2, "padding": (0, 1), "padding_mode": "circular"},
+        ]
+    for number, setting in enumerate(settings):
+        out, bias = (8 if number % 2 else 12), number % 3 != 0
+        yield f"{setting}, bias {bias}", kind(4, out, bias=bias, **setting), rows_of(4, *sides)
+
+
+def batch_norms(kind: type[nn.modules.batchnorm._BatchNorm], *shapes: tuple[int, ...]) -> Any:
+    for shape in shapes:
+        norm = kind(4, eps=1e-2)
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        yield f"positions {shape}", norm, rows_of(4, *shape)
+
+
+def layer_norms() -> Iterator[tuple[str, nn.Module, Input]]:
+    shapes = (((5,), ()), ((5,), (7,)), ((5,), (3, 2)), ((4, 5), (6,)), ((4, 5), ()), ((2, 3, 4), ()))
+    for (normalized, before), bias in product(shapes, (True, False)):
+        norm = nn.LayerNorm(normalized, eps=1e-2, bias=bias)
+        yield f"{normalized} after {before}, bias {bias}", norm, rows_of(*before, *normalized)
+
+
+def group_norms() -> Iterator[tuple[str, nn.Module, Input]]:
+    for groups, shape in product((1, 2, 6), ((5,), (3, 4), (2, 3, 2))):
+        yield f"{groups} groups, positions {shape}", nn.GroupNorm(groups, 6, eps=1e-2), rows_of(6, *shape)
+
+
+def embeddings() -> Iterator[tuple[str, nn.Module, Input]]:
+    for padding, shape in product((None, 0, -2), ((), (8,), (3, 4))):
+        yield f"padding {padding}, positions {shape}", nn.Embedding(5, 3, padding), numbers_below(5, *shape)
+
+
+CASES: dict[type[nn.Module], list[tuple[str, nn.Module, Input]]] = {
+    nn.Linear: list(linears()),
+    nn.Conv1d: list(convolutions(nn.Conv1d, 9)),
+    nn.Conv2d: list(convolutions(nn.Conv2d, 7, 9)),
+    nn.BatchNorm1d: list(batch_norms(nn.BatchNorm1d, (), (5,))),
+    nn.BatchNorm2d: list(batch_norms(nn.BatchNorm2d, (3, 4))),
+    nn.BatchNorm3d: list(batch_norms(nn.BatchNorm3d, (2, 3, 2))),
+    nn.LayerNorm: list(layer_norms()),
+    nn.GroupNorm: list(group_norms()),
+    nn.Embedding: list(embeddings()),
+}
+
+
+def test_every_rule_has_a_case() -> None:
+    """A rule without one could be wrong without a word: add its layer to ``CASES``."""
+    assert set(REGISTERED) == set(CASES)
+
+
+@pytest.mark.parametrize("copies", [1, 4])
+@pytest.mark.parametrize("worth_a_call", [10**9, 0], ids=["one product", "a call an image"])
+@pytest.mark.parametrize("kind", REGISTERED, ids=lambda kind: kind.__name__)
+def test_a_rule_is_what_autograd_gives(
+    kind: type[nn.Module], worth_a_call: int, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "_WORTH_A_CALL", worth_a_call)
+    for label, module, make in CASES[kind]:
+        torch.manual_seed(0)
+        module = module.double().eval()
+        for parameter in module.parameters():
+            nn.init.normal_(parameter)
+        x = make(IMAGES * copies)
+        for layout in (x, x.to(memory_format=torch.channels_last)) if x.dim() == 4 else (x,):
+            _compare(label, module, layout, copies)
+
+
+def _compare(label: str, module: nn.Module, x: Tensor, copies: int) -> None:
+    """Each image's gradient of sum(D y), as the rule has it, with autograd's of the image's copies alone."""
+    d = torch.randn_like(module(x))
+    rule = find_rule(module)
+    assert rule is not None, label
+    factors = rule(module, x, IMAGES)
+    parameters = dict(module.named_parameters())
+    assert set(parameters) <= set(factors), label
+    wanted: dict[str, list[Tensor]] = {name: [] for name in parameters}
+    for own, its in zip(x.split(copies), d.split(copies), strict=True):
+        gradients = torch.autograd.grad((module(own) * its).sum(), list(parameters.values()))
+        for name, gradient in zip(parameters, gradients, strict=True):
+            wanted[name].append(gradient.flatten())
+    for name in parameters:
+        for way, gradient in _gradients(factors[name], d).items():
+            torch.testing.assert_close(
+                gradient,
+                torch.stack(wanted[name]),
+                rtol=1e-9,
+                atol=1e-11,
+                msg=lambda text, said=(label, name, way): f"{said}: {text}",
+            )
+
+
+def _gradients(factor: Outer | Direct, d: Tensor) -> dict[str, Tensor]:
+    """The gradient in every way that a factor gives it, (images, entries); what must agree inside it is compared."""
+    if isinstance(factor, Direct):
+        return {"directly": factor.gradient(d)}
+    inputs, rows = factor.inputs(), factor.rows(d)
+    groups, positions, d_in, d_out = factor.shape
+    assert inputs.shape == (IMAGES, groups, positions, d_in)
+    assert rows.shape == (IMAGES, groups, positions, d_out)
+    if factor.gram is not None:
+        torch.testing.assert_close(factor.gram(), inputs @ inputs.mT, rtol=1e-9, atol=1e-11)
+    ways = {"as outer products": (rows.mT @ inputs).flatten(1)}
+    return ways if factor.gradient is None else ways | {"as a whole": factor.gradient(d)}
+
+
+def test_every_way_of_a_factor_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gram matrices from pixels, and gradients of a call an image, are in the cases, and so compared."""
+    monkeypatch.setattr(rules, "_WORTH_A_CALL", 0)
+    outer = [
+        factor
+        for cases in CASES.values()
+        for _, module, make in cases
+        for factor in RULES[type(module)](module.double(), make(IMAGES), IMAGES).values()
+        if isinstance(factor, Outer)
+    ]
+    assert {factor.gram is None for factor in outer} == {True, False}
+    assert {factor.gradient is None for factor in outer} == {True, False}
