@@ -5,36 +5,51 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager, suppress
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from regrad.errors import UsageError
+from regrad.errors import UsageError, require
+from regrad.models import settings
 from regrad.models.loading import import_object, load_network
+from regrad.models.outputs import Reading, find_reading, returning_logits, returning_own, taking_images
 from regrad.network.head import find_head
 from regrad.network.probe import probe_images
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+PROBED = 3  # pictures on which is seen what a network returns
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Classifier:
     """f(normalise(image)) = logits, with the preprocessing that brings a picture to the network's input.
 
     Args:
-        network: takes normalised images (B, channels, H, W), returns logits (B, C). It is never changed.
-        image_size: (H, W), or one number for both. Pictures are resized, shorter side first (antialiased
-            bilinear), and centre-cropped to it.
+        network: takes normalised images (B, channels, H, W), returns logits (B, C), or what holds them: an object or
+            dict with ``logits``, a tuple, one number an image for two classes. It is never changed.
+        image_size: (H, W), one number for both, or (channels, H, W). Pictures are resized, shorter side first
+            (antialiased), and centre-cropped to it.
         mean, std: one number for all channels or one per channel, on the [0, 1] scale.
-        class_names: C names, or None.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        class_names: C names in order, a dict of index to name or of name to index, or None.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA); 3 unless ``image_size`` says otherwise.
         resize_size: the shorter side before the crop; None means "just large enough".
         transform: applied to every [0, 1] image after the crop (to invert drawings, say); same shape out.
         spec: where the network came from; part of the fingerprint.
+        interpolation: Pillow's filter to resize by: bilinear, bicubic, lanczos, ...
+        crop_mode: ``center``, or ``squash``: the whole picture is pressed into ``image_size``.
+        outputs: ``logits``, ``probabilities`` or ``log-probabilities``: what the network's numbers are, where they may
+            be taken for something else. None refuses what looks like probabilities.
+
+    Attributes:
+        network: returns logits (B, C): the caller's, or a shallow copy with a hook that makes them.
+        notes: what was assumed, a line each, for whoever reads the scores.
 
     Raises:
         UsageError: the network does not take such images, or does not return logits (B, C).
@@ -43,46 +58,60 @@ class Classifier:
     def __init__(
         self,
         network: nn.Module,
-        image_size: int | Sequence[int],
-        mean: float | Sequence[float] = 0.0,
-        std: float | Sequence[float] = 1.0,
-        class_names: Sequence[str] | None = None,
-        channels: int = 3,
-        resize_size: int | None = None,
+        image_size: Any,
+        mean: Any = 0.0,
+        std: Any = 1.0,
+        class_names: Any = None,
+        channels: Any = None,
+        resize_size: Any = None,
         transform: Callable[[Tensor], Tensor] | None = None,
         spec: str = "",
+        interpolation: Any = "bilinear",
+        crop_mode: str = "center",
+        outputs: str | None = None,
     ) -> None:
-        if channels not in _MODES:
-            raise UsageError(f"channels {channels}: images have 1, 3 or 4; use --transform for anything else")
-        self.network = network
-        self.channels = channels
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.image_size = (int(height), int(width))
-        if min(self.image_size) < 1:
-            raise UsageError(f"image size {self.image_size}: both sides must be at least 1")
-        self.mean = _per_channel("mean", mean, channels)
-        self.std = _per_channel("std", std, channels)
-        if min(self.std) <= 0:
-            raise UsageError(f"std {self.std}: every channel's deviation must be positive")
-        self.resize_size = resize_size
+        height, width, told = settings.image_size(image_size)
+        self.channels = settings.channel_count(3 if channels is None and told is None else channels or told)
+        self.image_size = (height, width)
+        self.mean = settings.per_channel("mean", mean, self.channels)
+        self.std = settings.per_channel("std", std, self.channels)
+        require(
+            {
+                f"image size {image_size!r}: {told} channels, but channels says {self.channels}": told
+                in (None, self.channels),
+                f"mean {self.mean}: pixels are in [0, 1] here; divide mean and std by 255": max(self.mean) <= 1,
+                f"std {self.std}: every channel's deviation must be positive": min(self.std) > 0,
+                f"crop mode {crop_mode!r}: one of {', '.join(settings.CROP_MODES)}": crop_mode in settings.CROP_MODES,
+            }
+        )
+        self.resize_size = None if resize_size is None else settings.whole("resize_size", resize_size)
+        self.interpolation = settings.interpolation(interpolation)
+        self.crop_mode = crop_mode
         self.transform = transform
         self.spec = spec
-        self.num_classes = self._probe()
-        if class_names is not None and len(class_names) != self.num_classes:
-            raise UsageError(f"{len(class_names)} class names for a network with {self.num_classes} classes")
-        self.class_names = tuple(class_names) if class_names is not None else None
+        names = len(class_names) if isinstance(class_names, Sized) else None
+        self._bare, self._reading = self._probe(network, outputs, names)
+        self.network = returning_logits(self._bare, self._reading)
+        self.num_classes = self._reading.classes
+        self.notes = tuple(f"{spec or 'the network'} {note}" for note in self._reading.notes)
+        self.class_names = (
+            None
+            if class_names is None
+            else settings.class_names(class_names, self.num_classes, of_two=self._reading.columns == 1)
+        )
 
     @classmethod
     def load(
         cls,
         spec: str,
         weights: str | None = None,
-        image_size: int | Sequence[int] | None = None,
-        channels: int | None = None,
-        mean: float | Sequence[float] | None = None,
-        std: float | Sequence[float] | None = None,
+        image_size: Any = None,
+        channels: Any = None,
+        mean: Any = None,
+        std: Any = None,
         transform: str | None = None,
         temperature: float = 1.0,
+        outputs: str | None = None,
     ) -> Classifier:
         """The classifier that ``spec`` names, in eval mode; every other argument overrides what it says of itself.
 
@@ -99,7 +128,7 @@ class Classifier:
                 for a network whose logits come from no Linear layer.
         """
         network, known = load_network(spec, weights)
-        given = {"image_size": image_size, "channels": channels, "mean": mean, "std": std}
+        given = {"image_size": image_size, "channels": channels, "mean": mean, "std": std, "outputs": outputs}
         known |= {name: value for name, value in given.items() if value is not None}
         if image_size is not None:
             known.pop("resize_size", None)
@@ -108,7 +137,7 @@ class Classifier:
         if transform:
             known["transform"] = import_object(transform)
         try:
-            classifier = cls(network.eval(), spec="|".join(filter(None, [spec, transform])), **known)
+            classifier = cls(set_evaluating(network), spec="|".join(filter(None, [spec, transform])), **known)
         except TypeError as error:
             raise UsageError(f"{spec}: the factory's dict has a key that Classifier does not know: {error}") from error
         if temperature != 1:
@@ -118,13 +147,16 @@ class Classifier:
     def preprocess(self, image: Image.Image) -> Tensor:
         """A decoded picture as the [0, 1] image the scorer takes: float32 (channels, H, W).
 
-        Resize the shorter side (antialiased bilinear), centre crop, scale to [0, 1], then ``transform``.
+        Resize the shorter side (antialiased), centre crop, scale to [0, 1], then ``transform``.
 
         Raises:
             ValueError: the picture cannot be brought to this shape.
         """
-        image = _to_mode(image, _MODES[self.channels])
+        image = _to_mode(image, settings.MODES[self.channels])
         height, width = self.image_size
+        resampling = Image.Resampling[self.interpolation.upper()]
+        if self.crop_mode == "squash":
+            image = image.resize((width, height), resampling)
         scale = max(height / image.height, width / image.width, (self.resize_size or 0) / min(image.size))
         # Truncated and rounded as torchvision does, so that published accuracies are met.
         size = (max(width, int(image.width * scale + 1e-6)), max(height, int(image.height * scale + 1e-6)))
@@ -137,7 +169,7 @@ class Classifier:
                 (left + width) * image.width / size[0],
                 (top + height) * image.height / size[1],
             )
-            image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+            image = image.resize((width, height), resampling, box=box)
         pixels = torch.from_numpy(np.array(image, dtype=np.float32) / np.float32(255))
         tensor = pixels.reshape(height, width, self.channels).permute(2, 0, 1).contiguous()
         if self.transform is not None:
@@ -156,55 +188,78 @@ class Classifier:
     @cached_property
     def network_fingerprint(self) -> str:
         """SHA-256 over weights and ``repr(network)``: tells whether two runs used the same network."""
-        digest = hashlib.sha256(repr(self.network).encode())
-        for name, tensor in self.network.state_dict().items():
-            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        # An address in memory, as of a function that a module shows, is another in every process.
+        digest = hashlib.sha256(_ADDRESS.sub("", repr(self.network)).encode())
+        for name, value in self.network.state_dict().items():
+            for part, content in _parts(name, value):
+                digest.update(part.encode())
+                digest.update(content)
         return digest.hexdigest()
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over weights, spec, ``repr(network)`` and preprocessing: equal fingerprints, equal scores."""
         preprocessing = (self.image_size, self.resize_size, self.channels, self.mean, self.std)
-        return hashlib.sha256(repr((self.network_fingerprint, self.spec, preprocessing)).encode()).hexdigest()
+        others = {
+            "interpolation": self.interpolation if self.interpolation != "bilinear" else None,
+            "crop_mode": self.crop_mode if self.crop_mode != "center" else None,
+            "reading": self._reading.conversion,
+        }
+        # What is as it always was is left out, so that an output of an earlier version is still gone on with.
+        changed = tuple(item for item in others.items() if item[1] is not None)
+        content = (self.network_fingerprint, self.spec, preprocessing, *changed)
+        return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def _divide_logits(self, temperature: float) -> None:
         if not 0 < temperature < math.inf:
             raise UsageError(f"temperature {temperature}: must be a positive number")
-        self.network = copy.deepcopy(self.network)  # a factory may hand out the same one twice
-        like = next(self.network.parameters(), torch.zeros(()))
-        name = find_head(self.network, self.normalize(probe_images(2, self.channels, self.image_size)).to(like))
+        self._bare = copy.deepcopy(self._bare)  # a factory may hand out the same one twice
+        name = find_head(returning_own(self._bare, self._reading), self._received(self._bare, 2))
         if name is None:
             raise UsageError(
                 f"temperature {temperature}: the logits of {self.spec} come from no Linear layer of its own"
             )
         with torch.no_grad():
-            for parameter in self.network.get_submodule(name).parameters():
+            for parameter in self._bare.get_submodule(name).parameters():
                 parameter.div_(temperature)
+        self.network = returning_logits(self._bare, self._reading)
 
-    def _probe(self) -> int:
-        shape = (2, self.channels, *self.image_size)
-        with evaluating(self.network), torch.no_grad():
-            like = next(self.network.parameters(), torch.zeros(()))
-            try:
-                logits = self.network(torch.zeros(shape, dtype=like.dtype, device=like.device))
-            except Exception as error:
-                lines = str(error).strip().splitlines() or [type(error).__name__]
-                raise UsageError(
-                    f"{self.spec or 'the network'} does not take (channels, height, width) = {shape[1:]} images: "
-                    f"set --channels and --image-size: {lines[0]}"
-                ) from error
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UsageError(f"{self.spec or 'the network'} returns {got} for 2 images, not logits of shape (2, C)")
-        return logits.shape[1]
+    def _probe(self, network: nn.Module, outputs: str | None, names: int | None) -> tuple[nn.Module, Reading]:
+        """The network as it is called, and how what it returns is read."""
+        what = self.spec or "the network"
+        shape = (self.channels, *self.image_size)
+        try:
+            _refuse_empty(network)
+            bare = taking_images(network)
+            with evaluating(bare), torch.no_grad():
+                return bare, find_reading(bare, self._received(bare, PROBED), outputs, names)
+        except UsageError as error:
+            raise UsageError(f"{what} {error}") from error
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UsageError(
+                f"{what} does not take (channels, height, width) = {shape} images: set --channels and --image-size: "
+                f"{lines[0]}"
+            ) from error
+
+    def _received(self, network: nn.Module, count: int) -> Tensor:
+        """What ``network`` receives of seeded pictures, in its own type and place."""
+        like = next((value for value in network.parameters() if value.is_floating_point()), torch.zeros(()))
+        return self.normalize(probe_images(count, self.channels, self.image_size)).to(like)
+
+
+def set_evaluating(network: nn.Module) -> nn.Module:
+    """``network`` in eval mode; an exported program, which has one mode alone, as it is."""
+    with suppress(NotImplementedError):
+        network.eval()
+    return network
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Eval mode inside, every module's own mode afterwards."""
     modes = [(module, module.training) for module in network.modules()]
-    network.eval()
+    set_evaluating(network)
     try:
         yield
     finally:
@@ -212,13 +267,29 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _per_channel(name: str, value: float | Sequence[float], channels: int) -> tuple[float, ...]:
-    values = (float(value),) if isinstance(value, (int, float)) else tuple(float(v) for v in value)
-    if len(values) == 1:
-        return values * channels
-    if len(values) != channels:
-        raise UsageError(f"{name} has {len(values)} numbers for {channels} channels; give one, or one per channel")
-    return values
+def _refuse_empty(network: nn.Module) -> None:
+    """Refuse a network whose weights are not there yet."""
+    for name, value in (*network.named_parameters(), *network.named_buffers()):
+        if isinstance(value, UninitializedParameter | UninitializedBuffer):
+            raise UsageError(
+                f"has a lazy layer without weights, {name}: give --weights, or call the network once before"
+            )
+        if value.is_meta:
+            raise UsageError(f"has no weights: {name} is on the meta device; give --weights, or build it without")
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, bytes]]:
+    """An entry of a state dict as what it is and its bytes; quantised layers keep several things in one."""
+    if isinstance(value, Tensor) and not value.is_quantized:
+        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        yield f"{name}|{value.dtype}|{tuple(value.shape)}|", content
+    elif isinstance(value, Tensor):
+        yield from _parts(name, value.dequantize())
+    elif isinstance(value, tuple | list):
+        for place, part in enumerate(value):
+            yield from _parts(f"{name}[{place}]", part)
+    else:
+        yield f"{name}|", repr(value).encode()
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:

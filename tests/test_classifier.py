@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,81 @@ def test_a_one_pixel_picture_and_a_very_wide_one_are_scaled() -> None:
     classifier = Classifier.load(TINY)
     assert classifier.preprocess(Image.new("RGB", (1, 1), "white")).mean() == 1
     assert classifier.preprocess(Image.new("L", (20000, 2), 128)).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest", "lanczos"])
+def test_pictures_are_resized_by_the_filter_asked_for(interpolation: str) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    classifier = Classifier(bare(), 16, interpolation=interpolation)
+    wanted = np.asarray(image.resize((16, 16), Image.Resampling[interpolation.upper()]), dtype=np.float32) / 255
+    torch.testing.assert_close(classifier.preprocess(image), torch.from_numpy(wanted).permute(2, 0, 1))
+
+
+def test_squashed_pictures_keep_their_edges() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8))
+    classifier = Classifier(bare(), (16, 12), crop_mode="squash", interpolation="bicubic")
+    wanted = np.asarray(image.resize((12, 16), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    torch.testing.assert_close(classifier.preprocess(image), torch.from_numpy(wanted).permute(2, 0, 1))
+
+
+def test_the_size_tells_the_channels_and_both_must_agree() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    assert Classifier(network, (1, 6, 8)).channels == 1
+    assert Classifier(network, (6, 8), channels=np.int64(1)).channels == 1
+    with pytest.raises(UsageError, match=r"image size \(1, 6, 8\): 1 channels, but channels says 3"):
+        Classifier(network, (1, 6, 8), channels=3)
+
+
+def test_a_mean_on_the_scale_to_255_is_refused() -> None:
+    with pytest.raises(UsageError, match="pixels are in \\[0, 1\\] here; divide mean and std by 255"):
+        Classifier(bare(), 8, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
+
+
+def test_a_network_without_weights_is_refused() -> None:
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+    with pytest.raises(UsageError, match=r"has a lazy layer without weights, 1.weight"):
+        Classifier(lazy, 8)
+    with torch.device("meta"):
+        empty = bare()
+    with pytest.raises(UsageError, match=r"has no weights: 0.weight is on the meta device"):
+        Classifier(empty, 8)
+
+
+class Shown(nn.Module):
+    """Shows a function, as ``repr`` gives it: with its address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.function = bare(), lambda x: x
+
+    def extra_repr(self) -> str:
+        return f"{self.function} {object()}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def test_addresses_in_memory_are_not_in_the_fingerprint() -> None:
+    network, kept = Shown(), []
+    prints = {Classifier(network, 8).fingerprint for _ in range(3) if kept.append(object()) is None}
+    assert len(prints) == 1
+
+
+def test_quantised_networks_have_a_fingerprint_of_their_weights() -> None:
+    def quantised(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
+        return torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, torch.qint8)
+
+    prints = [Classifier(quantised(seed), 8).fingerprint for seed in (0, 0, 1)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_the_fingerprint_is_what_it_was_where_nothing_new_is_asked_for() -> None:
+    known = (Classifier(bare(), 8).network_fingerprint, "", ((8, 8), None, 3, (0.0,) * 3, (1.0,) * 3))
+    assert Classifier(bare(), 8).fingerprint == hashlib.sha256(repr(known).encode()).hexdigest()
+    others = [{"interpolation": "bicubic"}, {"crop_mode": "squash"}, {"resize_size": 9}]
+    assert len({Classifier(bare(), 8, **other).fingerprint for other in [{}, *others]}) == 4
 
 
 def test_a_transform_is_applied_and_part_of_the_fingerprint() -> None:

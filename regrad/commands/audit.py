@@ -67,7 +67,8 @@ def audit(arguments: Sequence[str]) -> int:
         print(planned.describe())
         return 0
     outcome, found = audits.carry_out(planned, score_on_ray)
-    print("\n".join([counted(outcome), *found["headline"], found["page"]]))
+    notes = [f"warning: {note}" for note in outcome.notes]
+    print("\n".join([counted(outcome), *notes, *found["headline"], found["page"]]))
     if warning := audits.tell(planned, found):
         print(warning, file=sys.stderr)
     failed = [gate["gate"] for gate in found["gates"] if gate["verdict"] == "exceeded"]

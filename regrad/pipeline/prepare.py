@@ -95,6 +95,7 @@ def prepare(options: Options, elsewhere: frozenset[str] = frozenset()) -> Job:
         "network": classifier.network_fingerprint,
         "classes": classifier.num_classes,
         "class_names": list(classifier.class_names) if classifier.class_names else None,
+        "notes": list(classifier.notes),
     }
     run = manifest.start(options, named, scorer.plan)
     if stored and found and "measured" in found:
@@ -211,6 +212,7 @@ def describe(job: Job) -> str:
         f"model      {job.run['model']['spec']}, {job.classifier.num_classes} classes, images of "
         f"{job.classifier.channels} x {' x '.join(map(str, job.classifier.image_size))}, "
         f"fingerprint {job.task.fingerprint[:12]}",
+        *(f"assumed    {note}" for note in job.classifier.notes),
         f"scores     {', '.join(job.scorer.names)}",
         f"engine     {job.scorer.plan['engine']}: {job.scorer.plan.get('why', '')}",
         f"output     {storage.mask(job.task.output)}",

@@ -132,7 +132,7 @@ class Tally:
         self.committed = set(job.committed) - job.retired
         self.counts = dict(job.counts)
         self.this_run = manifest.totals([])
-        self._notes: dict[str, None] = {}  # in order, each once, whichever worker it came from
+        self._notes = dict.fromkeys(job.classifier.notes)  # in order, each once, whichever worker it came from
         self._retries: Counter[str] = Counter()
         self.expect(job.plan)
 
