@@ -111,9 +111,11 @@ def test_choices_are_those_of_the_library() -> None:
     """Which torch would have to be imported for; the table is read without it."""
     from regrad import precision, scorer
     from regrad.gradients import layers
+    from regrad.models import outputs
     from regrad.scores.draws import posterior, predictions
 
     assert {option.key: set(option.choices) for option in OPTIONS if option.choices} == {
+        "outputs": set(outputs.OUTPUTS),
         "engine": {"auto", *scorer.ENGINES},
         "precision": set(precision.PRECISIONS),
         "noise_space": set(scorer.NOISE_SPACES),
