@@ -34,8 +34,8 @@ def score(arguments: Sequence[str]) -> int:
     """Plan, score and commit, and say what came of it."""
     settings = options.parse(arguments, "score", __doc__)
 
-    from regrad.pipeline import process
-    from regrad.pipeline.prepare import describe, prepare  # seconds to import, which wrong usage need not wait for
+    from regrad.pipeline import process  # with what follows seconds to import, which wrong usage need not wait for
+    from regrad.pipeline.prepare import describe, prepare
     from regrad.pipeline.run import execute
     from regrad.scores import listing
 
