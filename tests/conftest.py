@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
+# Before torch is imported: its threads wait instead of spinning, and where tests run side by side each has one core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +40,24 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
 def workers_as_others() -> None:
     """Ray lets its workers give way to every other process, on a busy machine for minutes."""
     os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+RAY = {"ray_session", "ray_cluster"}
+STARTING_RAY = ("tests/faults/test_kills.py", "tests/faults/test_filter_kills.py", "tests/cluster/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (``--numprocesses 2``), one process has everything that starts Ray, the other the rest file by file.
+
+    Two Rays at once would wait for each other's processes; a file keeps together what its fixtures share.
+    """
+
+    def of_ray(item: pytest.Item) -> bool:
+        return bool(RAY & set(getattr(item, "fixturenames", ()))) or item.nodeid.startswith(STARTING_RAY)
+
+    items.sort(key=lambda item: not of_ray(item))  # the longest first
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if of_ray(item) else item.nodeid.partition("::")[0]))
 
 
 def png(seed: int, size: int = 8) -> bytes:

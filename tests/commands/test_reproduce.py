@@ -11,6 +11,7 @@ import pytest
 from regrad import table
 from regrad.commands import reproduce
 from regrad.experiments.material import methods
+from regrad.experiments.measured import hyperparameters, runtime, temperature
 from regrad.experiments.reproduce import quick
 from regrad.experiments.reproduce.tables import TABLES
 from tests.data import data_path
@@ -29,6 +30,12 @@ def test_the_quick_form_of_every_table(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reproduce, "QUICK_IMAGES", 50)
+    # The same code on fewer of what is alike: each temperature and setting costs a scorer of its own.
+    monkeypatch.setattr(temperature, "TEMPERATURES", (1, 2))
+    slow = ("N = 25", "N = 50", "σ = 0.2")
+    monkeypatch.setattr(hyperparameters, "OPEN", [row for row in hyperparameters.OPEN if row.name not in slow])
+    monkeypatch.setattr(runtime, "ROUNDS", 2)
+    monkeypatch.setattr(runtime, "BATCH", 4)
     data, out = data_path("weights/resnet20-cifar10.safetensors").parents[1], tmp_path / "out"
     command = ["all", "--quick", "--data", str(data), "--output", str(out)]
     assert reproduce.main(command) == 0

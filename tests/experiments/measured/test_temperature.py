@@ -12,7 +12,8 @@ from tests.data import data_path
 
 
 @pytest.mark.data
-def test_every_temperature_is_a_column(tmp_path: Path) -> None:
+def test_every_temperature_is_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temperature, "TEMPERATURES", (1, 2))  # each costs a scorer of its own
     data = data_path("weights/resnet20-cifar10.safetensors").parents[1]
     found = temperature.temperature(Study(str(data), str(tmp_path), images=12, seeds=1), temperature.PAIRS[-1:])
     cells = {(r.experiment, r.row, r.metric): r.mean for r in found}
