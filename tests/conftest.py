@@ -46,6 +46,7 @@ RAY = {"ray_session", "ray_cluster"}
 STARTING_RAY = ("tests/faults/test_kills.py", "tests/faults/test_filter_kills.py", "tests/cluster/")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side (``--numprocesses 2``), one process has everything that starts Ray, the other the rest file by file.
 
