@@ -19,7 +19,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from regrad.pipeline.results import Committed, UnitResult
+
 Row = tuple[str, bytes, int]  # id, encoded image, label
+
+
+def records_of(results: Iterable[UnitResult]) -> list[dict[str, Any]]:
+    """The ledger records of the units that were committed."""
+    return [result.record for result in results if isinstance(result, Committed)]
 
 
 @functools.cache

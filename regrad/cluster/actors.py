@@ -12,14 +12,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
 import ray.data
 
 from regrad import storage
-from regrad.cluster.handover import as_problem, raise_problem, settle_in, surroundings
+from regrad.cluster.handover import Problem, settle_in, surroundings
 from regrad.cluster.metrics import IDLE, READING, SCORING, WorkerMetrics
 from regrad.cluster.progress import Progress
 from regrad.cluster.sessions import Cluster, Workers, connected, share_out
@@ -27,6 +27,7 @@ from regrad.errors import RegradError
 from regrad.pipeline import process
 from regrad.pipeline.plan import Unit
 from regrad.pipeline.prepare import Job, expected_images
+from regrad.pipeline.results import Committed, UnitResult, from_json, to_json
 from regrad.pipeline.worker import Task, UnitScorer
 
 _UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
@@ -35,7 +36,7 @@ _TRIES = 8  # of work over which workers die: as often as a node may go, but not
 STALL_SECONDS = 60.0
 
 
-def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[dict[str, Any]]:
+def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[UnitResult]:
     """Score the pending units of ``job`` on Ray; gives what :meth:`UnitScorer.score` does, in any order.
 
     Raises:
@@ -78,15 +79,16 @@ def _watched(board: Any, progress: Progress, explain: Callable[[], str], stall_s
         progress.clear()
 
 
-def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+def _results(dataset: ray.data.Dataset) -> Iterator[UnitResult]:
     # Closed at once when anything is raised: that stops the workers while Ray is still there.
     # Nothing is fetched ahead: a result, or an error, would wait for the next.
     blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     with contextlib.closing(iter(blocks)) as tables:
         try:
-            for result in (json.loads(text) for block in tables for text in block["result"].to_pylist()):
-                raise_problem(result)
-                yield result
+            for row in (row for block in tables for row in block.to_pylist()):
+                if row["failed"]:
+                    Problem(**json.loads(row["result"])).throw()
+                yield from_json(row["result"])
         except ray.exceptions.RayError as error:
             raise RegradError(f"Ray failed: {_cause(error)}") from error
 
@@ -174,31 +176,32 @@ class _Worker:
         self.metrics = WorkerMetrics(storage.mask(task.output))
         self._post()
         self.scorer: UnitScorer | None = None
-        self.problem: dict[str, Any] = {}
+        self.problem: Problem | None = None
         try:
             # Workers that load at the same time have not died.
             with self._attempt("loading the model", self.tries + others):
                 process.set_up(task.threads)
                 self.scorer = UnitScorer(task, self._count, self._scoring)
         except Exception as error:
-            self.problem = as_problem(error)
+            self.problem = Problem.of(error)
         self.metrics.enter(IDLE)
 
-    def __call__(self, batch: Any) -> Iterator[dict[str, list[str]]]:
+    def __call__(self, batch: Any) -> Iterator[dict[str, list[Any]]]:
         if self.scorer is None:
-            yield {"result": [json.dumps(self.problem)]}
+            assert self.problem is not None
+            yield _row(self.problem)
             return
         units = [Unit.from_json(text) for text in json.loads(batch["units"][0].as_py())]
         files = ", ".join(dict.fromkeys(storage.mask(unit.source) for unit in units))
         self.metrics.enter(READING)
         try:
             with self._attempt(f"over {files} from row {units[0].start}", self.tries):
-                for item in self.scorer.score(units, measure=batch["measure"][0].as_py()):
-                    if "seconds" in item:
-                        self.metrics.unit(item["seconds"])
-                    yield {"result": [json.dumps(item)]}
+                for result in self.scorer.score(units, measure=batch["measure"][0].as_py()):
+                    if isinstance(result, Committed):
+                        self.metrics.unit(result.record["seconds"])
+                    yield _row(result)
         except Exception as error:
-            yield {"result": [json.dumps(as_problem(error))]}
+            yield _row(Problem.of(error))
         self.metrics.enter(IDLE)
         self._post()
 
@@ -231,6 +234,12 @@ class _Worker:
     def _post(self) -> None:
         self.posted = time.monotonic()
         self.board.post.remote(self.name, self.scored, self.quarantined)
+
+
+def _row(result: UnitResult | Problem) -> dict[str, list[Any]]:
+    """``result`` as a batch of one row."""
+    text = json.dumps(asdict(result)) if isinstance(result, Problem) else to_json(result)
+    return {"failed": [isinstance(result, Problem)], "result": [text]}
 
 
 def _cause(error: BaseException) -> str:

@@ -6,7 +6,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import NoReturn
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
@@ -40,18 +41,21 @@ def settle_in(environment: dict[str, str], paths: Sequence[str]) -> None:
     sys.path.extend(path for path in paths if path not in sys.path)
 
 
-def as_problem(error: Exception) -> dict[str, Any]:
-    """``error`` as a row: raised in a worker, it would arrive wrapped and retried."""
-    known = isinstance(error, RegradError)
-    return {
-        "error": str(error) if known else f"a worker failed: {storage.reason(error)}",
-        "usage": isinstance(error, UsageError),
-        "traceback": traceback.format_exc(),
-    }
+@dataclass(frozen=True)
+class Problem:
+    """An error as a worker returns it: raised there, it would arrive wrapped and retried."""
 
+    message: str
+    usage: bool
+    traceback: str
 
-def raise_problem(result: dict[str, Any]) -> None:
-    """Raise the error that ``result`` is, if :func:`as_problem` made it of one."""
-    if "error" in result:
-        kind = UsageError if result["usage"] else RegradError
-        raise kind(result["error"]) from RuntimeError(result["traceback"])
+    @classmethod
+    def of(cls, error: Exception) -> Problem:
+        """The one of ``error``, which is being handled."""
+        message = str(error) if isinstance(error, RegradError) else f"a worker failed: {storage.reason(error)}"
+        return cls(message, isinstance(error, UsageError), traceback.format_exc())
+
+    def throw(self) -> NoReturn:
+        """Raise the error again, here."""
+        kind = UsageError if self.usage else RegradError
+        raise kind(self.message) from RuntimeError(self.traceback)

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from regrad import storage
-from regrad.cluster.handover import as_problem, raise_problem, settle_in, surroundings
+from regrad.cluster.handover import Problem, settle_in, surroundings
 from regrad.cluster.sessions import connected
 from regrad.errors import RegradError
 
@@ -53,16 +53,17 @@ def each(
                 (ended,), _ = ray.wait(list(running), num_returns=1)
                 result = _result(ended, running.pop(ended))
                 running |= {call.remote(function, item, *around): item for item in itertools.islice(queue, 1)}
-                raise_problem(result)
+                if isinstance(result, Problem):
+                    result.throw()
                 yield result
         finally:
             for task in running:
                 ray.cancel(task, force=True)
 
 
-def _result(ended: Any, item: Item) -> Item:
+def _result(ended: Any, item: Item) -> Item | Problem:
     try:
-        result: Item = ray.get(ended)
+        result: Item | Problem = ray.get(ended)
         return result
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise RegradError(
@@ -73,9 +74,11 @@ def _result(ended: Any, item: Item) -> Item:
         raise RegradError(f"Ray failed: {storage.reason(error)}") from error
 
 
-def _call(function: Callable[[Item], Item], item: Item, environment: dict[str, str], paths: Sequence[str]) -> Item:
+def _call(
+    function: Callable[[Item], Item], item: Item, environment: dict[str, str], paths: Sequence[str]
+) -> Item | Problem:
     settle_in(environment, paths)
     try:
         return function(item)
     except Exception as error:
-        return as_problem(error)
+        return Problem.of(error)

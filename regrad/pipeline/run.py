@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from regrad import formatting, storage
@@ -17,13 +17,14 @@ from regrad.pipeline import manifest, process
 from regrad.pipeline.kinds import exceeds
 from regrad.pipeline.plan import Plan
 from regrad.pipeline.prepare import Job, plan_again, prepare
+from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, UnitResult
 from regrad.pipeline.worker import UnitScorer
 from regrad.storage import retry
 
 _NEW_PLANS = 3  # for sources that change while they are read; then they are not at rest
 _LAST_WORDS_SECONDS = 5.0  # how long a run that failed tries to say so in run.json
 
-ScoreUnits = Callable[[Job], Iterator[dict[str, Any]]]
+ScoreUnits = Callable[[Job], Iterator[UnitResult]]
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,11 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
 def _score(job: Job, tally: Tally, score_units: ScoreUnits) -> list[str]:
     """Score what is pending; returns the sources that changed meanwhile."""
     changed: dict[str, None] = {}
-    for item in score_units(job) if job.plan.pending else ():
-        if "changed" in item:
-            changed |= {item["changed"]: None}
+    for result in score_units(job) if job.plan.pending else ():
+        if isinstance(result, SourceChanged):
+            changed[result.source] = None
         else:
-            tally.take(item)
+            tally.take(result)
     return list(changed)
 
 
@@ -111,7 +112,7 @@ def _planned_again(job: Job, tally: Tally) -> Plan:
     return plan
 
 
-def score_here(job: Job) -> Iterator[dict[str, Any]]:
+def score_here(job: Job) -> Iterator[UnitResult]:
     """Score the pending units in this process, without Ray: a few hundred images are done before it has started."""
     process.set_up(job.task.threads)
     scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
@@ -149,16 +150,17 @@ class Tally:
         self.counts = {name: self.counts[name] - gone[name] for name in gone}
         self.committed -= keys
 
-    def take(self, item: dict[str, Any]) -> None:
-        """A ledger record, the measured error, how often the storage was asked again, or a line to show."""
-        if "measured" in item:
-            self._job.run["measured"] = item["measured"]
-        elif "retries" in item:
-            self._retries.update(item["retries"])
-        elif "note" in item:
-            self._notes |= {item["note"]: None}
-        else:
-            self.add(item)
+    def take(self, result: Committed | Measured | Retried | Note) -> None:
+        """Take note of what came back from the scoring."""
+        match result:
+            case Committed(record):
+                self.add(record)
+            case Measured():
+                self._job.run["measured"] = asdict(result)
+            case Retried(counts):
+                self._retries.update(counts)
+            case Note(text):
+                self._notes[text] = None
 
     def add(self, record: dict[str, Any]) -> None:
         """A unit has committed."""

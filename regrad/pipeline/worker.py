@@ -21,6 +21,7 @@ from regrad.ledger import commit
 from regrad.ledger.lease import Lease
 from regrad.pipeline.account import Account
 from regrad.pipeline.plan import Unit
+from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, UnitResult
 from regrad.reading import decode
 from regrad.reading.formats import Format, open_reader
 from regrad.reading.images import DEFAULT_MAX_PIXELS
@@ -106,18 +107,16 @@ class UnitScorer:
         self._notes: list[str] = []
         self._failed_commit: BaseException | None = None
         self._to_measure = 0
-        self._measured: dict[str, Any] | None = None
+        self._measured: Measured | None = None
         self.scorer.warn = self._notes.append
         image_bytes = 4 * self.classifier.channels * self.classifier.image_size[0] * self.classifier.image_size[1]
         self.batch_size = max(1, min(task.batch_size, _BATCH_BYTES // image_bytes))
 
-    def score(self, units: Sequence[Unit], measure: bool = False) -> Iterator[dict[str, Any]]:
-        """Score ``units`` in order, commit each, and give its ledger record once it is committed.
+    def score(self, units: Sequence[Unit], measure: bool = False) -> Iterator[UnitResult]:
+        """Score ``units`` in order, commit each, and give :class:`Committed` or :class:`SourceChanged` of each.
 
-        A unit whose source is no longer what was planned gives ``{"changed": source}`` instead, and is not committed.
-        In between come ``{"measured": ...}``, the error of the gradients on the first images, if ``measure`` asks for
-        it, ``{"retries": ...}`` with how often the storage was asked again, by kind, and ``{"note": ...}`` with a line
-        to show once.
+        In between come :class:`Measured`, the error of the gradients on the first images, if ``measure`` asks for it,
+        :class:`Retried` and :class:`Note`.
 
         Raises:
             RegradError: the storage failed, or the network did.
@@ -126,7 +125,7 @@ class UnitScorer:
         self._to_measure = MEASURED_IMAGES * measure
         self._failed_commit = None
         waiting = deque(accounts)
-        commits: deque[Future[dict[str, Any]]] = deque()
+        commits: deque[Future[Committed | SourceChanged]] = deque()
         with _one_thread("regrad-commit") as committer, _ReadAhead(self, accounts) as rows:
             for batch in _batches(rows, self.batch_size):
                 self._score_batch(batch)
@@ -188,22 +187,18 @@ class UnitScorer:
             error = self.scorer.measure_error(images[:count], [sample.id or "" for sample in samples[:count]])
             error = error[error.isfinite()] if error is not None else images.new_zeros(0)  # NaN where the network broke
             if len(error):
-                self._measured = {
-                    "images": len(error),
-                    "median_relative_error": float(error.median()),
-                    "max_relative_error": float(error.max()),
-                }
+                self._measured = Measured(len(error), float(error.median()), float(error.max()))
 
-    def _news(self) -> Iterator[dict[str, Any]]:
+    def _news(self) -> Iterator[Measured | Note | Retried]:
         if self._measured is not None:
             measured, self._measured = self._measured, None
-            yield {"measured": measured}
+            yield measured
         while self._notes:
-            yield {"note": self._notes.pop(0)}
+            yield Note(self._notes.pop(0))
         if retries := retry.take_counts():
-            yield {"retries": retries}
+            yield Retried(dict(retries))
 
-    def _commit(self, account: Account) -> dict[str, Any]:
+    def _commit(self, account: Account) -> Committed | SourceChanged:
         if self._failed_commit:
             raise self._failed_commit  # where the store hangs, each further try would take a timeout
         try:
@@ -212,11 +207,11 @@ class UnitScorer:
             self._failed_commit = error
             raise
 
-    def _committed(self, account: Account) -> dict[str, Any]:
+    def _committed(self, account: Account) -> Committed | SourceChanged:
         record = account.record()
         unit = account.unit
         if account.changed or (account.reader and account.reader.identity() != unit.identity):
-            return {"changed": unit.source}
+            return SourceChanged(unit.source)
         # A row without a number stands for the rest of a file that could not be read on.
         whole = all(row is not None for _, _, row, *_ in account.quarantined)
         if whole and unit.rows is not None and account.rows_in != unit.rows:
@@ -227,7 +222,7 @@ class UnitScorer:
         provenance = {**self.task.provenance, "unit": unit.key, "identity": unit.identity}
         allowed = self.task.lease.check if self.task.lease else lambda: None
         commit.write_unit(self.task.output, record, *account.tables(), provenance, unit.replaces, allowed)
-        return record
+        return Committed(record)
 
 
 class _ReadAhead:

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from regrad.pipeline.run import execute, score_here
 from tests.data import ROOT
 from tests.faults.proxy import Proxy
 from tests.services import Bucket, S3Server
-from tests.shards import build, digits, png, write_parquet, write_tar
+from tests.shards import build, digits, png, records_of, write_parquet, write_tar
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 SCORES = ("regrad", "entropy")
@@ -115,7 +114,7 @@ def test_no_worker_after_a_while_is_said(tmp_path: Path, capfd: pytest.CaptureFi
 
     hog = Hog.remote()
     assert ray.get(hog.ready.remote())
-    records: Iterator[dict[str, Any]] = score_units(job(tmp_path / "out", source), stall_seconds=2.0)
+    results = score_units(job(tmp_path / "out", source), stall_seconds=2.0)
     said = []
 
     def release() -> None:
@@ -127,7 +126,7 @@ def test_no_worker_after_a_while_is_said(tmp_path: Path, capfd: pytest.CaptureFi
 
     watcher = threading.Thread(target=release)
     watcher.start()
-    assert sum(record.get("rows_scored", 0) for record in records) == 60
+    assert sum(record["rows_scored"] for record in records_of(results)) == 60
     watcher.join()
     assert said[0].startswith("still waiting: no worker has started after 2 s; each needs 2 CPUs and 0 GPUs")
     assert "the cluster has 4 CPUs and 0 GPUs, of which 0 and 0 are free" in said[0]

@@ -64,12 +64,13 @@ def test_while_a_run_goes_on_and_after_it_was_killed(tmp_path: Path, capsys: pyt
     program = (
         "import sys, time\n"
         "from regrad.pipeline.run import execute, score_here\n"
+        "from regrad.pipeline.results import Committed\n"
         "from regrad.pipeline.options import parse\n"
         "from regrad.pipeline.prepare import prepare\n"
         "def slow(job):\n"
-        "    for place, record in enumerate(score_here(job)):\n"
-        "        yield record\n"
-        "        if 'unit' in record and record['start'] >= 10: time.sleep(600)\n"
+        "    for result in score_here(job):\n"
+        "        yield result\n"
+        "        if isinstance(result, Committed) and result.record['start'] >= 10: time.sleep(600)\n"
         "execute(prepare(parse(sys.argv[1:], 'score', None)), slow)\n"
     )
     arguments = [source, *MODEL, "--output", output, "--batch-size", "10"]

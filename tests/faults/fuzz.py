@@ -38,7 +38,7 @@ from regrad.reading.decode import BadImage, to_tensor
 from regrad.reading.inputs import list_sources
 from tests import bad_images
 from tests.faults.mutate import mutate
-from tests.shards import Row, digits, write_hugging_face, write_parquet, write_tar
+from tests.shards import Row, digits, records_of, write_hugging_face, write_parquet, write_tar
 
 KINDS = ("image", "tar", "parquet")
 MAX_PIXELS = 4_000_000
@@ -168,7 +168,7 @@ class Fuzzer:
         control = write_parquet(inputs / "control.parquet", CONTROL)
         (inputs / f"mutant.{self.kind}").write_bytes(content)
         units = make_plan(list_sources([str(inputs)]), 16, "", set(), lambda keys: []).pending
-        records = list(self.scorer.score(units))
+        records = records_of(self.scorer.score(units))
         assert len(records) == len(units), (len(records), len(units))
         counted = Counter()
         for record in records:

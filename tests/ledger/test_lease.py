@@ -178,14 +178,14 @@ def test_a_run_that_lost_it_commits_nothing_more_and_leaves_run_json_alone(tmp_p
     output = tmp_path / "out"
 
     def interrupted(now: Any) -> Any:
-        items = score_here(now)
-        yield next(items)
+        results = score_here(now)
+        yield next(results)
         other = replace(lease.Holder.this_process(SECONDS), name="other")
         (output / "lease/2.json").write_text(json.dumps(asdict(other)))
         (output / "run.json").write_text("the other's")
         before = set(os.listdir(output / "ledger"))
         try:
-            yield from items
+            yield from results
         finally:
             assert len(set(os.listdir(output / "ledger")) - before) <= 1  # at most the one that was being written
 

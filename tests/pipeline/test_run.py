@@ -15,6 +15,7 @@ from regrad.ledger import commit
 from regrad.pipeline import manifest
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, describe, expected_images, prepare
+from regrad.pipeline.results import Committed, Note, UnitResult
 from regrad.pipeline.run import RunOutcome, execute, score_here
 from regrad.scores import registry
 from tests.services import Bucket
@@ -62,12 +63,12 @@ def test_a_second_run_scores_nothing(tmp_path: Path) -> None:
 def test_what_a_worker_left_that_died_goes_with_the_run(tmp_path: Path) -> None:
     output = tmp_path / "out"
 
-    def dying(job: Job) -> Iterator[dict[str, Any]]:
-        for item in score_here(job):
+    def dying(job: Job) -> Iterator[UnitResult]:
+        for result in score_here(job):
             for folder in ("scores", "ledger"):
                 (output / folder / f"{storage.TEMPORARY_PREFIX}1-part").write_bytes(b"half")
             (output / "scores" / "part-0123456789abcdef.parquet").write_bytes(b"no record of it")
-            yield item
+            yield result
 
     execute(job(output, write_parquet(tmp_path / "in.parquet", digits())), dying)
     assert commit.left_over(str(output), commit.committed(str(output))) == []
@@ -179,11 +180,11 @@ def test_inputs_that_are_not_named_keep_their_rows(tmp_path: Path) -> None:
 def test_a_run_that_breaks_is_continued(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits())
 
-    def breaking(job: Job) -> Iterator[dict[str, Any]]:
-        for number, record in enumerate(score_here(job)):
+    def breaking(job: Job) -> Iterator[UnitResult]:
+        for number, result in enumerate(score_here(job)):
             if number == 1:
                 raise RegradError("the power went out")
-            yield record
+            yield result
 
     with pytest.raises(RegradError):
         execute(job(tmp_path / "out", source), breaking)
@@ -333,21 +334,27 @@ def test_the_error_of_the_gradients_is_measured_once(tmp_path: Path) -> None:
     assert measured["images"] == 4
     assert 0 < measured["median_relative_error"] <= measured["max_relative_error"] < 2e-3
     assert run_json(tmp_path / "out")["measured"] == measured
-    items = []
+    results: list[UnitResult] = []
+
+    def noted(ready: Job) -> Iterator[UnitResult]:
+        for result in score_here(ready):
+            results.append(result)
+            yield result
+
     again = parsed()
-    execute(again, lambda ready: (items.append(item) or item for item in score_here(ready)))  # type: ignore[func-returns-value]
+    execute(again, noted)
     assert again.run["measured"] == measured
-    assert items
-    assert all("unit" in item for item in items)
+    assert results
+    assert all(isinstance(result, Committed) for result in results)
 
 
 def test_a_line_that_workers_say_is_kept_once(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits())
 
-    def noting(ready: Job) -> Iterator[dict[str, Any]]:
-        yield {"note": "memory is short"}
+    def noting(ready: Job) -> Iterator[UnitResult]:
+        yield Note("memory is short")
         yield from score_here(ready)
-        yield {"note": "memory is short"}
+        yield Note("memory is short")
 
     assert execute(job(tmp_path / "out", source), noting).notes == ["memory is short"]
 

@@ -17,7 +17,7 @@ from regrad.pipeline.plan import Unit, make_plan
 from regrad.pipeline.worker import Task, UnitScorer
 from regrad.reading.inputs import list_sources
 from regrad.reading.samples import Columns
-from tests.shards import Row, digits, png, write_folder, write_hugging_face, write_parquet, write_tar
+from tests.shards import Row, digits, png, records_of, write_folder, write_hugging_face, write_parquet, write_tar
 
 SCORES = ("regrad", "entropy")
 
@@ -34,7 +34,7 @@ def units(*inputs: str, unit_rows: int = 25) -> list[Unit]:
 
 
 def score(output: Path, *inputs: str, unit_rows: int = 25, **settings: Any) -> list[dict[str, Any]]:
-    return list(UnitScorer(task(output, **settings)).score(units(*inputs, unit_rows=unit_rows)))
+    return records_of(UnitScorer(task(output, **settings)).score(units(*inputs, unit_rows=unit_rows)))
 
 
 def rows(output: Path, kind: str = "scores") -> dict[str, dict[str, Any]]:
@@ -80,7 +80,7 @@ def test_scores_do_not_depend_on_units_or_batches(
     source = write_parquet(tmp_path / "in.parquet", digits())
     settings = task(tmp_path / "out")
     scorer = UnitScorer(Task(**{**vars(settings), "batch_size": batch_size}))
-    records = list(scorer.score(units(source, unit_rows=unit_rows)))
+    records = records_of(scorer.score(units(source, unit_rows=unit_rows)))
     assert [record["start"] for record in records] == list(range(0, 60, unit_rows))
     found = rows(tmp_path / "out")
     for name in expected:
@@ -156,11 +156,11 @@ def test_the_footer_says_what_made_the_rows(tmp_path: Path) -> None:
 def test_units_commit_while_later_ones_are_scored(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits())
     scorer = UnitScorer(task(tmp_path / "out"))
-    records = scorer.score(units(source, unit_rows=5))
-    next(records)
+    results = scorer.score(units(source, unit_rows=5))
+    next(results)
     committed = len(list((tmp_path / "out/ledger").glob("*.json")))
     assert 1 <= committed < 12
-    records.close()
+    results.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("regrad-")]
 
 

@@ -17,7 +17,7 @@ from regrad.pipeline.worker import Task, UnitScorer
 from regrad.reading.decode import to_tensor
 from regrad.reading.inputs import list_sources
 from tests.bad_images import MAX_PIXELS, PIXELS, bad, good, strange
-from tests.shards import build, write_parquet
+from tests.shards import build, records_of, write_parquet
 
 GOOD, STRANGE, BAD = good(), strange(), bad()
 SCORES = ("regrad", "entropy")
@@ -78,7 +78,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         process.set_up(task.threads)
-        records = list(UnitScorer(task).score(units))
+        records = records_of(UnitScorer(task).score(units))
     assert not [str(warning.message) for warning in said if "PIL" in warning.filename]
     for kind, count in (("rows_scored", len(GOOD) + len(STRANGE)), ("rows_quarantined", len(BAD))):
         assert sum(record[kind] for record in records) == count
