@@ -13,6 +13,7 @@ import importlib
 import io
 import tarfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,8 @@ from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample, is_image
 
 ENTRY_POINTS = "regrad.formats"
 _BUILT_IN = ("tar", "parquet", "folder")
+_REASONS = 50  # of what was skipped in one source
+OTHER = "other"
 
 _formats: dict[str, type[Format]] = {}
 
@@ -56,6 +59,7 @@ class Format(abc.ABC):
         kind: its name.
         suffixes: how the names of its files end, in lower case.
         copied_as: the ending of what :meth:`copy` writes.
+        skipped: what the rows read last, or counted, were not made of, by reason.
     """
 
     kind: ClassVar[str]
@@ -76,6 +80,11 @@ class Format(abc.ABC):
         self.files = files
         self.labels = labels or [None] * len(files)
         self.first = first
+        self.skipped: Counter[str] = Counter()
+
+    def skip(self, reason: str) -> None:
+        """Count something of the source that is no row and no part of one; of very many reasons some have no name."""
+        self.skipped[reason if reason in self.skipped or len(self.skipped) < _REASONS else OTHER] += 1
 
     @abc.abstractmethod
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,9 +20,7 @@ from typing import Any
 from regrad import storage
 from regrad.errors import RegradError
 
-IMAGE_EXTENSIONS = frozenset(
-    ("avif", "bmp", "gif", "jpeg", "jpg", "jfif", "png", "ppm", "pgm", "pnm", "tif", "tiff", "webp")
-)
+_DECODED = frozenset(("avif", "bmp", "gif", "jpeg", "jpg", "jfif", "png", "ppm", "pgm", "pnm", "tif", "tiff", "webp"))
 MAX_IMAGE_BYTES = 512 * 2**20  # encoded; a header may claim anything, and what it claims would be allocated
 # What `open` says of one file of this machine, and not of the disk that it is on.
 _FILE_ERRORS = frozenset((errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO))
@@ -62,7 +61,12 @@ class Sample:
 
 def is_image(name: str) -> bool:
     """Whether a file's name ends like an image's."""
-    return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
+    return name.rpartition(".")[2].lower() in _DECODED
+
+
+def is_decoded(name: str) -> bool:
+    """Whether a file's name ends like that of an image that is decoded here."""
+    return name.rpartition(".")[2].lower() in _DECODED
 
 
 class BadFile(Exception):
@@ -190,6 +194,25 @@ def as_text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+_ROW_ID = re.compile(r"\(row \d+\)$")
+
+
+def row_id(name: str, row: int) -> str:
+    """The id of a row whose own one is missing, or is another row's too: no two are alike.
+
+    Ids that look like these get a row's number too (:func:`is_row_id`), so that every such id ends with its own.
+
+    >>> row_id("cat.png", 7), row_id("", 7)
+    ('cat.png (row 7)', '(row 7)')
+    """
+    return f"{name} (row {row})".strip()
+
+
+def is_row_id(name: str) -> bool:
+    """Whether ``name`` could be taken for another row's :func:`row_id`."""
+    return _ROW_ID.search(name) is not None
 
 
 def as_label(value: Any) -> int | None:
