@@ -24,6 +24,7 @@ from PIL import Image
 from regrad import table
 from tests.installed import installed
 from tests.services import bucket, ray_cluster, ray_session, s3_server
+from tests.side_by_side import SideBySide, group
 
 __all__ = ["bucket", "installed", "ray_cluster", "ray_session", "s3_server"]  # fixtures for every test
 
@@ -42,23 +43,15 @@ def workers_as_others() -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
 
 
-RAY = {"ray_session", "ray_cluster"}
-STARTING_RAY = ("tests/faults/test_kills.py", "tests/faults/test_filter_kills.py", "tests/cluster/")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
+    """Of ``pytest --numprocesses 2``."""
+    return SideBySide(config, log)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (``--numprocesses 2``), one process has everything that starts Ray, the other the rest file by file.
-
-    Two Rays at once would wait for each other's processes; a file keeps together what its fixtures share.
-    """
-
-    def of_ray(item: pytest.Item) -> bool:
-        return bool(RAY & set(getattr(item, "fixturenames", ()))) or item.nodeid.startswith(STARTING_RAY)
-
-    items.sort(key=lambda item: not of_ray(item))  # the longest first
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if of_ray(item) else item.nodeid.partition("::")[0]))
+    """The longest first: Ray's."""
+    items.sort(key=lambda item: group(item.nodeid.partition("::")[0]) != "ray")
 
 
 def png(seed: int, size: int = 8) -> bytes:
