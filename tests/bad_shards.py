@@ -232,7 +232,8 @@ def parquets() -> list[Case]:
     group = [("read", row, "row group 1 cannot be read from row 4 on: ") for row in range(4, 8)]
     left, broken = [*NAMES[:4], *NAMES[8:]], "not readable as Parquet: .*; write the file again"
     twice = pa.table([images] * 2, names=["image"] * 2)
-    same = ("read", 11, "row 10 has the same id")
+    numbers = [f"(row {row})" for row in range(12)]
+    same = [f"{NAMES[10]} (row {row})" for row in (10, 11)]
     days = [str(date(1970, 1, 1 + row)) for row in range(1, 12)]
     return [
         Case("large-binary.parquet", parquet_of(table(images.cast(pa.large_binary()))), NAMES),
@@ -250,10 +251,10 @@ def parquets() -> list[Case]:
         refused("twice.parquet", parquet_of(twice), "more than one column 'image'"),
         Case("null-images.parquet", parquet_of(table([None, *images[1:].to_pylist()])), NAMES[1:], [("read", 0, null)]),
         Case("structs.parquet", parquet_of(pa.table({"photo": structs})), [NAMES[0], *NAMES[3:]], nulls),
-        Case("null-ids.parquet", parquet_of(table(ids=pa.nulls(12, pa.string()))), [str(row) for row in range(12)]),
+        Case("null-ids.parquet", parquet_of(table(ids=pa.nulls(12, pa.string()))), numbers),
         Case("byte-ids.parquet", parquet_of(table(ids=latin)), [f"caf\\xe9{row}" for row in range(12)]),
-        Case("date-ids.parquet", parquet_of(table(ids=dates)), ["0", *days]),
-        Case("same-ids.parquet", parquet_of(table(ids=[*NAMES[:11], NAMES[10]])), NAMES[:11], [same]),
+        Case("date-ids.parquet", parquet_of(table(ids=dates)), ["(row 0)", *days]),
+        Case("same-ids.parquet", parquet_of(table(ids=[*NAMES[:11], NAMES[10]])), [*NAMES[:10], *same]),
         Case("null-labels.parquet", parquet_of(table(labels=pa.nulls(12, pa.int32()))), NAMES),
         Case("float-labels.parquet", parquet_of(table(labels=[0.5] * 12)), NAMES),
         Case("text-labels.parquet", parquet_of(table(labels=["cat"] * 12)), NAMES),

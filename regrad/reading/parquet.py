@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
+from regrad.reading.fields import ParquetFields, cell, split_images, texts
 from regrad.reading.formats import Format, register
 from regrad.reading.samples import (
     DEFAULT_COLUMNS,
@@ -25,75 +26,18 @@ from regrad.reading.samples import (
     Shard,
     as_label,
     as_text,
+    is_row_id,
     reading,
+    row_id,
 )
 
-ROW_NUMBER = "row"  # `--id-column row` asks for row numbers where no column has that name
 # A row group's columns are read whole up to so many bytes, and through a buffer beyond: there, a damaged page header
 # makes pyarrow allocate the gigabytes that it claims.
 _WHOLE_GROUP = 128 * 2**20
 _BATCH_ROWS = 64  # rows decoded at a time: bounds the memory of a row group of any size
+_ID_ROWS = 2**16
+_SMALL_READS = 2**16  # of a store, to look at ids alone
 _COPIED_BYTES = 128 * 2**20  # of a row group that is written
-
-
-@dataclass(frozen=True)
-class ParquetFields:
-    """The columns of one Parquet file that are read."""
-
-    image: str
-    label: str | None
-    id: str | None
-
-    @classmethod
-    def choose(cls, schema: pa.Schema, columns: Columns, uri: str) -> ParquetFields:
-        """The image, label and id column of ``schema``, as asked for or by default.
-
-        Raises:
-            UsageError: a column is missing or has no usable type; the columns there are, are named.
-        """
-        there = f"the columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}"
-        for flag, name in (("image", columns.image), ("label", columns.label), ("id", columns.id)):
-            if name is not None and name not in schema.names and not (flag == "id" and name == ROW_NUMBER):
-                raise UsageError(f"{storage.mask(uri)}: no column {name!r} for --{flag}-column; {there}")
-        for name in (columns.image or "image", columns.label or "label", columns.id or "id"):
-            if schema.names.count(name) > 1:
-                raise UsageError(f"{storage.mask(uri)}: more than one column {name!r}; {there}")
-        image = columns.image or ("image" if "image" in schema.names else None)
-        if image is None:
-            candidates = [field.name for field in schema if holds_images(field.type)]
-            if len(candidates) != 1:
-                raise UsageError(
-                    f"{storage.mask(uri)}: no image column: {there}; name one that holds encoded images "
-                    "with --image-column"
-                )
-            image = candidates[0]
-        if not holds_images(schema.field(image).type):
-            raise UsageError(
-                f"{storage.mask(uri)}: column {image!r} is {schema.field(image).type}, not encoded images (binary, "
-                f"or a struct with a binary field `bytes`); {there}; name another with --image-column"
-            )
-        label = columns.label or ("label" if "label" in schema.names else None)
-        if label is not None and not pa.types.is_integer(schema.field(label).type):
-            if columns.label is not None:
-                raise UsageError(
-                    f"{storage.mask(uri)}: column {label!r} of --label-column is {schema.field(label).type}, not "
-                    f"a class index (an integer); {there}"
-                )
-            label = None
-        return cls(image, label, columns.id or ("id" if "id" in schema.names else None))
-
-    def names(self, schema: pa.Schema) -> list[str]:
-        """The columns to read: those of the chosen ones that ``schema`` has."""
-        return [name for name in (self.image, self.label, self.id) if name is not None and name in schema.names]
-
-
-def holds_images(kind: pa.DataType) -> bool:
-    """Whether a column of this Arrow type can hold encoded images."""
-    if pa.types.is_dictionary(kind):
-        return holds_images(kind.value_type)
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and holds_images(kind.field("bytes").type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 class _BadFooter(Exception):
@@ -149,6 +93,7 @@ class ParquetReader(Format):
         super().__init__(uri, columns, *listing)
         self._position = -1
         self._samples: Iterator[Sample] = iter(())
+        self._shared: frozenset[str] | None = None  # ids that several rows have; None: not looked for
 
     def length(self) -> int | None:
         """The number of rows, from the footer; None where that is damaged or the file cannot be opened."""
@@ -187,20 +132,26 @@ class ParquetReader(Format):
         return (sample for sample in self._read(min(wanted), wanted) if sample.row is None or sample.row in wanted)
 
     def copy(self, rows: Collection[int], file: IO[bytes]) -> int:
-        """These rows with every column and the schema's metadata, a bounded number at a time."""
+        """These rows with every column and the schema's metadata, in row groups no larger than those they come from."""
         wanted, copied = np.array(sorted(rows)), 0
         with reading(self.uri) as shard:
             source = pa.parquet.ParquetFile(shard, pre_buffer=False)
             with pa.parquet.ParquetWriter(file, source.schema_arrow, compression="zstd") as writer:
+                groups = range(source.num_row_groups)
+                most = max((source.metadata.row_group(group).num_rows for group in groups), default=1)
                 waiting: list[pa.RecordBatch] = []
+                rows_waiting = bytes_waiting = 0
                 for begin, batch in self._batches(source, wanted):
                     own = wanted[(wanted >= begin) & (wanted < begin + len(batch))] - begin
-                    if own.size:
-                        waiting.append(batch.take(pa.array(own)))
-                        copied += own.size
-                    if sum(part.nbytes for part in waiting) > _COPIED_BYTES:
+                    if own.size == 0:
+                        continue
+                    if rows_waiting + own.size > most or bytes_waiting > _COPIED_BYTES:
                         writer.write_table(pa.Table.from_batches(waiting))
-                        waiting = []
+                        waiting, rows_waiting, bytes_waiting = [], 0, 0
+                    waiting.append(_chosen(batch, own))
+                    rows_waiting += own.size
+                    bytes_waiting += waiting[-1].get_total_buffer_size()
+                    copied += own.size
                 if waiting:
                     writer.write_table(pa.Table.from_batches(waiting))
         return copied
@@ -234,11 +185,29 @@ class ParquetReader(Format):
                 why = str(error).removeprefix(f"{storage.mask(self.uri)}: ")
                 yield Sample(None, None, error=why, stage="list")
                 return
+            if self._shared is None and wanted is None:  # where rows are picked, their ids are known
+                self._shared = self._find_shared(file, fields)
             end = 0
             for group in range(file.metadata.num_row_groups):
                 begin, end = end, end + file.metadata.row_group(group).num_rows
                 if end > start and (wanted is None or any(begin <= row < end for row in wanted)):
                     yield from self._read_group(shard, file, fields, group, begin, end, start)
+
+    def _find_shared(self, file: Any, fields: ParquetFields) -> frozenset[str]:
+        """The ids that several rows of the file have, from the column of ids alone."""
+        if (leaf := fields.id_leaf(file.schema_arrow)) is None:
+            return frozenset()
+        seen, shared = set[str](), set[str]()
+        with Shard(self.uri, _SMALL_READS) as shard:
+            ids = pa.parquet.ParquetFile(shard, metadata=file.metadata, pre_buffer=False)
+            for group in range(ids.num_row_groups):
+                try:
+                    for batch in ids.iter_batches(_ID_ROWS, [group], columns=[leaf]):
+                        for name in texts(fields.ids(batch)):
+                            (shared if name in seen else seen).add(name)
+                except Exception:  # rows that cannot be read have no id
+                    shard.raise_if_storage_failed()
+        return frozenset(shared)
 
     def _read_group(
         self, shard: Shard, file: Any, fields: ParquetFields, group: int, begin: int, end: int, start: int
@@ -256,10 +225,28 @@ class ParquetReader(Format):
                 why = storage.reason(error)
                 break
             for offset in range(max(start - row, 0), min(columns.rows, end - row)):
-                yield _sample(columns, row + offset, offset)
+                yield self._sample(columns, row + offset, offset)
             row += columns.rows
         why = f"row group {group} cannot be read from row {row} on: {why}"
         yield from (Sample(lost, None, error=why) for lost in range(max(row, start), end))
+
+    def _sample(self, columns: _Columns, row: int, offset: int) -> Sample:
+        name = str(row) if columns.numbered else self._id(cell(columns.ids, offset), row)
+        try:
+            content = columns.images[offset].as_py()
+        except Exception as error:
+            return Sample(row, name, error=storage.reason(error))
+        if content is None:
+            path = cell(columns.paths, offset)
+            followed = f"; its path {as_text(path)!r} is not followed" if path else ""
+            return Sample(row, name, error=f"the image is null{followed}")
+        if len(content) > MAX_IMAGE_BYTES:
+            return Sample(row, name, error=f"the image has {len(content)} bytes, more than {MAX_IMAGE_BYTES}")
+        return Sample(row, name, content, as_label(cell(columns.labels, offset)))
+
+    def _id(self, value: Any, row: int) -> str:
+        name = "" if value is None else as_text(value)
+        return row_id(name, row) if not name or name in (self._shared or ()) or is_row_id(name) else name
 
 
 @dataclass(frozen=True)
@@ -275,43 +262,14 @@ class _Columns:
 
 
 def _columns(batch: pa.RecordBatch, fields: ParquetFields) -> _Columns:
-    images = batch.column(batch.schema.get_field_index(fields.image))
-    paths: Any = None
-    if pa.types.is_struct(images.type):
-        # `StructArray.field` ignores the struct's own nulls; `flatten` applies them.
-        parts = dict(zip([field.name for field in images.type], images.flatten(), strict=True))
-        images, paths = parts["bytes"], parts.get("path")
+    images, paths = split_images(batch.column(batch.schema.get_field_index(fields.image)))
     names = batch.schema.names
     labels = batch.column(names.index(fields.label)) if fields.label in names else None
-    ids = batch.column(names.index(fields.id)) if fields.id in names else None
-    return _Columns(batch.num_rows, images, paths, labels, ids, fields.id == ROW_NUMBER and ids is None)
+    return _Columns(batch.num_rows, images, paths, labels, fields.ids(batch), fields.numbers(batch.schema))
 
 
-def _sample(columns: _Columns, row: int, offset: int) -> Sample:
-    path = _value(columns.paths, offset)
-    identifier = _value(columns.ids, offset)
-    if columns.ids is None and not columns.numbered:
-        identifier = path
-    name = str(row) if identifier is None else as_text(identifier)
-    try:
-        content = columns.images[offset].as_py()
-    except Exception as error:
-        return Sample(row, name, error=storage.reason(error))
-    if content is None:
-        followed = f"; its path {as_text(path)!r} is not followed" if path else ""
-        return Sample(row, name, error=f"the image is null{followed}")
-    if len(content) > MAX_IMAGE_BYTES:
-        return Sample(row, name, error=f"the image has {len(content)} bytes, more than {MAX_IMAGE_BYTES}")
-    return Sample(row, name, content, as_label(_value(columns.labels, offset)))
-
-
-def _value(column: Any, offset: int) -> Any:
-    """One cell; None where it is null or nothing that Python can hold (a date of the year 20,000)."""
-    if column is None:
-        return None
-    try:
-        return column[offset].as_py()
-    except UnicodeDecodeError as error:
-        return error.object  # the bytes
-    except Exception:
-        return None
+def _chosen(batch: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    """Some rows of a batch. Arrow's own `take` does not know every type (views), its concatenation does."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+    columns = [pa.concat_arrays([column.slice(run[0], len(run)) for run in runs]) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)

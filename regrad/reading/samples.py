@@ -105,7 +105,7 @@ class Shard:
         RegradError: the storage refused or failed.
     """
 
-    def __init__(self, uri: str):
+    def __init__(self, uri: str, read_ahead: int = storage.READ_AHEAD_BYTES):
         self.uri = uri
         self.failure: Exception | None = None
         fs, path = storage.filesystem(uri)
@@ -113,7 +113,7 @@ class Shard:
         try:
             if local:
                 check_file(path)
-            self._file = storage.open_file(uri)
+            self._file = storage.open_file(uri, read_ahead)
             self.size = int(self._file.seek(0, os.SEEK_END))
             self._file.seek(0)
         except storage.Changed:

@@ -1,0 +1,129 @@
+"""The columns of a Parquet file: which hold images, labels and ids, and which ids are several rows'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from regrad import storage
+from regrad.errors import UsageError
+from regrad.reading.samples import Columns, as_text
+
+ROW_NUMBER = "row"  # `--id-column row` asks for row numbers where no column has that name
+
+
+@dataclass(frozen=True)
+class ParquetFields:
+    """The columns of one Parquet file that are read."""
+
+    image: str
+    label: str | None
+    id: str | None
+
+    @classmethod
+    def choose(cls, schema: pa.Schema, columns: Columns, uri: str) -> ParquetFields:
+        """The image, label and id column of ``schema``, as asked for or by default.
+
+        Raises:
+            UsageError: a column is missing or has no usable type; the columns there are, are named.
+        """
+        there = f"the columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}"
+        for flag, name in (("image", columns.image), ("label", columns.label), ("id", columns.id)):
+            if name is not None and name not in schema.names and not (flag == "id" and name == ROW_NUMBER):
+                raise UsageError(f"{storage.mask(uri)}: no column {name!r} for --{flag}-column; {there}")
+        for name in (columns.image or "image", columns.label or "label", columns.id or "id"):
+            if schema.names.count(name) > 1:
+                raise UsageError(f"{storage.mask(uri)}: more than one column {name!r}; {there}")
+        image = columns.image or ("image" if "image" in schema.names else None)
+        if image is None:
+            candidates = [field.name for field in schema if holds_images(field.type)]
+            if len(candidates) != 1:
+                raise UsageError(
+                    f"{storage.mask(uri)}: no image column: {there}; name one that holds encoded images "
+                    "with --image-column"
+                )
+            image = candidates[0]
+        if not holds_images(schema.field(image).type):
+            raise UsageError(
+                f"{storage.mask(uri)}: column {image!r} is {schema.field(image).type}, not encoded images (binary, "
+                f"or a struct with a binary field `bytes`); {there}; name another with --image-column"
+            )
+        label = columns.label or ("label" if "label" in schema.names else None)
+        if label is not None and not pa.types.is_integer(schema.field(label).type):
+            if columns.label is not None:
+                raise UsageError(
+                    f"{storage.mask(uri)}: column {label!r} of --label-column is {schema.field(label).type}, not "
+                    f"a class index (an integer); {there}"
+                )
+            label = None
+        return cls(image, label, columns.id or ("id" if "id" in schema.names else None))
+
+    def names(self, schema: pa.Schema) -> list[str]:
+        """The columns to read: those of the chosen ones that ``schema`` has."""
+        return [name for name in (self.image, self.label, self.id) if name is not None and name in schema.names]
+
+    def numbers(self, schema: pa.Schema) -> bool:
+        """Whether row numbers are the ids that were asked for."""
+        return self.id == ROW_NUMBER and self.id not in schema.names
+
+    def id_leaf(self, schema: pa.Schema) -> str | None:
+        """The column that ids are taken from, or that of the paths beside the images; None: there are neither."""
+        if self.id is not None and self.id in schema.names:
+            return self.id
+        kind = _storage_type(schema.field(self.image).type)
+        has_paths = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+        return f"{self.image}.path" if has_paths and not self.numbers(schema) else None
+
+    def ids(self, batch: pa.RecordBatch) -> Any:
+        """The ids in ``batch``, or the paths beside the images, also where only :meth:`id_leaf` was read."""
+        if self.id_leaf(batch.schema) is None:
+            return None
+        if self.id in batch.schema.names:
+            return batch.column(batch.schema.get_field_index(self.id))
+        return split_images(batch.column(batch.schema.get_field_index(self.image)))[1]
+
+
+def holds_images(kind: pa.DataType) -> bool:
+    """Whether a column of this Arrow type can hold encoded images."""
+    kind = _storage_type(kind)
+    if pa.types.is_dictionary(kind):
+        return holds_images(kind.value_type)
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and holds_images(kind.field("bytes").type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def split_images(column: Any) -> tuple[Any, Any]:
+    """The images of a column, and the paths beside them; None where there are no such."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if not pa.types.is_struct(column.type):
+        return column, None
+    # `StructArray.field` ignores the struct's own nulls; `flatten` applies them.
+    parts = dict(zip([field.name for field in column.type], column.flatten(), strict=True))
+    return parts.get("bytes"), parts.get("path")
+
+
+def _storage_type(kind: pa.DataType) -> pa.DataType:
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def cell(column: Any, offset: int) -> Any:
+    """One cell; None where it is null or nothing that Python can hold (a date of the year 20,000)."""
+    if column is None:
+        return None
+    try:
+        return column[offset].as_py()
+    except UnicodeDecodeError as error:
+        return error.object  # the bytes
+    except Exception:
+        return None
+
+
+def texts(ids: Any) -> Iterator[str]:
+    """The ids of a column as rows have them; nulls are left out."""
+    values = (cell(ids, offset) for offset in range(len(ids)))
+    return (as_text(value) for value in values if value is not None)
