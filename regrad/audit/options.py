@@ -9,10 +9,10 @@ from typing import Any
 from regrad.audit import gates, history, notify
 from regrad.errors import require
 from regrad.pages import thumbnails
-from regrad.pipeline.kinds import count, switch, whole
 from regrad.pipeline.options import Option, Options
 from regrad.reading.inputs import absolute
 from regrad.runs import rule
+from regrad.settings.kinds import count, switch, whole
 
 DEFAULT_NIGHTS = 7
 

@@ -19,7 +19,6 @@ from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
 from regrad.pages import thumbnails
 from regrad.pipeline import manifest
-from regrad.pipeline.kinds import exceeds
 from regrad.pipeline.options import Options
 from regrad.pipeline.prepare import Job, describe, prepare
 from regrad.pipeline.run import RunOutcome, ScoreUnits, execute
@@ -27,6 +26,7 @@ from regrad.reading.formats import fetcher
 from regrad.reading.inputs import absolute
 from regrad.runs import rule, scored
 from regrad.runs.sift import Flags
+from regrad.settings.kinds import exceeds
 
 # Settings in which a baseline may differ: what else was scored, and how its images were stored.
 _FREE = ("scores", "standard_errors", "image_column", "label_column", "id_column", "max_pixels", "unit_rows")

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from regrad.cli import Parser, Stopped, add_common, run_command, signals_noted
 from regrad.cluster import package
-from regrad.pipeline.kinds import memory
+from regrad.settings.kinds import memory
 
 
 def main(argv: Sequence[str] | None = None) -> int:

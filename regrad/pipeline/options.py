@@ -15,9 +15,9 @@ import yaml
 from regrad import storage
 from regrad.cli import MOST_USED, Parser, nearest
 from regrad.errors import UsageError
-from regrad.pipeline.kinds import count, memory, names, numbers, share, size, switch, whole
 from regrad.pipeline.plan import DEFAULT_UNIT_ROWS
 from regrad.reading.images import DEFAULT_MAX_PIXELS
+from regrad.settings.kinds import count, memory, names, numbers, share, size, switch, whole
 
 
 @dataclass(frozen=True)

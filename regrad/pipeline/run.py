@@ -14,11 +14,11 @@ from regrad import formatting, storage
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
 from regrad.pipeline import manifest, process
-from regrad.pipeline.kinds import exceeds
 from regrad.pipeline.plan import Plan
 from regrad.pipeline.prepare import Job, plan_again, prepare
 from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, UnitResult
 from regrad.pipeline.worker import UnitScorer
+from regrad.settings.kinds import exceeds
 from regrad.storage import retry
 
 _NEW_PLANS = 3  # for sources that change while they are read; then they are not at rest

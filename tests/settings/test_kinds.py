@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from regrad.pipeline import kinds
-from regrad.pipeline.kinds import exceeds
+from regrad.settings import kinds
+from regrad.settings.kinds import exceeds
 
 
 @pytest.mark.parametrize(
