@@ -1,12 +1,14 @@
 """The score table: one Parquet part per unit of work, one row per image, provenance in every file.
 
-``OUT/scores/part-<unit>.parquet`` holds ``id, source, row, label, prediction, confidence, nll`` and one float64 column
-per score; ``nll`` is -log p of the label, null where there is none or it is no class of the model.
-``OUT/quarantine/part-<unit>.parquet`` holds the images that could not be scored, with the reason.
+``OUT/scores/part-<unit>.parquet`` holds ``id, source, row, label, prediction, confidence, nll, digest`` and one float64
+column per score; ``nll`` is -log p of the label, null where there is none or it is no class of the model, ``digest``
+the 128-bit BLAKE2b of the encoded image in hexadecimal. ``OUT/quarantine/part-<unit>.parquet`` holds the images that
+could not be scored, with the reason, and their ``digest`` where there were bytes.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Sequence
@@ -31,6 +33,7 @@ FIXED_COLUMNS = (
     ("prediction", pa.int32()),
     ("confidence", pa.float32()),
     ("nll", pa.float64()),
+    ("digest", pa.string()),
 )
 STANDARD_ERROR = "_se"  # ends the column of a score's standard error
 QUARANTINE_SCHEMA = pa.schema(
@@ -40,8 +43,10 @@ QUARANTINE_SCHEMA = pa.schema(
         ("row", pa.int64()),
         ("stage", pa.string()),
         ("reason", pa.string()),
+        ("digest", pa.string()),
     ]
 )
+LATER_COLUMNS = (pa.field("digest", pa.string()),)  # parts of earlier versions have none, which is read as null
 
 
 def score_schema(scores: Sequence[str]) -> pa.Schema:
@@ -89,7 +94,42 @@ def dataset(output: str, kind: str = "scores", parts: Sequence[str] | None = Non
     if not names:
         return None
     fs, path = storage.filesystem(storage.join(output, kind))
-    return pyarrow.dataset.dataset([f"{path}/{name}" for name in names], format="parquet", filesystem=fs)
+    found = pyarrow.dataset.dataset([f"{path}/{name}" for name in names], format="parquet", filesystem=fs)
+    return found.replace_schema(_with_later(found.schema))
+
+
+def _with_later(schema: pa.Schema) -> pa.Schema:
+    """``schema`` with the columns that a part of an earlier version lacks."""
+    later = [field for field in LATER_COLUMNS if field.name not in schema.names]
+    return functools.reduce(pa.Schema.append, later, schema)
+
+
+def read_file(uri: str, schema: pa.Schema) -> pa.Table:
+    """The Parquet file at ``uri`` with the columns of ``schema``, null where it lacks one; no row if there is none.
+
+    Raises:
+        RegradError: the storage refused or failed, or the file is damaged.
+    """
+    try:
+        found = pa.parquet.ParquetFile(pa.BufferReader(storage.read_bytes(uri))).read()
+    except FileNotFoundError:
+        return schema.empty_table()
+    except pa.ArrowException as error:
+        raise RegradError(
+            f"{storage.mask(uri)}: not readable as Parquet ({storage.reason(error)}); move it away to begin anew"
+        ) from error
+    columns = [
+        found[field.name].cast(field.type) if field.name in found.column_names else pa.nulls(len(found), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def write_file(uri: str, rows: pa.Table) -> None:
+    """Write ``rows`` as one Parquet file, whole or not at all."""
+    sink = io.BytesIO()
+    pa.parquet.write_table(rows, sink, compression="zstd")
+    storage.write_atomically(uri, sink.getvalue())
 
 
 def read(output: str, columns: Sequence[str] | None = None, kind: str = "scores") -> pa.Table:

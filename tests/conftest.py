@@ -84,6 +84,7 @@ def write_run(tmp_path: Path) -> WriteRun:
             "prediction": [row % 10 for row in range(count)] if predictions is None else predictions,
             "confidence": [0.5] * count,
             "nll": [None] * count if labels is None else [None if label is None else 0.7 for label in labels],
+            "digest": [f"{row:032x}" for row in range(count)],
             **scores,
         }
         rows = pa.table({key: list(values) for key, values in columns.items()}, schema=table.score_schema(list(scores)))

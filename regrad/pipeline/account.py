@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,12 +53,12 @@ class Account:
             self.reject(sample, "score", f"{', '.join(bad)}: the network's outputs are not finite for this image")
             return False
         known = (sample.id, self.unit.source, sample.row, sample.label, prediction, confidence)
-        self.scored.append((*known, None if math.isnan(nll) else nll, *values))
+        self.scored.append((*known, None if math.isnan(nll) else nll, sample.digest, *values))
         return True
 
     def reject(self, sample: Sample, stage: str, reason: str) -> None:
         """Put a row in quarantine."""
-        self.quarantined.append((sample.id, self.unit.source, sample.row, stage, as_text(reason)))
+        self.quarantined.append((sample.id, self.unit.source, sample.row, stage, as_text(reason), sample.digest))
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """The score rows and the quarantine rows."""
@@ -86,16 +86,17 @@ class Account:
             "labels_outside": len(labelled) - len(known),
             "seconds": round(time.monotonic() - self.started, 3),
             "finished": now(),
-            "reasons": self._reasons(),
+            "reasons": reasons_of((stage, reason) for _, _, _, stage, reason, _ in self.quarantined),
             "schema_version": table.SCHEMA_VERSION,
         }
 
-    def _reasons(self) -> dict[str, int]:
-        """Why rows are in quarantine: the most frequent reasons with their stages, and how many rows have each."""
-        found = Counter(f"{stage}: {reason}"[:_REASON_CHARACTERS] for *_, stage, reason in self.quarantined)
-        named = dict(found.most_common(_REASONS))
-        others = found.total() - sum(named.values())
-        return named | ({OTHER: others} if others else {})
+
+def reasons_of(rows: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Why rows with these stages and reasons are in quarantine: the most frequent, and how many rows have each."""
+    found = Counter(f"{stage}: {reason}"[:_REASON_CHARACTERS] for stage, reason in rows)
+    named = dict(found.most_common(_REASONS))
+    others = found.total() - sum(named.values())
+    return named | ({OTHER: others} if others else {})
 
 
 def as_table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:

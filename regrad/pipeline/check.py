@@ -180,7 +180,9 @@ def _part(uri: str, kind: str, record: dict[str, Any], run: dict[str, Any]) -> p
     ):
         raise ValueError("its footer names another model or configuration")
     expected = table.QUARANTINE_SCHEMA if kind == "quarantine" else table.score_schema(run["config"]["scores"])
-    missing = [field.name for field in expected if field not in list(file.schema_arrow)]
+    there = list(file.schema_arrow)
+    later = [field for field in table.LATER_COLUMNS if field.name not in file.schema_arrow.names]
+    missing = [field.name for field in expected if field not in [*there, *later]]
     if missing:
         raise ValueError(f"without the column {', '.join(missing)}, or with another type")
     return file.read()  # every column: that decodes every page

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceCh
 from regrad.reading import decode
 from regrad.reading.formats import Format, open_reader
 from regrad.reading.images import DEFAULT_MAX_PIXELS
-from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample
+from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample, digest_of
 from regrad.scorer import Scorer
 from regrad.scores import load_module
 from regrad.storage import retry
@@ -291,10 +291,10 @@ class _ReadAhead:
     def _start(self, account: Account, sample: Sample, seen: dict[str, int | None]) -> _Read:
         if sample.image is None or sample.id is None:
             return _Read(account, sample, None)
-        bare = Sample(sample.row, sample.id, None, sample.label)
+        bare = replace(sample, image=None, digest=digest_of(sample.image))
         if sample.id in seen:
             why = f"row {seen[sample.id]} has the same id; --id-column names another, `row` numbers the rows of Parquet"
-            return _Read(account, Sample(sample.row, sample.id, error=why), None)
+            return _Read(account, replace(bare, error=why), None)
         seen[sample.id] = sample.row
         image = self._pool.submit(decode.to_tensor, sample.image, self._classifier, self._task.max_pixels)
         self._encoded.append((image, len(sample.image)))

@@ -17,7 +17,7 @@ from regrad.metrics.wilson import share_interval
 from regrad.runs.scored import Floats, Ints, Run, codes, floats, integers, judged
 from regrad.runs.threshold import Threshold
 
-IMAGE = tuple(column for column in table.FIXED_COLUMNS if column[0] != "nll")
+IMAGE = tuple(column for column in table.FIXED_COLUMNS if column[0] not in ("nll", "digest"))
 COLUMNS = tuple(name for name, _ in IMAGE)
 SOURCES = 1000  # as many are listed; the counts are of all
 PART_ROWS = 2**20

@@ -85,7 +85,7 @@ def test_the_choice_among_ties_is_the_same_every_time(write_run: Any) -> None:
 
 def test_what_was_not_scored_is_dropped_with_its_reason(run: scored.Run, tmp_path: Path) -> None:
     bad = pa.table(
-        {"id": ["x"], "source": ["s"], "row": [7], "stage": ["decode"], "reason": ["no picture"]},
+        {"id": ["x"], "source": ["s"], "row": [7], "stage": ["decode"], "reason": ["no picture"], "digest": ["d"]},
         schema=table.QUARANTINE_SCHEMA,
     )
     folder = Path(run.output, "quarantine")

@@ -14,9 +14,9 @@ KEY = "0" * 32
 
 def unit(key: str = KEY, scored: int = 2, quarantined: int = 1, **record: Any) -> tuple[Any, ...]:
     scores = as_table(
-        [(f"{row}", "a", row, 1, 1, 0.5, 0.7, 1.0) for row in range(scored)], table.score_schema(["entropy"])
+        [(f"{row}", "a", row, 1, 1, 0.5, 0.7, "d", 1.0) for row in range(scored)], table.score_schema(["entropy"])
     )
-    bad = as_table([(None, "a", None, "read", "bad")] * quarantined, table.QUARANTINE_SCHEMA)
+    bad = as_table([(None, "a", None, "read", "bad", None)] * quarantined, table.QUARANTINE_SCHEMA)
     counts = {"rows_in": scored + quarantined, "rows_scored": scored, "rows_quarantined": quarantined}
     return {"unit": key, "source": "a", **counts, **record}, scores, bad, {"config": {"sigma": 0.5}}
 

@@ -70,6 +70,12 @@ def test_a_sound_output_is_ok(output: Path, capsys: pytest.CaptureFixture[str]) 
     assert check(capsys, output) == (0, [f"{output}: OK: 5 units, 29 rows scored, 1 in quarantine"])
 
 
+def test_an_output_of_an_earlier_version_is_sound(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in [*(output / "scores").iterdir(), *(output / "quarantine").iterdir()]:
+        rewrite(path, lambda rows: rows.drop_columns(["digest"]))
+    assert check(capsys, output)[0] == 0
+
+
 def test_what_attempts_left_and_what_is_not_scored_yet_is_no_problem(
     made: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +124,15 @@ def double_row(output: Path) -> None:
 
 def drop_score(output: Path) -> None:
     rewrite(largest(output, "scores"), lambda rows: rows.drop_columns(["entropy"]))
+
+
+def number_digests(output: Path) -> None:
+    rewrite(
+        largest(output, "scores"),
+        lambda rows: rows.set_column(
+            rows.schema.get_field_index("digest"), "digest", pa.array(range(rows.num_rows), pa.int64())
+        ),
+    )
 
 
 def drop_source(output: Path) -> None:
@@ -178,6 +193,7 @@ HARM = {
     double_row: "1 rows are there twice",
     drop_score: "without the column entropy",
     drop_source: "without the column source",
+    number_digests: "without the column digest, or with another type",
     change_type: "without the column row, or with another type",
     stray_part: "part-0123.parquet: no ledger record knows its rows",
     other_source: "its scores part holds rows of another source",

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import itertools
 import threading
@@ -142,6 +143,15 @@ def test_the_loss_of_each_label_is_written(tmp_path: Path) -> None:
         logits = classifier.network.eval()(classifier.normalize(pixels)).double()
         expected = torch.nn.functional.cross_entropy(logits, torch.tensor([label])).item()
         assert found[name]["nll"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_row_has_the_digest_of_its_bytes(tmp_path: Path) -> None:
+    data = [("good", digits(1)[0][1], 0), ("bad", b"no image", 0), ("null", None, 0)]
+    score(tmp_path / "out", write_parquet(tmp_path / "in.parquet", data))  # type: ignore[arg-type]
+    found = rows(tmp_path / "out") | rows(tmp_path / "out", "quarantine")
+    for name, image, _ in data:
+        expected = image and hashlib.blake2b(image, digest_size=16).hexdigest()
+        assert found[name]["digest"] == expected
 
 
 def test_the_footer_says_what_made_the_rows(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def write(folder: Path, name: str, rows: list[tuple[str, str, float, int | None]
             "prediction": places % 10,
             "confidence": [0.5] * len(places),
             "nll": [None if rows[place][3] is None else 1.0 for place in places],
+            "digest": [f"{place:032x}" for place in places],
             "regrad": [rows[place][2] for place in places],
         }
         part = pa.table(columns, schema=schema)
@@ -171,6 +172,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
                 "prediction": rng.integers(0, 10, part),
                 "confidence": rng.random(part).astype(np.float32),
                 "nll": rng.exponential(1, part),
+                "digest": [f"{row:032x}" for row in range(part)],
                 "regrad": np.arange(part) + part * number,
             }
             rows = pa.table(columns, schema=schema)

@@ -99,6 +99,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
             "prediction": rng.integers(0, 10, part),
             "confidence": rng.random(part).astype(np.float32),
             "nll": rng.exponential(1, part),
+            "digest": [f"{row:032x}" for row in range(part)],
             "regrad": rng.lognormal(0, 1, part),
             "entropy": rng.random(part),
         }

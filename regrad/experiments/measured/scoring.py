@@ -83,7 +83,7 @@ def scored(study: Study, model: str, seed: int, sets: Sequence[str], setting: Se
     owners = np.asarray([source.rsplit("/", 2)[-2] for source in sources])
     shard = np.asarray([int(source.rsplit("-", 1)[-1].removesuffix(".parquet")) for source in sources])
     places = shard * image_sets.SHARD_ROWS + rows["row"].to_numpy()
-    kept = [name for name in rows.column_names if name not in ("id", "source", "row", "nll")]
+    kept = [name for name in rows.column_names if name not in ("id", "source", "row", "nll", "digest")]
     columns = {name: rows[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in kept}
     found = {}
     for name in sets:
