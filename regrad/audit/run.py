@@ -82,7 +82,7 @@ def plan(options: Options, checked: Checked) -> Planned:
     except UsageError as error:
         raise UsageError(f"--baseline {error}; --make-baseline makes it of INPUT") from error
     # What the baseline holds is not new: the first night may be of the same bucket.
-    job = prepare(options, frozenset(commit.committed(baseline)))
+    job = prepare(options, commit.Ledger(baseline, commit.committed(baseline)))
     score = options.score or options.scores[0]
     _check_alike(info, job, baseline)
     known = scored.load(night.BASELINE, baseline)

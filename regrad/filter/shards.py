@@ -23,7 +23,7 @@ from regrad import storage
 from regrad.errors import RegradError
 from regrad.ledger import commit
 from regrad.ledger.lease import Lease
-from regrad.reading.formats import Format, Part, format_of, open_reader, stem
+from regrad.reading.formats import Format, Part, ReadIds, format_of, open_reader, stem
 from regrad.reading.samples import Columns
 
 VERSION = 1
@@ -81,8 +81,11 @@ class Piece:
         return np.flatnonzero(np.unpackbits(bits)) + self.start
 
 
-def pieces(kept: Kept, records: Iterable[Mapping[str, Any]], columns: Columns) -> Iterator[Piece]:
+def pieces(kept: Kept, records: Iterable[Mapping[str, Any]], read_ids: ReadIds) -> Iterator[Piece]:
     """The shards that hold the rows ``kept``, of sources with these ledger ``records``.
+
+    Args:
+        read_ids: gives the ids of units, where the format needs them.
 
     Raises:
         RegradError: a source has changed since it was scored, or the storage failed.
@@ -93,8 +96,7 @@ def pieces(kept: Kept, records: Iterable[Mapping[str, Any]], columns: Columns) -
     for source, rows in kept.items():
         form = format_of(source)
         with _told(source):
-            for part in form.parts(source, by_source[source], columns):
-                own = rows[(rows >= part.start) & (rows < (np.inf if part.stop is None else part.stop))]
+            for part, own in form.parts(source, by_source[source], rows, read_ids):
                 if own.size:
                     yield _piece(source, form, part, own)
 

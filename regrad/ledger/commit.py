@@ -6,12 +6,15 @@ record is the rest of an attempt that was cut short: it is overwritten by the ne
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet
 
 from regrad import storage, table
 from regrad.errors import RegradError
@@ -19,7 +22,21 @@ from regrad.errors import RegradError
 _THREADS = 32  # requests to a store at the same time; they wait far more than they compute
 KINDS = ("scores", "quarantine")
 WRITTEN = ("", *KINDS, "ledger")  # the folders of an output that a run writes units to
-FOLDERS = (*WRITTEN, "lease")
+FOLDERS = (*WRITTEN, "lease", "retired")
+SOURCE_DIGITS = 12  # a key begins with its source's hash: the ledger's names alone tell which units a source has
+
+
+def source_digits(source: str) -> str:
+    """What the keys of the units of ``source`` begin with."""
+    return hashlib.sha256(source.encode()).hexdigest()[:SOURCE_DIGITS]
+
+
+def by_source(keys: Iterable[str]) -> dict[str, list[str]]:
+    """``keys`` by the :func:`source_digits` they begin with."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        found.setdefault(key[:SOURCE_DIGITS], []).append(key)
+    return found
 
 
 def part_uri(output: str, kind: str, key: str) -> str:
@@ -45,6 +62,69 @@ def read_records(output: str, keys: Iterable[str]) -> list[dict[str, Any]]:
     """
     with ThreadPoolExecutor(_THREADS, "regrad-ledger") as pool:
         return list(pool.map(lambda key: _read_record(record_uri(output, key)), keys))
+
+
+def read_ids(output: str, records: Sequence[Mapping[str, Any]]) -> list[list[str] | None]:
+    """The ids of the rows of units with these ledger records, scored or not, in the order of the rows.
+
+    None for a unit of which the parts do not hold every row once, each with an id.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    with ThreadPoolExecutor(_THREADS, "regrad-ids") as pool:
+        return list(pool.map(lambda record: _read_ids(output, record), records))
+
+
+def _read_ids(output: str, record: Mapping[str, Any]) -> list[str] | None:
+    ids: dict[int | None, str | None] = {}
+    for kind in KINDS:
+        rows = read_part(output, kind, record, ["row", "id"])
+        ids |= {} if rows is None else dict(zip(rows["row"].to_pylist(), rows["id"].to_pylist(), strict=True))
+    ordered = [ids.get(row) for row in range(record["start"], record["stop"])]
+    whole = [name for name in ordered if name is not None]
+    return whole if len(whole) == len(ordered) == len(ids) else None
+
+
+def read_part(output: str, kind: str, record: Mapping[str, Any], columns: Sequence[str]) -> pa.Table | None:
+    """These columns of a unit's rows of this kind, those that earlier versions did not write being null.
+
+    None where there are none, also of a part that is damaged or gone: :mod:`regrad.pipeline.check` tells of those.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    if not record[f"rows_{'scored' if kind == 'scores' else 'quarantined'}"]:
+        return None
+    try:
+        part = pa.parquet.ParquetFile(pa.BufferReader(storage.read_bytes(part_uri(output, kind, record["unit"]))))
+        rows = part.read([name for name in columns if name in part.schema_arrow.names])
+        for field in table.LATER_COLUMNS:
+            if field.name in columns and field.name not in rows.column_names:
+                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+        return rows.select(list(columns))
+    except (FileNotFoundError, pa.ArrowException, KeyError):
+        return None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What an output holds, for those who plan: its keys, and what more there is to know of a unit where it is asked.
+
+    Attributes:
+        keys: of the units that count.
+    """
+
+    output: str
+    keys: Collection[str]
+
+    def records(self, keys: Iterable[str]) -> list[dict[str, Any]]:
+        """See :func:`read_records`."""
+        return read_records(self.output, keys)
+
+    def ids(self, records: Sequence[Mapping[str, Any]]) -> list[list[str] | None]:
+        """See :func:`read_ids`."""
+        return read_ids(self.output, records)
 
 
 def _read_record(uri: str) -> dict[str, Any]:

@@ -29,8 +29,8 @@ THREADS = 8
 GONE = "not in its source any more"
 TOO_LATE = "not fetched in time"
 
-#: ``fetch(source, rows)`` gives ``(row, encoded image)`` for rows of one shard; those it cannot find are absent.
-Fetch = Callable[[str, Sequence[int]], Iterable[tuple[int, bytes]]]
+#: ``fetch(source, {row: id})`` gives ``(row, encoded image)`` for rows of one shard; those it cannot find are absent.
+Fetch = Callable[[str, Mapping[int, str]], Iterable[tuple[int, bytes]]]
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ def collect(
     """One thumbnail per row, in order; sources are read in parallel, and a failure costs only its own pictures.
 
     Args:
-        wanted: set -> dictionaries with ``source`` and ``row``.
+        wanted: set -> dictionaries with ``source``, ``row`` and ``id``.
         fetch: set -> what reads encoded images back, see :data:`Fetch`; what it raises becomes ``problem``.
         limit: characters that one thumbnail may take, see :func:`limit`.
         seconds: for all of them; pictures that take longer have :data:`TOO_LATE` for their ``problem``.
     """
-    shards: dict[tuple[str, str], set[int]] = defaultdict(set)
+    shards: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for name, rows in wanted.items():
         for row in rows:
-            shards[name, row["source"]].add(row["row"])
+            shards[name, row["source"]][row["row"]] = row["id"]
     waiting: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
     for shard in shards:
         waiting.put(shard)
@@ -78,7 +78,7 @@ def collect(
                 name, source = waiting.get_nowait()
             except queue.Empty:
                 return
-            for row, thumbnail in _of_source(source, sorted(shards[name, source]), fetch[name], limit):
+            for row, thumbnail in _of_source(source, dict(sorted(shards[name, source].items())), fetch[name], limit):
                 made[name, source, row] = thumbnail
                 if over.is_set():
                     return
@@ -117,7 +117,7 @@ def shrink(encoded: bytes, side: int = SIDE, limit: int = PAGE_BYTES) -> Thumbna
         side = side * 3 // 4
 
 
-def _of_source(source: str, rows: Sequence[int], fetch: Fetch, limit: int) -> Iterator[tuple[int, Thumbnail]]:
+def _of_source(source: str, rows: Mapping[int, str], fetch: Fetch, limit: int) -> Iterator[tuple[int, Thumbnail]]:
     missing, problem = set(rows), GONE
     try:
         for row, encoded in fetch(source, rows):

@@ -247,6 +247,17 @@ def _totals(run: dict[str, Any], records: list[dict[str, Any]], keys: list[str])
             yield Problem(f"run.json says {name} {run['counts'][name]}, the ledger {value}")
 
 
+@dataclass(frozen=True)
+class _Counted(commit.Ledger):
+    """The units whose records are sound, which were read already."""
+
+    keys: dict[str, dict[str, Any]]
+
+    def records(self, keys: Iterable[str]) -> list[dict[str, Any]]:
+        """Those of ``keys``."""
+        return [self.keys[key] for key in keys]
+
+
 def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str, Any]], found: Found) -> None:
     """Add what the inputs hold that the output does not, or no longer as it was."""
     config = run["config"]
@@ -254,9 +265,7 @@ def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str,
     held = {record["unit"]: record for record in records}
     try:
         sources = list_sources(run["inputs"], columns, output)
-        plan = make_plan(
-            sources, config["unit_rows"], salt, set(held), lambda names: [held[key] for key in names if key in held]
-        )
+        plan = make_plan(sources, config["unit_rows"], salt, _Counted(output, held))
         for record in (held[key] for key in plan.done):
             found.problems += _counted_again(record, columns)
     except RegradError as error:

@@ -6,13 +6,14 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from regrad.reading.formats import Source
+from regrad.ledger.commit import SOURCE_DIGITS, by_source, source_digits
+from regrad.reading.folder import locate
+from regrad.reading.formats import ReadIds, Source
 
-_SOURCE_DIGITS = 12  # a key begins with its source's hash: the ledger's names alone tell which units a source has
 DEFAULT_UNIT_ROWS = 1024
 
 
@@ -68,35 +69,36 @@ class Plan:
         pending: the units to score, in input order.
         done: keys of committed units of these inputs.
         obsolete: keys of units whose source has changed since: retired before scoring.
+        held_elsewhere: keys of another output's units of listings, whose files are left to it.
     """
 
     pending: tuple[Unit, ...]
     done: frozenset[str]
     obsolete: tuple[str, ...]
-
-    def without(self, keys: Collection[str]) -> Plan:
-        """The same, except that the units ``keys`` are left alone."""
-        return dataclasses.replace(self, pending=tuple(unit for unit in self.pending if unit.key not in keys))
+    held_elsewhere: frozenset[str] = frozenset()
 
 
-def make_unit(source: Source, start: int, stop: int | None, salt: str) -> Unit:
-    """The unit of these rows; ``salt`` stands for everything but the content (model, configuration, schema)."""
-    identity = source.identity_of(start, stop)
+def make_unit(source: Source, start: int, stop: int | None, salt: str, places: Sequence[int] | None = None) -> Unit:
+    """The unit of these rows; ``salt`` stands for everything but the content (model, configuration, schema).
+
+    Args:
+        places: of a listing, the files of these rows; those of the same numbers unless told.
+    """
+    if places is None and source.files:
+        places = range(len(source.files))[start:stop]
+    identity = source.identity if places is None else source.identity_at(places)
     key = unit_key(source.uri, identity, start, stop, salt)
     rows = None if source.rows is None else (source.rows if stop is None else stop) - start
     size = source.size if not rows or not source.rows else source.size * rows // source.rows
-    files, labels = source.files[start:stop], source.labels[start:stop]
+    files = tuple(source.files[place] for place in places or ())
+    labels = tuple(source.labels[place] for place in places or ())
     return Unit(source.uri, source.kind, start, stop, identity, key, rows, size, files, labels)
 
 
 def unit_key(source: str, identity: str, start: int, stop: int | None, salt: str) -> str:
     """The name of a unit: 32 hexadecimal digits, the first of which stand for the source."""
-    content = json.dumps([source, identity, start, stop, salt])
-    return _digest(source)[:_SOURCE_DIGITS] + _digest(content)[: 32 - _SOURCE_DIGITS]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    content = json.dumps([source, identity, start, stop, salt]).encode()
+    return source_digits(source) + hashlib.sha256(content).hexdigest()[: 32 - SOURCE_DIGITS]
 
 
 def cut(source: Source, unit_rows: int, salt: str) -> Iterator[Unit]:
@@ -108,55 +110,153 @@ def cut(source: Source, unit_rows: int, salt: str) -> Iterator[Unit]:
         yield make_unit(source, start, min(start + unit_rows, source.rows), salt)
 
 
+class Ledger(Protocol):
+    """What a plan must know of an output, see :class:`regrad.ledger.commit.Ledger`."""
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Of the units it holds."""
+
+    def records(self, keys: list[str]) -> list[dict[str, Any]]:
+        """The ledger records of these units."""
+
+    def ids(self, records: Sequence[Mapping[str, Any]]) -> Sequence[Sequence[str] | None]:
+        """The ids of the rows of the units with these records."""
+
+
+class _Held:
+    """The units that an output holds of some sources: those whose names are planned, and the records of the others."""
+
+    def __init__(self, ledger: Ledger | None, sources: Iterable[str], planned: Collection[str]):
+        self.keys: Collection[str] = ledger.keys if ledger else ()
+        self.read_ids: ReadIds = ledger.ids if ledger else (lambda records: [])
+        self._records: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        keys = by_source(self.keys)
+        names = [key for uri in sources for key in keys.get(source_digits(uri), ()) if key not in planned]
+        for record in ledger.records(names) if ledger and names else ():
+            self._records[record["source"]].append(record)
+
+    def records(self, source: Source) -> list[dict[str, Any]]:
+        """Of the units of ``source`` that have another name than a planned one, in the order of their rows."""
+        return sorted(self._records[source.uri], key=lambda record: (record["start"], record["unit"]))
+
+
 def make_plan(
     sources: Sequence[Source],
     unit_rows: int,
     salt: str,
-    committed: Collection[str],
-    read_records: Callable[[list[str]], list[dict[str, Any]]],
+    ledger: Ledger | None = None,
     limit: int | None = None,
+    elsewhere: Ledger | None = None,
 ) -> Plan:
-    """The plan for ``sources`` on an output whose committed units are ``committed``.
+    """The plan for ``sources`` on an output with this ``ledger``, or on a new one.
 
     Assumptions: every committed unit was made with this ``salt`` (``run.json`` guards that). Units of sources that
-    are not among ``sources`` stay as they are. Ledger records are read only where a name does not tell enough.
+    are not among ``sources`` stay as they are. Records, and the ids of listings, are read only where a name does not
+    tell enough.
 
     Args:
         limit: score at most this many images, from the first source on; the rows of a source that does not say how many
             it has (a tar) are then counted.
+        elsewhere: what another output holds and need not be scored here, whatever it was cut and scored by.
     """
     whole = {source.uri: list(cut(source, unit_rows, salt)) for source in sources}
     wanted = _limited(sources, whole, salt, limit)
-    by_source: dict[str, list[str]] = defaultdict(list)
-    for key in committed:
-        by_source[key[:_SOURCE_DIGITS]].append(key)
-    records: dict[str, list[dict[str, Any]]] = defaultdict(list)
     grid = {unit.key for units in whole.values() for unit in units}
-    names = [key for uri in whole for key in by_source[_digest(uri)[:_SOURCE_DIGITS]] if key not in grid]
-    for record in read_records(names):
-        records[record["source"]].append(record)
-    pending: list[Unit] = []
-    done: set[str] = set()
+    held, others = (_Held(known, whole, grid) for known in (ledger, elsewhere))
+    parts = [
+        (_plan_listing if source.files else _plan_shard)(
+            source, _Cut(unit_rows, salt, whole[source.uri], wanted[source.uri]), held, others
+        )
+        for source in sources
+    ]
+    return Plan(
+        tuple(unit for part in parts for unit in part.pending),
+        frozenset(key for part in parts for key in part.done),
+        tuple(key for part in parts for key in part.obsolete),
+        frozenset(key for part in parts for key in part.held_elsewhere),
+    )
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How a source is cut: into ``whole`` as it is listed, of which ``wanted`` is what a limit leaves."""
+
+    unit_rows: int
+    salt: str
+    whole: Sequence[Unit]
+    wanted: Sequence[Unit]
+
+
+def _plan_shard(source: Source, cut: _Cut, held: _Held, others: _Held) -> Plan:
+    """A source that changes as a whole: its units are ranges of its rows."""
+    full = [unit for unit in cut.whole if unit.key in held.keys]
+    partial: list[dict[str, Any]] = []
     obsolete: list[str] = []
-    for source in sources:
-        full = [unit for unit in whole[source.uri] if unit.key in committed]
-        done |= {unit.key for unit in full}
-        partial: list[dict[str, Any]] = []
-        for record in records[source.uri]:
-            current = make_unit(source, record["start"], record["stop"], salt).key == record["unit"]
-            partial.append(record) if current else obsolete.append(record["unit"])
-        ranges = [(record["start"], record["stop"]) for record in partial]
-        cut_ranges = ranges + [(unit.start, unit.stop) for unit in full]  # one of the grid is never inside another
-        todo = [
-            _replacing(unit, partial)
-            for unit in wanted[source.uri]
-            if unit.key not in committed
-            and not any(unit.within(*bounds) for bounds in (ranges if unit.key in grid else cut_ranges))
-        ]
-        replaced = {key for unit in todo for key in unit.replaces}
-        done |= {record["unit"] for record in partial} - replaced
-        pending += todo
-    return Plan(tuple(pending), frozenset(done), tuple(obsolete))
+    for record in held.records(source):
+        (partial.append(record) if record["identity"] == source.identity else obsolete.append(record["unit"]))
+    ranges = [(record["start"], record["stop"]) for record in partial]
+    cut_ranges = ranges + [(unit.start, unit.stop) for unit in full]  # one of the grid is never inside another
+    alike = (other for other in others.records(source) if other["identity"] == source.identity)
+    known = [(other["start"], other["stop"]) for other in alike]
+    grid = {unit.key for unit in cut.whole}
+    todo = [
+        _replacing(unit, partial)
+        for unit in cut.wanted
+        if unit.key not in held.keys
+        and unit.key not in others.keys
+        and not any(unit.within(*bounds) for bounds in (ranges if unit.key in grid else cut_ranges) + known)
+    ]
+    replaced = {key for unit in todo for key in unit.replaces}
+    done = {unit.key for unit in full} | {record["unit"] for record in partial} - replaced
+    return Plan(tuple(todo), frozenset(done), tuple(obsolete))
+
+
+def _plan_listing(source: Source, cut: _Cut, held: _Held, others: _Held) -> Plan:
+    """A source that is a listing, to which files come, and from which they go, in any place.
+
+    A unit whose files are all there as they were stays, wherever in the listing they are now; one of which a file has
+    changed keeps its rows. Files of no such unit are cut into new ones, whose rows come after all that there are: a row
+    counts files in the order of their arrival. What is left of a unit that has lost a file is not put together with
+    what is new, and likely to stay longer.
+    """
+    full = [unit for unit in cut.whole if unit.key in held.keys]
+    left = [unit for unit in cut.whole if unit.key in others.keys]
+    done, elsewhere = {unit.key for unit in full}, {unit.key for unit in left}
+    records, foreign = held.records(source), others.records(source)
+    if not records and not foreign:  # cut as it is listed, up to now
+        todo = [unit for unit in cut.wanted if unit.key not in done | elsewhere]
+        return Plan(tuple(todo), frozenset(done), (), frozenset(elsewhere))
+    covered = {place for unit in full for place in range(unit.start, unit.stop or 0)}
+    changed: list[tuple[dict[str, Any], Sequence[int]]] = []
+    for record, unit in zip(records, locate(source, records, held.read_ids), strict=True):
+        if unit.current and covered.isdisjoint(unit.places):
+            covered.update(unit.places)
+            done.add(record["unit"])
+        else:
+            changed.append((record, unit.places))
+    covered.update(place for unit in left for place in range(unit.start, unit.stop or 0))
+    for record, unit in zip(foreign, locate(source, foreign, others.read_ids), strict=True):
+        if unit.current:
+            covered.update(unit.places)
+            elsewhere.add(record["unit"])
+    last = cut.wanted[-1].stop or 0 if cut.wanted else 0
+    todo, remains = [], []
+    for record, places in changed:
+        here = [place for place in dict.fromkeys(places) if place < last and place not in covered]
+        covered.update(here)
+        if len(here) == record["stop"] - record["start"]:
+            todo.append(make_unit(source, record["start"], record["stop"], cut.salt, here))
+        else:
+            remains += here
+    row = max([*(record["stop"] for record in records), *(unit.stop or 0 for unit in full)], default=0)
+    for places in (remains, [place for place in range(last) if place not in covered]):
+        for start in range(0, len(places), cut.unit_rows):
+            some = places[start : start + cut.unit_rows]
+            todo.append(make_unit(source, row, row + len(some), cut.salt, some))
+            row += len(some)
+    obsolete = tuple(record["unit"] for record, _ in changed)
+    return Plan(tuple(todo), frozenset(done), obsolete, frozenset(elsewhere))
 
 
 def _replacing(unit: Unit, partial: Iterable[dict[str, Any]]) -> Unit:

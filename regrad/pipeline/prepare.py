@@ -37,7 +37,7 @@ class Job:
         run: what ``run.json`` will say when it starts.
         committed: the keys of the units in the output now.
         retired: all of them, where ``--replace`` makes room for another configuration.
-        elsewhere: keys of units that another output holds, and this one need not.
+        elsewhere: what another output holds, and this one need not.
     """
 
     options: Options
@@ -49,14 +49,14 @@ class Job:
     counts: dict[str, int]
     classifier: Classifier
     scorer: Scorer
-    elsewhere: frozenset[str] = frozenset()
+    elsewhere: commit.Ledger | None = None
 
 
-def prepare(options: Options, elsewhere: frozenset[str] = frozenset()) -> Job:
+def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
     """Check the options against inputs and output, load the model, and plan.
 
     Args:
-        elsewhere: keys of units that are not to be scored, since another output holds them.
+        elsewhere: what another output holds; it is not scored.
 
     Raises:
         UsageError: a setting, the model or an input is wrong, or the output holds another configuration.
@@ -79,14 +79,8 @@ def prepare(options: Options, elsewhere: frozenset[str] = frozenset()) -> Job:
     committed = commit.committed(output)
     retired = committed if differences else set()
     salt = manifest.salt(classifier.fingerprint, manifest.configuration(options), scorer.plan)
-    plan = make_plan(
-        sources,
-        options.unit_rows,
-        salt,
-        committed - retired,
-        lambda keys: commit.read_records(output, keys),
-        options.limit,
-    ).without(elsewhere)
+    ledger = commit.Ledger(output, committed - retired)
+    plan = make_plan(sources, options.unit_rows, salt, ledger, options.limit, elsewhere)
     if not elsewhere:
         _refuse_empty(sources, plan)
     named = {
@@ -129,10 +123,8 @@ def plan_again(job: Job, committed: set[str]) -> Plan:
     output, options = job.task.output, job.options
     sources = list_sources(options.inputs, job.task.columns, output)
     salt = manifest.salt(job.task.fingerprint, manifest.configuration(options), job.scorer.plan)
-    plan = make_plan(
-        sources, options.unit_rows, salt, committed, lambda keys: commit.read_records(output, keys), options.limit
-    )
-    return plan.without(job.elsewhere)
+    ledger = commit.Ledger(output, committed)
+    return make_plan(sources, options.unit_rows, salt, ledger, options.limit, job.elsewhere)
 
 
 def _differences(

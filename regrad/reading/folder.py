@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from regrad import storage
 from regrad.errors import RegradError
-from regrad.reading.formats import Format, Part, Source, listing_identity, register
+from regrad.reading.formats import Format, Part, ReadIds, Source, listing_identity, register
 from regrad.reading.samples import (
     DEFAULT_COLUMNS,
     MAX_IMAGE_BYTES,
@@ -91,22 +95,25 @@ class FolderReader(Format):
         """The number of its files; their sizes are not asked for."""
         return len(self.files) if at_most is None else min(len(self.files), at_most), 0.0
 
-    def pick(self, rows: Collection[int]) -> Iterator[Sample]:
-        """The samples of these rows, several asked for at a time; without threads, which an exit would wait for."""
+    def pick(self, rows: Mapping[int, str]) -> Iterator[Sample]:
+        """The samples of these rows, by their ids: where a file was in a listing, once, says nothing of it now.
+
+        Several are asked for at a time; without threads, which an exit would wait for.
+        """
         fs, path = storage.filesystem(self.uri)
-        files = self.files or list_folder(self.uri).files
-        there = sorted(row for row in set(rows) if row < self.first + len(files))
+        escaped = any("\\" in name for name in rows.values())  # of a name that is not UTF-8, perhaps
+        names = {as_text(file): file for file in list_folder(self.uri).files} if escaped else {}
+        there = sorted(rows)
         for start in range(0, len(there), _REQUESTS):
             batch = there[start : start + _REQUESTS]
-            names = [files[row - self.first] for row in batch]
-            contents = fs.cat_ranges([storage.join(path, name) for name in names], None, None, on_error="return")
-            for row, name, content in zip(batch, names, contents, strict=True):
+            places = [storage.join(path, names.get(rows[row], rows[row])) for row in batch]
+            for row, content in zip(batch, fs.cat_ranges(places, None, None, on_error="return"), strict=True):
                 if isinstance(content, FileNotFoundError):
                     continue
                 if isinstance(content, BaseException):
-                    where = storage.mask(storage.join(self.uri, name))
+                    where = storage.mask(storage.join(self.uri, rows[row]))
                     raise RegradError(f"{where}: cannot read: {storage.reason(content)}") from content
-                yield Sample(row, as_text(name), content)
+                yield Sample(row, rows[row], content)
 
     def identity(self) -> str:
         """That of its files, each identified by the answer that brought it, which costs nothing."""
@@ -121,15 +128,65 @@ class FolderReader(Format):
             return None
 
     @classmethod
-    def parts(cls, uri: str, records: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[Part]:
-        """Ranges of :data:`COPIED_FILES` files, of a folder that is still what every record says."""
+    def parts(
+        cls, uri: str, records: Sequence[Mapping[str, Any]], rows: npt.NDArray[np.int64], read_ids: ReadIds
+    ) -> Iterator[tuple[Part, npt.NDArray[np.int64]]]:
+        """Every :data:`COPIED_FILES` of the files that were scored, in the order of their rows; of files that all are
+        still what the records say. In a part, rows count without those that no unit has any more.
+        """
         source = list_folder(uri)
-        if any(source.identity_of(record["start"], record["stop"]) != record["identity"] for record in records):
+        records = sorted(records, key=lambda record: record["start"])
+        located = locate(source, records, read_ids)
+        if not all(unit.current for unit in located):
             raise storage.Changed(f"{storage.mask(uri)}: its files have changed")
-        for start in range(0, len(source.files), COPIED_FILES):
+        places = [place for unit in located for place in unit.places]
+        starts = np.array([record["start"] for record in records])
+        before = np.cumsum([0, *(len(unit.places) for unit in located)])
+        unit_of = np.searchsorted(starts, rows, side="right") - 1
+        rows = rows - starts[unit_of] + before[unit_of]
+        for start in range(0, len(places), COPIED_FILES):
             stop = start + COPIED_FILES
-            files, labels = source.files[start:stop], source.labels[start:stop]
-            yield Part(source.identity_of(start, stop), start, stop, files, labels)
+            part = Part(
+                source.identity_at(places[start:stop]),
+                start,
+                stop,
+                tuple(source.files[place] for place in places[start:stop]),
+                tuple(source.labels[place] for place in places[start:stop]),
+            )
+            yield part, rows[(rows >= start) & (rows < stop)]
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where the files of a unit are in a listing now.
+
+    Attributes:
+        places: of those that are still there, in the order of the unit's rows.
+        current: whether all of them are, as they were when the unit was planned.
+    """
+
+    places: Sequence[int]
+    current: bool
+
+
+def locate(source: Source, records: Sequence[Mapping[str, Any]], read_ids: ReadIds) -> list[Located]:
+    """Where the units with these ledger records are in ``source``, a listing that may have grown or lost files since.
+
+    Where a unit is is told by the names of its files, which its parts have. Nothing is read for one whose rows are
+    still the places of its files.
+    """
+    found: dict[int, Located] = {}
+    for number, record in enumerate(records):
+        start, stop = record["start"], record["stop"]
+        if source.identity_of(start, stop) == record["identity"]:
+            found[number] = Located(range(start, min(stop, len(source.files))), True)
+    left = [number for number in range(len(records)) if number not in found]
+    place_of = {as_text(file): place for place, file in enumerate(source.files)} if left else {}
+    for number, ids in zip(left, read_ids([records[number] for number in left]) if left else (), strict=True):
+        places = [place_of[name] for name in ids or () if name in place_of]
+        whole = ids is not None and len(places) == len(ids)
+        found[number] = Located(places, whole and source.identity_at(places) == records[number]["identity"])
+    return [found[number] for number in range(len(records))]
 
 
 def files_under(fs: Any, path: str, output: str | None = None) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,9 @@ from functools import partial
 from importlib import metadata
 from typing import IO, Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from regrad import storage
 from regrad.errors import RegradError
 from regrad.reading import images
@@ -31,6 +34,9 @@ _REASONS = 50  # of what was skipped in one source
 OTHER = "other"
 
 _formats: dict[str, type[Format]] = {}
+
+#: Of ledger records, the ids of each unit's rows in order; None for a unit whose parts do not hold them all.
+ReadIds = Callable[[Sequence[Mapping[str, Any]]], Sequence[Sequence[str] | None]]
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,8 @@ class Format(abc.ABC):
         """Whether it is sound, and holds nothing at all."""
         return not any(True for _ in self.rows(0, 1))
 
-    def pick(self, rows: Collection[int]) -> Iterator[Sample]:
-        """The samples of these rows, in order, and what is said of no single row."""
+    def pick(self, rows: Mapping[int, str]) -> Iterator[Sample]:
+        """The samples of these rows, which have these ids, in order, and what is said of no single row."""
         wanted = frozenset(rows)
         samples = self.rows(min(wanted), max(wanted) + 1)
         return (sample for sample in samples if sample.row is None or sample.row in wanted)
@@ -154,14 +160,19 @@ class Format(abc.ABC):
         return copied
 
     @classmethod
-    def parts(cls, uri: str, records: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[Part]:
-        """How a source with these ledger ``records`` is divided into copies; by default it is one.
+    def parts(
+        cls, uri: str, records: Sequence[Mapping[str, Any]], rows: npt.NDArray[np.int64], read_ids: ReadIds
+    ) -> Iterator[tuple[Part, npt.NDArray[np.int64]]]:
+        """How the ``rows`` of a source with these ledger ``records`` are divided into copies; by default it is one.
+
+        Returns:
+            Each part, and those of its rows that are meant.
 
         Raises:
             storage.Changed: it is not what was scored.
             RegradError: the storage failed.
         """
-        yield Part(records[-1]["identity"])
+        yield Part(records[-1]["identity"]), rows
 
 
 def _member_name(sample: Sample) -> str:
@@ -269,9 +280,12 @@ class Source:
 
     def identity_of(self, start: int, stop: int | None) -> str:
         """The identity of a range of rows: the shard's, or that of a listing's files in the range."""
-        if not self.files:
-            return self.identity
-        return listing_identity(self.files[start:stop], self.labels[start:stop], self.identities[start:stop])
+        return self.identity_at(range(len(self.files))[start:stop]) if self.files else self.identity
+
+    def identity_at(self, places: Sequence[int]) -> str:
+        """The identity of the files at these places of a listing, in this order."""
+        files, labels = [self.files[place] for place in places], [self.labels[place] for place in places]
+        return listing_identity(files, labels, [self.identities[place] for place in places])
 
     def open(self) -> Format:
         """What reads it."""
@@ -286,8 +300,11 @@ def listing_identity(files: Sequence[str], labels: Sequence[int | None], identit
 # -------------------------------------------------------------------------------------------- for reports
 
 
-def fetch_images(source: str, rows: Sequence[int], columns: Columns = DEFAULT_COLUMNS) -> Iterator[tuple[int, bytes]]:
-    """``(row, encoded image)`` for ``rows`` of a ``source`` as the score table names them, where there is one.
+def fetch_images(
+    source: str, rows: Mapping[int, str], columns: Columns = DEFAULT_COLUMNS
+) -> Iterator[tuple[int, bytes]]:
+    """``(row, encoded image)`` for ``rows`` (with their ids) of a ``source`` as the score table names them, where there
+    is one.
 
     Raises:
         RegradError: the source is not what it was, or the storage refused or failed.
@@ -301,6 +318,6 @@ def fetch_images(source: str, rows: Sequence[int], columns: Columns = DEFAULT_CO
             yield sample.row, sample.image
 
 
-def fetcher(run: Mapping[str, Any]) -> Callable[[str, Sequence[int]], Iterator[tuple[int, bytes]]]:
+def fetcher(run: Mapping[str, Any]) -> Callable[[str, Mapping[int, str]], Iterator[tuple[int, bytes]]]:
     """:func:`fetch_images` from the columns that the run of this ``run.json`` read its images from."""
     return partial(fetch_images, columns=Columns.of(run.get("config", {})))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -126,7 +126,7 @@ class ParquetReader(Format):
         # A file that could not be opened has said so, and is opened again for the next range.
         self._position = -1 if last is None or last.row is None else last.row + 1
 
-    def pick(self, rows: Collection[int]) -> Iterator[Sample]:
+    def pick(self, rows: Mapping[int, str]) -> Iterator[Sample]:
         """The samples of these rows, in order, from the row groups that hold them."""
         wanted = frozenset(rows)
         return (sample for sample in self._read(min(wanted), wanted) if sample.row is None or sample.row in wanted)

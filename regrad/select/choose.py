@@ -212,11 +212,12 @@ def _groups(rows: pa.Table, classes: int) -> Ints:
     return np.clip(integers(rows["prediction"]), 0, classes - 1)
 
 
-def order_of(rows: pa.Table) -> dict[str, list[tuple[int, int]]]:
-    """source -> (row, place among ``rows``): what features are asked for by."""
-    found: dict[str, list[tuple[int, int]]] = {}
-    for place, (source, row) in enumerate(zip(rows["source"].to_pylist(), rows["row"].to_pylist(), strict=True)):
-        found.setdefault(source, []).append((row, place))
+def order_of(rows: pa.Table) -> dict[str, list[tuple[int, str, int]]]:
+    """source -> (row, id, place among ``rows``): what features are asked for by."""
+    found: dict[str, list[tuple[int, str, int]]] = {}
+    images = zip(*(rows[name].to_pylist() for name in ("source", "row", "id")), strict=True)
+    for place, (source, row, name) in enumerate(images):
+        found.setdefault(source, []).append((row, name, place))
     return found
 
 

@@ -27,11 +27,11 @@ from regrad.reading.inputs import absolute
 _BATCH = 64
 _ROWS = 512  # of one source, in one task
 
-Wanted = Mapping[str, Sequence[tuple[int, int]]]
+Wanted = Mapping[str, Sequence[tuple[int, str, int]]]
 
 
 def tasks(run: Mapping[str, Any], wanted: Wanted) -> list[dict[str, Any]]:
-    """What :func:`compute` takes, for ``wanted``: source -> (row, place in the answer).
+    """What :func:`compute` takes, for ``wanted``: source -> (row, id, place in the answer).
 
     Args:
         run: ``run.json``.
@@ -53,11 +53,11 @@ def compute(item: Mapping[str, Any]) -> dict[str, Any]:
     """
     run = item["run"]
     classifier = load(json.dumps(run["config"]), run["model"]["fingerprint"])
-    places = dict(item["rows"])
+    places = {row: place for row, _, place in item["rows"]}
     most = run["config"].get("max_pixels") or DEFAULT_MAX_PIXELS
     images: list[Tensor] = []
     found: list[int] = []
-    for row, encoded in fetcher(run)(item["source"], list(places)):
+    for row, encoded in fetcher(run)(item["source"], {row: name for row, name, _ in item["rows"]}):
         try:
             images.append(decode.to_tensor(encoded, classifier, most))
         except decode.BadImage:

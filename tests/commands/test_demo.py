@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from regrad.commands import demo
 from regrad.reading.formats import fetch_images
+from regrad.reading.inputs import list_sources
 from tests.installed import Installed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,8 @@ def test_shards_give_their_pictures_back(form: str, tmp_path: Path) -> None:
     path = tmp_path / {"tar": "x.tar", "parquet": "x.parquet", "folder": "x"}[form]
     labels = () if form == "parquet" else (np.arange(12) // 6,)  # folders sort by class, so classes stand in order
     source = getattr(demo, f"write_{form}")(path, images, *labels)
-    found = dict(fetch_images(source, range(12)))
+    ids = {sample.row: str(sample.id) for sample in list_sources([source])[0].open().rows()}
+    found = dict(fetch_images(source, ids))
     assert sorted(found) == list(range(12))
     for row, encoded in found.items():
         (tmp_path / "picture.png").write_bytes(encoded)

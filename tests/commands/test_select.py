@@ -71,7 +71,7 @@ def test_features_are_what_the_last_layer_is_given(scored: Path) -> None:
 
     info = json.loads((scored / "run.json").read_text())
     source = str(scored.parent / "in/a.parquet")
-    (item,) = features.tasks(info, {source: [(3, 0), (1, 1), (39, 2)]})
+    (item,) = features.tasks(info, {source: [(row, digits(40)[row][0], place) for place, row in enumerate((3, 1, 39))]})
     answer = features.compute(item)
     network, known = build()
     network.eval()

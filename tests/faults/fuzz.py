@@ -167,7 +167,7 @@ class Fuzzer:
             shutil.rmtree(folder, ignore_errors=True)
         control = write_parquet(inputs / "control.parquet", CONTROL)
         (inputs / f"mutant.{self.kind}").write_bytes(content)
-        units = make_plan(list_sources([str(inputs)]), 16, "", set(), lambda keys: []).pending
+        units = make_plan(list_sources([str(inputs)]), 16, "").pending
         records = records_of(self.scorer.score(units))
         assert len(records) == len(units), (len(records), len(units))
         counted = Counter()

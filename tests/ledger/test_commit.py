@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
@@ -83,3 +84,36 @@ def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "ledger/x.json").write_text("{")
     with pytest.raises(RegradError, match=r"ledger/x.json: not a readable ledger record .* delete it"):
         commit.read_records(str(tmp_path), ["x"])
+
+
+def test_the_ids_of_a_unit_are_those_of_its_rows_in_order(tmp_path: Path) -> None:
+    scores = as_table([(f"s{row}", "a", row, 1, 1, 0.5, 0.7, "d", 1.0) for row in (12, 10)], table.score_schema(["e"]))
+    bad = as_table([("q11", "a", 11, "read", "bad", None)], table.QUARANTINE_SCHEMA)
+    counts = {"rows_in": 3, "rows_scored": 2, "rows_quarantined": 1, "start": 10, "stop": 13}
+    record = {"unit": KEY, "source": "a", **counts}
+    commit.write_unit(str(tmp_path), record, scores, bad, {})
+    assert commit.read_ids(str(tmp_path), [record, record | {"stop": 14}, record | {"start": 11}]) == [
+        ["s10", "q11", "s12"],
+        None,
+        None,
+    ]
+    commit.write_unit(str(tmp_path), record, scores, bad.set_column(0, "id", [[None]]), {})
+    assert commit.read_ids(str(tmp_path), [record]) == [None]
+    (tmp_path / f"quarantine/part-{KEY}.parquet").unlink()
+    assert commit.read_ids(str(tmp_path), [record]) == [None]
+
+
+def test_columns_that_came_later_are_null_in_parts_of_before(tmp_path: Path) -> None:
+    commit.write_unit(str(tmp_path), *unit())
+    record = unit()[0]
+    columns = ["id", "digest"]
+    assert commit.read_part(str(tmp_path), "scores", record, columns)["digest"].to_pylist() == ["d", "d"]
+    path = tmp_path / f"scores/part-{KEY}.parquet"
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns(["digest"]), path)
+    assert commit.read_part(str(tmp_path), "scores", record, columns)["digest"].to_pylist() == [None, None]
+    commit.write_unit(str(tmp_path), *unit("1" * 32))
+    for parts in (None, [f"part-{KEY}.parquet"], [f"part-{'1' * 32}.parquet", f"part-{KEY}.parquet"]):
+        rows = table.dataset(str(tmp_path), parts=parts).to_table()
+        assert rows["digest"].null_count == 2
+        assert rows.schema.field("digest").type == pa.string()
+    assert commit.read_part(str(tmp_path), "scores", record, ["none"]) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,10 @@ def test_a_picture_of_too_many_pixels_is_refused_undecoded(monkeypatch: pytest.M
         thumbnails.shrink(encode(noise("L", (10, 10))))
 
 
+def wanted(*places: tuple[str, int]) -> list[dict[str, Any]]:
+    return [{"source": source, "row": row, "id": f"image {row}"} for source, row in places]
+
+
 def collect(rows: list[dict[str, Any]], fetch: Any, **more: Any) -> list[thumbnails.Thumbnail]:
     return thumbnails.collect({"set": rows}, {"set": fetch}, **more)["set"]
 
@@ -116,20 +120,20 @@ def test_collect_keeps_the_order_of_rows_and_asks_each_source_once() -> None:
     pictures = {source: {row: noise("L", (row + 1, 3)) for row in range(5)} for source in ("a", "b")}
     asked = []
 
-    def fetch(source: str, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        asked.append((source, list(rows)))
+    def fetch(source: str, rows: Mapping[int, str]) -> Iterator[tuple[int, bytes]]:
+        asked.append((source, dict(rows)))
         yield from ((row, encode(pictures[source][row])) for row in rows)
 
-    rows = [{"source": source, "row": row} for source, row in [("a", 4), ("b", 1), ("a", 0), ("a", 4)]]
+    rows = wanted(("a", 4), ("b", 1), ("a", 0), ("a", 4))
     assert [made.width for made in collect(rows, fetch)] == [5, 2, 1, 5]
-    assert sorted(asked) == [("a", [0, 4]), ("b", [1])]
+    assert sorted(asked, key=str) == [("a", {0: "image 0", 4: "image 4"}), ("b", {1: "image 1"})]
 
 
 def test_each_set_has_a_reader_of_its_own() -> None:
     def fetch(size: int) -> Any:
         return lambda source, rows: [(row, encode(noise("L", (size, 3)))) for row in rows]
 
-    rows = [{"source": "the same", "row": 0}]
+    rows = wanted(("the same", 0))
     made = thumbnails.collect({"a": rows, "b": rows}, {"a": fetch(4), "b": fetch(7)})
     assert (made["a"][0].width, made["b"][0].width) == (4, 7)
 
@@ -137,23 +141,23 @@ def test_each_set_has_a_reader_of_its_own() -> None:
 def test_sources_are_read_in_parallel() -> None:
     both = threading.Barrier(2, timeout=20)
 
-    def fetch(source: str, rows: Sequence[int]) -> list[tuple[int, bytes]]:
+    def fetch(source: str, rows: Mapping[int, str]) -> list[tuple[int, bytes]]:
         both.wait()  # passes only when two sources are being read at the same time
         return [(row, encode(noise("L", (4, 4)))) for row in rows]
 
-    made = collect([{"source": "a", "row": 0}, {"source": "b", "row": 0}], fetch)
+    made = collect(wanted(("a", 0), ("b", 0)), fetch)
     assert [thumbnail.problem for thumbnail in made] == ["", ""]
 
 
 def test_failures_become_placeholders_with_a_masked_reason() -> None:
-    def fetch(source: str, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    def fetch(source: str, rows: Mapping[int, str]) -> Iterator[tuple[int, bytes]]:
         yield 0, encode(noise("L", (4, 4)))
         if source == "gone":
             raise FileNotFoundError("s3://key:secret@bucket/gone.tar")
         yield 1, b"no picture"
 
     keys = [("gone", 0), ("gone", 1), ("here", 0), ("here", 1), ("here", 2)]
-    before, gone, good, damaged, missing = collect([{"source": s, "row": r} for s, r in keys], fetch)
+    before, gone, good, damaged, missing = collect(wanted(*keys), fetch)
     assert before.uri is not None
     assert good.uri is not None
     assert (gone.uri, damaged.uri, missing.uri) == (None, None, None)
@@ -165,7 +169,7 @@ def test_failures_become_placeholders_with_a_masked_reason() -> None:
 def test_a_store_that_hangs_costs_the_pictures_that_have_not_come() -> None:
     never, slow_one_has_begun = threading.Event(), threading.Event()
 
-    def fetch(source: str, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    def fetch(source: str, rows: Mapping[int, str]) -> Iterator[tuple[int, bytes]]:
         yield 0, encode(noise("L", (4, 4)))
         if source == "hangs":
             slow_one_has_begun.set()
@@ -173,7 +177,7 @@ def test_a_store_that_hangs_costs_the_pictures_that_have_not_come() -> None:
         yield 1, encode(noise("L", (4, 4)))
 
     keys = [("hangs", 0), ("hangs", 1), ("here", 0), ("here", 1)]
-    made = collect([{"source": s, "row": r} for s, r in keys], fetch, seconds=2)
+    made = collect(wanted(*keys), fetch, seconds=2)
     assert slow_one_has_begun.is_set()
     assert [thumbnail.problem for thumbnail in made] == ["", thumbnails.TOO_LATE, "", ""]
     never.set()

@@ -1,8 +1,13 @@
+from __future__ import annotations
+
 import itertools
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from regrad.pipeline.plan import Plan, Unit, make_plan, make_unit
@@ -13,25 +18,43 @@ from tests.shards import digits, write_folder, write_tar
 class Ledger(dict[str, dict[str, Any]]):
     """Committed units, and how many of their records were read."""
 
-    reads = 0
+    reads = parts_read = 0
 
     def commit(self, plan: Plan) -> None:
         for unit in plan.pending:
             for key in unit.replaces:
                 del self[key]
-            self[unit.key] = {"unit": unit.key, "source": unit.source, "start": unit.start, "stop": unit.stop}
+            known = ("source", "start", "stop", "identity", "files")
+            self[unit.key] = {"unit": unit.key} | {name: getattr(unit, name) for name in known}
         for key in plan.obsolete:
             del self[key]
 
-    def read(self, keys: list[str]) -> list[dict[str, Any]]:
-        self.reads += len(keys)
-        return [self[key] for key in keys]
+    @property
+    def held(self) -> LedgerOf:
+        return LedgerOf(self)
 
-    def plan(self, *sources: Source, limit: int | None = None, salt: str = "salt") -> Plan:
-        return make_plan(sources, 10, salt, set(self), self.read, limit)
+    def plan(
+        self, *sources: Source, limit: int | None = None, salt: str = "salt", elsewhere: Ledger | None = None
+    ) -> Plan:
+        return make_plan(sources, 10, salt, self.held, limit, elsewhere and elsewhere.held)
 
     def rows(self) -> list[int]:
         return sorted(itertools.chain(*(range(unit["start"], unit["stop"]) for unit in self.values())))
+
+
+class LedgerOf:
+    """What a plan asks a ledger."""
+
+    def __init__(self, units: Ledger):
+        self.units, self.keys = units, set(units)
+
+    def records(self, keys: list[str]) -> list[dict[str, Any]]:
+        self.units.reads += len(keys)
+        return [self.units[key] for key in keys]
+
+    def ids(self, records: Sequence[Mapping[str, Any]]) -> list[Sequence[str] | None]:
+        self.units.parts_read += len(records)
+        return [record["files"] for record in records]
 
 
 def shard(rows: int = 35, identity: str = "1", uri: str = "a.parquet") -> Source:
@@ -109,11 +132,11 @@ def test_limits_in_any_order_never_leave_a_row_twice(limits: tuple[int | None, .
 
 def test_a_limit_goes_across_sources_and_cuts_tars(tmp_path: Path) -> None:
     sources = list_sources([write_tar(tmp_path / f"{name}.tar", digits(6)) for name in "abc"])
-    plan = make_plan(sources, 10, "", set(), lambda keys: [], limit=8)
+    plan = make_plan(sources, 10, "", limit=8)
     assert [(Path(unit.source).name, unit.stop) for unit in plan.pending] == [("a.tar", None), ("b.tar", 2)]
     ledger = Ledger()
     ledger.commit(plan)
-    full = make_plan(sources, 10, "", set(ledger), ledger.read)
+    full = make_plan(sources, 10, "", ledger.held)
     assert [(Path(unit.source).name, unit.stop) for unit in full.pending] == [("b.tar", None), ("c.tar", None)]
     assert full.pending[0].replaces == (plan.pending[1].key,)
     assert full.done == {plan.pending[0].key}
@@ -128,3 +151,105 @@ def test_planning_ten_thousand_committed_units_is_quick() -> None:
     assert time.perf_counter() - started < 2.0  # a third of that on an idle machine
     assert len(plan.done) == 10_000
     assert ledger.reads == 0
+
+
+def listing(files: Mapping[str, int]) -> Source:
+    """A folder of these files, each with a version of its content."""
+    names = tuple(sorted(files))
+    versions = tuple(str(files[name]) for name in names)
+    return Source("folder", "folder", "", 10 * len(names), len(names), names, (None,) * len(names), versions)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_to_a_folder_every_file_is_in_one_unit(seed: int) -> None:
+    """Files come, go and change, runs are limited and cut short; nothing is scored that a unit has as it is."""
+    random, ledger, files = np.random.default_rng(seed), Ledger(), dict[str, int]()
+    for _ in range(12):
+        files = {name: version + (random.random() < 0.02) for name, version in files.items() if random.random() > 0.03}
+        files |= {f"{random.random()}": 0 for _ in range(random.integers(1, 30))}
+        source = listing(files)
+        before = {key: dict(unit["versions"]) for key, unit in ledger.items()}
+        limit = int(random.integers(1, len(files) + 5)) if random.random() < 0.3 else None
+        plan = ledger.plan(source, limit=limit)
+        assert not any(unit.replaces for unit in plan.pending)
+        current = {key for key, content in before.items() if content.items() <= files.items()}
+        assert plan.done == current
+        assert set(plan.obsolete) == before.keys() - current
+        held = {name for key in current for name in before[key]}
+        wanted = sorted(files)[:limit]
+        assert sorted(name for unit in plan.pending for name in unit.files) == sorted(set(wanted) - held)
+        if random.random() < 0.3:  # killed: some of the units are there, and what is obsolete is gone
+            plan = replace(plan, pending=tuple(unit for unit in plan.pending if random.random() < 0.5))
+            limit = 0
+        ledger.commit(plan)
+        for unit in plan.pending:
+            ledger[unit.key]["versions"] = [(name, files[name]) for name in unit.files]
+            assert len(unit.files) == unit.rows == unit.stop - unit.start <= 10  # type: ignore[operator]
+        rows = ledger.rows()
+        assert len(rows) == len(set(rows))
+        names = [name for unit in ledger.values() for name in unit["files"]]
+        assert len(names) == len(set(names)) == len(rows)
+        if limit is None:
+            assert sorted(names) == sorted(files)
+            assert not ledger.plan(source).pending
+
+
+def test_what_is_new_is_cut_by_itself() -> None:
+    ledger = Ledger()
+    ledger.commit(ledger.plan(listing(dict.fromkeys("acegikmoqsuw", 0))))
+    files = dict.fromkeys("abcdefhiklmnopqrstuwxyz", 0)  # without g
+    plan = ledger.plan(listing(files))
+    assert [(unit.start, "".join(unit.files)) for unit in plan.pending] == [
+        (12, "aceikmoqs"),  # what is left of the first
+        (21, "bdfhlnprtx"),
+        (31, "yz"),
+    ]
+    assert len(plan.done) == 1
+    # A file that changed costs its unit, which keeps its rows.
+    ledger.commit(plan)
+    plan = ledger.plan(listing(files | {"d": 1}))
+    assert [(unit.start, "".join(unit.files)) for unit in plan.pending] == [(21, "bdfhlnprtx")]
+
+
+def test_a_folder_as_it_was_first_cut_costs_no_look() -> None:
+    ledger, files = Ledger(), dict.fromkeys("acegikmoqsuwy", 0)
+    ledger.commit(ledger.plan(listing(files)))
+    assert not ledger.plan(listing(files)).pending
+    assert (ledger.reads, ledger.parts_read) == (0, 0)
+    plan = ledger.plan(listing(files | {"z": 0}))  # behind all others
+    assert [unit.files for unit in plan.pending] == [("z",)]
+    assert (ledger.reads, ledger.parts_read) == (1, 0)
+    assert [unit.files for unit in ledger.plan(listing(files | {"b": 0})).pending] == [("b",)]
+    assert ledger.parts_read == 2
+
+
+def test_two_units_that_share_a_file_are_made_one() -> None:
+    ledger, files = Ledger(), dict.fromkeys("abcdef", 0)
+    source = listing(files)
+    for start, places in ((0, range(4)), (4, range(2, 6))):
+        unit = make_unit(source, start, start + 4, "salt", places)
+        ledger.commit(Plan((unit,), frozenset(), ()))
+    plan = ledger.plan(source)
+    assert len(plan.obsolete) == 1
+    ledger.commit(plan)
+    assert sorted(name for unit in ledger.values() for name in unit["files"]) == sorted(files)
+
+
+def test_what_another_output_holds_is_left_to_it() -> None:
+    other, ledger = Ledger(), Ledger()
+    files = dict.fromkeys("acegikmoqsuw", 0)
+    other.commit(other.plan(listing(files), shard(25), salt="of other scores"))
+    plan = ledger.plan(listing(files | {"b": 0}), shard(25), elsewhere=other)
+    assert [unit.files for unit in plan.pending] == [("b",)]
+    assert len(plan.held_elsewhere) == 2
+    ledger.commit(plan)
+    plan = ledger.plan(listing(files | {"b": 0, "d": 0}), shard(25), elsewhere=other)
+    assert [(unit.start, unit.files) for unit in plan.pending] == [(1, ("d",))]
+    # A unit of the other in which a file has changed holds nothing any more.
+    plan = ledger.plan(listing(files | {"b": 0, "w": 1}), shard(25, identity="2"), elsewhere=other)
+    assert [unit.files or (unit.start, unit.stop) for unit in plan.pending] == [("u", "w"), (0, 10), (10, 20), (20, 25)]
+    assert len(plan.held_elsewhere) == 1
+    # A part of a shard is held by its rows, whatever it was cut into.
+    short = Ledger()
+    short.commit(short.plan(shard(25), limit=13))
+    assert ranges(Ledger().plan(shard(25), elsewhere=short, salt="another")) == [(10, 20), (20, 25)]

@@ -31,7 +31,7 @@ def task(output: Path, factory: str = "build", **settings: Any) -> Task:
 
 
 def units(*inputs: str, unit_rows: int = 25) -> list[Unit]:
-    return list(make_plan(list_sources(inputs), unit_rows, "", set(), lambda keys: []).pending)
+    return list(make_plan(list_sources(inputs), unit_rows, "").pending)
 
 
 def score(output: Path, *inputs: str, unit_rows: int = 25, **settings: Any) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings: dict[str, Any] = {"max_pixels": MAX_PIXELS, "batch_size": 16}
     settings["scorer"] = {"scores": SCORES, "samples": 2}
     task = Task(str(folder / "out"), model, fingerprint=Classifier.load(**model).fingerprint, provenance={}, **settings)
-    units = make_plan(list_sources([source]), 30, "", set(), lambda keys: []).pending
+    units = make_plan(list_sources([source]), 30, "").pending
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         process.set_up(task.threads)
