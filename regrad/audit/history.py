@@ -2,13 +2,12 @@
 
 A night is audited when ``history.parquet`` has its row; that write, whole or not at all and under the output's lease,
 is the commit. A row is keyed by the night's name, so the same audit run again replaces it and never doubles it. Units
-belong to a night by ``audited.parquet``, which is written before and counts only for nights that have their row: what
-an audit that was cut short claimed is audited by the next.
+belong to a night by ``audited.parquet``, which is written before and counts only with that row (see
+:mod:`regrad.ledger.audited`): what an audit that was cut short claimed is audited by the next.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import time
@@ -16,12 +15,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet
 
-from regrad import storage
+from regrad import storage, table
 from regrad.audit.gates import METRICS
 from regrad.errors import RegradError, UsageError
+from regrad.ledger import audited
 
 _WHOLE = ("images", "flagged", "quarantined_rows", "drifted_classes", "drifted_sources")
 HISTORY_SCHEMA = pa.schema(
@@ -36,9 +34,9 @@ HISTORY_SCHEMA = pa.schema(
         *((name, pa.int64() if name in _WHOLE else pa.float64()) for name in METRICS),
         ("failed_gates", pa.list_(pa.string())),
         ("exit_code", pa.int32()),
+        ("claim", pa.string()),
     ]
 )
-_AUDITED_SCHEMA = pa.schema([("night", pa.string()), ("unit", pa.string())])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -78,8 +76,10 @@ class History:
 
     def __init__(self, output: str):
         self._output = output
-        self.rows: list[dict[str, Any]] = _read(storage.join(output, "history.parquet"), HISTORY_SCHEMA).to_pylist()
-        self._audited = _read(storage.join(output, "audited.parquet"), _AUDITED_SCHEMA)
+        rows = table.read_file(audited.history_uri(output), HISTORY_SCHEMA)
+        self.rows: list[dict[str, Any]] = rows.to_pylist()
+        self._audited = table.read_file(audited.audited_uri(output), audited.AUDITED_SCHEMA)
+        self._nights = audited.nights_of(self._audited, rows)
 
     def before(self, night: str, count: int) -> list[dict[str, Any]]:
         """The rows of the last ``count`` nights before this one."""
@@ -87,32 +87,38 @@ class History:
 
     def units_of(self, night: str, committed: Collection[str]) -> list[str]:
         """Those of the ``committed`` units that no other night has audited, sorted: this night's."""
-        others = [row["night"] for row in self.rows if row["night"] != night]
-        taken = self._audited.filter(pc.is_in(self._audited["night"], value_set=pa.array(others, pa.string())))
-        return sorted(set(committed) - set(taken["unit"].to_pylist()))
+        return sorted(key for key in committed if self._nights.get(key, night) == night)
 
-    def commit(
-        self, row: dict[str, Any], units: Sequence[str], committed: Collection[str], allowed: Callable[[], None]
-    ) -> None:
+    def units_gone(self, night: str, committed: Collection[str]) -> list[str]:
+        """The units that this night has audited and that are not ``committed`` any more, sorted."""
+        return sorted(key for key, found in self._nights.items() if found == night and key not in committed)
+
+    def commit(self, row: dict[str, Any], units: Sequence[str], allowed: Callable[[], None]) -> None:
         """Take the night's ``row`` and units into the history; a row of the same night is replaced.
 
+        A unit stays with its night for good: where it went, and comes back under its name, it is not new.
+
         Args:
-            committed: all units there are: others are forgotten.
             allowed: raises where this process may no longer write; asked before each write.
 
         Raises:
             RegradError: the storage refused or failed.
         """
-        night = row["night"]
-        held = self._audited.filter(pc.not_equal(self._audited["night"], night))
-        held = held.filter(pc.is_in(held["unit"], value_set=pa.array(list(committed), pa.string())))
-        own = pa.table({"night": [night] * len(units), "unit": list(units)}, schema=_AUDITED_SCHEMA)
-        rows = sorted([*(old for old in self.rows if old["night"] != night), row], key=lambda item: item["night"])
+        night, claim = row["night"], audited.claim_of(units)
+        named = zip(*(column.to_pylist() for column in self._audited.columns), strict=True)
+        # What the night's row says now is good until it is replaced; a claim without a row never was.
+        held = [item for item in named if self._nights.get(item[1]) == item[0]]
+        claims = dict.fromkeys([*held, *((night, unit, claim) for unit in units)])
+        columns = list(zip(*claims, strict=True)) or [()] * len(audited.AUDITED_SCHEMA)
+        rows = [*(old for old in self.rows if old["night"] != night), row | {"claim": claim}]
+        rows.sort(key=lambda item: item["night"])
+        history = pa.Table.from_pylist(rows, HISTORY_SCHEMA)
         allowed()
-        _write(storage.join(self._output, "audited.parquet"), pa.concat_tables([held, own]))
+        self._audited = pa.table([pa.array(column, pa.string()) for column in columns], schema=audited.AUDITED_SCHEMA)
+        table.write_file(audited.audited_uri(self._output), self._audited)
         allowed()
-        _write(storage.join(self._output, "history.parquet"), pa.Table.from_pylist(rows, HISTORY_SCHEMA))
-        self.rows = rows
+        table.write_file(audited.history_uri(self._output), history)
+        self.rows, self._nights = rows, audited.nights_of(self._audited, history)
 
     def details(self, night: str) -> dict[str, Any] | None:
         """``audit.json`` of a night; None where it was not kept."""
@@ -134,26 +140,3 @@ class History:
         for night in there:
             storage.remove_folder(folder(self._output, night))
         return there
-
-
-def _read(uri: str, schema: pa.Schema) -> pa.Table:
-    """The table at ``uri`` with the columns of ``schema``; without rows where there is none."""
-    try:
-        found = pa.parquet.read_table(pa.BufferReader(storage.read_bytes(uri)))
-    except FileNotFoundError:
-        return schema.empty_table()
-    except pa.ArrowException as error:
-        raise RegradError(
-            f"{storage.mask(uri)}: not readable as Parquet ({storage.reason(error)}); move it away to begin anew"
-        ) from error
-    columns = [
-        found[field.name].cast(field.type) if field.name in found.column_names else pa.nulls(len(found), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
-
-
-def _write(uri: str, rows: pa.Table) -> None:
-    sink = io.BytesIO()
-    pa.parquet.write_table(rows, sink, compression="zstd")
-    storage.write_atomically(uri, sink.getvalue())

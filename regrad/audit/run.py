@@ -7,13 +7,12 @@ import dataclasses
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from regrad import formatting, storage, table
-from regrad.audit import gates, history, night, notify, page
+from regrad.audit import again, gates, history, night, notify, page
 from regrad.audit.options import Checked
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
@@ -90,7 +89,20 @@ def plan(options: Options, checked: Checked) -> Planned:
         raise UsageError(
             f"--baseline {storage.mask(baseline)}: has the scores {', '.join(known.scores)}, not {score}; score it anew"
         )
+    _check_night(job, checked.night)
     return Planned(job, night.calibrate(known, score, rule.parse(options.threshold)), checked)
+
+
+def _check_night(job: Job, name: str) -> None:
+    """An earlier night is audited again only where all that it counted is still there: else its row would lose some."""
+    nights, pending = history.History(job.task.output), job.plan.pending
+    going = {*job.plan.obsolete, *job.retired, *(key for unit in pending for key in unit.replaces)}
+    gone = nights.units_gone(name, (job.committed - going) | {unit.key for unit in pending})
+    if gone and any(row["night"] > name for row in nights.rows):
+        raise UsageError(
+            f"--night {name}: {formatting.count(len(gone), 'unit')} of what it audited changed since, and later nights "
+            "have gone on from there; its row stays as it is"
+        )
 
 
 def _check_alike(info: dict[str, Any], job: Job, baseline: str) -> None:
@@ -147,9 +159,11 @@ def _audit(planned: Planned, outcome: RunOutcome, held: lease.Lease) -> dict[str
     committed = commit.committed(output)
     units = nights.units_of(planned.checked.night, committed)
     records = commit.read_records(output, units)
-    counts = manifest.totals(records)
-    reasons = sum((Counter(record.get("reasons", {})) for record in records), Counter())
-    rows = _rows(output, records)
+    counted = again.count(
+        output, planned.baseline.survey.run.output, nights, planned.checked.night, records, job.plan.held_elsewhere
+    )
+    counts, reasons = counted.totals, counted.reasons
+    rows = _rows(output, records, counted)
     known = [row["night"] for row in nights.before(planned.checked.night, options.nights)]
     before = [audit for audit in map(nights.details, known) if audit]
     place = history.folder(output, planned.checked.night)
@@ -158,7 +172,8 @@ def _audit(planned: Planned, outcome: RunOutcome, held: lease.Lease) -> dict[str
         numbers_of = night.counted(
             rows, planned.baseline, before, dict(reasons.most_common()), quarantined, options.top, flags.add
         )
-    audit = night.judged({"night": planned.checked.night} | numbers_of, planned.checked.gates)
+    named = {"night": planned.checked.night, "again": counted.again}
+    audit = night.judged(named | numbers_of, planned.checked.gates)
     too_many = exceeds(quarantined, counts["rows_in"], options.max_quarantined)
     failed = [gate["gate"] for gate in audit["gates"] if gate["verdict"] == gates.EXCEEDED]
     audit |= {
@@ -182,17 +197,19 @@ def _audit(planned: Planned, outcome: RunOutcome, held: lease.Lease) -> dict[str
     storage.write_atomically(storage.join(place, "threshold.json"), planned.baseline.threshold.to_json().encode())
     storage.write_atomically(storage.join(place, "audit.html"), html.encode())
     storage.write_atomically(storage.join(place, "audit.json"), content)
-    nights.commit(row, units, committed, held.check)
+    nights.commit(row, units, held.check)
     storage.write_atomically(storage.join(output, "audit.json"), content)
     if options.keep_nights:
         nights.forget(options.keep_nights)
     return public
 
 
-def _rows(output: str, records: Sequence[dict[str, Any]]) -> scored.Run | None:
-    """The rows of these units; None where there are none."""
+def _rows(output: str, records: Sequence[dict[str, Any]], counted: again.Counted) -> scored.Run | None:
+    """The rows of these units that count; None where there are none."""
+    if not counted.totals["rows_scored"]:
+        return None
     parts = tuple(f"part-{record['unit']}.parquet" for record in records if record["rows_scored"])
-    return dataclasses.replace(scored.load(night.NIGHT, output), parts=parts) if parts else None
+    return dataclasses.replace(scored.load(night.NIGHT, output), parts=parts, left_out=counted.left_out)
 
 
 def _row(audit: dict[str, Any], job: Job, failed: list[str]) -> dict[str, Any]:

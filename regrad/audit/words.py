@@ -13,7 +13,7 @@ _SHOWN = 3  # reasons named in one sentence
 def sentences(audit: dict[str, Any]) -> list[str]:
     """The headline first, then what else the owner of the data should know; without markup."""
     if not audit["images"]:
-        return ["No image came in since the last audit", *_gates(audit), *_quarantine(audit)]
+        return ["No image came in since the last audit", *_gates(audit), *_again(audit), *_quarantine(audit)]
     return [
         _headline(audit),
         *_gates(audit),
@@ -21,6 +21,7 @@ def sentences(audit: dict[str, Any]) -> list[str]:
         _scores(audit),
         _predictions(audit),
         *_slices(audit),
+        *_again(audit),
         *_quarantine(audit),
     ]
 
@@ -105,6 +106,16 @@ def _slices(audit: dict[str, Any]) -> list[str]:
                 f"{name}: {worst['flagged']:,} of {count(worst['images'], 'image')} flagged."
             )
     return said
+
+
+def _again(audit: dict[str, Any]) -> list[str]:
+    rows = sum(audit["again"].values())
+    if not rows:
+        return []
+    return [
+        f"{count(rows, 'row')} came by again in sources that have changed: an earlier night has counted "
+        f"{'it' if rows == 1 else 'them'}, or the baseline holds {'it' if rows == 1 else 'them'}."
+    ]
 
 
 def _quarantine(audit: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from regrad import storage, table
 from regrad.errors import RegradError
-from regrad.ledger import commit, lease
+from regrad.ledger import audited, commit, lease
 from regrad.pipeline import manifest
 from regrad.pipeline.plan import make_plan, unit_key
 from regrad.reading.formats import format_of
@@ -110,6 +110,7 @@ def repair(output: str, problems: Iterable[Problem]) -> int:
     """
     units = sorted({problem.unit for problem in problems if problem.unit})
     with lease.hold(output):
+        audited.keep(output, units, lambda key: None)  # a unit comes back under its name, which its night keeps
         commit.retire(output, units)
         run = table.read_run(output)
         if "counts" in run:  # the next run counts for itself where it finds no digest

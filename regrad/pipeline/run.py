@@ -12,7 +12,7 @@ from typing import Any
 
 from regrad import formatting, storage
 from regrad.errors import RegradError, UsageError
-from regrad.ledger import commit, lease
+from regrad.ledger import audited, commit, lease
 from regrad.pipeline import manifest, process
 from regrad.pipeline.plan import Plan
 from regrad.pipeline.prepare import Job, plan_again, prepare
@@ -66,6 +66,7 @@ def _say(text: str) -> None:
 def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
     output = job.task.output
     tally = Tally(job)
+    _remember(job)
     # Before run.json speaks of a new configuration, nothing of the old one may be left to be taken for it.
     commit.retire(output, sorted({*job.plan.obsolete, *job.retired}))
     job.run["units"] = {"planned": len(job.plan.pending), "done_before": len(job.plan.done)}
@@ -77,6 +78,7 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
             if not changed:
                 break
             job = replace(job, plan=_planned_again(job, tally))
+            _remember(job)
             commit.retire(output, job.plan.obsolete)
             changed = _score(job, tally, score_units)
         if changed:
@@ -90,6 +92,19 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
     except BaseException as error:
         tally.fail(error)
         raise
+
+
+def _remember(job: Job) -> None:
+    """Keep what nights must know of the units that ``job`` is going to retire, or to replace by others."""
+
+    def lost(key: str) -> None:
+        _say(
+            f"warning: {storage.mask(job.task.output)}: not every row of the unit {key}, which is to go, can be read; "
+            "what images it had may be counted in another night again"
+        )
+
+    replaced = (key for unit in job.plan.pending for key in unit.replaces)
+    audited.keep(job.task.output, {*job.plan.obsolete, *job.retired, *replaced}, lost)
 
 
 def _score(job: Job, tally: Tally, score_units: ScoreUnits) -> list[str]:
@@ -139,6 +154,7 @@ class Tally:
 
     def expect(self, plan: Plan) -> None:
         """Take note of what ``plan`` retires, before it is."""
+        self._job = replace(self._job, plan=plan)
         self._replaces = {unit.key: unit.replaces for unit in plan.pending}
         going = {*plan.obsolete, *(key for keys in self._replaces.values() for key in keys)}
         read = commit.read_records(self._job.task.output, sorted(going))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Run:
     info: dict[str, Any]
     scores: tuple[str, ...]
     parts: tuple[str, ...] | None = None
+    left_out: Mapping[str, Ints] = field(default_factory=dict)  # source -> rows that are not read
 
     @property
     def model(self) -> dict[str, Any]:
@@ -65,7 +66,7 @@ class Run:
         """
         try:
             parts = table.dataset(self.output, parts=self.parts)
-            return 0 if parts is None else parts.count_rows()
+            return 0 if parts is None else parts.count_rows() - sum(map(len, self.left_out.values()))
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.output, error) from error
 
@@ -75,18 +76,30 @@ class Run:
         Raises:
             RegradError: the storage refused or failed, or a part is damaged.
         """
+        wanted = list(dict.fromkeys([*columns, *(("source", "row") if self.left_out else ())]))
         try:
             parts = table.dataset(self.output, parts=self.parts)
             waiting: list[pa.RecordBatch] = []
-            for batch in parts.to_batches(columns=list(columns)) if parts is not None else ():
+            for batch in parts.to_batches(columns=wanted) if parts is not None else ():
                 waiting.append(batch)
                 if sum(map(len, waiting)) >= ROWS_AT_ONCE:
-                    yield pa.Table.from_batches(waiting)
+                    yield self._meant(pa.Table.from_batches(waiting), columns)
                     waiting = []
             if any(map(len, waiting)):
-                yield pa.Table.from_batches(waiting)
+                yield self._meant(pa.Table.from_batches(waiting), columns)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.output, error) from error
+
+    def _meant(self, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+        """``rows`` without those that are left out."""
+        if not self.left_out:
+            return rows
+        places, names = codes(rows["source"])
+        numbers, out = integers(rows["row"]), np.zeros(len(rows), bool)
+        for place, name in enumerate(names):
+            if name in self.left_out:
+                out |= (places == place) & np.isin(numbers, self.left_out[name])
+        return rows.filter(pa.array(~out)).select(list(columns))
 
 
 def load(name: str, output: str) -> Run:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -14,47 +13,13 @@ import scipy.stats
 
 from regrad import storage
 from regrad.audit import run as audits
-from regrad.audit.options import OPTIONS, check_options
+from regrad.audit.options import OPTIONS
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
 from regrad.pipeline.options import parse
-from regrad.pipeline.run import RunOutcome, execute, score_here
+from tests.nights import Nights, noise
 from tests.services import Bucket
-from tests.shards import digits, png, write_parquet
-
-SETTINGS = ["--model", "tests.shards:build", "--scores", "entropy", "--max-quarantined", "99%", "--no-thumbnails"]
-
-
-class Nights:
-    """A folder of shards that fills up, and the audit over it."""
-
-    def __init__(self, inputs: Path, outputs: str):
-        self.inputs = inputs
-        self.outputs = outputs
-        self.settings = [*SETTINGS, "--baseline", f"{outputs}/baseline", "--output", f"{outputs}/audit"]
-
-    def arrive(self, name: str, rows: Any) -> None:
-        write_parquet(self.inputs / name, rows)
-
-    def options(self, *more: str) -> Any:
-        return parse([str(self.inputs), *self.settings, *more], "audit", None, OPTIONS)
-
-    def baseline(self) -> None:
-        execute(audits.make_baseline(self.options("--make-baseline")), score_here)
-
-    def audit(self, *more: str) -> tuple[RunOutcome, dict[str, Any]]:
-        options = self.options(*more)
-        return audits.carry_out(audits.plan(options, check_options(options, {})), score_here)
-
-    def history(self) -> list[dict[str, Any]]:
-        content = storage.read_bytes(f"{self.outputs}/audit/history.parquet")
-        return pyarrow.parquet.read_table(pyarrow.BufferReader(content)).to_pylist()
-
-
-def noise(count: int) -> list[tuple[str, bytes, int]]:
-    """Pictures that are no digits."""
-    rng = np.random.default_rng(0)
-    return [(f"noise/{row}", png(rng.integers(0, 256, (8, 8))), 0) for row in range(count)]
+from tests.shards import digits
 
 
 @pytest.fixture
@@ -158,12 +123,13 @@ def test_an_audit_that_dies_at_any_write_is_made_up_for(
     assert [(row["night"], row["images"]) for row in nights.history()] == [("n1", 30), ("n3", 30)]
 
 
-def test_a_shard_that_changed_is_new_again(nights: Nights) -> None:
+def test_of_a_shard_that_changed_what_is_new_is_news(nights: Nights) -> None:
     nights.arrive("a.parquet", digits(30))
     nights.audit("--night", "n1")
     nights.arrive("a.parquet", digits(45))
-    assert nights.audit("--night", "n2")[1]["images"] == 45
-    assert [row["images"] for row in nights.history()] == [30, 45]
+    outcome, found = nights.audit("--night", "n2")
+    assert (outcome.this_run["rows_scored"], found["images"], found["again"]["scored"]) == (45, 15, 30)
+    assert [row["images"] for row in nights.history()] == [30, 15]
 
 
 def test_in_a_bucket(tmp_path: Path, bucket: Bucket) -> None:

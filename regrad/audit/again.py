@@ -1,0 +1,93 @@
+"""What of a night's units is not that night's: images that were scored again, since what holds them has changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from regrad.audit.history import History
+from regrad.ledger import audited, commit
+from regrad.pipeline import manifest
+from regrad.pipeline.account import reasons_of
+from regrad.runs.scored import Ints
+
+
+@dataclass
+class Counted:
+    """The units of a night without what was counted before.
+
+    Attributes:
+        totals: as of :func:`regrad.pipeline.manifest.totals`, ``rows_in, rows_scored, rows_quarantined`` without it.
+        reasons: why rows are in quarantine.
+        left_out: source -> rows (n,) that were scored again.
+        again: how many rows were ``scored`` again, and ``quarantined`` again.
+    """
+
+    totals: dict[str, int]
+    reasons: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, Ints] = field(default_factory=dict)
+    again: dict[str, int] = field(default_factory=lambda: {"scored": 0, "quarantined": 0})
+
+
+def count(
+    output: str,
+    baseline: str,
+    nights: History,
+    night: str,
+    records: Sequence[Mapping[str, Any]],
+    apart: Collection[str] = (),
+) -> Counted:
+    """The units with these ledger records without the images that another night has counted, or the baseline holds.
+
+    Rows are read only of sources of which units have gone, or the baseline has some. Memory: one source at a time.
+
+    Args:
+        apart: units of the baseline that have no image in common with these.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    found = Counted(manifest.totals(records))
+    others = {row["night"] for row in nights.rows} - {night}
+    known_units = commit.by_source(key for key in commit.committed(baseline) if key not in apart)
+    changed = set(audited.sources_of_retired(output))
+    by_source: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        by_source.setdefault(record["source"], []).append(record)
+    for source, units in by_source.items():
+        digits = commit.source_digits(source)
+        known = audited.Known()
+        if digits in changed:
+            known = audited.Retired(output, digits).known(source, others.__contains__)
+        for record in commit.read_records(baseline, known_units.get(digits, ())):
+            for image in audited.images(baseline, record) if record["source"] == source else ():
+                known.add(image.name, image.digest, image.scored)
+        _count(output, source, units, known, found)
+    for name, rows in (("scored", found.again["scored"]), ("quarantined", found.again["quarantined"])):
+        found.totals[f"rows_{name}"] -= rows
+        found.totals["rows_in"] -= rows
+    return found
+
+
+def _count(
+    output: str, source: str, records: Sequence[Mapping[str, Any]], known: audited.Known, found: Counted
+) -> None:
+    rows: list[int] = []
+    for record in records:
+        if not known:
+            found.reasons.update(record.get("reasons", {}))
+            continue
+        new: list[tuple[str, str]] = []
+        for image in audited.images(output, record):
+            if known.take(image):
+                found.again["scored" if image.scored else "quarantined"] += 1
+                rows += [image.row] if image.scored and image.row is not None else []
+            elif image.reason:
+                new.append(image.reason)
+        found.reasons.update(reasons_of(new))
+    if rows:
+        found.left_out[source] = np.array(sorted(rows), np.int64)
