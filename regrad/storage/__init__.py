@@ -176,7 +176,7 @@ def _identify_local(info: dict[str, Any]) -> str:
     return f"{size}:{changed}{'' if os.access(info['name'], os.R_OK) else ':unreadable'}"
 
 
-def open_file(uri: str, read_ahead: int = READ_AHEAD_BYTES) -> Any:
+def open_file(uri: str, read_ahead: int | None = None) -> Any:
     """``uri`` opened for reading in any order, read ahead where it is remote; a read that fails is tried again.
 
     Raises:
@@ -186,7 +186,7 @@ def open_file(uri: str, read_ahead: int = READ_AHEAD_BYTES) -> Any:
     try:
         if is_local(fs):
             return fs.open(path, "rb")
-        file = request(fs, "open", path, "rb", block_size=read_ahead, cache_type="readahead")
+        file = request(fs, "open", path, "rb", block_size=read_ahead or READ_AHEAD_BYTES, cache_type="readahead")
         return file if hasattr(fs, "read_whole") else _Retrying(file)
     except FileNotFoundError as error:
         raise Changed(f"{mask(uri)}: no such file, though it was listed; run again") from error
