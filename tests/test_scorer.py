@@ -248,7 +248,7 @@ def test_no_images_give_empty_columns() -> None:
         ({"depth_decay": -1.0}, "depth decay"),
         ({"noise_space": "fourier"}, "noise space 'fourier': one of normalized, pixel"),
         ({"engine": "magic"}, "engine 'magic': one of auto, exact"),
-        ({"scores": ["regrat"]}, "no score regrat (did you mean regrad?); the scores are regrad, regrad_layers"),
+        ({"scores": ["regrat"]}, r"no score regrat \(did you mean regrad\?\); the scores are regrad, regrad_layers"),
         ({"scores": []}, "name at least one"),
         ({"scores": ["entropy", "entropy"]}, "each once"),
         ({"layers": "blocks"}, "layers 'blocks'"),
