@@ -116,7 +116,7 @@ class Shard:
         RegradError: the storage refused or failed.
     """
 
-    def __init__(self, uri: str, read_ahead: int = storage.READ_AHEAD_BYTES):
+    def __init__(self, uri: str, read_ahead: int | None = None):
         self.uri = uri
         self.failure: Exception | None = None
         fs, path = storage.filesystem(uri)

@@ -63,6 +63,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     (place / "my_lines-1.dist-info").mkdir()
     (place / "my_lines-1.dist-info/METADATA").write_text("Name: my_lines\nVersion: 1\n")
     (place / "my_lines-1.dist-info/entry_points.txt").write_text(f"[{entry[0]}]\n{entry[1].replace(chr(34), '')}")
+    sys.modules.pop("my_lines", None)  # the tests of the pages may have imported theirs
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(place))
         patch.setattr(formats, "_formats", dict(formats.formats()))
