@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import io
+import re
+import struct
+import zlib
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -12,7 +15,12 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 DEFAULT_MAX_PIXELS = 50_000_000  # decoded as RGB that is 150 MB, for each decoding thread
 # Encoders write about ten; each scan costs a pass over all pixels, and the bytes of hundreds are few.
 _MAX_JPEG_SCANS = 128
-DEFAULT_MAX_PIXELS = 50_000_000  # decoded as RGB that is 150 MB, for each decoding thread
+_PNG = b"\x89PNG\r\n\x1a\n"
+_METADATA = frozenset((b"iCCP", b"tEXt", b"zTXt", b"iTXt"))  # chunks of a PNG file that Pillow unpacks or refuses
+_ORIENTING = frozenset((b"XML:com.adobe.xmp", b"Raw profile type exif", b"exif"))  # texts that may tell what is up
+_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_KEPT_BYTES = 2**20  # of such a text; Pillow reads no larger ones
+_SEARCHED_BYTES = 2**24
 
 
 class Refused(ValueError):
@@ -31,6 +39,8 @@ def open_image(content: bytes, max_pixels: int, setting: str = "") -> Image.Imag
         Refused: no picture of a known format, or one that costs too much to decode.
         Exception: of many kinds (OSError, ValueError, SyntaxError, struct.error, ...), from damaged files.
     """
+    if content.startswith(_PNG):
+        content = _without_metadata(content)
     try:
         image = Image.open(io.BytesIO(content), formats=_installed_formats())
     except UnidentifiedImageError as error:
@@ -64,6 +74,42 @@ def upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:
         return image  # damaged EXIF data beside sound pixels: the picture counts
+
+
+def _without_metadata(png: bytes) -> bytes:
+    """``png`` without its colour profile and texts, however large, but for what says which side is up."""
+    kept, start, place, texts = list[bytes](), 0, len(_PNG), set[bytes]()
+    while place + 12 <= len(png):
+        size, kind = struct.unpack_from(">I4s", png, place)
+        end = place + 12 + size
+        if kind in _METADATA and end <= len(png):
+            name, _, text = png[place + 8 : end - 4].partition(b"\0")
+            if kind == b"iCCP" or name in texts or name not in _ORIENTING:
+                kept, start = [*kept, png[start:place]], end
+            elif len(content := _unpacked(kind, text)) > _KEPT_BYTES:
+                kept, start = [*kept, png[start:place], _orientation(content)], end
+            texts.add(name)
+        place = end
+    return b"".join([*kept, png[start:]]) if kept else png
+
+
+def _unpacked(kind: bytes, text: bytes) -> bytes:
+    """A text, up to more than is searched."""
+    if kind == b"tEXt" or (kind == b"iTXt" and text[:1] == b"\0"):
+        return text
+    packed = text[1:] if kind == b"zTXt" else text[2:].split(b"\0", 2)[-1]  # after the method, the languages
+    try:
+        return zlib.decompressobj().decompress(packed, _SEARCHED_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _orientation(text: bytes) -> bytes:
+    """A chunk of PNG with nothing but the orientation in a text that is too large to keep, if there is one."""
+    if not (told := _ORIENTATION.search(text)):
+        return b""
+    content = b"iTXtXML:com.adobe.xmp\0\0\0\0\0" + told[0]
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
 
 
 @functools.cache

@@ -108,11 +108,12 @@ def test_what_is_refused_takes_no_memory(classifier: Classifier) -> None:
     import resource
 
     from regrad.reading.decode import BadImage
-    from tests.bad_images import bombs
+    from tests.bad_images import bombs, heavy
 
-    files = [content for content, *_ in bombs().values()]
+    files, packed = [content for content, *_ in bombs().values()], {n: c for n, c in heavy().items() if "bomb" in n}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for content in files:
         with pytest.raises(BadImage):
             to_tensor(content, classifier, MAX_PIXELS)
+    assert len([to_tensor(content, classifier, MAX_PIXELS) for content in packed.values()]) == 4
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
