@@ -72,7 +72,7 @@ def psi(counts: Ints, reference: Ints) -> float:
     Args:
         counts, reference: (k,) images per cell, n and m in total.
     """
-    actual, expected = ((found + 0.5) / (found + 0.5).sum() for found in (counts, reference))
+    actual, expected = ((images + 0.5) / (images + 0.5).sum() for images in (counts, reference))
     return float((scipy.special.rel_entr(actual, expected) + scipy.special.rel_entr(expected, actual)).sum())
 
 
@@ -81,7 +81,7 @@ def tenths(counts: Ints, reference: Ints) -> tuple[Ints, Ints]:
     before = np.cumsum(reference) - reference
     place = np.minimum(before * PSI_CELLS // max(int(reference.sum()), 1), PSI_CELLS - 1)
     used = np.unique(place, return_inverse=True)[1]
-    return tuple(np.bincount(used, found).astype(np.int64) for found in (counts, reference))  # type: ignore[return-value]
+    return tuple(np.bincount(used, images).astype(np.int64) for images in (counts, reference))  # type: ignore[return-value]
 
 
 def same_shares_p(counts: Ints, reference: Ints) -> float:
@@ -94,8 +94,8 @@ def adjusted(ps: Sequence[float | None]) -> list[float | None]:
     """Benjamini and Hochberg's adjusted p-values of those that there are: with them below q, at most the share q of
     what is called a drift is none, on average, however many slices were tested."""
     tested = [p for p in ps if p is not None]
-    found = iter(scipy.stats.false_discovery_control(np.clip(tested, 0.0, 1.0)).tolist() if tested else ())
-    return [None if p is None else next(found) for p in ps]
+    corrected = iter(scipy.stats.false_discovery_control(np.clip(tested, 0.0, 1.0)).tolist() if tested else ())
+    return [None if p is None else next(corrected) for p in ps]
 
 
 def slice_test(counts: Ints, reference: Ints) -> tuple[float | None, float | None]:

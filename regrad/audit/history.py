@@ -123,7 +123,7 @@ class History:
     def details(self, night: str) -> dict[str, Any] | None:
         """``audit.json`` of a night; None where it was not kept."""
         try:
-            found: dict[str, Any] = json.loads(
+            audit: dict[str, Any] = json.loads(
                 storage.read_bytes(storage.join(folder(self._output, night), "audit.json"))
             )
         except FileNotFoundError:
@@ -131,7 +131,7 @@ class History:
         except ValueError as error:
             where = storage.mask(folder(self._output, night))
             raise RegradError(f"{where}/audit.json: not valid JSON; delete it, or audit that night again") from error
-        return found
+        return audit
 
     def forget(self, keep: int) -> list[str]:
         """Remove the files of all nights but the last ``keep``; their rows stay. Returns the nights that had any."""

@@ -203,14 +203,14 @@ class _Nights:
 
     def __init__(self, audits: Sequence[dict[str, Any]]):
         rates = [audit["rates"] for audit in audits]
-        images = sum(found["images"] for found in rates)
-        self.share = sum(found["flagged"] for found in rates) / images if images else None
+        images = sum(night_rates["images"] for night_rates in rates)
+        self.share = sum(night_rates["flagged"] for night_rates in rates) / images if images else None
         self.counts: Ints | None = (
             np.sum([audit["distribution"]["counts"] for audit in audits], axis=0) if audits else None
         )
         self._groups: dict[tuple[str, Any], list[int]] = {}
-        for found in rates:
-            for key, entries in (("class", found["classes"]), ("source", found["sources"])):
+        for night_rates in rates:
+            for key, entries in (("class", night_rates["classes"]), ("source", night_rates["sources"])):
                 for entry in entries:
                     sums = self._groups.setdefault((key, entry[key]), [0, 0])
                     sums[0] += entry["flagged"]

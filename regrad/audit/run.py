@@ -59,8 +59,8 @@ class Planned:
 
 def needs_baseline(options: Options) -> bool:
     """Whether this run is to make the baseline: it was asked to, and none is complete."""
-    found = manifest.existing(absolute(options.baseline)) if options.make_baseline else None
-    return options.make_baseline and (found is None or found["status"] != "done")
+    held = manifest.existing(absolute(options.baseline)) if options.make_baseline else None
+    return options.make_baseline and (held is None or held["status"] != "done")
 
 
 def make_baseline(options: Options) -> Job:
@@ -106,19 +106,19 @@ def _check_night(job: Job, name: str) -> None:
 
 
 def _check_alike(info: dict[str, Any], job: Job, baseline: str) -> None:
-    found = manifest.differences(
+    changes = manifest.differences(
         info, job.options, job.task.fingerprint, job.run["plan"].get("posterior"), leave_out=_FREE
     )
-    if not found:
+    if not changes:
         ours, theirs = (_choices(plan) for plan in (job.run["plan"], info["plan"]))
-        found = [
+        changes = [
             f"the engine's {name} {theirs.get(name)}, now {ours.get(name)}"
             for name in sorted(ours | theirs)
             if ours.get(name) != theirs.get(name)
         ]
-    if found:
+    if changes:
         raise UsageError(
-            f"--baseline {storage.mask(baseline)}: scored with another model or other settings: {'; '.join(found)}; "
+            f"--baseline {storage.mask(baseline)}: scored with another model or other settings: {'; '.join(changes)}; "
             "score both alike"
         )
     if info["status"] != "done":

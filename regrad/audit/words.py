@@ -35,10 +35,10 @@ def p_value(p: float) -> str:
 
 
 def _headline(audit: dict[str, Any]) -> str:
-    found, known = audit["metrics"], audit["baseline"]["flagged_share"]
+    metrics, known = audit["metrics"], audit["baseline"]["flagged_share"]
     return (
-        f"{found['flagged']:,} of {count(found['images'], 'image')} ({percent(found['flagged_share'])}) "
-        f"look{'s' if found['flagged'] == 1 else ''} unknown to the model; of the baseline {percent(known)} do"
+        f"{metrics['flagged']:,} of {count(metrics['images'], 'image')} ({percent(metrics['flagged_share'])}) "
+        f"look{'s' if metrics['flagged'] == 1 else ''} unknown to the model; of the baseline {percent(known)} do"
     )
 
 
@@ -75,20 +75,22 @@ def _nights(audit: dict[str, Any]) -> list[str]:
 
 
 def _scores(audit: dict[str, Any]) -> str:
-    found = audit["metrics"]
-    verdict = "The scores have drifted" if found["ks_p"] < audit["drifted_below"] else "No drift of the scores is seen"
+    metrics = audit["metrics"]
+    verdict = (
+        "The scores have drifted" if metrics["ks_p"] < audit["drifted_below"] else "No drift of the scores is seen"
+    )
     return (
-        f"{verdict} from the baseline's: KS {found['ks']:.3f} ({p_value(found['ks_p'])}), PSI {found['psi']:.3f} "
+        f"{verdict} from the baseline's: KS {metrics['ks']:.3f} ({p_value(metrics['ks_p'])}), PSI {metrics['psi']:.3f} "
         f"(by chance about {audit['chance_psi']:.3f})."
     )
 
 
 def _predictions(audit: dict[str, Any]) -> str:
-    found = audit["metrics"]
-    verdict = "other" if found["prediction_p"] < audit["drifted_below"] else "the same"
+    metrics = audit["metrics"]
+    verdict = "other" if metrics["prediction_p"] < audit["drifted_below"] else "the same"
     return (
         f"The predicted classes have {verdict} shares{' than' if verdict == 'other' else ' as'} in the baseline: "
-        f"PSI {found['prediction_psi']:.3f} ({p_value(found['prediction_p'])})."
+        f"PSI {metrics['prediction_psi']:.3f} ({p_value(metrics['prediction_p'])})."
     )
 
 

@@ -137,13 +137,13 @@ def environment(given: Sequence[str]) -> dict[str, str]:
     Raises:
         UsageError: it has none here.
     """
-    found = {}
+    variables = {}
     for text in given:
         name, separator, value = text.partition("=")
         if not separator and name not in os.environ:
             raise UsageError(f"--env {name}: not set here; give --env {name}=VALUE")
-        found[name] = value if separator else os.environ[name]
-    return found
+        variables[name] = value if separator else os.environ[name]
+    return variables
 
 
 def _refused(address: str, error: Exception) -> UsageError:

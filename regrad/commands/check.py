@@ -19,7 +19,7 @@ from regrad import storage
 from regrad.cli import Parser, add_common, run_command
 
 if TYPE_CHECKING:
-    from regrad.pipeline.check import Found
+    from regrad.pipeline.check import Findings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def inspect(arguments: Sequence[str]) -> int:
     return 0 if all(problem.repairable for problem in found.problems) else 1
 
 
-def summary(output: str, found: Found) -> str:
+def summary(output: str, found: Findings) -> str:
     """What was counted, what is wrong, and what is worth knowing."""
     rows = f"{found.units} units, {found.rows_scored} rows scored, {found.rows_quarantined} in quarantine"
     problems = [f"wrong: {problem.text}" for problem in found.problems]

@@ -78,9 +78,11 @@ def show(run: scored.Run, rule: rules.Rule, output: str, args: argparse.Namespac
 
 def summary(outcome: Outcome, output: str) -> str:
     """What was done."""
-    found = outcome.found
-    ranked = sorted(found.reasons.items(), key=lambda item: -item[1])
-    lines = [f"kept {found.kept} images, dropped {found.dropped} and {found.quarantined} that could not be scored"]
+    sorting = outcome.sorting
+    ranked = sorted(sorting.reasons.items(), key=lambda item: -item[1])
+    lines = [
+        f"kept {sorting.kept} images, dropped {sorting.dropped} and {sorting.quarantined} that could not be scored"
+    ]
     lines += [f"  {rows:>8} {storage.mask(reason)}" for reason, rows in ranked[:_SHOWN]]
     if outcome.shards:
         before = outcome.shards - outcome.written

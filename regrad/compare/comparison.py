@@ -37,12 +37,12 @@ def load(outputs: Sequence[str], ood: Sequence[tuple[str, str]]) -> tuple[Run, R
     """
     pairs = []
     for name, text in ood:
-        found = text.split(",")
-        if len(found) != 2 or not all(found):
+        both_outputs = text.split(",")
+        if len(both_outputs) != 2 or not all(both_outputs):
             raise UsageError(
                 f"--ood {name}={storage.mask(text)}: a comparison needs {name}=URI_A,URI_B, one of each run"
             )
-        pairs.append((scored.load(name, found[0]), scored.load(name, found[1])))
+        pairs.append((scored.load(name, both_outputs[0]), scored.load(name, both_outputs[1])))
     a, b = (scored.load(name, output) for name, output in zip(NAMES, outputs, strict=True))
     return a, b, pairs
 
@@ -80,9 +80,11 @@ def compare(a: Run, b: Run, ood: Sequence[tuple[Run, Run]], wanted: float | str,
             scores[name] = _score(movement, ranks, bounds, rule, resampled.of_score(sample, name, bounds))
             moved = ranks.moved if name == main else moved
             for set_name, other in others.items():
-                found = movement.separation(_movement(other, name))
+                separation = movement.separation(_movement(other, name))
                 deviation = resampled.of_separation(sample, unknown[set_name], name)
-                separations[set_name][name] = side_by_side(found.auroc, deviation) | {"auroc_error": found.error}
+                separations[set_name][name] = side_by_side(separation.auroc, deviation) | {
+                    "auroc_error": separation.error
+                }
         report = {
             "compare_version": COMPARE_VERSION,
             "main_score": main,
@@ -187,8 +189,8 @@ def _labels(pairs: Pairs, deviations: resampled.Deviations) -> dict[str, Any] | 
     labelled_pairs = int(confidences[0].images.sum())
     if not labelled_pairs:
         return None
-    found = [item.numbers() for item in confidences]
-    values: dict[str, list[float | None]] = {key: [item[key] for item in found] for key in ("accuracy", "ece")}
+    numbers = [item.numbers() for item in confidences]
+    values: dict[str, list[float | None]] = {key: [item[key] for item in numbers] for key in ("accuracy", "ece")}
     values["nll"] = [item.mean() for item in losses]
     metrics = {key: side_by_side(pair, deviations[key]) for key, pair in values.items()}
     return {"labelled": labelled_pairs} | metrics

@@ -51,18 +51,18 @@ class Movement:
     @classmethod
     def of(cls, pairs: Pairs, score: str) -> Movement:
         """Read ``pairs``."""
-        found = cls(score)
+        movement = cls(score)
         for rows in pairs.tables(["judged", *(column(side, name) for side in SIDES for name in ("right", score))]):
             values, there = both(rows, score)
-            found.left_out += int((~there).sum())
+            movement.left_out += int((~there).sum())
             labelled = boolean(rows, "judged")
-            for side, judged, ours in zip(SIDES, found.sides, values, strict=True):
+            for side, judged, ours in zip(SIDES, movement.sides, values, strict=True):
                 kinds = kinds_of(labelled, labelled & boolean(rows, column(side, "right")))
                 judged.add(ours[there], kinds[there])
             moved = (values[1] - values[0])[there]
-            found.differences.add(moved)
-            found.total += float(moved.sum())
-        return found
+            movement.differences.add(moved)
+            movement.total += float(moved.sum())
+        return movement
 
     @property
     def pairs(self) -> int:
@@ -91,12 +91,12 @@ class Movement:
 
     def separation(self, other: Movement) -> Separation:
         """How well either run tells the images of ``other`` apart."""
-        found, errors = [], []
+        aurocs, errors = [], []
         for ours, theirs in zip(self.sides, other.sides, strict=True):
             _, (known, unknown), exact = aligned([ours, theirs])
-            found.append(float(counted.auroc(known, unknown)))
+            aurocs.append(float(counted.auroc(known, unknown)))
             errors.append(0.0 if exact else counted.auroc_error(known, unknown))
-        return Separation((found[0], found[1]), max(errors))
+        return Separation((aurocs[0], aurocs[1]), max(errors))
 
 
 @dataclass

@@ -73,20 +73,19 @@ def _facts(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 def _score(report: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
     """The rows of the table of one score."""
-    found = report["scores"][name]
-    correlation = found["rank_correlation"]
+    numbers = report["scores"][name]
+    correlation = numbers["rank_correlation"]
     yield _alone("rank correlation", correlation["value"], correlation["interval"], format_number)
     for key in ("mean", "median"):
-        yield _row(f"{key} difference", **_single(found["difference"][key]), show=format_number, differ=signed)
-    if found["flagged"]:
-        yield _row("flagged", **_numbers(found["flagged"]), show=two_decimals, differ=points)
-        both = found["flagged"]["both"]
+        yield _row(f"{key} difference", **_single(numbers["difference"][key]), show=format_number, differ=signed)
+    if numbers["flagged"]:
+        yield _row("flagged", **_numbers(numbers["flagged"]), show=two_decimals, differ=points)
+        both = numbers["flagged"]["both"]
         yield _alone("flagged by both", both["value"], both["interval"], two_decimals)
     for other, separation in report["ood"].items():
-        numbers = separation["scores"][name]
-        yield _row(f"AUROC against {other}", **_numbers(numbers), show=two_decimals, differ=points)
-    for key, title in ERRORS.items() if found["errors"] else ():
-        yield _row(title, **_numbers(found["errors"][key]), show=two_decimals, differ=points)
+        yield _row(f"AUROC against {other}", **_numbers(separation["scores"][name]), show=two_decimals, differ=points)
+    for key, title in ERRORS.items() if numbers["errors"] else ():
+        yield _row(title, **_numbers(numbers["errors"][key]), show=two_decimals, differ=points)
 
 
 def _labels(labels: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -120,11 +119,11 @@ def _alone(name: str, value: Any, interval: Any, show: Show) -> dict[str, Any]:
     return _row(name, None, None, value, interval, show, show) | {"sure": False}
 
 
-def _plane(name: str, found: dict[str, Any]) -> dict[str, Any]:
+def _plane(name: str, numbers: dict[str, Any]) -> dict[str, Any]:
     """What the page's script draws of a score."""
-    flagged = found["flagged"]
+    flagged = numbers["flagged"]
     thresholds = flagged and [flagged["threshold_a"], flagged["threshold_b"]]
-    return {"name": name, "plane": found["plane"], "thresholds": thresholds}
+    return {"name": name, "plane": numbers["plane"], "thresholds": thresholds}
 
 
 def _cards(report: dict[str, Any], key: str, thumbnails: Sequence[Thumbnail] | None) -> Iterator[dict[str, Any]]:

@@ -95,12 +95,12 @@ class _Score:
     def __call__(self, weights: Floats) -> dict[str, Floats]:
         images, moved, *moments = (weights @ self._terms).T
         x, y, xx, yy, xy, *flags = (moment / images for moment in moments)
-        found = {"mean": moved / images, "correlation": (xy - x * y) / np.sqrt((xx - x**2) * (yy - y**2))}
-        found |= dict(zip(("flagged", "flagged_both"), flags, strict=False))
+        differences = {"mean": moved / images, "correlation": (xy - x * y) / np.sqrt((xx - x**2) * (yy - y**2))}
+        differences |= dict(zip(("flagged", "flagged_both"), flags, strict=False))
         counts = [paired.counts(weights, counter) for counter in self._errors]
         if counts:
-            found |= {key: metric(*counts[1]) - metric(*counts[0]) for key, metric in ERRORS.items()}
-        return found
+            differences |= {key: metric(*counts[1]) - metric(*counts[0]) for key, metric in ERRORS.items()}
+        return differences
 
 
 class _Labels:

@@ -55,15 +55,15 @@ def _flagged(report: dict[str, Any]) -> list[str]:
 
 def _judged(report: dict[str, Any]) -> list[str]:
     """One sentence for each thing that better and worse can be said of."""
-    main, found = report["main_score"], []
+    main, verdicts = report["main_score"], []
     for name, other in report["ood"].items():
-        found.append(_better(f"{main} at telling {name} apart (AUROC)", other["scores"][main]))
+        verdicts.append(_better(f"{main} at telling {name} apart (AUROC)", other["scores"][main]))
     if report["labels"]:
-        found.append(_better("the classifier (accuracy)", report["labels"]["accuracy"]))
-        found.append(_better(f"{main} at finding its errors (AUROC)", report["scores"][main]["errors"]["auroc"]))
+        verdicts.append(_better("the classifier (accuracy)", report["labels"]["accuracy"]))
+        verdicts.append(_better(f"{main} at finding its errors (AUROC)", report["scores"][main]["errors"]["auroc"]))
     else:
-        found.append("No labels: which run finds errors better cannot be known.")
-    return found
+        verdicts.append("No labels: which run finds errors better cannot be known.")
+    return verdicts
 
 
 def _better(what: str, metric: dict[str, Any]) -> str:
@@ -105,10 +105,10 @@ def _left_out(report: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _unpaired(of: str, found: dict[str, Any]) -> str:
-    said = f"{of}{count(found['paired'], 'image')} in both runs; {found['a']['only']:,} only in A, "
-    said += f"{found['b']['only']:,} only in B."
-    repeated = found["a"]["repeated"] + found["b"]["repeated"]
+def _unpaired(of: str, joined: dict[str, Any]) -> str:
+    said = f"{of}{count(joined['paired'], 'image')} in both runs; {joined['a']['only']:,} only in A, "
+    said += f"{joined['b']['only']:,} only in B."
+    repeated = joined["a"]["repeated"] + joined["b"]["repeated"]
     if repeated:
         said += f" {count(repeated, 'row')} with an id that is not unique in its source: left out."
     return said

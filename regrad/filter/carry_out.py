@@ -28,7 +28,7 @@ VERSION = 1
 class Outcome:
     """What was sorted out, and the shards: how many there are, how many of them were written now, and their rows."""
 
-    found: rules.Sorted
+    sorting: rules.Sorting
     shards: int = 0
     written: int = 0
     rows: int = 0
@@ -62,15 +62,15 @@ def carry_out(
                 _keep(kept, rows)
 
         with rules.lists(output) as listed:
-            found = rules.sort_out(run, rule, take)
-        outcome = Outcome(found)
+            sorting = rules.sort_out(run, rule, take)
+        outcome = Outcome(sorting)
         if write_shards:
-            outcome = _write_shards(run, output, kept, found, held, (ray_address, workers, verbose))
+            outcome = _write_shards(run, output, kept, sorting, held, (ray_address, workers, verbose))
         held.check()
-        counts = {"kept": found.kept, "dropped": found.dropped, "quarantined": found.quarantined}
+        counts = {"kept": sorting.kept, "dropped": sorting.dropped, "quarantined": sorting.quarantined}
         made = {"shards": outcome.shards, "rows": outcome.rows} if write_shards else None
         ended = {"status": "done", "exit_code": 0, "finished": formatting.now()}
-        _write(output, about | ended | {"counts": counts, "shards": made, "reasons": found.reasons})
+        _write(output, about | ended | {"counts": counts, "shards": made, "reasons": sorting.reasons})
     return outcome
 
 
@@ -85,7 +85,7 @@ def _write_shards(
     run: Run,
     output: str,
     kept: shards.Kept,
-    found: rules.Sorted,
+    sorting: rules.Sorting,
     held: lease.Lease,
     cluster: tuple[str | None, int | None, bool],
 ) -> Outcome:
@@ -98,8 +98,8 @@ def _write_shards(
     written = sum(
         1 for _ in each(shards.write, [shards.task(piece, output, columns, held) for piece in todo], *cluster)
     )
-    _check(output, wanted, found.kept)
-    return Outcome(found, len(wanted), written, sum(piece.count for piece in wanted))
+    _check(output, wanted, sorting.kept)
+    return Outcome(sorting, len(wanted), written, sum(piece.count for piece in wanted))
 
 
 def _check(output: str, wanted: Sequence[shards.Piece], kept: int) -> None:

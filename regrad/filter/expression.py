@@ -97,9 +97,9 @@ def _translate(node: ast.expr, schema: pa.Schema, depth: int) -> Any:
             return pc.field(name)
         case ast.BoolOp(op=op, values=parts):
             join = operator.and_ if isinstance(op, ast.And) else operator.or_
-            found = [_condition(part, schema, below) for part in parts]
-            result = found[0]
-            for part in found[1:]:
+            conditions = [_condition(part, schema, below) for part in parts]
+            result = conditions[0]
+            for part in conditions[1:]:
                 result = join(result, part)
             return result
         case ast.UnaryOp(op=ast.Not(), operand=part):
@@ -111,9 +111,9 @@ def _translate(node: ast.expr, schema: pa.Schema, depth: int) -> Any:
             return ARITHMETIC[type(op)](*(_operand(part, schema, below) for part in (left, right)))
         case ast.Compare(left=first, ops=ops, comparators=others):
             sides = [first, *others]
-            found = [_compare(sides[place], op, sides[place + 1], schema, below) for place, op in enumerate(ops)]
-            result = found[0]
-            for part in found[1:]:
+            conditions = [_compare(sides[place], op, sides[place + 1], schema, below) for place, op in enumerate(ops)]
+            result = conditions[0]
+            for part in conditions[1:]:
                 result = result & part
             return result
         case ast.Call(func=ast.Name(id=name), args=[column, ast.Constant(value=str(part))], keywords=[]) if (
@@ -133,8 +133,8 @@ def _compare(left: ast.expr, op: ast.cmpop, right: ast.expr, schema: pa.Schema, 
             wanted = [_translate(item, schema, depth) for item in items]
             if any(isinstance(item, pc.Expression) for item in wanted):
                 raise _Refused("what follows `in` must be numbers or texts")
-            found = value.isin(wanted)
-            return found if isinstance(op, ast.In) else ~found
+            inside = value.isin(wanted)
+            return inside if isinstance(op, ast.In) else ~inside
     if type(op) not in COMPARISONS:
         raise _Refused(f"{ast.unparse(ast.Compare(left, [op], [right]))[:60]!r} is not understood; {_FORM}")
     sides = [_translate(side, schema, depth) for side in (left, right)]
@@ -147,15 +147,15 @@ def _compare(left: ast.expr, op: ast.cmpop, right: ast.expr, schema: pa.Schema, 
 
 
 def _condition(node: ast.expr, schema: pa.Schema, depth: int) -> pc.Expression:
-    found = _translate(node, schema, depth)
-    if not isinstance(found, pc.Expression):
+    translated = _translate(node, schema, depth)
+    if not isinstance(translated, pc.Expression):
         raise _Refused(f"{ast.unparse(node)[:60]!r} does not depend on any column")
-    return found
+    return translated
 
 
 def _operand(node: ast.expr, schema: pa.Schema, depth: int) -> pc.Expression:
-    found = _translate(node, schema, depth)
-    return found if isinstance(found, pc.Expression) else pc.scalar(_number(found))
+    translated = _translate(node, schema, depth)
+    return translated if isinstance(translated, pc.Expression) else pc.scalar(_number(translated))
 
 
 def _number(value: Any) -> float | int:

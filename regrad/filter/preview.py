@@ -5,40 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from regrad.filter.rules import Rule, Sorted
+from regrad.filter.rules import Rule, Sorting
 from regrad.formatting import class_name, count, file_name, percent
 from regrad.pages.markup import fill, flatten
 from regrad.pages.thumbnails import Thumbnail
 from regrad.runs.scored import Run
 
 
-def headline(found: Sorted) -> str:
+def headline(sorting: Sorting) -> str:
     """The counts in words."""
-    images = found.kept + found.dropped
-    share = f" ({percent(found.dropped / images)})" if images else ""
-    rest = f"; {count(found.quarantined, 'row')} could not be scored" if found.quarantined else ""
-    return f"{found.dropped:,} of {count(images, 'image')}{share} would be dropped, {found.kept:,} kept{rest}"
+    images = sorting.kept + sorting.dropped
+    share = f" ({percent(sorting.dropped / images)})" if images else ""
+    rest = f"; {count(sorting.quarantined, 'row')} could not be scored" if sorting.quarantined else ""
+    return f"{sorting.dropped:,} of {count(images, 'image')}{share} would be dropped, {sorting.kept:,} kept{rest}"
 
 
-def render(run: Run, rule: Rule, found: Sorted, pictures: Mapping[str, Sequence[Thumbnail]]) -> str:
+def render(run: Run, rule: Rule, sorting: Sorting, pictures: Mapping[str, Sequence[Thumbnail]]) -> str:
     """The page; everything that came from data is escaped.
 
     Args:
-        found: published, so that no credential is in it.
-        pictures: one for each of ``found.examples``.
+        sorting: published, so that no credential is in it.
+        pictures: one for each of ``sorting.examples``.
     """
     names = run.model["class_names"]
     sheets = [
         (title[0].upper() + title[1:] + f" {rule.score}", _cards(rows, pictures[title], names))
-        for title, rows in found.examples.items()
+        for title, rows in sorting.examples.items()
     ]
-    reasons = sorted(found.reasons.items(), key=lambda item: -item[1])
+    reasons = sorted(sorting.reasons.items(), key=lambda item: -item[1])
     return fill(
         __package__,
         "preview",
         rule=rule.text,
         score=rule.score,
-        headline=[headline(found), *(f"{rows:,} {reason}" for reason, rows in reasons[:20])],
+        headline=[headline(sorting), *(f"{rows:,} {reason}" for reason, rows in reasons[:20])],
         sheets=sheets,
         data={},
         provenance=[("the run", flatten(run.info))],

@@ -71,8 +71,8 @@ class Condition:
 
     def drops(self, rows: pa.Table) -> tuple[Bools, pa.Array]:
         """See :class:`Rule`."""
-        found = pa.dataset.dataset(rows).to_table(columns={"drop": self._expression})["drop"]
-        mask: Bools = pc.fill_null(found, False).to_numpy().astype(bool)
+        verdicts = pa.dataset.dataset(rows).to_table(columns={"drop": self._expression})["drop"]
+        mask: Bools = pc.fill_null(verdicts, False).to_numpy().astype(bool)
         return mask, pa.array(np.where(mask, self.text, f"not: {self.text}"))
 
 
@@ -148,12 +148,15 @@ def _largest(run: Run, score: str, tallies: Sequence[Tally], ranks: Sequence[int
         if rank > tally.images:
             values[place], above[place] = -np.inf, tally.images
         elif rank:
-            found, (images,) = join([tally])
+            distinct, (images,) = join([tally])
             reached = np.cumsum(images[::-1])[::-1]  # images of this cell and of those above it
             cell = int(np.flatnonzero(reached >= rank)[-1])
-            values[place], above[place] = found[cell], reached[cell] - images[cell]
+            values[place], above[place] = distinct[cell], reached[cell] - images[cell]
             if tally.shift:
-                cells[place] = (float(found[cell]), float(found[cell + 1]) if cell + 1 < found.size else np.inf)
+                cells[place] = (
+                    float(distinct[cell]),
+                    float(distinct[cell + 1]) if cell + 1 < distinct.size else np.inf,
+                )
     for place, inside in _inside(run, score, len(tallies), cells).items():
         ranked = np.sort(inside)[::-1]
         values[place] = ranked[ranks[place] - above[place] - 1]
@@ -163,12 +166,12 @@ def _largest(run: Run, score: str, tallies: Sequence[Tally], ranks: Sequence[int
 
 def _inside(run: Run, score: str, groups: int, cells: dict[int, tuple[float, float]]) -> dict[int, Floats]:
     """The scores that lie in one cell of each of some groups."""
-    found: dict[int, list[Floats]] = {place: [] for place in cells}
+    inside: dict[int, list[Floats]] = {place: [] for place in cells}
     for rows in run.tables([score, "prediction"]) if cells else ():
         scores, own = floats(rows[score]), group_of(rows, groups)
         for place, (low, high) in cells.items():
-            found[place].append(scores[(own == place) & (scores >= low) & (scores < high)])
-    return {place: np.concatenate(parts) for place, parts in found.items()}
+            inside[place].append(scores[(own == place) & (scores >= low) & (scores < high)])
+    return {place: np.concatenate(parts) for place, parts in inside.items()}
 
 
 def _tallies(run: Run, score: str, per_class: bool) -> list[Tally]:
@@ -183,7 +186,7 @@ def _tallies(run: Run, score: str, per_class: bool) -> list[Tally]:
 
 
 @dataclass
-class Sorted:
+class Sorting:
     """What :func:`sort_out` found: how many, why, and examples.
 
     Attributes:
@@ -204,7 +207,7 @@ def sort_out(
     rule: Rule,
     take: Callable[[str, pa.Table], None] = lambda kind, rows: None,
     top: int = 0,
-) -> Sorted:
+) -> Sorting:
     """Read the run once more and give every image to one of two lists. What could not be scored is dropped.
 
     Args:
@@ -214,7 +217,7 @@ def sort_out(
     Raises:
         RegradError: the storage refused or failed.
     """
-    found = Sorted()
+    sorting = Sorting()
     best = {"dropped, highest": Best(top), "dropped, lowest": Best(top), "kept, highest": Best(top)}
     wanted = dict.fromkeys(("id", "source", "row", "label", "prediction", "confidence", rule.score, *rule.columns))
     for rows in run.tables(list(wanted)):
@@ -224,18 +227,18 @@ def sort_out(
         listed = listed.cast(LIST_SCHEMA)
         take(KEEP, listed.filter(pa.array(~mask)))
         take(DROP, listed.filter(pa.array(mask)))
-        found.kept += int((~mask).sum())
-        found.dropped += int(mask.sum())
-        _add(found.reasons, listed.filter(pa.array(mask))["reason"])
+        sorting.kept += int((~mask).sum())
+        sorting.dropped += int(mask.sum())
+        _add(sorting.reasons, listed.filter(pa.array(mask))["reason"])
         scores = floats(rows[rule.score])
         best["dropped, highest"].offer(listed, -scores, mask)
         best["dropped, lowest"].offer(listed, scores, mask)
         best["kept, highest"].offer(listed, -scores, ~mask)
     for rows in _quarantined(run.output):
         take(DROP, rows)
-        found.quarantined += len(rows)
-    found.examples = {name: kind.rows() for name, kind in best.items()}
-    return found
+        sorting.quarantined += len(rows)
+    sorting.examples = {name: kind.rows() for name, kind in best.items()}
+    return sorting
 
 
 def _add(reasons: dict[str, int], column: pa.ChunkedArray) -> None:

@@ -99,8 +99,8 @@ class Lease:
     def check(self) -> None:
         """Raise LeaseLost if it is no longer held: to be called before anything is committed."""
         last = _last(self.folder)
-        found = _read(self.folder, last) if last == self.generation else None
-        if found is None or found.name != self.holder:
+        holder = _read(self.folder, last) if last == self.generation else None
+        if holder is None or holder.name != self.holder:
             other = _read(self.folder, last) if last else None
             raise LeaseLost(
                 f"{storage.mask(os.path.dirname(self.folder))}: this run did not renew its lease in time, and "
@@ -163,8 +163,8 @@ def _acquire(output: str, folder: str, holder: Holder, say: Callable[[str], None
         storage.create(lease.uri, content)
         if storage.create(lease.uri, content):  # a second time, which no store that knows conditions lets pass
             time.sleep(_SETTLE_SECONDS)
-        found = _read(folder, lease.generation)
-        if found is None or found.name != holder.name:
+        current = _read(folder, lease.generation)
+        if current is None or current.name != holder.name:
             continue  # another was first
         if last:
             storage.remove(_uri(folder, last))
@@ -187,12 +187,12 @@ def _wait_for_end(output: str, folder: str, generation: int, say: Callable[[str]
     )
     while time.monotonic() < end:
         time.sleep(first.seconds / _LOOKS)
-        found = _read(folder, generation)
-        if found is None:
+        current = _read(folder, generation)
+        if current is None:
             return
-        if found != first:
+        if current != first:
             raise UsageError(
-                f"{storage.mask(output)}: another run is at work on it ({found}); wait for its end, or use another "
+                f"{storage.mask(output)}: another run is at work on it ({current}); wait for its end, or use another "
                 "--output"
             )
 

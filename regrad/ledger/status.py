@@ -72,8 +72,8 @@ def status(output: str, slowest: int = 5) -> Status:
     keys = sorted(commit.committed(output))
     with ThreadPoolExecutor(_THREADS, "regrad-status") as pool:
         records = [record for record in pool.map(lambda key: _record(output, key), keys) if record]
-    found = lease.holder(output)
-    alive = found is not None and not found.is_dead_here()
+    holder = lease.holder(output)
+    alive = holder is not None and not holder.is_dead_here()
     state = run["status"] if run["status"] != "running" or alive else ENDED
     until = time.time() if state == "running" else _seconds(run.get("finished"))
     speed, left = _speed(run, records, until, state == "running")
@@ -84,7 +84,7 @@ def status(output: str, slowest: int = 5) -> Status:
     return Status(
         output=storage.mask(output),
         state=state,
-        holder=str(found) if found and alive else None,
+        holder=str(holder) if holder and alive else None,
         started=run.get("started"),
         finished=run.get("finished"),
         exit_code=run.get("exit_code"),

@@ -47,13 +47,13 @@ def intervals(
         size = min(BLOCK, resamples - begin)
         for name, values in statistic(*(_draw(sample, size, rng) for sample in samples)).items():
             blocks.setdefault(name, []).append(values)
-    found: dict[str, Interval | None] = {}
+    by_metric: dict[str, Interval | None] = {}
     for name, parts in blocks.items():
         values = np.concatenate(parts)
         defined = values[np.isfinite(values)]
         ends = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]) if 2 * defined.size > resamples else None
-        found[name] = None if ends is None else (float(ends[0]), float(ends[1]))
-    return found
+        by_metric[name] = None if ends is None else (float(ends[0]), float(ends[1]))
+    return by_metric
 
 
 def pool(counts: Sequence[Counts], cells: int = CELLS) -> list[npt.NDArray[np.int64]]:

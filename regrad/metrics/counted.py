@@ -47,9 +47,9 @@ def aupr(known: Counts, unknown: Counts, positive: Literal["ood", "id"] = "ood")
         positive: which images are to be found.
     """
     wanted, other = (unknown[..., ::-1], known[..., ::-1]) if positive == "ood" else (known, unknown)
-    found = np.cumsum(wanted, axis=-1)
+    caught = np.cumsum(wanted, axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(other.any(axis=-1, keepdims=True), found / (found + np.cumsum(other, axis=-1)), np.nan)
+        precision = np.where(other.any(axis=-1, keepdims=True), caught / (caught + np.cumsum(other, axis=-1)), np.nan)
         return np.where(wanted > 0, wanted * precision, 0.0).sum(axis=-1) / wanted.sum(axis=-1)
 
 
@@ -58,7 +58,7 @@ def cell_at_tpr(unknown: Counts, tpr: float = 0.95) -> npt.NDArray[np.int64]:
 
     Args:
         unknown: (..., k) images per cell.
-        tpr: the share to be caught, in (0, 1].
+        tpr: the share to be found, in (0, 1].
     """
     caught = np.cumsum(unknown[..., ::-1], axis=-1)
     # A hair less than tpr U: 0.95 times a whole number may land above one.
@@ -71,7 +71,7 @@ def fpr_at_tpr(known: Counts, unknown: Counts, tpr: float = 0.95, spread: bool =
 
     Args:
         known, unknown: (..., k) images per cell.
-        tpr: the share of OOD images to be caught, in (0, 1].
+        tpr: the share of OOD images to be found, in (0, 1].
         spread: take the images of cell t as spread evenly over it and not as tied: for cells that were merged.
     """
     cell = np.expand_dims(cell_at_tpr(unknown, tpr), -1)

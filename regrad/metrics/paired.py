@@ -59,16 +59,16 @@ def deviations(
         weights = [np.stack([_draw(m, rng) for _ in range(size)]) for m in sampled]
         for name, values in statistic(*weights).items():
             drawn[name].append(values)
-    found: dict[str, Interval | None] = {}
+    offsets: dict[str, Interval | None] = {}
     for name, parts in drawn.items():
         values, middle = np.concatenate(parts), float(whole[name][0])
         defined = values[np.isfinite(values)]
         if 2 * defined.size <= resamples or not math.isfinite(middle):
-            found[name] = None
+            offsets[name] = None
             continue
         low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-        found[name] = (scale * (float(low) - middle), scale * (float(high) - middle))
-    return found
+        offsets[name] = (scale * (float(low) - middle), scale * (float(high) - middle))
+    return offsets
 
 
 def median_ranks(images: int, level: float = LEVEL) -> tuple[float, float, float]:
@@ -116,9 +116,9 @@ def counter(values: FloatArray, kinds: npt.NDArray[np.int64], cells: int = CELLS
 
 def counts(weights: FloatArray, counter: scipy.sparse.csr_array) -> tuple[FloatArray, FloatArray]:
     """(b, cells) weights of the images of kind 0, and of kind 1."""
-    found = np.asarray(weights @ counter)
-    half = found.shape[1] // 2
-    return found[:, :half], found[:, half:]
+    cell_weights = np.asarray(weights @ counter)
+    half = cell_weights.shape[1] // 2
+    return cell_weights[:, :half], cell_weights[:, half:]
 
 
 def _draw(images: int, rng: np.random.Generator) -> FloatArray:

@@ -93,9 +93,9 @@ class Account:
 
 def reasons_of(rows: Iterable[tuple[str, str]]) -> dict[str, int]:
     """Why rows with these stages and reasons are in quarantine: the most frequent, and how many rows have each."""
-    found = Counter(f"{stage}: {reason}"[:_REASON_CHARACTERS] for stage, reason in rows)
-    named = dict(found.most_common(_REASONS))
-    others = found.total() - sum(named.values())
+    rows_by_reason = Counter(f"{stage}: {reason}"[:_REASON_CHARACTERS] for stage, reason in rows)
+    named = dict(rows_by_reason.most_common(_REASONS))
+    others = rows_by_reason.total() - sum(named.values())
     return named | ({OTHER: others} if others else {})
 
 

@@ -46,7 +46,7 @@ class Problem:
 
 
 @dataclass
-class Found:
+class Findings:
     """What :func:`check` found: what is wrong, what a user may want to know, and how much there is."""
 
     problems: list[Problem] = field(default_factory=list)
@@ -71,7 +71,7 @@ class _Rows:
         return (Problem(f"{where}: {problem}", self.record["unit"]) for problem in self.problems)
 
 
-def check(output: str) -> Found:
+def check(output: str) -> Findings:
     """Count everything at ``output`` again.
 
     Memory: the ids of one source at a time.
@@ -81,24 +81,24 @@ def check(output: str) -> Found:
         RegradError: the storage refused or failed.
     """
     run = table.read_run(output)
-    found = Found()
+    findings = Findings()
     keys = sorted(commit.committed(output))
     salt = manifest.salt(run["model"]["fingerprint"], run["config"], run["plan"])
     with ThreadPoolExecutor(_THREADS, "regrad-check") as pool:
         records = list(pool.map(lambda key: _record(output, key, salt), keys))
         sound = [item for item in records if isinstance(item, dict)]
-        found.problems += [item for item in records if isinstance(item, Problem)]
+        findings.problems += [item for item in records if isinstance(item, Problem)]
         sound.sort(key=lambda record: (record["source"], record["start"]))
         rows = pool.map(lambda record: _unit(output, record, run), sound)
         for source, units in itertools.groupby(rows, key=lambda unit: unit.record["source"]):
-            found.problems += _source(source, list(units))
-    found.units = len(keys)
-    found.rows_scored = sum(record["rows_scored"] for record in sound)
-    found.rows_quarantined = sum(record["rows_quarantined"] for record in sound)
-    found.problems += _totals(run, sound, keys)
-    found.problems += _strays(output, run, keys, found.notes)
-    _inputs(run, output, salt, sound, found)
-    return found
+            findings.problems += _source(source, list(units))
+    findings.units = len(keys)
+    findings.rows_scored = sum(record["rows_scored"] for record in sound)
+    findings.rows_quarantined = sum(record["rows_quarantined"] for record in sound)
+    findings.problems += _totals(run, sound, keys)
+    findings.problems += _strays(output, run, keys, findings.notes)
+    _inputs(run, output, salt, sound, findings)
+    return findings
 
 
 def repair(output: str, problems: Iterable[Problem]) -> int:
@@ -259,7 +259,7 @@ class _Counted(commit.Ledger):
         return [self.keys[key] for key in keys]
 
 
-def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str, Any]], found: Found) -> None:
+def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str, Any]], findings: Findings) -> None:
     """Add what the inputs hold that the output does not, or no longer as it was."""
     config = run["config"]
     columns = Columns.of(config)
@@ -268,17 +268,17 @@ def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str,
         sources = list_sources(run["inputs"], columns, output)
         plan = make_plan(sources, config["unit_rows"], salt, _Counted(output, held))
         for record in (held[key] for key in plan.done):
-            found.problems += _counted_again(record, columns)
+            findings.problems += _counted_again(record, columns)
     except RegradError as error:
-        found.notes.append(f"the inputs could not be compared: {error}")
+        findings.notes.append(f"the inputs could not be compared: {error}")
         return
     if plan.obsolete:
-        found.notes.append(
+        findings.notes.append(
             f"{len(plan.obsolete)} units are of sources that have changed; the next run scores them anew"
         )
     if plan.pending:
         rows = sum(unit.rows or 0 for unit in plan.pending)
-        found.notes.append(f"{len(plan.pending)} units{f' ({rows} rows)' if rows else ''} are not scored yet")
+        findings.notes.append(f"{len(plan.pending)} units{f' ({rows} rows)' if rows else ''} are not scored yet")
 
 
 def _counted_again(record: dict[str, Any], columns: Columns) -> Iterator[Problem]:

@@ -66,16 +66,16 @@ def differences(
         keys = [key for key in options.of(*roles) if held.get(key) != wanted[key] and key not in leave_out]
         return [f"{key.replace('_', '-')} {_shown(held.get(key))}, now {_shown(wanted[key])}" for key in keys]
 
-    found = changed(*CONFIGURATION[1:])
+    changes = changed(*CONFIGURATION[1:])
     if run["model"]["fingerprint"] != fingerprint:
         # The same network may be named in several ways: it is the fingerprint that decides, the names that explain.
-        found += changed("model") or [
+        changes += changed("model") or [
             f"the model's content (fingerprint {run['model']['fingerprint'][:12]}, now {fingerprint[:12]})"
         ]
     held_posterior = run["plan"].get("posterior")
-    if posterior and not found and held_posterior != posterior:
-        found.append(f"what --fit-data holds (posterior {held_posterior}, now {posterior})")
-    return found
+    if posterior and not changes and held_posterior != posterior:
+        changes.append(f"what --fit-data holds (posterior {held_posterior}, now {posterior})")
+    return changes
 
 
 def _shown(value: Any) -> str:
@@ -92,13 +92,13 @@ def salt(fingerprint: str, config: Mapping[str, Any], plan: Mapping[str, Any]) -
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that scores may depend on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:

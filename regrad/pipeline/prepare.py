@@ -65,15 +65,15 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
     output = absolute(options.output)
     columns = Columns(options.image_column, options.label_column, options.id_column)
     sources = list_sources(options.inputs, columns, output)
-    found = manifest.existing(output)
+    held = manifest.existing(output)
     model = model_arguments(options)
     classifier = Classifier.load(**model)
     settings = scorer_arguments(options)
-    differences = _differences(found, options, classifier)
+    differences = _differences(held, options, classifier)
     posterior = fitting.fitted(options, classifier, output)
     if posterior and not differences:
-        differences = _differences(found, options, classifier, fingerprint(posterior)[:16])
-    stored = found["plan"] if found and not differences else None
+        differences = _differences(held, options, classifier, fingerprint(posterior)[:16])
+    stored = held["plan"] if held and not differences else None
     settings |= {"memory_budget": options.memory_budget, "posterior": posterior}
     scorer = Scorer(classifier, **settings, plan=stored)
     committed = commit.committed(output)
@@ -92,8 +92,8 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
         "notes": list(classifier.notes),
     }
     run = manifest.start(options, named, scorer.plan)
-    if stored and found and "measured" in found:
-        run["measured"] = found["measured"]
+    if stored and held and "measured" in held:
+        run["measured"] = held["measured"]
     provenance = {
         "schema_version": table.SCHEMA_VERSION,
         "regrad_version": __version__,
@@ -114,7 +114,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
         batch_size=options.batch_size,
         threads=cores(),
     )
-    counts = manifest.held_totals(output, found, committed - retired)
+    counts = manifest.held_totals(output, held, committed - retired)
     return Job(options, task, plan, run, committed, retired, counts, classifier, scorer, elsewhere)
 
 
@@ -128,10 +128,10 @@ def plan_again(job: Job, committed: set[str]) -> Plan:
 
 
 def _differences(
-    found: dict[str, Any] | None, options: Options, classifier: Classifier, posterior: str | None = None
+    held: dict[str, Any] | None, options: Options, classifier: Classifier, posterior: str | None = None
 ) -> list[str]:
     """How the output's configuration differs; refused unless it is to be replaced."""
-    differences = manifest.differences(found, options, classifier.fingerprint, posterior) if found else []
+    differences = manifest.differences(held, options, classifier.fingerprint, posterior) if held else []
     if differences and not options.replace:
         raise UsageError(
             f"{storage.mask(options.output)}: holds scores of another configuration: {'; '.join(differences)}; use "

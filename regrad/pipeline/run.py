@@ -199,11 +199,11 @@ class Tally:
         """Fail where the output holds other units than were committed: then the counts are wrong."""
         self._check_lease()
         output = self._job.task.output
-        found = commit.committed(output)
-        wrong = sorted(found ^ self.committed)
+        held = commit.committed(output)
+        wrong = sorted(held ^ self.committed)
         if wrong:
             raise RegradError(
-                f"{storage.mask(output)}: the ledger holds {len(found)} units where {len(self.committed)} were "
+                f"{storage.mask(output)}: the ledger holds {len(held)} units where {len(self.committed)} were "
                 f"committed (the first that differs is {wrong[0]}); `regrad check` tells more"
             )
 

@@ -103,8 +103,8 @@ class ScoreImages:
     def _scored(
         self, decoded: Sequence[Tensor | decode.BadImage], ids: Sequence[str], labels: Sequence[int | None] | None
     ) -> dict[str, np.ndarray]:
-        rows = [row for row, found in enumerate(decoded) if isinstance(found, Tensor)]
-        images = [found for found in decoded if isinstance(found, Tensor)]
+        rows = [row for row, image in enumerate(decoded) if isinstance(image, Tensor)]
+        images = [image for image in decoded if isinstance(image, Tensor)]
         names = ["confidence", *(["nll"] if labels is not None else []), *self.scorer.names]
         columns: dict[str, np.ndarray] = {name: np.full(len(decoded), np.nan) for name in names}
         columns["confidence"] = columns["confidence"].astype(np.float32)
@@ -113,8 +113,8 @@ class ScoreImages:
         if images:
             named = [ids[row] for row in rows]
             known = [labels[row] for row in rows] if labels is not None else None
-            found = self.scorer(torch.stack(images), named, known)
-            for name, column in found.items():
+            scored = self.scorer(torch.stack(images), named, known)
+            for name, column in scored.items():
                 columns[name][rows] = column.numpy()
         broken = [row for row in rows if not all(np.isfinite(columns[name][row]) for name in self.scorer.names)]
         for row in broken:

@@ -59,8 +59,8 @@ def summarise(
         "bootstrap": bootstrap.SETTINGS,
         "scores": {name: _score(name, [surveys[run.name] for run in (known, *others)], len(unknown)) for name in names},
         "reliability": surveys[known.name].confidence.diagram(),
-        "rates": {name: found.rates for name, found in sifted.items()},
-        "pictures": {name: found.pictures for name, found in sifted.items()},
+        "rates": {name: of_run.rates for name, of_run in sifted.items()},
+        "pictures": {name: of_run.pictures for name, of_run in sifted.items()},
         "class_names": known.model["class_names"],
         "runs": {run.name: run.info for run in (known, *others)},
     }

@@ -105,15 +105,15 @@ def _plot_data(report: dict[str, Any]) -> dict[str, Any]:
     """What the page's script draws from."""
     scores = []
     for name in _main_first(report):
-        found = report["scores"][name]
-        bins = found["histogram"]
+        numbers = report["scores"][name]
+        bins = numbers["histogram"]
         sets = [{"name": short(_title(report, run), 60), "shares": shares} for run, shares in bins["shares"].items()]
         scores.append(
             {
                 "name": name,
                 "histogram": bins | {"shares": sets},
-                "ood": list(found["curves"]["ood"].values()),
-                "errors": found["curves"]["errors"],
+                "ood": list(numbers["curves"]["ood"].values()),
+                "errors": numbers["curves"]["errors"],
             }
         )
     sources = sorted(report["rates"][report["id"]["name"]]["sources"], key=lambda entry: entry["source"])

@@ -51,8 +51,8 @@ def parameters(report: Mapping[str, Any]) -> dict[str, str]:
     run = report["runs"][report["id"]["name"]]
     model = {f"model.{name}": run["model"].get(name) for name in ("spec", "fingerprint", "classes")}
     rule = {f"threshold.{name}": value for name, value in report["threshold"].items()}
-    found = {"main_score": report["main_score"], **model, **rule, **run["config"]}
-    return {_key(name): storage.mask(str(value)) for name, value in found.items() if value not in (None, [], "")}
+    logged = {"main_score": report["main_score"], **model, **rule, **run["config"]}
+    return {_key(name): storage.mask(str(value)) for name, value in logged.items() if value not in (None, [], "")}
 
 
 def metrics(report: Mapping[str, Any]) -> dict[str, float]:

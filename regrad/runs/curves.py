@@ -29,7 +29,7 @@ def histogram(values: Floats, sets: dict[str, Ints], bins: int = BINS) -> dict[s
     log, edges = edges_of(values, np.sum(list(sets.values()), axis=0), bins)
     place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, bins - 1)
     shares = {name: np.bincount(place, images, bins) / images.sum() for name, images in sets.items()}
-    return {"log": log, "edges": edges.tolist(), "shares": {name: found.tolist() for name, found in shares.items()}}
+    return {"log": log, "edges": edges.tolist(), "shares": {name: own.tolist() for name, own in shares.items()}}
 
 
 def edges_of(values: Floats, images: Ints, bins: int = BINS) -> tuple[bool, Floats]:
@@ -53,9 +53,9 @@ def separation(known: Ints, unknown: Ints) -> dict[str, dict[str, list[float]]]:
         ``roc`` with fpr and tpr, ``pr`` with recall and precision.
     """
     filled = known + unknown > 0
-    false, found = (np.r_[0, np.cumsum(images[filled][::-1])] for images in (known, unknown))
-    roc = _thin(false / false[-1], found / found[-1])
-    recall, precision = _thin(found[1:] / found[-1], found[1:] / (found + false)[1:])
+    false, caught = (np.r_[0, np.cumsum(images[filled][::-1])] for images in (known, unknown))
+    roc = _thin(false / false[-1], caught / caught[-1])
+    recall, precision = _thin(caught[1:] / caught[-1], caught[1:] / (caught + false)[1:])
     return {"roc": dict(zip(("fpr", "tpr"), roc, strict=True)), "pr": {"recall": recall, "precision": precision}}
 
 

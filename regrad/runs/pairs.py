@@ -124,8 +124,8 @@ class Pairs:
             self._unique(place, _take(f"{self._path(SIDES[place])}-{number}")) for place in (0, 1)
         )
         places = pc.index_in(keys_a, value_set=keys_b)
-        found = pc.is_valid(places)
-        a, b = a.filter(found), b.take(places.drop_null())
+        in_both = pc.is_valid(places)
+        a, b = a.filter(in_both), b.take(places.drop_null())
         self.only[0] += len(keys_a) - len(a)
         self.only[1] += len(keys_b) - len(b)
         known = [judged(rows, run.model["classes"]) for rows, run in ((a, self.a), (b, self.b))]

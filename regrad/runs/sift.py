@@ -116,8 +116,8 @@ class Best:
         places = places[np.argsort(keys[places], kind="stable")[: self.size]]
         joined = np.concatenate([self._keys, keys[places]])
         order = np.argsort(joined, kind="stable")[: self.size]
-        found = rows.take(pa.array(places))
-        self._rows = (found if self._rows is None else pa.concat_tables([self._rows, found])).take(pa.array(order))
+        better = rows.take(pa.array(places))
+        self._rows = (better if self._rows is None else pa.concat_tables([self._rows, better])).take(pa.array(order))
         self._keys = joined[order]
 
     def rows(self) -> list[dict[str, Any]]:

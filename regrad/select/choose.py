@@ -53,8 +53,8 @@ class Labelled:
 
     def contains(self, rows: pa.Table) -> Bools:
         """(n,) which of ``rows`` (with ``id`` and ``source``) are labelled."""
-        found: Bools = pc.is_in(self._key(rows), value_set=self._keys).to_numpy()
-        return found
+        labelled: Bools = pc.is_in(self._key(rows), value_set=self._keys).to_numpy()
+        return labelled
 
     def _key(self, rows: pa.Table) -> pa.ChunkedArray:
         ids = rows["id"].cast(pa.string())
@@ -107,11 +107,11 @@ def candidates(run: Run, score: str, labelled: Labelled, budget: int, balanced: 
         scores, groups, free = floats(rows[score]), _groups(rows, classes), ~labelled.contains(rows)
         for group in np.unique(groups[free]):
             best[group].offer(plain, -scores, free & (groups == group))
-    found = []
+    tables = []
     for share, kind in zip(shares, best, strict=True):
         if kind.table is not None and len(kind.table):
-            found.append(kind.table.append_column("quota", pa.array([int(share)] * len(kind.table), pa.int64())))
-    return pa.concat_tables(found).sort_by([("score", "descending"), ("source", "ascending"), ("row", "ascending")])
+            tables.append(kind.table.append_column("quota", pa.array([int(share)] * len(kind.table), pa.int64())))
+    return pa.concat_tables(tables).sort_by([("score", "descending"), ("source", "ascending"), ("row", "ascending")])
 
 
 def quotas(there: Ints, budget: int) -> Ints:
@@ -214,11 +214,11 @@ def _groups(rows: pa.Table, classes: int) -> Ints:
 
 def order_of(rows: pa.Table) -> dict[str, list[tuple[int, str, int]]]:
     """source -> (row, id, place among ``rows``): what features are asked for by."""
-    found: dict[str, list[tuple[int, str, int]]] = {}
+    wanted: dict[str, list[tuple[int, str, int]]] = {}
     images = zip(*(rows[name].to_pylist() for name in ("source", "row", "id")), strict=True)
     for place, (source, row, name) in enumerate(images):
-        found.setdefault(source, []).append((row, name, place))
-    return found
+        wanted.setdefault(source, []).append((row, name, place))
+    return wanted
 
 
 def settle(features: Sequence[tuple[int, Sequence[float]]], count: int) -> tuple[Floats, list[int]]:

@@ -56,16 +56,16 @@ def compute(item: Mapping[str, Any]) -> dict[str, Any]:
     places = {row: place for row, _, place in item["rows"]}
     most = run["config"].get("max_pixels") or DEFAULT_MAX_PIXELS
     images: list[Tensor] = []
-    found: list[int] = []
+    read: list[int] = []
     for row, encoded in fetcher(run)(item["source"], {row: name for row, name, _ in item["rows"]}):
         try:
             images.append(decode.to_tensor(encoded, classifier, most))
         except decode.BadImage:
             continue
-        found.append(places[row])
+        read.append(places[row])
     batches = [features(classifier, torch.stack(images[at : at + _BATCH])) for at in range(0, len(images), _BATCH)]
     rows = torch.cat(batches).tolist() if batches else []
-    return {"features": list(zip(found, rows, strict=True)), "lost": len(places) - len(found)}
+    return {"features": list(zip(read, rows, strict=True)), "lost": len(places) - len(read)}
 
 
 @functools.lru_cache(maxsize=1)

@@ -18,8 +18,8 @@ def names(value: Any) -> list[str]:
 
 def numbers(value: Any) -> float | list[float]:
     """One number, or several separated by commas."""
-    found = [float(part) for part in (value.split(",") if isinstance(value, str) else _as_list(value))]
-    return found[0] if len(found) == 1 else found
+    parts = [float(part) for part in (value.split(",") if isinstance(value, str) else _as_list(value))]
+    return parts[0] if len(parts) == 1 else parts
 
 
 def size(value: Any) -> int | list[int]:
@@ -28,10 +28,10 @@ def size(value: Any) -> int | list[int]:
     >>> size("224"), size("32x48")
     (224, [32, 48])
     """
-    found = [count(part) for part in (value.lower().split("x") if isinstance(value, str) else _as_list(value))]
-    if len(found) > 2:
+    sides = [count(part) for part in (value.lower().split("x") if isinstance(value, str) else _as_list(value))]
+    if len(sides) > 2:
         raise ValueError
-    return found[0] if len(found) == 1 else found
+    return sides[0] if len(sides) == 1 else sides
 
 
 def count(value: Any) -> int:

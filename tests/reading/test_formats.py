@@ -173,7 +173,7 @@ def test_the_jobs_on_it(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert all(thumbnail.uri for thumbnail in collect({"run": rows}, {"run": fetcher(loaded.info)})["run"])
     rule = rules.make_rule(loaded, None, 0.5, None, "entropy", False)
     outcome = filters.carry_out(loaded, rule, str(tmp_path / "kept"), write_shards=True)
-    assert outcome.rows == outcome.found.kept == COUNT // 2
+    assert outcome.rows == outcome.sorting.kept == COUNT // 2
     again = score(str(tmp_path / "kept/shards"), tmp_path / "again")
     assert again.info["counts"]["rows_scored"] == COUNT // 2
     assert [check(str(tmp_path / output)).problems for output in ("limited", "out", "again")] == [[], [], []]

@@ -30,10 +30,10 @@ def _results(study: Study, experiment: Experiment, setting: Setting) -> Iterator
     model, title = MODELS[experiment.model], IMAGE_SETS[experiment.known].title
     seeds = range(study.seeds if model.recipe else 1)
     runs = [
-        found[experiment.known]
+        columns_of[experiment.known]
         for seed in seeds
-        for found in [scored(study, experiment.model, seed, [experiment.known], setting)]
-        if experiment.known in found
+        for columns_of in [scored(study, experiment.model, seed, [experiment.known], setting)]
+        if experiment.known in columns_of
     ]
     images = max((len(run["label"]) for run in runs), default=0)
     runs = [run for run in runs if len(run["label"]) == images]

@@ -45,21 +45,21 @@ def labelling(study: Study, table: str, tasks: Sequence[Task]) -> list[Result]:
 def curves(study: Study, task: Task, row: str) -> list[list[dict[str, Any]]]:
     """The cycles of each finished seed of a method."""
     folder = _folder(study, task)
-    found = []
+    runs = []
     for seed in range(study.seeds):
         file = f"{ROWS[row]}-seed{seed}.json"
         if file in storage.list_files(folder, ".json"):
-            found.append(json.loads(storage.read_bytes(storage.join(folder, file))))
-    return found
+            runs.append(json.loads(storage.read_bytes(storage.join(folder, file))))
+    return runs
 
 
 def _results(study: Study, table: str, task: Task) -> Iterator[Result]:
     if study.compute and study.packs.has(task.train):
         _run_all(study, task)
     for row in ROWS:
-        found = curves(study, task, row)
+        runs = curves(study, task, row)
         for metric, key, scale in (("ACC", "accuracy", 100), ("NLL", "nll", 1)):
-            values = [scale * float(np.mean([cycle["metrics"][key] for cycle in run[1:]])) for run in found]
+            values = [scale * float(np.mean([cycle["metrics"][key] for cycle in run[1:]])) for run in runs]
             mean, deviation = spread(values)
             yield Result(
                 table=table,
@@ -69,7 +69,7 @@ def _results(study: Study, table: str, task: Task) -> Iterator[Result]:
                 metric=metric,
                 mean=mean,
                 deviation=deviation,
-                runs=len(found),
+                runs=len(runs),
                 runs_of="training",
                 images=task.test_images,
                 **beside_paper("active-learning", task.title, row, metric),
@@ -165,9 +165,9 @@ class Laboratory:
         """1 for the ``rows`` to be labelled: of those with the highest scores, far apart in the network's features."""
         count = self.task.per_cycle
         likely = self.score(score, seed, model, rows).argsort(descending=True, stable=True)[: POOL * count]
-        found = features(model[0], self.images[torch.from_numpy(rows)[likely]])
+        in_features = features(model[0], self.images[torch.from_numpy(rows)[likely]])
         chosen = torch.zeros(len(rows))
-        chosen[likely[torch.from_numpy(k_center(found.double().numpy(), count))]] = 1
+        chosen[likely[torch.from_numpy(k_center(in_features.double().numpy(), count))]] = 1
         return chosen
 
     @torch.no_grad()

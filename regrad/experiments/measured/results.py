@@ -111,8 +111,8 @@ def read(output: str, table: str) -> tuple[list[Result], dict[str, Any]] | None:
     if f"{table}.json" not in storage.list_files(folder, ".json"):
         return None
     try:
-        found = json.loads(storage.read_bytes(storage.join(folder, f"{table}.json")))
-        return [Result(**row) for row in found.pop("results")], found
+        content = json.loads(storage.read_bytes(storage.join(folder, f"{table}.json")))
+        return [Result(**row) for row in content.pop("results")], content
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{storage.mask(folder)}/{table}.json: not a result of this version ({error}); run the table again"

@@ -85,15 +85,15 @@ def scored(study: Study, model: str, seed: int, sets: Sequence[str], setting: Se
     places = shard * image_sets.SHARD_ROWS + rows["row"].to_numpy()
     kept = [name for name in rows.column_names if name not in ("id", "source", "row", "nll", "digest")]
     columns = {name: rows[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in kept}
-    found = {}
+    columns_of = {}
     for name in sets:
         of_set = np.flatnonzero(owners == name)
         order = of_set[np.argsort(places[of_set])]
         # Up to the first image that is not there yet, so that runs compare image by image.
         count = int((places[order] == np.arange(order.size)).cumprod().sum())
         if count:
-            found[name] = {column: values[order[: min(count, study.images)]] for column, values in columns.items()}
-    return found
+            columns_of[name] = {column: values[order[: min(count, study.images)]] for column, values in columns.items()}
+    return columns_of
 
 
 def _score(study: Study, model: str, seed: int, shards: list[str], setting: Setting, output: str) -> None:

@@ -50,12 +50,12 @@ def gather(study: Study, experiment: Experiment, setting: Setting = EVERY, seeds
     for seed in range(seeds or study.seeds):
         again = seed > 0 and MODELS[experiment.model].recipe is None
         sets = [experiment.known, experiment.unknown]
-        found = scored(study, experiment.model, seed, sets, DRAWN if again else setting)
+        columns_of = scored(study, experiment.model, seed, sets, DRAWN if again else setting)
         if setting.scores == EVERY.scores and not again:
             bare = scored(study, experiment.model, seed, sets, BARE)
-            found = {name: _both(columns, bare.get(name, {})) for name, columns in found.items()}
-        if experiment.known in found and experiment.unknown in found:
-            pairs.append((found[experiment.known], found[experiment.unknown]))
+            columns_of = {name: _both(columns, bare.get(name, {})) for name, columns in columns_of.items()}
+        if experiment.known in columns_of and experiment.unknown in columns_of:
+            pairs.append((columns_of[experiment.known], columns_of[experiment.unknown]))
     sizes = [min(len(columns["prediction"]) for columns in pair) for pair in pairs]
     images = max(sizes, default=0)
     pairs = [pair for pair, size in zip(pairs, sizes, strict=True) if size == images]
@@ -108,14 +108,14 @@ def differences(table: str, experiment: Experiment, runs: Runs) -> Iterator[Resu
     fixed = MODELS[experiment.model].recipe is None  # what draws nothing was scored once, in the first run
     needed = runs.known[:1] if fixed else runs.known
     rivals = {row: score for row, score in methods.RIVALS.items() if all(score in columns for columns in needed)}
-    found = intervals(runs, {"REGrad*": "regrad", **rivals}, against="REGrad*")
+    spreads = intervals(runs, {"REGrad*": "regrad", **rivals}, against="REGrad*")
     for row, score in rivals.items():
         values = [
             100 * (auroc(*pair) - auroc(*other))
             for pair, other in zip(runs.of("regrad"), _again(runs, score), strict=True)
         ]
         mean, deviation = spread(values)
-        low, high = found[row, "AUROC"]
+        low, high = spreads[row, "AUROC"]
         assert mean is not None
         yield Result(
             table, experiment.group, experiment.name, row, "AUROC", mean, deviation, mean + low, mean + high,
@@ -150,15 +150,15 @@ def intervals(
 
     def statistic(known: FloatArray, unknown: FloatArray) -> dict[str, FloatArray]:
         weights = np.concatenate([known, unknown], axis=1)
-        found = {}
+        values = {}
         for row, each in counters.items():
             counts = [paired.counts(weights, counter) for counter in each]
             for metric, function in (("AUROC", counted.auroc), ("AUPR", counted.aupr)):
                 if counts:
-                    found[f"{row}|{metric}"] = 100 * np.mean([function(*count) for count in counts], axis=0)
+                    values[f"{row}|{metric}"] = 100 * np.mean([function(*count) for count in counts], axis=0)
         if against is None:
-            return found
-        return {key: found[f"{against}|{key.split('|')[1]}"] - value for key, value in found.items()}
+            return values
+        return {key: values[f"{against}|{key.split('|')[1]}"] - value for key, value in values.items()}
 
     spreads = paired.deviations(statistic, [images] * 2, [images] * 2, RESAMPLES)
     return {(key.split("|")[0], key.split("|")[1]): ends for key, ends in spreads.items() if ends is not None}

@@ -45,9 +45,9 @@ def _ahead(results: Sequence[Result]) -> bytes | None:
     names = list(dict.fromkeys((result.group, result.experiment) for result in rows))
     figure, axis = plt.subplots(figsize=(6.4, 1.0 + 0.34 * len(names)))
     for number, (row, colour) in enumerate(zip(wanted, ("#1f5fa8", "#c8651b"), strict=True)):
-        found = [result for result in rows if result.row == row]
-        places = [names.index((r.group, r.experiment)) + 0.22 * (number - 0.5) for r in found]
-        low, mean, high = np.asarray([[float(v or 0) for v in (r.low, r.mean, r.high)] for r in found]).T
+        own = [result for result in rows if result.row == row]
+        places = [names.index((r.group, r.experiment)) + 0.22 * (number - 0.5) for r in own]
+        low, mean, high = np.asarray([[float(v or 0) for v in (r.low, r.mean, r.high)] for r in own]).T
         ends = np.stack([mean - low, high - mean]).clip(0)
         axis.errorbar(mean, places, xerr=ends, fmt="o", markersize=3.5, color=colour, label=row, capsize=2)
     axis.axvline(0, color="#666666", linewidth=0.8)

@@ -54,12 +54,12 @@ def where(about: Mapping[str, Any]) -> str:
 
 def caption(group: str, results: Sequence[Result], missing: Sequence[str]) -> str:
     """The network, runs and images of a group, and what of it was not measured."""
-    found = [result for result in results if result.mean is not None]
+    measured = [result for result in results if result.mean is not None]
     parts = [f"**{group}**"]
-    if found:
-        kind, runs = found[0].runs_of, _range(result.runs for result in found)
+    if measured:
+        kind, runs = measured[0].runs_of, _range(result.runs for result in measured)
         parts.append(f"{runs} {kind}{'' if kind == 'rounds' else ' seed' if runs == '1' else ' seeds'}")
-        parts.append(f"{_range(result.images for result in found)} images of each set")
+        parts.append(f"{_range(result.images for result in measured)} images of each set")
     if missing:
         parts.append(f"{', '.join(missing)}: {UNMEASURED} here")
     return ", ".join(parts)
@@ -77,15 +77,15 @@ def _row(
     return [row, *(_cell(table, [cells.get((name, row, m)) for m in table.metrics], paper) for name, paper in columns)]
 
 
-def _cell(table: Table, found: Sequence[Result | None], paper: bool) -> str:
+def _cell(table: Table, results: Sequence[Result | None], paper: bool) -> str:
     """Every metric of a cell, ours with the interval of the first."""
     texts = []
-    for result, digits in zip(found, table.metrics.values(), strict=True):
+    for result, digits in zip(results, table.metrics.values(), strict=True):
         value = None if result is None else result.paper if paper else result.mean
         deviation = None if result is None else result.paper_deviation if paper else result.deviation
         if value is not None:
             texts.append(_number(value, deviation, digits))
-    first = found[0]
+    first = results[0]
     text = " / ".join(texts) or MISSING
     if not paper and first is not None and first.low is not None and first.high is not None:
         digits = next(iter(table.metrics.values()))
@@ -128,11 +128,11 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def page(found: Mapping[str, tuple[list[Result], dict[str, Any]]], figures: Mapping[str, bytes]) -> str:
+def page(tables: Mapping[str, tuple[list[Result], dict[str, Any]]], figures: Mapping[str, bytes]) -> str:
     """One HTML file that needs nothing else."""
     style = stylesheet()
     body = ["<h1>The paper's tables, measured again</h1>"]
-    for name, (results, about) in found.items():
+    for name, (results, about) in tables.items():
         table = TABLES[name]
         body += [f"<h2>{html.escape(table.title)}</h2>", f'<p class="about">{html.escape(table.note)}</p>']
         body.append(f"<p><code>{html.escape(about['command'])}</code></p>")
