@@ -44,7 +44,7 @@ class Nights:
 
     def audit(self, *more: str) -> tuple[RunOutcome, dict[str, Any]]:
         options = self.options(*more)
-        return audits.carry_out(audits.plan(options, check_options(options, {})), score_here)
+        return audits.audit_night(audits.plan(options, check_options(options, {})), score_here)
 
     def history(self) -> list[dict[str, Any]]:
         content = storage.read_bytes(f"{self.outputs}/audit/history.parquet")

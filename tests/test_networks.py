@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from regrad import Classifier
-from regrad.models.training import accuracy
+from regrad.models.training import share_right
 from regrad.networks import CifarDenseNet, CifarResNet
 from regrad.reading.memory import load_labelled
 from tests.data import data_path
@@ -27,7 +27,7 @@ def test_accuracy_is_the_one_stated_for_all_images(name: str, test: str, stated:
     weights = str(data_path(f"weights/{name}.safetensors"))
     classifier = Classifier.load(f"regrad.networks:{name.replace('-', '_')}", weights=weights)
     images, labels = load_labelled([str(data_path(f"{test}.parquet"))], classifier, IMAGES)
-    found = accuracy(classifier.network.eval(), classifier.normalize(images), labels)
+    found = share_right(classifier.network.eval(), classifier.normalize(images), labels)
     assert found == pytest.approx(stated, abs=3 * (stated * (1 - stated) / IMAGES) ** 0.5)
 
 

@@ -57,7 +57,7 @@ class Gate:
         return HELD if OPERATORS[self.operator](value, self.bound) else EXCEEDED
 
 
-def parse(texts: Sequence[str]) -> list[Gate]:
+def parse_gates(texts: Sequence[str]) -> list[Gate]:
     """The gates that ``texts`` write down.
 
     >>> parse(["flagged_share < 10%"])[0]

@@ -16,7 +16,7 @@ from regrad.runs import curves
 from regrad.runs.scored import Ints, Run, codes, floats, integers
 from regrad.runs.sift import sift
 from regrad.runs.survey import Survey, align
-from regrad.runs.threshold import Threshold, choose
+from regrad.runs.threshold import Threshold, choose_threshold
 
 AUDIT_VERSION = 1
 DRIFTED = 0.01  # the adjusted p-value below which a slice has drifted
@@ -81,7 +81,7 @@ def calibrate(run: Run, score: str, threshold: float | str) -> Baseline:
     survey = Survey(run, [score])
     values, (images,), _ = align([survey], score)
     grid = drift.Grid(values, images)
-    chosen = choose(threshold, [score], score, survey)
+    chosen = choose_threshold(threshold, [score], score, survey)
     return Baseline(survey, chosen, grid, Slices(run, chosen, grid, by_source=False))
 
 
@@ -153,7 +153,7 @@ def counted(
     }
 
 
-def judged(audit: dict[str, Any], gates: Sequence[Gate]) -> dict[str, Any]:
+def with_verdicts(audit: dict[str, Any], gates: Sequence[Gate]) -> dict[str, Any]:
     """``audit`` with the verdicts of its gates, and what it says in words."""
     verdicts = [
         {

@@ -128,7 +128,7 @@ def check_options(options: Options, environment: Mapping[str, str]) -> Checked:
     """
     webhook = options.notify or environment.get(notify.VARIABLE)
     webhook = notify.check_url(webhook) if webhook else None
-    rule.parse(options.threshold)
+    rule.parse_rule(options.threshold)
     require(
         {
             "--baseline missing: the output of a run on images that the model should know; --make-baseline makes it of "
@@ -147,4 +147,4 @@ def check_options(options: Options, environment: Mapping[str, str]) -> Checked:
         }
     )
     night = history.check_name(options.night or history.tonight())
-    return Checked(gates.parse(options.gate), night, webhook)
+    return Checked(gates.parse_gates(options.gate), night, webhook)

@@ -84,13 +84,13 @@ def plan(options: Options, checked: Checked) -> Planned:
     job = prepare(options, commit.Ledger(baseline, commit.committed(baseline)))
     score = options.score or options.scores[0]
     _check_alike(info, job, baseline)
-    known = scored.load(night.BASELINE, baseline)
+    known = scored.load_run(night.BASELINE, baseline)
     if score not in known.scores:
         raise UsageError(
             f"--baseline {storage.mask(baseline)}: has the scores {', '.join(known.scores)}, not {score}; score it anew"
         )
     _check_night(job, checked.night)
-    return Planned(job, night.calibrate(known, score, rule.parse(options.threshold)), checked)
+    return Planned(job, night.calibrate(known, score, rule.parse_rule(options.threshold)), checked)
 
 
 def _check_night(job: Job, name: str) -> None:
@@ -132,7 +132,7 @@ def _choices(plan: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
 
 
-def carry_out(planned: Planned, score_units: ScoreUnits) -> tuple[RunOutcome, dict[str, Any]]:
+def audit_night(planned: Planned, score_units: ScoreUnits) -> tuple[RunOutcome, dict[str, Any]]:
     """Score what is new, audit it, write the files, and take the night into the history.
 
     Args:
@@ -173,7 +173,7 @@ def _audit(planned: Planned, outcome: RunOutcome, held: lease.Lease) -> dict[str
             rows, planned.baseline, before, dict(reasons.most_common()), quarantined, options.top, flags.add
         )
     named = {"night": planned.checked.night, "again": counted.again}
-    audit = night.judged(named | numbers_of, planned.checked.gates)
+    audit = night.with_verdicts(named | numbers_of, planned.checked.gates)
     too_many = exceeds(quarantined, counts["rows_in"], options.max_quarantined)
     failed = [gate["gate"] for gate in audit["gates"] if gate["verdict"] == gates.EXCEEDED]
     audit |= {
@@ -209,7 +209,7 @@ def _rows(output: str, records: Sequence[dict[str, Any]], counted: again.Counted
     if not counted.totals["rows_scored"]:
         return None
     parts = tuple(f"part-{record['unit']}.parquet" for record in records if record["rows_scored"])
-    return dataclasses.replace(scored.load(night.NIGHT, output), parts=parts, left_out=counted.left_out)
+    return dataclasses.replace(scored.load_run(night.NIGHT, output), parts=parts, left_out=counted.left_out)
 
 
 def _row(audit: dict[str, Any], job: Job, failed: list[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import ray
 import ray.data
 
 from regrad import storage
-from regrad.cluster.handover import Problem, settle_in, surroundings
+from regrad.cluster.handover import WorkerFailure, settle_in, surroundings
 from regrad.cluster.metrics import IDLE, READING, SCORING, WorkerMetrics
 from regrad.cluster.progress import Progress
 from regrad.cluster.sessions import Cluster, Workers, connected, share_out
@@ -48,7 +48,7 @@ def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[Unit
         workers = share_out(cluster, options.num_workers, options.gpus_per_worker, options.cpus_per_worker)
         task = replace(job.task, threads=workers.cpus)
         board = _start_board()
-        groups = group(units, workers.count)
+        groups = group_units(units, workers.count)
         dataset = _dataset(task, groups, "measured" not in job.run, workers, board, options.verbose)
         with _watched(board, progress, lambda: stalled(cluster, workers, stall_seconds), stall_seconds):
             yield from _results(dataset)
@@ -87,13 +87,13 @@ def _results(dataset: ray.data.Dataset) -> Iterator[UnitResult]:
         try:
             for row in (row for block in tables for row in block.to_pylist()):
                 if row["failed"]:
-                    Problem(**json.loads(row["result"])).throw()
+                    WorkerFailure(**json.loads(row["result"])).throw()
                 yield from_json(row["result"])
         except ray.exceptions.RayError as error:
             raise RegradError(f"Ray failed: {_cause(error)}") from error
 
 
-def group(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
+def group_units(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
     """``units`` in tasks of neighbours: large enough to read on without a pause, small enough to share out evenly."""
     size = max(1, min(_UNITS_PER_TASK, len(units) // (4 * workers)))
     return [units[start : start + size] for start in range(0, len(units), size)]
@@ -176,20 +176,20 @@ class _Worker:
         self.metrics = WorkerMetrics(storage.mask(task.output))
         self._post()
         self.scorer: UnitScorer | None = None
-        self.problem: Problem | None = None
+        self.failure: WorkerFailure | None = None
         try:
             # Workers that load at the same time have not died.
             with self._attempt("loading the model", self.tries + others):
                 process.set_up(task.threads)
                 self.scorer = UnitScorer(task, self._count, self._scoring)
         except Exception as error:
-            self.problem = Problem.of(error)
+            self.failure = WorkerFailure.of(error)
         self.metrics.enter(IDLE)
 
     def __call__(self, batch: Any) -> Iterator[dict[str, list[Any]]]:
         if self.scorer is None:
-            assert self.problem is not None
-            yield _row(self.problem)
+            assert self.failure is not None
+            yield _row(self.failure)
             return
         units = [Unit.from_json(text) for text in json.loads(batch["units"][0].as_py())]
         files = ", ".join(dict.fromkeys(storage.mask(unit.source) for unit in units))
@@ -201,7 +201,7 @@ class _Worker:
                         self.metrics.unit(result.record["seconds"])
                     yield _row(result)
         except Exception as error:
-            yield _row(Problem.of(error))
+            yield _row(WorkerFailure.of(error))
         self.metrics.enter(IDLE)
         self._post()
 
@@ -236,10 +236,10 @@ class _Worker:
         self.board.post.remote(self.name, self.scored, self.quarantined)
 
 
-def _row(result: UnitResult | Problem) -> dict[str, list[Any]]:
+def _row(result: UnitResult | WorkerFailure) -> dict[str, list[Any]]:
     """``result`` as a batch of one row."""
-    text = json.dumps(asdict(result)) if isinstance(result, Problem) else to_json(result)
-    return {"failed": [isinstance(result, Problem)], "result": [text]}
+    text = json.dumps(asdict(result)) if isinstance(result, WorkerFailure) else to_json(result)
+    return {"failed": [isinstance(result, WorkerFailure)], "result": [text]}
 
 
 def _cause(error: BaseException) -> str:

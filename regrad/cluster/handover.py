@@ -42,7 +42,7 @@ def settle_in(environment: dict[str, str], paths: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Problem:
+class WorkerFailure:
     """An error as a worker returns it: raised there, it would arrive wrapped and retried."""
 
     message: str
@@ -50,7 +50,7 @@ class Problem:
     traceback: str
 
     @classmethod
-    def of(cls, error: Exception) -> Problem:
+    def of(cls, error: Exception) -> WorkerFailure:
         """The one of ``error``, which is being handled."""
         message = str(error) if isinstance(error, RegradError) else f"a worker failed: {storage.reason(error)}"
         return cls(message, isinstance(error, UsageError), traceback.format_exc())

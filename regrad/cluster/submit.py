@@ -31,7 +31,7 @@ class _Client(JobSubmissionClient):
         return super()._do_request(*arguments, **keywords, timeout=_REQUEST_SECONDS)
 
 
-def connect(address: str | None) -> JobSubmissionClient:
+def job_client(address: str | None) -> JobSubmissionClient:
     """A client of the job server at ``address``, or at ``$RAY_API_SERVER_ADDRESS`` or ``$RAY_ADDRESS``.
 
     Raises:

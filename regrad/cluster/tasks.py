@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from regrad import storage
-from regrad.cluster.handover import Problem, settle_in, surroundings
+from regrad.cluster.handover import WorkerFailure, settle_in, surroundings
 from regrad.cluster.sessions import connected
 from regrad.errors import RegradError
 
@@ -53,7 +53,7 @@ def each(
                 (ended,), _ = ray.wait(list(running), num_returns=1)
                 result = _result(ended, running.pop(ended))
                 running |= {call.remote(function, item, *around): item for item in itertools.islice(queue, 1)}
-                if isinstance(result, Problem):
+                if isinstance(result, WorkerFailure):
                     result.throw()
                 yield result
         finally:
@@ -61,9 +61,9 @@ def each(
                 ray.cancel(task, force=True)
 
 
-def _result(ended: Any, item: Item) -> Item | Problem:
+def _result(ended: Any, item: Item) -> Item | WorkerFailure:
     try:
-        result: Item | Problem = ray.get(ended)
+        result: Item | WorkerFailure = ray.get(ended)
         return result
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise RegradError(
@@ -76,9 +76,9 @@ def _result(ended: Any, item: Item) -> Item | Problem:
 
 def _call(
     function: Callable[[Item], Item], item: Item, environment: dict[str, str], paths: Sequence[str]
-) -> Item | Problem:
+) -> Item | WorkerFailure:
     settle_in(environment, paths)
     try:
         return function(item)
     except Exception as error:
-        return Problem.of(error)
+        return WorkerFailure.of(error)

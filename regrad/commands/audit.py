@@ -66,7 +66,7 @@ def audit(arguments: Sequence[str]) -> int:
         process.set_up(planned.job.task.threads)
         print(planned.describe())
         return 0
-    outcome, found = audits.carry_out(planned, score_on_ray)
+    outcome, found = audits.audit_night(planned, score_on_ray)
     notes = [f"warning: {note}" for note in outcome.notes]
     print("\n".join([counted(outcome), *notes, *found["headline"], found["page"]]))
     if warning := audits.tell(planned, found):

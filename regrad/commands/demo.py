@@ -110,13 +110,13 @@ def train(images: np.ndarray, labels: np.ndarray) -> dict[str, torch.Tensor]:
     """The state dict of :func:`network` after some epochs."""
     import torch
 
-    from regrad.models.training import fit
+    from regrad.models.training import train_network
 
     torch.manual_seed(0)
     torch.set_num_threads(1)  # such small batches are slower on two
     module, known = network()
     inputs = (torch.from_numpy(images)[:, None] / 255 - known["mean"]) / known["std"]
-    fit(module, inputs, torch.from_numpy(labels).long(), EPOCHS, batch_size=50, learning_rate=4e-3)
+    train_network(module, inputs, torch.from_numpy(labels).long(), EPOCHS, batch_size=50, learning_rate=4e-3)
     return module.state_dict()
 
 

@@ -47,7 +47,7 @@ def sort(arguments: Sequence[str]) -> int:
     from regrad.reading.inputs import absolute
     from regrad.runs import scored
 
-    run = scored.load("run", absolute(args.run))
+    run = scored.load_run("run", absolute(args.run))
     score = rules.main_score(run, args.score)
     rule = rules.make_rule(run, args.drop, args.quantile, args.top, score, args.per_class)
     output = absolute(args.output)

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(arguments: Sequence[str]) -> int:
     """Read the runs, make numbers and thumbnails, write the page, and say where it is."""
     args = parse(arguments)
-    wanted = rule.parse(args.threshold)
+    wanted = rule.parse_rule(args.threshold)
     return compare(args, wanted) if args.compare else describe(args, wanted)
 
 
@@ -46,9 +46,9 @@ def describe(args: argparse.Namespace, wanted: float | str) -> int:
     from regrad.report import numbers, page, tracking  # seconds to import, which wrong usage need not wait for
     from regrad.runs import scored
 
-    known = scored.load(scored.ID_NAME, args.id)
-    unknown = [scored.load(name, output) for name, output in args.ood]
-    reference = scored.load(scored.REFERENCE_NAME, args.reference) if args.reference else None
+    known = scored.load_run(scored.ID_NAME, args.id)
+    unknown = [scored.load_run(name, output) for name, output in args.ood]
+    reference = scored.load_run(scored.REFERENCE_NAME, args.reference) if args.reference else None
     summary, chosen = numbers.summarise(known, unknown, args.output, reference, wanted, args.top)
     runs = {run.name: run for run in (known, *unknown)}
     pictures = {} if args.no_thumbnails else fetch(summary["pictures"], runs, args.thumbnail_seconds)
@@ -65,7 +65,7 @@ def compare(args: argparse.Namespace, wanted: float | str) -> int:
     from regrad.compare import comparison
     from regrad.compare import page as comparison_page
 
-    a, b, ood = comparison.load(args.compare, args.ood)
+    a, b, ood = comparison.load_pairs(args.compare, args.ood)
     summary = comparison.compare(a, b, ood, wanted, args.top)
     readers = dict.fromkeys(summary["moved"], a)
     pictures = {} if args.no_thumbnails else fetch(summary["moved"], readers, args.thumbnail_seconds)

@@ -78,7 +78,7 @@ def measure(study: Study, name: str, args: argparse.Namespace) -> None:
 
     found = (QUICK[name] if args.quick else TABLES[name].compute)(study)
     command = shlex.join(["regrad", "reproduce", name, *(["--quick"] if args.quick else settings(args))])
-    results.write(study.output, name, found, command=command, machine=machine(torch.device("cpu")))
+    results.write_results(study.output, name, found, command=command, machine=machine(torch.device("cpu")))
     for caption, grid in render.grids(TABLES[name], found):
         print("\n".join([f"\n{caption}", *aligned(grid)]), flush=True)
 
@@ -92,7 +92,7 @@ def write_docs(study: Study, folder: str) -> int:
     for name, (rows, about) in measured(study).items():
         figure = f"../figures/{name}.svg" if name in drawn else None
         page = storage.join(folder, "tables", f"{name}.md")
-        storage.write_atomically(page, render.markdown(TABLES[name], rows, about, figure).encode())
+        storage.write_atomically(page, render.table_markdown(TABLES[name], rows, about, figure).encode())
         if figure is not None:
             storage.write_atomically(storage.join(folder, "figures", f"{name}.svg"), drawn[name])
         print(storage.mask(page))
@@ -104,7 +104,7 @@ def measured(study: Study) -> dict[str, tuple[list[results.Result], dict[str, An
     from regrad.experiments.measured import results
     from regrad.experiments.reproduce.tables import TABLES
 
-    found = {name: results.read(study.output, name) for name in TABLES}
+    found = {name: results.read_results(study.output, name) for name in TABLES}
     return {name: table for name, table in found.items() if table is not None}
 
 

@@ -46,7 +46,7 @@ def rank(arguments: Sequence[str]) -> int:
     from regrad.runs import scored
     from regrad.select import choose
 
-    run = scored.load("run", absolute(args.run))
+    run = scored.load_run("run", absolute(args.run))
     score = rules.main_score(run, args.score)
     labelled = choose.Labelled(args.labelled)
     diverse = args.diversity != "none"
@@ -55,7 +55,7 @@ def rank(arguments: Sequence[str]) -> int:
     if diverse:
         rows, found = look(run, rows, args)
     chosen = choose.choose(rows, args.balance, args.diversity, found, args.seed)
-    places = choose.write(chosen, score, args.output)
+    places = choose.write_choice(chosen, score, args.output)
     left_out = f", {len(labelled)} ids left out" if args.labelled else ""
     print(f"chose {len(chosen)} of {len(rows)} candidates by {score}{left_out}")
     if len(chosen) < args.budget:
@@ -73,7 +73,7 @@ def look(run: scored.Run, rows: pa.Table, args: argparse.Namespace) -> tuple[pa.
 
     items = features.tasks(run.info, choose.order_of(rows))
     answers = list(each(features.compute, items, args.ray_address, args.num_workers, args.verbose))
-    found, there = choose.settle([pair for answer in answers for pair in answer["features"]], len(rows))
+    found, there = choose.place_features([pair for answer in answers for pair in answer["features"]], len(rows))
     lost = sum(answer["lost"] for answer in answers)
     if lost:
         print(f"warning: {lost} candidates could not be read any more and are left out", file=sys.stderr)

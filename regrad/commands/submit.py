@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
 
     from regrad.cluster import submit  # Ray: a second, which wrong usage need not wait for
 
-    client = submit.connect(args.address)
+    client = submit.job_client(args.address)
     job = args.follow
     if job is None:
         environment = submit.environment(args.env)

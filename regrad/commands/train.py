@@ -29,7 +29,7 @@ def train(arguments: Sequence[str]) -> int:
     import torch
 
     from regrad.classifier import Classifier
-    from regrad.models.training import accuracy, fit, progress
+    from regrad.models.training import progress, share_right, train_network
     from regrad.reading.memory import load_labelled
 
     torch.manual_seed(args.seed)  # the factory draws the initial weights
@@ -37,10 +37,12 @@ def train(arguments: Sequence[str]) -> int:
     images, labels = load_labelled(args.inputs, classifier, args.limit)
     inputs = classifier.normalize(images)
     with progress("training", args.epochs, len(inputs)) as report:
-        fit(classifier.network, inputs, labels, args.epochs, args.batch_size, args.learning_rate, args.seed, report)
+        train_network(
+            classifier.network, inputs, labels, args.epochs, args.batch_size, args.learning_rate, args.seed, report
+        )
     storage.write_atomically(args.output, safetensors.torch.save(classifier.network.state_dict()))
     sample = slice(0, 10_000)
-    share = accuracy(classifier.network, inputs[sample], labels[sample])
+    share = share_right(classifier.network, inputs[sample], labels[sample])
     print(f"{share:.2%} right of the first {len(inputs[sample])} training images; wrote {storage.mask(args.output)}")
     return 0
 

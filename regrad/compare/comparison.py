@@ -11,7 +11,7 @@ import numpy as np
 from regrad import storage
 from regrad.compare import resampled, words
 from regrad.compare.movement import Movement, Ranks, boolean, read_ranks
-from regrad.compare.resampled import Sample, side_by_side
+from regrad.compare.resampled import PairSample, side_by_side
 from regrad.errors import RegradError, UsageError
 from regrad.metrics import bootstrap
 from regrad.runs import scored, threshold
@@ -28,11 +28,11 @@ UNIMPORTANT = ("plan.why",)
 Bounds = tuple[float, float]
 
 
-def load(outputs: Sequence[str], ood: Sequence[tuple[str, str]]) -> tuple[Run, Run, list[tuple[Run, Run]]]:
+def load_pairs(outputs: Sequence[str], ood: Sequence[tuple[str, str]]) -> tuple[Run, Run, list[tuple[Run, Run]]]:
     """The two runs, and both runs of each out-of-distribution set, given as ``(NAME, "URI_A,URI_B")``.
 
     Raises:
-        UsageError: a set does not name two runs, or a run cannot be read; see :func:`regrad.runs.scored.load`.
+        UsageError: a set does not name two runs, or a run cannot be read; see :func:`regrad.runs.scored.load_run`.
         RegradError: the storage refused or failed.
     """
     pairs = []
@@ -42,8 +42,8 @@ def load(outputs: Sequence[str], ood: Sequence[tuple[str, str]]) -> tuple[Run, R
             raise UsageError(
                 f"--ood {name}={storage.mask(text)}: a comparison needs {name}=URI_A,URI_B, one of each run"
             )
-        pairs.append((scored.load(name, both_outputs[0]), scored.load(name, both_outputs[1])))
-    a, b = (scored.load(name, output) for name, output in zip(NAMES, outputs, strict=True))
+        pairs.append((scored.load_run(name, both_outputs[0]), scored.load_run(name, both_outputs[1])))
+    a, b = (scored.load_run(name, output) for name, output in zip(NAMES, outputs, strict=True))
     return a, b, pairs
 
 
@@ -53,7 +53,7 @@ def compare(a: Run, b: Run, ood: Sequence[tuple[Run, Run]], wanted: float | str,
     Args:
         a, b: the runs.
         ood: for each out-of-distribution set its run with the model and settings of ``a``, and with those of ``b``.
-        wanted: see :func:`regrad.runs.rule.parse`. A quantile is taken of each run and score on its own, a value
+        wanted: see :func:`regrad.runs.rule.parse_rule`. A quantile is taken of each run and score on its own, a value
             or a stored threshold is that of one score in both.
         top: how many images that moved to list.
 
@@ -69,7 +69,7 @@ def compare(a: Run, b: Run, ood: Sequence[tuple[Run, Run]], wanted: float | str,
     with contextlib.ExitStack() as stack:
         pairs = stack.enter_context(Pairs(a, b, names))
         others = {first.name: stack.enter_context(Pairs(first, second, names)) for first, second in ood}
-        sample, unknown = Sample.of(pairs), {name: Sample.of(other) for name, other in others.items()}
+        sample, unknown = PairSample.of(pairs), {name: PairSample.of(other) for name, other in others.items()}
         scores: dict[str, Any] = {}
         separations: dict[str, dict[str, Any]] = {name: {} for name in others}
         moved: tuple[list[Any], list[Any]] = ([], [])
@@ -204,15 +204,15 @@ def _score(
     deviations: resampled.Deviations,
 ) -> dict[str, Any]:
     difference, errors = movement.difference(), movement.errors()
-    difference["mean"]["interval"] = resampled.interval(difference["mean"]["value"], deviations["mean"])
-    correlation = resampled.interval(ranks.correlation, deviations["correlation"])
+    difference["mean"]["interval"] = resampled.interval_around(difference["mean"]["value"], deviations["mean"])
+    correlation = resampled.interval_around(ranks.correlation, deviations["correlation"])
     flagged = None
     if ranks.flagged is not None and bounds is not None:
         a, b, both = (number / movement.pairs for number in ranks.flagged)
         # Thresholds that are each run's own quantile make the shares what they are: nothing to be unsure of.
         off = deviations["flagged"] if rule is not None else None
         flagged = {"threshold_a": bounds[0], "threshold_b": bounds[1], **side_by_side((a, b), off)}
-        flagged["both"] = {"value": both, "interval": resampled.interval(both, deviations["flagged_both"])}
+        flagged["both"] = {"value": both, "interval": resampled.interval_around(both, deviations["flagged_both"])}
     return {
         "pairs": movement.pairs,
         "left_out": movement.left_out,

@@ -15,7 +15,7 @@ from regrad.runs import curves
 from regrad.runs.pairs import SIDES, Pairs, column
 from regrad.runs.scored import Bools, Floats, Ints, floats
 from regrad.runs.sift import Best
-from regrad.runs.tally import Judged, Tally, aligned, join, kinds_of
+from regrad.runs.tally import Judged, Tally, align_counts, join_tallies, kinds_of
 
 GRID = 40  # bins of the histogram of both scores, each way
 MOVER = ("id", "source", "row", "label", "a.prediction", "b.prediction")
@@ -71,12 +71,12 @@ class Movement:
 
     def distribution(self, side: int) -> tuple[Floats, Ints, bool]:
         """The distinct values of run ``side`` (k,), ascending, the images of each (k,), and whether they are exact."""
-        values, (images,), exact = aligned([self.sides[side]])
+        values, (images,), exact = align_counts([self.sides[side]])
         return values, images, exact
 
     def difference(self) -> dict[str, Any]:
         """``mean`` of b - a, and its ``median`` with the interval of :func:`regrad.metrics.paired.median_ranks`."""
-        values, (images,) = join([self.differences])
+        values, (images,) = join_tallies([self.differences])
         share = np.cumsum(images) / self.pairs
         ranks = np.array(paired.median_ranks(self.pairs)) - 1e-12  # a share may land a hair below a whole rank
         middle, low, high = values[np.minimum(np.searchsorted(share, ranks), values.size - 1)].tolist()
@@ -93,7 +93,7 @@ class Movement:
         """How well either run tells the images of ``other`` apart."""
         aurocs, errors = [], []
         for ours, theirs in zip(self.sides, other.sides, strict=True):
-            _, (known, unknown), exact = aligned([ours, theirs])
+            _, (known, unknown), exact = align_counts([ours, theirs])
             aurocs.append(float(counted.auroc(known, unknown)))
             errors.append(0.0 if exact else counted.auroc_error(known, unknown))
         return Separation((aurocs[0], aurocs[1]), max(errors))

@@ -22,7 +22,7 @@ Deviations = Mapping[str, Interval | None]
 
 
 @dataclass
-class Sample:
+class PairSample:
     """A sample of pairs, in memory.
 
     Attributes:
@@ -34,7 +34,7 @@ class Sample:
     images: int
 
     @classmethod
-    def of(cls, pairs: Pairs, size: int = paired.SAMPLE) -> Sample:
+    def of(cls, pairs: Pairs, size: int = paired.SAMPLE) -> PairSample:
         """At most ``size`` of ``pairs``."""
         names = ("right", "confidence", "nll", *pairs.scores)
         return cls(
@@ -42,17 +42,17 @@ class Sample:
         )
 
 
-def of_labels(sample: Sample) -> Deviations:
+def of_labels(sample: PairSample) -> Deviations:
     """How far the differences in ``accuracy``, ``nll`` and ``ece`` may be off."""
     return _deviations(_Labels(sample.rows), sample)
 
 
-def of_score(sample: Sample, score: str, thresholds: tuple[float, float] | None) -> Deviations:
+def of_score(sample: PairSample, score: str, thresholds: tuple[float, float] | None) -> Deviations:
     """How far the metrics that need one score alone may be off, by the keys of :class:`_Score`."""
     return _deviations(_Score(sample.rows, score, thresholds), sample)
 
 
-def of_separation(known: Sample, unknown: Sample, score: str) -> Interval | None:
+def of_separation(known: PairSample, unknown: PairSample, score: str) -> Interval | None:
     """How far the difference between the AUROCs of the two runs may be off."""
     counters = [_separation(known.rows, unknown.rows, score, side) for side in (0, 1)]
 
@@ -63,7 +63,7 @@ def of_separation(known: Sample, unknown: Sample, score: str) -> Interval | None
     return _deviations(statistic, known, unknown)["auroc"]
 
 
-def _deviations(statistic: Callable[..., dict[str, Floats]], *samples: Sample) -> Deviations:
+def _deviations(statistic: Callable[..., dict[str, Floats]], *samples: PairSample) -> Deviations:
     with np.errstate(invalid="ignore", divide="ignore"):
         return paired.deviations(
             statistic, [len(sample.rows) for sample in samples], [sample.images for sample in samples]
@@ -146,7 +146,7 @@ def _ranks(values: Floats, there: np.ndarray) -> Floats:
     return ranks
 
 
-def interval(value: float | None, deviation: Interval | None) -> Interval | None:
+def interval_around(value: float | None, deviation: Interval | None) -> Interval | None:
     """The ends of the interval around ``value``."""
     if value is None or deviation is None or not math.isfinite(value):
         return None
@@ -157,4 +157,4 @@ def side_by_side(values: Sequence[float | None], deviation: Interval | None) -> 
     """A metric of both runs as ``compare.json`` has it: a, b, difference = b - a, and its interval."""
     a, b = (value if value is not None and math.isfinite(value) else None for value in values)
     difference = None if a is None or b is None else b - a
-    return {"a": a, "b": b, "difference": difference, "interval": interval(difference, deviation)}
+    return {"a": a, "b": b, "difference": difference, "interval": interval_around(difference, deviation)}

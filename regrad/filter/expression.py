@@ -50,7 +50,7 @@ _FORM = (
 )
 
 
-def parse(text: str, schema: pa.Schema) -> pc.Expression:
+def parse_condition(text: str, schema: pa.Schema) -> pc.Expression:
     """The condition that ``text`` writes down, on tables with this ``schema``.
 
     >>> parse("1 < a <= 2", pa.schema([("a", pa.float64())]))

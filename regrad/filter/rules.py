@@ -18,7 +18,7 @@ from regrad.errors import UsageError
 from regrad.filter import expression
 from regrad.runs.scored import PREFERRED_SCORE, Bools, Floats, Ints, Run, floats, integers
 from regrad.runs.sift import Best
-from regrad.runs.tally import CELLS, Tally, join
+from regrad.runs.tally import CELLS, Tally, join_tallies
 
 LIST_SCHEMA = pa.schema(
     [
@@ -66,7 +66,7 @@ class Condition:
         parts = table.dataset(run.output)
         assert parts is not None  # a run without parts does not load
         self.text, self.score = text, score
-        self._expression = expression.parse(text, parts.schema)
+        self._expression = expression.parse_condition(text, parts.schema)
         self.columns: Sequence[str] = parts.schema.names
 
     def drops(self, rows: pa.Table) -> tuple[Bools, pa.Array]:
@@ -148,7 +148,7 @@ def _largest(run: Run, score: str, tallies: Sequence[Tally], ranks: Sequence[int
         if rank > tally.images:
             values[place], above[place] = -np.inf, tally.images
         elif rank:
-            distinct, (images,) = join([tally])
+            distinct, (images,) = join_tallies([tally])
             reached = np.cumsum(images[::-1])[::-1]  # images of this cell and of those above it
             cell = int(np.flatnonzero(reached >= rank)[-1])
             values[place], above[place] = distinct[cell], reached[cell] - images[cell]

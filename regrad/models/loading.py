@@ -65,7 +65,7 @@ def read_weights(uri: str) -> dict[str, Tensor]:
         UsageError: no such file, or neither safetensors nor a plain state dict.
     """
     try:
-        content = cache.read(uri)
+        content = cache.read_cached(uri)
     except FileNotFoundError as error:
         raise UsageError(f"weights {error}") from error
     try:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 Report = Callable[[int, int, float], None]
 
 
-def fit(
+def train_network(
     network: nn.Module,
     inputs: Tensor,
     labels: Tensor,
@@ -56,7 +56,7 @@ def fit(
 
 @contextmanager
 def progress(title: str, epochs: int, images: int) -> Iterator[Report]:
-    """What :func:`fit` reports to: a progress bar on a terminal, elsewhere a line after each epoch; on stderr."""
+    """What :func:`train_network` reports to: a progress bar on a terminal, else a line after each epoch; on stderr."""
     with tqdm(desc=title, total=epochs * images, unit=" images", unit_scale=True, disable=None) as bar:
 
         def report(epoch: int, done: int, loss: float) -> None:
@@ -70,7 +70,7 @@ def progress(title: str, epochs: int, images: int) -> Iterator[Report]:
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
+def share_right(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
     """The share of ``inputs`` whose largest logit is at their label; ``network`` in eval mode."""
     right = sum(
         int((network(x).argmax(1) == y).sum())

@@ -114,7 +114,7 @@ def repair(output: str, problems: Iterable[Problem]) -> int:
         commit.retire(output, units)
         run = table.read_run(output)
         if "counts" in run:  # the next run counts for itself where it finds no digest
-            manifest.write(output, run | {"counts": {**run["counts"], "ledger": None}})
+            manifest.write_run(output, run | {"counts": {**run["counts"], "ledger": None}})
     return len(units)
 
 

@@ -124,7 +124,7 @@ def held_totals(output: str, run: Mapping[str, Any] | None, keys: set[str]) -> d
     return totals(commit.read_records(output, sorted(keys)))
 
 
-def write(output: str, run: Mapping[str, Any]) -> None:
+def write_run(output: str, run: Mapping[str, Any]) -> None:
     """Write ``run`` as ``OUT/run.json``."""
     storage.write_atomically(storage.join(output, "run.json"), (json.dumps(run, indent=2) + "\n").encode())
 

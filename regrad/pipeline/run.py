@@ -65,12 +65,12 @@ def _say(text: str) -> None:
 
 def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
     output = job.task.output
-    tally = Tally(job)
+    tally = RunCounts(job)
     _remember(job)
     # Before run.json speaks of a new configuration, nothing of the old one may be left to be taken for it.
     commit.retire(output, sorted({*job.plan.obsolete, *job.retired}))
     job.run["units"] = {"planned": len(job.plan.pending), "done_before": len(job.plan.done)}
-    manifest.write(output, job.run)
+    manifest.write_run(output, job.run)
     commit.sweep(output, tally.committed | {unit.key for unit in job.plan.pending})
     try:
         changed = _score(job, tally, score_units)
@@ -107,7 +107,7 @@ def _remember(job: Job) -> None:
     audited.keep(job.task.output, {*job.plan.obsolete, *job.retired, *replaced}, lost)
 
 
-def _score(job: Job, tally: Tally, score_units: ScoreUnits) -> list[str]:
+def _score(job: Job, tally: RunCounts, score_units: ScoreUnits) -> list[str]:
     """Score what is pending; returns the sources that changed meanwhile."""
     changed: dict[str, None] = {}
     for result in score_units(job) if job.plan.pending else ():
@@ -118,7 +118,7 @@ def _score(job: Job, tally: Tally, score_units: ScoreUnits) -> list[str]:
     return list(changed)
 
 
-def _planned_again(job: Job, tally: Tally) -> Plan:
+def _planned_again(job: Job, tally: RunCounts) -> Plan:
     try:
         plan = plan_again(job, tally.committed)
     except UsageError as error:  # an input is gone: no wrong usage, since this run has begun
@@ -134,7 +134,7 @@ def score_here(job: Job) -> Iterator[UnitResult]:
     return scorer.score(job.plan.pending, measure="measured" not in job.run)
 
 
-class Tally:
+class RunCounts:
     """Keeps the counts of the whole output without reading its ledger again.
 
     Built before anything is retired, since it takes note of what will be.
@@ -236,6 +236,6 @@ class Tally:
         accuracy = self.counts["correct"] / self.counts["labelled"] if self.counts["labelled"] else None
         counts = self.counts | {"accuracy": accuracy, "ledger": manifest.ledger_digest(self.committed)}
         ended = {"status": status, "exit_code": code, "finished": formatting.now()}
-        manifest.write(self._job.task.output, self._job.run | ended | {"this_run": this_run, "counts": counts})
+        manifest.write_run(self._job.task.output, self._job.run | ended | {"this_run": this_run, "counts": counts})
         notes = [*self._notes, *([retry.summary(self._retries)] if self._retries else ())]
         return RunOutcome(self._job, code, this_run, counts, self._job.run.get("measured"), notes)

@@ -15,7 +15,7 @@ from regrad.runs.rule import DEFAULT
 from regrad.runs.scored import Floats, Ints, Run, common_scores
 from regrad.runs.sift import Flags, sift
 from regrad.runs.survey import Survey, align
-from regrad.runs.threshold import Threshold, choose
+from regrad.runs.threshold import Threshold, choose_threshold
 
 REPORT_VERSION = 3
 
@@ -35,7 +35,7 @@ def summarise(
         unknown: the out-of-distribution runs, each under a name of its own.
         output: where the flagged rows go.
         reference: the run a quantile is taken of; None for ``known`` itself.
-        threshold: see :func:`regrad.runs.rule.parse`.
+        threshold: see :func:`regrad.runs.rule.parse_rule`.
         top: how many pictures of each of ``known`` and ``unknown`` to list.
 
     Raises:
@@ -45,7 +45,7 @@ def summarise(
     others = [*unknown, *([reference] if reference else [])]
     names, main = common_scores(known, others)
     surveys = {run.name: Survey(run, names) for run in (known, *others)}
-    chosen = choose(threshold, names, main, surveys[(reference or known).name])
+    chosen = choose_threshold(threshold, names, main, surveys[(reference or known).name])
     main = chosen.score
     with Flags(output) as flags:
         sifted = {run.name: sift(run, chosen, top, run is known, flags.add) for run in (known, *unknown)}
@@ -101,8 +101,8 @@ def _score(name: str, surveys: Sequence[Survey], unknown: int) -> dict[str, Any]
         "errors": _errors(right, wrong) if right.size else None,
         "histogram": curves.histogram(values, dict(zip(sets, counts, strict=True))),
         "curves": {
-            "ood": {set_name: curves.separation(counts[0], ood) for set_name, ood in pairs.items()},
-            "errors": curves.selective(right, wrong) if right.size else None,
+            "ood": {set_name: curves.separation_curves(counts[0], ood) for set_name, ood in pairs.items()},
+            "errors": curves.selective_curves(right, wrong) if right.size else None,
         },
     }
 

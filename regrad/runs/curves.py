@@ -43,7 +43,7 @@ def edges_of(values: Floats, images: Ints, bins: int = BINS) -> tuple[bool, Floa
     return log, np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
 
 
-def separation(known: Ints, unknown: Ints) -> dict[str, dict[str, list[float]]]:
+def separation_curves(known: Ints, unknown: Ints) -> dict[str, dict[str, list[float]]]:
     """ROC and precision-recall curve of finding the unknown images, from the highest threshold to the lowest.
 
     Args:
@@ -59,7 +59,7 @@ def separation(known: Ints, unknown: Ints) -> dict[str, dict[str, list[float]]]:
     return {"roc": dict(zip(("fpr", "tpr"), roc, strict=True)), "pr": {"recall": recall, "precision": precision}}
 
 
-def selective(right: Ints, wrong: Ints) -> dict[str, list[float]]:
+def selective_curves(right: Ints, wrong: Ints) -> dict[str, list[float]]:
     """Lift and risk over coverage, where the most certain images are accepted first.
 
     Args:

@@ -9,7 +9,7 @@ from regrad.errors import UsageError
 DEFAULT = "quantile=0.95"
 
 
-def parse(text: str) -> float | str:
+def parse_rule(text: str) -> float | str:
     """``quantile=Q`` or the place of a ``threshold.json`` as they are, a number as a number.
 
     >>> parse("2.5"), parse("quantile=0.95"), parse("s3://bucket/report/threshold.json")

@@ -102,7 +102,7 @@ class Run:
         return rows.filter(pa.array(~out)).select(list(columns))
 
 
-def load(name: str, output: str) -> Run:
+def load_run(name: str, output: str) -> Run:
     """The run that regrad score wrote to ``output``, under the ``name`` the report is to use.
 
     Raises:

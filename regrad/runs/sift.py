@@ -72,10 +72,10 @@ def sift(run: Run, threshold: Threshold, top: int, judge: bool, flag: Callable[[
             names_of_set = pa.array([run.name] * int(flagged.sum()), pa.string())
             flag(plain.filter(pa.array(flagged)).add_column(0, "set", names_of_set).cast(FLAG_SCHEMA))
     rates = _rates(by_class, by_source, judge and labels > 0)
-    return Sifted(rates, choose(uncertain.rows(), certain.rows(), "errors" if judge else "misses", top))
+    return Sifted(rates, pick_images(uncertain.rows(), certain.rows(), "errors" if judge else "misses", top))
 
 
-def choose(
+def pick_images(
     uncertain: Sequence[dict[str, Any]], certain: Sequence[dict[str, Any]], kind: str, top: int
 ) -> list[dict[str, Any]]:
     """At most ``top`` rows: up to half of them from ``certain``, the others from ``uncertain``, none of them twice.

@@ -10,7 +10,7 @@ from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.metrics import bootstrap, calibration
 from regrad.runs.scored import NO_LABEL, Floats, Ints, Run, floats, integers, judged
-from regrad.runs.tally import Judged, aligned, kinds_of
+from regrad.runs.tally import Judged, align_counts, kinds_of
 
 
 class Survey:
@@ -70,8 +70,8 @@ class Survey:
 
 
 def align(surveys: Sequence[Survey], score: str) -> tuple[Floats, list[Ints], bool]:
-    """:func:`regrad.runs.tally.aligned` of the tallies of ``score``."""
-    return aligned([survey.tallies[score] for survey in surveys])
+    """:func:`regrad.runs.tally.align_counts` of the tallies of ``score``."""
+    return align_counts([survey.tallies[score] for survey in surveys])
 
 
 class Confidence:

@@ -82,7 +82,7 @@ class Judged:
 
     def errors(self) -> tuple[Floats, Ints, Ints]:
         """The distinct values (k,), ascending, and the right and wrong predictions of each (k,)."""
-        values, (right, wrong) = join(self.tallies[1:])
+        values, (right, wrong) = join_tallies(self.tallies[1:])
         return values, right, wrong
 
 
@@ -91,18 +91,18 @@ def kinds_of(labelled: Bools, right: Bools) -> Ints:
     return np.where(right, 1, np.where(labelled, 2, 0))
 
 
-def aligned(tallied: Sequence[Judged]) -> tuple[Floats, list[Ints], bool]:
+def align_counts(tallied: Sequence[Judged]) -> tuple[Floats, list[Ints], bool]:
     """The distinct values of any of ``tallied`` (k,), ascending, and the images of each of them (k,), of every kind.
 
     The third value says whether they are exact, or cells that were merged.
     """
     tallies = [tally for item in tallied for tally in item.tallies]
-    values, counts = join(tallies)
+    values, counts = join_tallies(tallies)
     sums = [np.sum(counts[3 * place : 3 * place + 3], axis=0) for place in range(len(tallied))]
     return values, sums, all(tally.shift == 0 for tally in tallies)
 
 
-def join(tallies: Sequence[Tally]) -> tuple[Floats, list[Ints]]:
+def join_tallies(tallies: Sequence[Tally]) -> tuple[Floats, list[Ints]]:
     """The values of the cells that any of ``tallies`` holds, ascending (k,), and the counts of each tally (k,).
 
     A value that stands for a cell is the cell's smallest. Cells are as wide as those of the coarsest tally.

@@ -39,13 +39,13 @@ class Threshold:
         return json.dumps({key: _word(value) for key, value in content.items()}, indent=2)
 
 
-def choose(wanted: float | str, scores: Sequence[str], main: str, reference: Survey) -> Threshold:
-    """The threshold that ``wanted`` (of :func:`regrad.runs.rule.parse`) stands for.
+def choose_threshold(wanted: float | str, scores: Sequence[str], main: str, reference: Survey) -> Threshold:
+    """The threshold that ``wanted`` (of :func:`regrad.runs.rule.parse_rule`) stands for.
 
     A quantile is the smallest value of ``reference`` that at most 1 - Q of its images exceed.
 
     Args:
-        wanted: see :func:`regrad.runs.rule.parse`.
+        wanted: see :func:`regrad.runs.rule.parse_rule`.
         scores: those that every run has.
         main: the one to flag by, unless a stored threshold is of another.
         reference: the survey of the run that a quantile is taken of; it is scored like the runs to be flagged.
@@ -63,7 +63,7 @@ def choose(wanted: float | str, scores: Sequence[str], main: str, reference: Sur
 
 
 def given(wanted: float | str, scores: Sequence[str], main: str, settings: dict[str, Any]) -> Threshold | None:
-    """The threshold that ``wanted`` names, a value or a file; None for a quantile. See :func:`choose`."""
+    """The threshold that ``wanted`` names, a value or a file; None for a quantile. See :func:`choose_threshold`."""
     if isinstance(wanted, float):
         return Threshold(main, wanted, settings)
     return None if wanted.startswith("quantile=") else _stored(wanted, scores, settings)

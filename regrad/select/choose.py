@@ -189,7 +189,7 @@ def spread(features: Floats, count: int, seed: int = 0) -> Ints:
     return distinct[kmeans_plusplus(features[distinct], count, random_state=seed)[1]]
 
 
-def write(rows: pa.Table, score: str, output: str) -> tuple[str, str]:
+def write_choice(rows: pa.Table, score: str, output: str) -> tuple[str, str]:
     """Write the chosen rows as CSV and as Parquet beside each other; returns the two places.
 
     Raises:
@@ -221,7 +221,7 @@ def order_of(rows: pa.Table) -> dict[str, list[tuple[int, str, int]]]:
     return wanted
 
 
-def settle(features: Sequence[tuple[int, Sequence[float]]], count: int) -> tuple[Floats, list[int]]:
+def place_features(features: Sequence[tuple[int, Sequence[float]]], count: int) -> tuple[Floats, list[int]]:
     """The features in the order of the candidates (m, d), and the places there are features for."""
     there: dict[int, Any] = dict(features)
     places = [place for place in range(count) if place in there]

@@ -52,7 +52,7 @@ def compute(item: Mapping[str, Any]) -> dict[str, Any]:
         RegradError: the storage refused or failed.
     """
     run = item["run"]
-    classifier = load(json.dumps(run["config"]), run["model"]["fingerprint"])
+    classifier = load_classifier(json.dumps(run["config"]), run["model"]["fingerprint"])
     places = {row: place for row, _, place in item["rows"]}
     most = run["config"].get("max_pixels") or DEFAULT_MAX_PIXELS
     images: list[Tensor] = []
@@ -69,7 +69,7 @@ def compute(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def load(config: str, fingerprint: str) -> Classifier:
+def load_classifier(config: str, fingerprint: str) -> Classifier:
     """The classifier of a run, from the settings in its ``run.json``.
 
     Raises:

@@ -24,7 +24,7 @@ _KEPT_SECONDS = 30 * 24 * 3600.0
 _PARTIAL = ".partial"  # being written, or left by a process that was killed
 
 
-def read(uri: str) -> bytes:
+def read_cached(uri: str) -> bytes:
     """The whole content that ``uri`` has now, downloaded where no process of this machine has done so before.
 
     The store is asked for the identity every time, at the cost of one small request: what was replaced there is fetched

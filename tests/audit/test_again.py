@@ -265,7 +265,7 @@ def test_what_reads_the_output_gets_the_images_that_were_scored(
     write_folder(folder(incoming), camera(20, 29))
     (folder(incoming) / camera(0, 20)[3][0]).unlink()
     incoming.night("--night", "n2")
-    run = scored.load("run", incoming.output)
+    run = scored.load_run("run", incoming.output)
     images = {name: image for name, image, _ in camera(0, 29)}
     rule = rules.make_rule(run, None, 0.5, None, "entropy", False)
     copies = str(tmp_path / "copies")
@@ -289,7 +289,7 @@ def test_what_reads_the_output_gets_the_images_that_were_scored(
             for content in (base64.b64decode(thumbnail.uri.partition(",")[2]), images[row["id"]])
         ]
         np.testing.assert_array_equal(*pixels)
-    classifier = features.load(json.dumps(run.info["config"]), run.info["model"]["fingerprint"])
+    classifier = features.load_classifier(json.dumps(run.info["config"]), run.info["model"]["fingerprint"])
     (item,) = features.tasks(run.info, choose.order_of(rows))
     answer = features.compute(item)
     assert answer["lost"] == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regrad.audit.gates import EXCEEDED, HELD, METRICS, NOT_EVALUATED, parse
+from regrad.audit.gates import EXCEEDED, HELD, METRICS, NOT_EVALUATED, parse_gates
 from regrad.errors import UsageError
 
 
@@ -23,13 +23,13 @@ from regrad.errors import UsageError
     ],
 )
 def test_a_gate_is_what_must_hold(text: str, value: float, verdict: str) -> None:
-    (gate,) = parse([text])
+    (gate,) = parse_gates([text])
     metrics = dict.fromkeys(METRICS, 1.0) | {gate.metric: value}
     assert gate.verdict(metrics) == verdict
 
 
 def test_a_metric_without_a_value_is_no_pass() -> None:
-    (gate,) = parse(["accuracy > 0.9"])
+    (gate,) = parse_gates(["accuracy > 0.9"])
     assert gate.verdict({"accuracy": None, "images": 5}) == EXCEEDED
     assert gate.verdict({"accuracy": None, "images": 0}) == NOT_EVALUATED
 
@@ -47,4 +47,4 @@ def test_a_metric_without_a_value_is_no_pass() -> None:
 )
 def test_anything_else_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse([text])
+        parse_gates([text])

@@ -14,7 +14,7 @@ import safetensors.torch
 
 from regrad import table
 from regrad.cluster import progress, score_on_ray
-from regrad.cluster.actors import group, score_units
+from regrad.cluster.actors import group_units, score_units
 from regrad.cluster.sessions import Cluster, Workers, share_out
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline.options import parse
@@ -135,10 +135,10 @@ def test_no_worker_after_a_while_is_said(tmp_path: Path, capfd: pytest.CaptureFi
 def test_units_are_shared_out_evenly(tmp_path: Path) -> None:
     units = job(tmp_path / "out", write_parquet(tmp_path / "in.parquet", digits()), "--unit-rows", "1").plan.pending
     for workers, size in ((1, 8), (2, 7), (100, 1)):
-        tasks = group(units, workers)
+        tasks = group_units(units, workers)
         assert [unit for task in tasks for unit in task] == list(units)
         assert max(map(len, tasks)) == size
-    assert [len(task) for task in group(units[:3], 2)] == [1, 1, 1]
+    assert [len(task) for task in group_units(units[:3], 2)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from regrad.cluster.handover import Problem, settle_in, surroundings
+from regrad.cluster.handover import WorkerFailure, settle_in, surroundings
 from regrad.errors import RegradError, UsageError
 
 
-def problem_of(error: Exception) -> Problem:
+def problem_of(error: Exception) -> WorkerFailure:
     try:
         raise error
     except type(error) as raised:
-        return Problem.of(raised)
+        return WorkerFailure.of(raised)
 
 
 def test_storage_settings_travel_and_the_webhook_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_folder_that_was_removed_under_the_driver_is_still_named(
     ids=["usage", "failure", "fault"],
 )
 def test_an_error_comes_back_as_its_kind(error: Exception, kind: type[RegradError], message: str) -> None:
-    arrived = Problem(**asdict(problem_of(error)))
+    arrived = WorkerFailure(**asdict(problem_of(error)))
     with pytest.raises(kind, match=f"^{message}$") as caught:
         arrived.throw()
     assert type(caught.value) is kind

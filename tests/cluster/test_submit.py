@@ -109,4 +109,4 @@ def test_without_an_address_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageError, match="no cluster: give --address"):
-        submit.connect(None)
+        submit.job_client(None)

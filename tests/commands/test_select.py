@@ -75,7 +75,7 @@ def test_features_are_what_the_last_layer_is_given(scored: Path) -> None:
     answer = features.compute(item)
     network, known = build()
     network.eval()
-    classifier = features.load(json.dumps(info["config"]), info["model"]["fingerprint"])
+    classifier = features.load_classifier(json.dumps(info["config"]), info["model"]["fingerprint"])
     images = torch.stack([classifier.preprocess(opened(digits(40)[row][1])) for row in (3, 1, 39)])
     with torch.no_grad():
         hidden = network.features((images - known["mean"]) / known["std"]).flatten(1)
@@ -83,9 +83,9 @@ def test_features_are_what_the_last_layer_is_given(scored: Path) -> None:
     assert answer["lost"] == 0
     np.testing.assert_allclose(found, hidden.numpy(), rtol=1e-5, atol=1e-6)
     with pytest.raises(UsageError, match="is not the model of the run any more"):
-        features.load(json.dumps(info["config"]), "another")
+        features.load_classifier(json.dumps(info["config"]), "another")
     divided = Classifier.load("tests.shards:build", temperature=2.0)
-    features.load(json.dumps(info["config"] | {"temperature": 2.0}), divided.fingerprint)
+    features.load_classifier(json.dumps(info["config"] | {"temperature": 2.0}), divided.fingerprint)
 
 
 def opened(content: bytes) -> Any:

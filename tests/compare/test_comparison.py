@@ -30,7 +30,7 @@ PHOTOS = [RNG.normal(1, 1, 80), RNG.normal(1.5, 1, 80)]
 def run(write_run: Any, side: int, name: str = "digits", scores: Any = None, **more: Any) -> scored.Run:
     values = {"regrad": (FIRST, SECOND)[side], "entropy": RNG.normal(0, 1, COUNT)} if scores is None else scores
     given = {"labels": LABELS.tolist(), "predictions": PREDICTIONS[side].tolist()} if name == "digits" else {}
-    return scored.load(
+    return scored.load_run(
         name if name != "digits" else "AB"[side],
         write_run(name, values, **given, folder=f"{name}-{side}-{len(more)}", **more),
     )
@@ -187,7 +187,7 @@ def test_rows_of_one_run_and_values_that_are_none_are_counted_and_said(write_run
     b = write_run(
         "digits", fewer, labels=labels, predictions=PREDICTIONS[1][:150].tolist(), folder="b", status="running"
     )
-    report = comparison.compare(run(write_run, 0), scored.load("B", b), [], "quantile=0.9", 4)
+    report = comparison.compare(run(write_run, 0), scored.load_run("B", b), [], "quantile=0.9", 4)
     assert (report["paired"], report["a"]["only"], report["b"]["only"]) == (150, 50, 0)
     assert (report["scores"]["regrad"]["pairs"], report["scores"]["regrad"]["left_out"]) == (148, 2)
     kept = np.delete(np.arange(150), [3, 4])
@@ -215,7 +215,7 @@ def test_runs_that_cannot_be_compared_are_refused(write_run: Any) -> None:
     with pytest.raises(RegradError, match="no image has a finite value of regrad in both"):
         comparison.compare(a, broken, [], "quantile=0.9", 4)
     with pytest.raises(UsageError, match=r"--ood photos=one,two,three: a comparison needs photos=URI_A,URI_B"):
-        comparison.load(["a", "b"], [("photos", "one,two,three")])
+        comparison.load_pairs(["a", "b"], [("photos", "one,two,three")])
 
 
 def test_a_constant_score_has_no_rank_correlation(write_run: Any) -> None:

@@ -28,9 +28,9 @@ def build(write_run: Any, text: str = "plain", top: int = 8) -> dict[str, Any]:
     for side in range(2):
         values = {name: score + RNG.normal(0, 0.5, 40) * side for name, score in SCORES.items()}
         output = write_run("digits", values, labels=[row % 10 for row in range(40)], model=model, config=config)
-        sides.append(scored.load("AB"[side], output))
+        sides.append(scored.load_run("AB"[side], output))
         Path(output).rename(f"{output}-{side}-{len(text)}")
-        sides[-1] = scored.load("AB"[side], f"{output}-{side}-{len(text)}")
+        sides[-1] = scored.load_run("AB"[side], f"{output}-{side}-{len(text)}")
     sides[1].info["config"]["sigma"] = text
     ood = [(named(sides[0], text), named(sides[1], text))]
     report = comparison.compare(sides[0], sides[1], ood, "quantile=0.9", top)

@@ -9,7 +9,7 @@ import pyarrow.dataset
 import pytest
 
 from regrad.errors import UsageError
-from regrad.filter.expression import parse
+from regrad.filter.expression import parse_condition
 
 ROWS: list[dict[str, Any]] = [
     {"id": "a.png", "source": "s3://b/x", "prediction": p, "label": label, "regrad": r, "confidence": r / 10}
@@ -51,7 +51,7 @@ SCHEMA = pa.schema(
 )
 def test_arrow_and_python_agree(text: str, reference: Any) -> None:
     table = pa.Table.from_pylist(ROWS, SCHEMA)
-    found = pa.dataset.dataset(table).to_table(filter=parse(text, SCHEMA)).to_pylist()
+    found = pa.dataset.dataset(table).to_table(filter=parse_condition(text, SCHEMA)).to_pylist()
     expected = [row for row in table.to_pylist() if reference(row)]
     assert found == expected
 
@@ -84,6 +84,6 @@ def test_arrow_and_python_agree(text: str, reference: Any) -> None:
 )
 def test_anything_else_is_refused_in_one_line(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message.replace("(", r"\(")) as error:
-        parse(text, SCHEMA)
+        parse_condition(text, SCHEMA)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 1000

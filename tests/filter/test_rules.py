@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture
 def run(write_run: Any) -> scored.Run:
-    return scored.load(
+    return scored.load_run(
         "run", write_run("digits", {"regrad": RNG.normal(0, 1, 300).round(1), "entropy": RNG.random(300)})
     )
 
@@ -77,7 +77,7 @@ def test_the_highest(run: scored.Run, top: int, per_class: bool, cells: int, mon
 
 
 def test_the_choice_among_ties_is_the_same_every_time(write_run: Any) -> None:
-    run = scored.load("run", write_run("ties", {"regrad": np.zeros(300)}))
+    run = scored.load_run("run", write_run("ties", {"regrad": np.zeros(300)}))
     first, second = (dropped(run, rules.make_rule(run, None, None, 9, "regrad", False)) for _ in range(2))
     assert first == second
     assert len(first) == 9

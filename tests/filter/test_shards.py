@@ -27,7 +27,7 @@ from tests.shards import digits, png, write_folder, write_members, write_parquet
 def score(source: str, output: str) -> scored.Run:
     settings = ["--model", "tests.shards:build", "--scores", "entropy", "--max-quarantined", "99%", "--unit-rows", "20"]
     execute(prepare(parse([source, *settings, "--output", output], "score", None)), score_here)
-    return scored.load("run", output)
+    return scored.load_run("run", output)
 
 
 def here(function: Any, items: Any, *_: Any) -> Any:

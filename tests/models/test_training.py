@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from regrad.models.training import accuracy, fit, progress
+from regrad.models.training import progress, share_right, train_network
 
 
 class Terminal(io.StringIO):
@@ -25,10 +25,10 @@ def two_heaps() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 def test_every_step_is_reported_with_the_mean_loss_of_its_epoch() -> None:
     network, inputs, labels = two_heaps()
     told: list[tuple[int, int, float]] = []
-    fit(network, inputs, labels, 20, 20, 0.1, report=lambda *step: told.append(step))
+    train_network(network, inputs, labels, 20, 20, 0.1, report=lambda *step: told.append(step))
     assert [step[:2] for step in told[:6]] == [(1, 20), (1, 40), (1, 50), (2, 20), (2, 40), (2, 50)]
     assert told[-1][2] < told[2][2]
-    assert accuracy(network, inputs, labels) > 0.9
+    assert share_right(network, inputs, labels) > 0.9
 
 
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

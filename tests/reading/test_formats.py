@@ -146,7 +146,7 @@ def test_a_copy_holds_the_chosen_images_with_their_labels(source: str, tmp_path:
 def score(source: str, output: Path, *more: str) -> scored.Run:
     outcome = execute(prepare(parse([source, *MODEL, "--output", str(output), *more], "score", None)), score_here)
     assert outcome.exit_code == 0
-    return scored.load("run", str(output))
+    return scored.load_run("run", str(output))
 
 
 def test_the_jobs_on_it(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def write_report(write_run: Any, tmp_path: Path, top: int) -> Path:
         scores = {"regrad": RNG.lognormal(shift, 1, count), "entropy": RNG.normal(shift, 1, count)}
         predictions = RNG.integers(0, 10, count).tolist()
         output = write_run(f"run-{number}", scores, given, predictions, model=model)
-        loaded.append(scored.load(scored.ID_NAME if number == 0 else HOSTILE[0], output))
+        loaded.append(scored.load_run(scored.ID_NAME if number == 0 else HOSTILE[0], output))
     summary, _ = numbers.summarise(loaded[0], loaded[1:], str(tmp_path / "out"), top=top)
     report = storage.published(summary)
     report["pictures"][scored.ID_NAME][0]["id"] = HOSTILE[1]
@@ -182,7 +182,7 @@ def comparison_file(write_run: Any, tmp_path: Path) -> Path:
     for side, name in enumerate("AB"):
         scores = {"regrad": first * RNG.lognormal(0, 0.3 * side, 300), "entropy": RNG.normal(side, 1, 300)}
         output = write_run("known", scores, labels, folder=name, model=model, config={"weights": HOSTILE[side]})
-        loaded.append(scored.load(name, output))
+        loaded.append(scored.load_run(name, output))
     report = storage.published(comparison.compare(loaded[0], loaded[1], [], "quantile=0.95", 12))
     for rows in report["moved"].values():
         for row, text in zip(rows, HOSTILE, strict=False):

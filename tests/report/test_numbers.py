@@ -30,7 +30,9 @@ LABELS = np.where(RNG.random(60) < 0.8, PREDICTIONS, (PREDICTIONS + 1) % 10)
 def summary(write_run: Any, **changes: Any) -> dict[str, Any]:
     known = {"scores": KNOWN, "labels": LABELS.tolist(), "predictions": PREDICTIONS.tolist()} | changes
     known, near, far = write_run("digits", **known), write_run("near", NEAR, labels=[3] * 40), write_run("far", FAR)
-    return report_of(scored.load(scored.ID_NAME, known), [scored.load("near", near), scored.load("far", far)], top=5)
+    return report_of(
+        scored.load_run(scored.ID_NAME, known), [scored.load_run("near", near), scored.load_run("far", far)], top=5
+    )
 
 
 def report_of(known: scored.Run, unknown: list[scored.Run], **more: Any) -> dict[str, Any]:
@@ -78,18 +80,18 @@ def test_without_labels_there_is_no_accuracy(write_run: Any) -> None:
 
 
 def test_without_unknown_images_there_are_no_separations(write_run: Any) -> None:
-    known = scored.load(scored.ID_NAME, write_run("digits", KNOWN))
+    known = scored.load_run(scored.ID_NAME, write_run("digits", KNOWN))
     report = report_of(known, [], top=3)
     assert report["scores"]["regrad"]["ood"] == {}
     assert sum(report["scores"]["regrad"]["histogram"]["shares"][scored.ID_NAME]) == pytest.approx(1.0)
 
 
 def test_only_common_scores_are_reported_and_regrad_goes_first(write_run: Any) -> None:
-    known = scored.load("known", write_run("digits", {"entropy": KNOWN["entropy"], **KNOWN}))
-    other = scored.load("near", write_run("near", {"regrad": NEAR["regrad"], "exgrad": NEAR["regrad"]}))
+    known = scored.load_run("known", write_run("digits", {"entropy": KNOWN["entropy"], **KNOWN}))
+    other = scored.load_run("near", write_run("near", {"regrad": NEAR["regrad"], "exgrad": NEAR["regrad"]}))
     report = report_of(known, [other])
     assert list(report["scores"]) == ["regrad"]
-    entropy = scored.load("near", write_run("other", {"entropy": NEAR["entropy"]}))
+    entropy = scored.load_run("near", write_run("other", {"entropy": NEAR["entropy"]}))
     assert report_of(known, [entropy])["main_score"] == "entropy"
 
 
@@ -120,7 +122,7 @@ def write_run_once(write_run: Any) -> Any:
 def test_runs_that_do_not_compare_are_refused(write_run: Any, change: dict[str, Any], message: str) -> None:
     known, other = write_run("digits", KNOWN), write_run("near", NEAR, **change)
     with pytest.raises(UsageError, match=message):
-        report_of(scored.load("known", known), [scored.load("near", other)])
+        report_of(scored.load_run("known", known), [scored.load_run("near", other)])
 
 
 def test_another_preprocessing_of_the_same_model_is_accepted(write_run: Any) -> None:
@@ -129,30 +131,30 @@ def test_another_preprocessing_of_the_same_model_is_accepted(write_run: Any) -> 
         "config": {"weights": None, "sigma": 0.02, "samples": 10, "transform": "tests:invert"},
     }
     known, other = write_run("digits", KNOWN), write_run("near", NEAR, **inverted)
-    report = report_of(scored.load("known", known), [scored.load("near", other)])
+    report = report_of(scored.load_run("known", known), [scored.load_run("near", other)])
     assert report["scores"]["regrad"]["ood"]["near"]["auroc"] == metrics.auroc(KNOWN["regrad"], NEAR["regrad"])
 
 
 def test_names_and_scores_must_fit(write_run: Any) -> None:
-    known = scored.load("known", write_run("digits", KNOWN))
-    near = scored.load("near", write_run("near", NEAR))
+    known = scored.load_run("known", write_run("digits", KNOWN))
+    near = scored.load_run("near", write_run("near", NEAR))
     with pytest.raises(UsageError, match="two runs are called 'near'"):
         report_of(known, [near, near])
     with pytest.raises(UsageError, match=r"has the scores exgrad, .* regrad, entropy"):
-        report_of(known, [scored.load("x", write_run("x", {"exgrad": NEAR["regrad"]}))])
+        report_of(known, [scored.load_run("x", write_run("x", {"exgrad": NEAR["regrad"]}))])
 
 
 def test_outputs_without_a_run_or_rows_are_refused(write_run: Any, tmp_path: Any) -> None:
     with pytest.raises(UsageError, match=r"no run\.json here"):
-        scored.load("known", str(tmp_path / "nowhere"))
+        scored.load_run("known", str(tmp_path / "nowhere"))
     (tmp_path / "runs/empty").mkdir(parents=True)
     run = write_run("digits", KNOWN)
     (tmp_path / "runs/empty/run.json").write_text((tmp_path / "runs/digits/run.json").read_text())
     with pytest.raises(UsageError, match="no rows under scores/"):
-        scored.load("known", str(tmp_path / "runs/empty"))
+        scored.load_run("known", str(tmp_path / "runs/empty"))
     (tmp_path / "runs/digits/scores/part-0.parquet").write_bytes(b"no parquet")
     with pytest.raises(RegradError, match="cannot read"):
-        scored.load("known", run)
+        scored.load_run("known", run)
 
 
 def test_unfinished_runs_and_quarantined_rows_are_said_out_loud(write_run: Any) -> None:
@@ -172,7 +174,7 @@ def test_report_and_metrics_never_import_ray() -> None:
 
 
 def test_columns_that_no_number_needs_are_not_read(write_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = scored.load("known", write_run("digits", KNOWN))
+    known = scored.load_run("known", write_run("digits", KNOWN))
     asked = []
     tables = scored.Run.tables
     monkeypatch.setattr(scored.Run, "tables", lambda run, columns: asked.append(columns) or tables(run, columns))
@@ -188,7 +190,7 @@ def test_intervals_hold_their_metric_and_repeat(write_run: Any) -> None:
         for name, (low, high) in entry["intervals"].items():
             assert low <= entry[name] <= high
             assert low < high or name == "nll"  # the same for every image here
-    again = report_of(scored.load("a", write_run("d2", KNOWN)), [scored.load("near", write_run("n2", NEAR))])
+    again = report_of(scored.load_run("a", write_run("d2", KNOWN)), [scored.load_run("near", write_run("n2", NEAR))])
     expected = report["scores"]["regrad"]["ood"]["near"]["intervals"]
     assert again["scores"]["regrad"]["ood"]["near"]["intervals"] == expected
 
@@ -205,8 +207,8 @@ def test_calibration_and_errors_equal_the_metrics(write_run: Any) -> None:
 
 
 def test_a_reference_sets_the_threshold_and_is_no_unknown_set(write_run: Any) -> None:
-    tonight = scored.load(scored.ID_NAME, write_run("tonight", FAR))
-    reference = scored.load(scored.REFERENCE_NAME, write_run("digits", KNOWN))
+    tonight = scored.load_run(scored.ID_NAME, write_run("tonight", FAR))
+    reference = scored.load_run(scored.REFERENCE_NAME, write_run("digits", KNOWN))
     report = report_of(tonight, [], reference=reference, threshold="quantile=0.9")
     value = np.sort(KNOWN["regrad"])[-7]  # six of sixty images lie above
     assert report["threshold"] == {"value": value, "quantile": 0.9, "reference": reference.output}
@@ -219,12 +221,12 @@ def test_a_reference_sets_the_threshold_and_is_no_unknown_set(write_run: Any) ->
 
 def test_a_run_without_rows_is_refused(write_run: Any) -> None:
     with pytest.raises(UsageError, match="scored no image"):
-        report_of(scored.load("known", write_run("empty", {"regrad": []})), [])
+        report_of(scored.load_run("known", write_run("empty", {"regrad": []})), [])
 
 
 def test_every_key_is_documented(write_run: Any) -> None:
     known, near, fine = (
-        scored.load(name, write_run(name, scores, labels=LABELS.tolist()[: len(scores["regrad"])]))
+        scored.load_run(name, write_run(name, scores, labels=LABELS.tolist()[: len(scores["regrad"])]))
         for name, scores in (("digits", KNOWN), ("near", NEAR), (scored.REFERENCE_NAME, KNOWN))
     )
     report, chosen = numbers.summarise(known, [near], known.output + "-report", fine)

@@ -47,11 +47,11 @@ def build(write_run: Any, sets: dict[str, str], top: int = 4, class_names: list[
     model = {"spec": "tests:network", "network": "f" * 64, "classes": 10, "class_names": class_names}
     scores = {"regrad": RNG.normal(0, 1, 30), "max_probability": RNG.normal(0, 1, 30)}
     labels = [row % 10 for row in range(30)]
-    known = scored.load(scored.ID_NAME, write_run("id", scores, labels=labels, model=model))
+    known = scored.load_run(scored.ID_NAME, write_run("id", scores, labels=labels, model=model))
     unknown = []
     for name, folder in sets.items():
         values = {score: RNG.normal(1, 1, 20) for score in scores}
-        unknown.append(scored.load(name, write_run(folder, values, model=model)))
+        unknown.append(scored.load_run(name, write_run(folder, values, model=model)))
     return storage.published(numbers.summarise(known, unknown, known.output + "-report", top=top)[0])
 
 
@@ -182,7 +182,7 @@ def test_a_report_without_unknown_images_has_no_rates_of_catching_them(write_run
 
 
 def test_without_labels_and_unknown_images_no_score_can_be_judged(write_run: Any) -> None:
-    known = scored.load(scored.ID_NAME, write_run("id", {"regrad": RNG.normal(0, 1, 30)}))
+    known = scored.load_run(scored.ID_NAME, write_run("id", {"regrad": RNG.normal(0, 1, 30)}))
     summary, _ = numbers.summarise(known, [], known.output + "-report")
     elements = Elements(page.render(storage.published(summary), {}))
     assert "How far each score can be trusted" not in elements.text

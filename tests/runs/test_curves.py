@@ -10,7 +10,7 @@ import sklearn.metrics
 
 from regrad import metrics
 from regrad.runs import curves
-from regrad.runs.tally import Tally, join
+from regrad.runs.tally import Tally, join_tallies
 
 RNG = np.random.default_rng(0)
 
@@ -19,7 +19,7 @@ def count(*samples: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     tallies = [Tally() for _ in samples]
     for tally, sample in zip(tallies, samples, strict=True):
         tally.add(np.asarray(sample, dtype=float))
-    return join(tallies)
+    return join_tallies(tallies)
 
 
 def test_histogram_shares_are_of_the_same_bins() -> None:
@@ -56,7 +56,7 @@ def test_histogram_is_logarithmic_only_for_positive_values_over_decades(sample: 
 @pytest.mark.parametrize("size", [20, 5000])
 def test_roc_and_pr_lie_on_scikit_learns(size: int) -> None:
     known, unknown = RNG.normal(0, 1, size).round(2), RNG.normal(1, 1, size).round(2)
-    made = curves.separation(*count(known, unknown)[1])
+    made = curves.separation_curves(*count(known, unknown)[1])
     labels, scores = np.repeat([0, 1], size), np.r_[known, unknown]
     fpr, tpr, _ = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
     every = {(round(float(x), 6), round(float(y), 6)) for x, y in zip(fpr, tpr, strict=True)}
@@ -75,14 +75,14 @@ def test_roc_and_pr_lie_on_scikit_learns(size: int) -> None:
 
 def test_lift_and_risk_by_hand() -> None:
     # Right, wrong, right, right in order of uncertainty.
-    made = curves.selective(np.array([1, 0, 1, 1]), np.array([0, 1, 0, 0]))
+    made = curves.selective_curves(np.array([1, 0, 1, 1]), np.array([0, 1, 0, 0]))
     assert made["coverage"] == [0.25, 0.5, 0.75, 1]
     assert made["risk"] == pytest.approx([0, 1 / 2, 1 / 3, 1 / 4], abs=1e-6)
     assert made["lift"] == pytest.approx([4 / 3, 2 / 3, 8 / 9, 1], abs=1e-5)
 
 
 def test_values_that_a_set_has_none_of_are_no_points() -> None:
-    made = curves.separation(np.array([0, 3, 0, 1, 0]), np.array([0, 0, 0, 2, 0]))
+    made = curves.separation_curves(np.array([0, 3, 0, 1, 0]), np.array([0, 0, 0, 2, 0]))
     assert made["roc"] == {"fpr": [0, 0.25, 1], "tpr": [0, 1, 1]}
     assert made["pr"] == {
         "recall": [1, 1],

@@ -42,7 +42,7 @@ def write(folder: Path, name: str, rows: list[tuple[str, str, float, int | None]
         }
         part = pa.table(columns, schema=schema)
         (folder / name / f"scores/part-{number}.parquet").write_bytes(table.to_parquet(part, {}))
-    return scored.load(name, str(folder / name))
+    return scored.load_run(name, str(folder / name))
 
 
 def both(folder: Path, count: int = 900) -> tuple[scored.Run, scored.Run, dict[str, Any]]:
@@ -148,8 +148,8 @@ from regrad.compare import comparison, resampled
 from regrad.runs import pairs, scored, tally
 tally.Tally.__init__.__defaults__ = (2**14,)  # the defaults are for a hundred times the rows
 pairs.ROWS_A_FILE, scored.ROWS_AT_ONCE = 2**15, 2**15
-a, b = (scored.load(name, output) for name, output in zip("AB", sys.argv[1:]))
-resampled.Sample.of.__func__.__defaults__ = (1000,)
+a, b = (scored.load_run(name, output) for name, output in zip("AB", sys.argv[1:]))
+resampled.PairSample.of.__func__.__defaults__ = (1000,)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 report = comparison.compare(a, b, [], "quantile=0.95", 20)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

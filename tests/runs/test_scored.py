@@ -11,4 +11,4 @@ def test_standard_errors_are_no_scores(write_run: Any) -> None:
     output = write_run(
         "any", {"regrad": [1.0, 2.0], "regrad_se": [0.1, 0.1], "entropy": [0.5, 0.2], "their_se": [1, 2]}
     )
-    assert scored.load("any", output).scores == ("regrad", "entropy", "their_se")
+    assert scored.load_run("any", output).scores == ("regrad", "entropy", "their_se")

@@ -25,7 +25,7 @@ RULE = Threshold("regrad", 0.8, {})
 
 def sifted(write_run: Any, top: int = 10, judge: bool = True, **more: Any) -> tuple[sift.Sifted, pa.Table]:
     labels = {"labels": LABELS.tolist(), "predictions": PREDICTIONS.tolist()} | more
-    run = scored.load("digits", write_run("digits", {"regrad": SCORES}, **labels))
+    run = scored.load_run("digits", write_run("digits", {"regrad": SCORES}, **labels))
     flagged: list[pa.Table] = []
     found = sift.sift(run, RULE, top, judge, flagged.append)
     return found, pa.concat_tables(flagged)
@@ -94,13 +94,13 @@ def test_without_errors_the_uncertain_fill_the_page(write_run: Any) -> None:
 
 
 def sifted_none(write_run: Any) -> list[Any]:
-    run = scored.load("digits", write_run("none", {"regrad": SCORES}))
+    run = scored.load_run("digits", write_run("none", {"regrad": SCORES}))
     return sift.sift(run, RULE, 0, True, lambda rows: None).pictures
 
 
 def test_a_picture_in_both_sheets_counts_once() -> None:
     rows = [{"source": "a", "row": row} for row in range(6)]
-    picked = sift.choose(rows, rows[::-1], "errors", 6)
+    picked = sift.pick_images(rows, rows[::-1], "errors", 6)
     assert [row["row"] for row in picked] == list(range(6))
     assert [row["sheets"] for row in picked] == [["uncertain"]] * 3 + [["uncertain", "errors"]] * 3
 

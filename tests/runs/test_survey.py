@@ -62,8 +62,8 @@ def test_without_a_loss_there_is_no_mean() -> None:
 
 def test_align_sums_images_with_and_without_labels(write_run: Any) -> None:
     labels = [None, 1, 1, None, 4, 9]
-    known = Survey(scored.load("a", write_run("a", {"s": [1.0, 2, 2, 3, 3, 1]}, labels=labels)), ["s"])
-    other = Survey(scored.load("b", write_run("b", {"s": [2.0, 5]})), ["s"])
+    known = Survey(scored.load_run("a", write_run("a", {"s": [1.0, 2, 2, 3, 3, 1]}, labels=labels)), ["s"])
+    other = Survey(scored.load_run("b", write_run("b", {"s": [2.0, 5]})), ["s"])
     values, (ours, theirs), exact = align([known, other], "s")
     assert exact
     assert values.tolist() == [1, 2, 3, 5]
@@ -77,9 +77,9 @@ import json, resource, sys
 from regrad.report import numbers
 from regrad.runs import scored, tally
 tally.Tally.__init__.__defaults__ = (2**16,)  # the default cells are for a hundred times the rows
-run = scored.load("id", sys.argv[1])
+run = scored.load_run("id", sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-report, _ = numbers.summarise(run, [scored.load("ood", sys.argv[1])], sys.argv[2], top=20)
+report, _ = numbers.summarise(run, [scored.load_run("ood", sys.argv[1])], sys.argv[2], top=20)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([(after - before) / 1024, report["scores"]["regrad"]["ood"]["ood"]["auroc"], report["id"]["images"]]))
 """

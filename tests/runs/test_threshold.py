@@ -18,21 +18,21 @@ SCORES = np.random.default_rng(0).normal(size=200)
 
 @pytest.fixture
 def survey(write_run: Any) -> Survey:
-    return Survey(scored.load("reference", write_run("digits", {"regrad": SCORES})), ["regrad"])
+    return Survey(scored.load_run("reference", write_run("digits", {"regrad": SCORES})), ["regrad"])
 
 
 @pytest.mark.parametrize(("share", "flagged"), [(0.95, 10), (0.5, 100), (0.999, 0)])
 def test_a_quantile_flags_at_most_its_share_of_the_reference(survey: Survey, share: float, flagged: int) -> None:
-    chosen = threshold.choose(f"quantile={share}", ["regrad"], "regrad", survey)
+    chosen = threshold.choose_threshold(f"quantile={share}", ["regrad"], "regrad", survey)
     assert (chosen.value < SCORES).sum() == flagged
     assert chosen.value == np.quantile(SCORES, share, method="inverted_cdf")
     assert (chosen.quantile, chosen.reference, chosen.images) == (share, survey.run.output, 200)
 
 
 def test_ties_are_flagged_together_or_not_at_all(write_run: Any) -> None:
-    tied = Survey(scored.load("reference", write_run("tied", {"regrad": [1.0] * 90 + [2.0] * 10})), ["regrad"])
-    assert threshold.choose("quantile=0.9", ["regrad"], "regrad", tied).value == 1.0
-    assert threshold.choose("quantile=0.95", ["regrad"], "regrad", tied).value == 2.0  # flags none
+    tied = Survey(scored.load_run("reference", write_run("tied", {"regrad": [1.0] * 90 + [2.0] * 10})), ["regrad"])
+    assert threshold.choose_threshold("quantile=0.9", ["regrad"], "regrad", tied).value == 1.0
+    assert threshold.choose_threshold("quantile=0.95", ["regrad"], "regrad", tied).value == 2.0  # flags none
 
 
 def test_of_merged_cells_no_more_than_the_share_lies_above() -> None:
@@ -42,9 +42,9 @@ def test_of_merged_cells_no_more_than_the_share_lies_above() -> None:
 
 
 def test_a_stored_threshold_is_used_again(survey: Survey, tmp_path: Path) -> None:
-    chosen = threshold.choose("quantile=0.95", ["regrad"], "regrad", survey)
+    chosen = threshold.choose_threshold("quantile=0.95", ["regrad"], "regrad", survey)
     (tmp_path / "threshold.json").write_text(chosen.to_json())
-    again = threshold.choose(str(tmp_path / "threshold.json"), ["regrad"], "regrad", survey)
+    again = threshold.choose_threshold(str(tmp_path / "threshold.json"), ["regrad"], "regrad", survey)
     assert again == chosen
 
 
@@ -61,22 +61,22 @@ def test_a_stored_threshold_is_used_again(survey: Survey, tmp_path: Path) -> Non
 def test_a_threshold_of_something_else_is_refused(
     survey: Survey, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    content = json.loads(threshold.choose("quantile=0.95", ["regrad"], "regrad", survey).to_json())
+    content = json.loads(threshold.choose_threshold("quantile=0.95", ["regrad"], "regrad", survey).to_json())
     (tmp_path / "threshold.json").write_text(json.dumps(content | change))
     with pytest.raises(UsageError, match=message):
-        threshold.choose(str(tmp_path / "threshold.json"), ["regrad"], "regrad", survey)
+        threshold.choose_threshold(str(tmp_path / "threshold.json"), ["regrad"], "regrad", survey)
 
 
 def test_no_file_and_no_json_are_refused(survey: Survey, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        threshold.choose(str(tmp_path / "threshold.json"), ["regrad"], "regrad", survey)
+        threshold.choose_threshold(str(tmp_path / "threshold.json"), ["regrad"], "regrad", survey)
     (tmp_path / "threshold.json").write_text("[]")
     with pytest.raises(UsageError, match=r"not a threshold\.json"):
-        threshold.choose(str(tmp_path / "threshold.json"), ["regrad"], "regrad", survey)
+        threshold.choose_threshold(str(tmp_path / "threshold.json"), ["regrad"], "regrad", survey)
 
 
 def test_a_value_is_a_value(survey: Survey) -> None:
-    chosen = threshold.choose(rule.parse("1.5"), ["regrad"], "regrad", survey)
+    chosen = threshold.choose_threshold(rule.parse_rule("1.5"), ["regrad"], "regrad", survey)
     assert (chosen.value, chosen.quantile, chosen.reference) == (1.5, None, None)
 
 

@@ -22,7 +22,7 @@ NOBODY = choose.Labelled(None)
 @pytest.fixture
 def run(write_run: Any) -> scored.Run:
     predictions = [0] * 100 + [1] * 15 + [2] * 5
-    return scored.load("run", write_run("digits", {"regrad": RNG.normal(0, 1, 120)}, predictions=predictions))
+    return scored.load_run("run", write_run("digits", {"regrad": RNG.normal(0, 1, 120)}, predictions=predictions))
 
 
 def scores(run: scored.Run) -> np.ndarray:
@@ -131,7 +131,7 @@ def test_images_that_are_all_alike_can_be_spread(run: scored.Run) -> None:
 
 def test_csv_and_parquet_hold_the_same(run: scored.Run, tmp_path: Path) -> None:
     rows = choose.choose(choose.candidates(run, "regrad", NOBODY, 5, False), False)
-    places = choose.write(rows, "regrad", str(tmp_path / "chosen.csv"))
+    places = choose.write_choice(rows, "regrad", str(tmp_path / "chosen.csv"))
     assert places == (str(tmp_path / "chosen.csv"), str(tmp_path / "chosen.parquet"))
     text, binary = pyarrow.csv.read_csv(places[0]), pyarrow.parquet.read_table(places[1])
     assert text.column_names == ["rank", "id", "source", "row", "prediction", "confidence", "regrad"]

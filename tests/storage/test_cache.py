@@ -14,7 +14,7 @@ from regrad.storage import cache
 from tests.faults.proxy import Proxy, Request
 from tests.services import Bucket, S3Server
 
-READ = "import sys; from regrad.storage import cache; sys.stdout.buffer.write(cache.read(sys.argv[1]))"
+READ = "import sys; from regrad.storage import cache; sys.stdout.buffer.write(cache.read_cached(sys.argv[1]))"
 CONTENT = bytes(range(256)) * 4096
 
 
@@ -50,7 +50,7 @@ def test_processes_of_a_machine_download_once(tmp_path: Path, folder: Path, buck
     readers = [start(uri) for _ in range(3)]
     assert [reader.communicate(timeout=60)[0] == CONTENT for reader in readers] == [True] * 3
     assert downloads(proxy) == 1
-    assert cache.read(uri) == CONTENT
+    assert cache.read_cached(uri) == CONTENT
     assert downloads(proxy) == 1
 
 
@@ -79,17 +79,17 @@ def test_a_process_killed_while_it_downloads_leaves_nothing_half_done(
 
 
 def test_what_was_replaced_is_fetched_anew(tmp_path: Path, folder: Path, bucket: Bucket) -> None:
-    assert cache.read(put(bucket, tmp_path, b"old weights")) == b"old weights"
-    assert cache.read(put(bucket, tmp_path, b"new weights")) == b"new weights"
+    assert cache.read_cached(put(bucket, tmp_path, b"old weights")) == b"old weights"
+    assert cache.read_cached(put(bucket, tmp_path, b"new weights")) == b"new weights"
 
 
 def test_what_nobody_asks_for_goes(tmp_path: Path, folder: Path, bucket: Bucket) -> None:
-    cache.read(put(bucket, tmp_path, b"old weights"))
+    cache.read_cached(put(bucket, tmp_path, b"old weights"))
     (old,) = folder.glob("*.whole")
     (folder / "killed.partial").write_bytes(b"old w")
     for path in (old, folder / "killed.partial"):
         os.utime(path, (time.time() - 31 * 86400,) * 2)
-    cache.read(put(bucket, tmp_path, b"new weights"))
+    cache.read_cached(put(bucket, tmp_path, b"new weights"))
     (new,) = folder.glob("*.whole")
     assert new != old
     assert not list(folder.glob("*.partial"))
@@ -101,16 +101,16 @@ def test_without_a_place_to_keep_it_every_process_downloads(
     uri = put(bucket, tmp_path, CONTENT)
     proxy.requests.clear()
     folder.write_text("a file is in the way")
-    assert [cache.read(uri) == CONTENT for _ in range(2)] == [True, True]
+    assert [cache.read_cached(uri) == CONTENT for _ in range(2)] == [True, True]
     folder.unlink()
     monkeypatch.setattr(os, "getuid", lambda: 12345)  # a folder that somebody else has made
-    assert cache.read(uri) == CONTENT
+    assert cache.read_cached(uri) == CONTENT
     assert downloads(proxy) == 3
 
 
 def test_local_files_are_read_where_they_are(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "w").write_bytes(b"weights")
-    assert cache.read(str(tmp_path / "w")) == b"weights"
+    assert cache.read_cached(str(tmp_path / "w")) == b"weights"
     assert not list(folder.glob("*.whole"))
     with pytest.raises(FileNotFoundError, match="no such file"):
-        cache.read(str(tmp_path / "nothing"))
+        cache.read_cached(str(tmp_path / "nothing"))

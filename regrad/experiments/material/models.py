@@ -10,13 +10,13 @@ from torch import nn
 
 from regrad import Classifier, storage
 from regrad.experiments.material.packs import Packs
-from regrad.models.training import fit, progress
+from regrad.models.training import progress, train_network
 from regrad.reading.memory import load_labelled
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: :func:`regrad.models.training.fit`, as regrad train, on a pack of labelled images."""
+    """How a network is trained, on a pack of labelled images: see :func:`regrad.models.training.train_network`."""
 
     pack: str
     epochs: int = 3
@@ -98,5 +98,5 @@ def _train(name: str, model: Model, seed: int, packs: Packs) -> nn.Module:
     images, labels = load_labelled([packs.find(recipe.pack)], classifier, recipe.limit)
     inputs = classifier.normalize(images)
     with progress(f"training {name}, seed {seed}", recipe.epochs, len(inputs)) as report:
-        fit(classifier.network, inputs, labels, recipe.epochs, 64, recipe.learning_rate, seed, report)
+        train_network(classifier.network, inputs, labels, recipe.epochs, 64, recipe.learning_rate, seed, report)
     return classifier.network

@@ -11,7 +11,7 @@ from regrad import networks
 
 
 @dataclass(frozen=True)
-class Task:
+class LabellingTask:
     """One dataset, and how labels of it are asked for.
 
     Attributes:
@@ -59,14 +59,18 @@ class Task:
         )
 
 
-def _few_labels(name: str, title: str) -> Task:
+def _few_labels(name: str, title: str) -> LabellingTask:
     packs = (f"{name}-train.parquet", f"{name}-test.parquet")
-    return Task(name, title, "regrad.networks:mnist_cnn", *packs, initial=20, per_cycle=20, steps=100, batch=16)
+    return LabellingTask(
+        name, title, "regrad.networks:mnist_cnn", *packs, initial=20, per_cycle=20, steps=100, batch=16
+    )
 
 
-def _photographs(name: str, title: str, spec: str, training: str = "train") -> Task:
+def _photographs(name: str, title: str, spec: str, training: str = "train") -> LabellingTask:
     packs = (f"{name}-{training}.parquet", f"{name}-test.parquet")
-    return Task(name, title, f"regrad.networks:{spec}", *packs, initial=500, per_cycle=100, steps=200, batch=32)
+    return LabellingTask(
+        name, title, f"regrad.networks:{spec}", *packs, initial=500, per_cycle=100, steps=200, batch=32
+    )
 
 
 _MNIST, _FMNIST = _few_labels("mnist", "MNIST"), _few_labels("fmnist", "FMNIST")
@@ -80,7 +84,7 @@ _C100 = replace(
 )
 
 
-def _of_fewer(task: Task, candidates: int) -> Task:
+def _of_fewer(task: LabellingTask, candidates: int) -> LabellingTask:
     """The same with so many candidates, which leaves time to smooth."""
     name, title = f"{task.name}-{candidates}", f"{task.title}, {candidates} candidates"
     return replace(task, name=name, title=title, candidates=candidates, samples=4)
@@ -92,7 +96,7 @@ def softmax_twice() -> tuple[nn.Module, networks.Known]:
     return nn.Sequential(network, nn.Softmax(1)), known
 
 
-def _quick(name: str, title: str, samples: int) -> Task:
+def _quick(name: str, title: str, samples: int) -> LabellingTask:
     """Two cycles that take a minute, with more candidates than k-center looks at."""
     few = replace(_MNIST, per_cycle=10, pool=2000, candidates=150, steps=40, test_images=300, cycles=2)
     return replace(few, name=name, title=title, samples=samples)

@@ -10,7 +10,7 @@ from regrad.experiments.material import methods
 from regrad.experiments.material.experiments import Experiment
 from regrad.experiments.material.image_sets import IMAGE_SETS
 from regrad.experiments.material.models import MODELS
-from regrad.experiments.measured.results import Result, beside_paper, spread
+from regrad.experiments.measured.results import Result, beside_paper, mean_and_deviation
 from regrad.experiments.measured.scoring import Columns, Setting, Study, scored
 from regrad.experiments.measured.separation import EVERY, RESAMPLES
 from regrad.metrics import counted, paired, raulc
@@ -39,7 +39,7 @@ def _results(study: Study, experiment: Experiment, setting: Setting) -> Iterator
     runs = [run for run in runs if len(run["label"]) == images]
     for row, score in (methods.PAPER | methods.OURS).items():
         pairs = [(run[score], right(run)) for run in runs]
-        mean, deviation = spread([raulc(*pair) for pair in pairs])  # of the runs with an error at all
+        mean, deviation = mean_and_deviation([raulc(*pair) for pair in pairs])  # of the runs with an error at all
         ends = interval(pairs) if mean is not None else None
         yield Result(
             table="calibration",

@@ -19,7 +19,7 @@ PAIRS = (
 
 
 @dataclass(frozen=True)
-class Row:
+class Variant:
     """One setting, and the score that shows it: ``regrad_layers`` without noise, ``regrad`` with it."""
 
     name: str
@@ -34,17 +34,17 @@ class Row:
 
 
 ROWS = (
-    Row("λ → 0", "regrad_layers", {"depth-decay": "0"}),
-    Row("λ → ∞", "regrad_layers", {"depth-decay": "inf"}),
-    *(Row(f"λ = {decay}", "regrad_layers", {"depth-decay": decay}) for decay in ("0.25", "0.3", "0.35")),
-    *(Row(f"λ = 0.3, σ = {sigma}", "regrad", {"sigma": sigma}) for sigma in ("0.015", "0.02", "0.025")),
+    Variant("λ → 0", "regrad_layers", {"depth-decay": "0"}),
+    Variant("λ → ∞", "regrad_layers", {"depth-decay": "inf"}),
+    *(Variant(f"λ = {decay}", "regrad_layers", {"depth-decay": decay}) for decay in ("0.25", "0.3", "0.35")),
+    *(Variant(f"λ = 0.3, σ = {sigma}", "regrad", {"sigma": sigma}) for sigma in ("0.015", "0.02", "0.025")),
 )
 OPEN = (
-    Row("λ = 1", "regrad_layers", {"depth-decay": "1"}),
-    Row("a layer is a stage", "regrad_layers", {"layers": "stages"}),
-    *(Row(f"σ = {sigma}", "regrad", {"sigma": sigma}) for sigma in ("0.1", "0.2")),
-    *(Row(f"N = {samples}", "regrad", {"samples": samples}) for samples in ("1", "4", "25", "50")),
-    Row("σ = 0.02 of the pixel", "regrad", {"noise-space": "pixel"}),
+    Variant("λ = 1", "regrad_layers", {"depth-decay": "1"}),
+    Variant("a layer is a stage", "regrad_layers", {"layers": "stages"}),
+    *(Variant(f"σ = {sigma}", "regrad", {"sigma": sigma}) for sigma in ("0.1", "0.2")),
+    *(Variant(f"N = {samples}", "regrad", {"samples": samples}) for samples in ("1", "4", "25", "50")),
+    Variant("σ = 0.02 of the pixel", "regrad", {"noise-space": "pixel"}),
 )
 
 
@@ -53,6 +53,6 @@ def hyperparameters(study: Study, pairs: Sequence[Experiment] = PAIRS) -> list[R
     return [result for experiment in pairs for row in (*ROWS, *OPEN) for result in _cell(study, experiment, row)]
 
 
-def _cell(study: Study, experiment: Experiment, row: Row) -> Iterator[Result]:
+def _cell(study: Study, experiment: Experiment, row: Variant) -> Iterator[Result]:
     runs = gather(study, experiment, row.setting, seeds=1)
     yield from results("hyperparameters", experiment, {row.name: row.score}, runs)

@@ -17,10 +17,10 @@ from regrad.active_learning import Cycle, Rows, active_learning, at_random
 from regrad.errors import UsageError
 from regrad.experiments.material import methods
 from regrad.experiments.material.packs import Packs
-from regrad.experiments.material.tasks import Task
-from regrad.experiments.measured.results import Result, beside_paper, spread
+from regrad.experiments.material.tasks import LabellingTask
+from regrad.experiments.measured.results import Result, beside_paper, mean_and_deviation
 from regrad.experiments.measured.scoring import Study, say
-from regrad.models.training import fit
+from regrad.models.training import train_network
 from regrad.reading.memory import load_labelled
 from regrad.scores.draws import posterior
 from regrad.select import POOL
@@ -37,12 +37,12 @@ COPIES = {"perturb_x": 10}  # of what is nothing without noise, where a task has
 TASK = "task.json"  # how the runs beside it were made
 
 
-def labelling(study: Study, table: str, tasks: Sequence[Task]) -> list[Result]:
+def labelling(study: Study, table: str, tasks: Sequence[LabellingTask]) -> list[Result]:
     """Mean accuracy and NLL over the cycles after an acquisition, per task, method and seed."""
     return [result for task in tasks for result in _results(study, table, task)]
 
 
-def curves(study: Study, task: Task, row: str) -> list[list[dict[str, Any]]]:
+def curves(study: Study, task: LabellingTask, row: str) -> list[list[dict[str, Any]]]:
     """The cycles of each finished seed of a method."""
     folder = _folder(study, task)
     runs = []
@@ -53,14 +53,14 @@ def curves(study: Study, task: Task, row: str) -> list[list[dict[str, Any]]]:
     return runs
 
 
-def _results(study: Study, table: str, task: Task) -> Iterator[Result]:
+def _results(study: Study, table: str, task: LabellingTask) -> Iterator[Result]:
     if study.compute and study.packs.has(task.train):
         _run_all(study, task)
     for row in ROWS:
         runs = curves(study, task, row)
         for metric, key, scale in (("ACC", "accuracy", 100), ("NLL", "nll", 1)):
             values = [scale * float(np.mean([cycle["metrics"][key] for cycle in run[1:]])) for run in runs]
-            mean, deviation = spread(values)
+            mean, deviation = mean_and_deviation(values)
             yield Result(
                 table=table,
                 group=task.title,
@@ -76,7 +76,7 @@ def _results(study: Study, table: str, task: Task) -> Iterator[Result]:
             )
 
 
-def _run_all(study: Study, task: Task) -> None:
+def _run_all(study: Study, task: LabellingTask) -> None:
     """In an order in which a run that is stopped leaves whole comparisons; what is finished is not run again."""
     lab: Laboratory | None = None
     folder = _folder(study, task)
@@ -95,7 +95,7 @@ def _run_all(study: Study, task: Task) -> None:
         storage.write_atomically(storage.join(folder, file), json.dumps(cycles, indent=1).encode())
 
 
-def _folder(study: Study, task: Task) -> str:
+def _folder(study: Study, task: LabellingTask) -> str:
     """Where the runs of a task are.
 
     Raises:
@@ -117,7 +117,7 @@ def _folder(study: Study, task: Task) -> str:
 class Laboratory:
     """Pool and test images of a task in memory, and how a network is trained, scored and judged on them."""
 
-    def __init__(self, task: Task, packs: Packs) -> None:
+    def __init__(self, task: LabellingTask, packs: Packs) -> None:
         self.task = task
         probe = Classifier.load(task.spec)
         self.images, self.labels = load_labelled([packs.find(task.train)], probe, task.pool)
@@ -146,7 +146,7 @@ class Laboratory:
         classifier = Classifier.load(self.task.spec)
         chosen = torch.from_numpy(rows)
         epochs = max(1, round(self.task.steps * self.task.batch / len(rows)))
-        fit(classifier.network, self.inputs[chosen], self.labels[chosen], epochs, self.task.batch, seed=seed)
+        train_network(classifier.network, self.inputs[chosen], self.labels[chosen], epochs, self.task.batch, seed=seed)
         return classifier, rows
 
     def score(self, score: str, seed: int, model: tuple[Classifier, Rows], rows: Rows) -> Tensor:

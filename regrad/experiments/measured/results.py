@@ -53,7 +53,7 @@ class Result:
     paper_deviation: float | None = None
 
 
-def spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Mean and deviation (n - 1) of the finite ``values``.
 
     >>> spread([1.0, 3.0]), spread([2.0]), spread([])
@@ -91,7 +91,7 @@ def beside_paper(table: str, experiment: str, row: str, metric: str) -> dict[str
     return {"paper": value, "paper_deviation": deviation}
 
 
-def write(output: str, table: str, results: Iterable[Result], **about: Any) -> None:
+def write_results(output: str, table: str, results: Iterable[Result], **about: Any) -> None:
     """``OUT/results/TABLE.json``, with ``about`` beside the rows, and the rows as ``TABLE.parquet``."""
     rows = [asdict(result) for result in results]
     content = json.dumps({"table": table, **about, "results": rows}, indent=1, ensure_ascii=False, allow_nan=False)
@@ -101,8 +101,8 @@ def write(output: str, table: str, results: Iterable[Result], **about: Any) -> N
         storage.write_atomically(storage.join(output, "results", f"{table}.{suffix}"), data)
 
 
-def read(output: str, table: str) -> tuple[list[Result], dict[str, Any]] | None:
-    """What :func:`write` left of a table, and what stood beside; None where it was never written.
+def read_results(output: str, table: str) -> tuple[list[Result], dict[str, Any]] | None:
+    """What :func:`write_results` left of a table, and what stood beside; None where it was never written.
 
     Raises:
         UsageError: the file is not one of ours.

@@ -30,7 +30,7 @@ def runtime(study: Study, networks: Sequence[str] = NETWORKS) -> list[Result]:
     together, scores share what they have in common.
     """
     if not study.compute:  # a time cannot be read from scores: what was measured stays
-        held = results.read(study.output, "runtime")
+        held = results.read_results(study.output, "runtime")
         return held[0] if held else []
     return [result for name in networks for result in _results(study, name)]
 

@@ -11,7 +11,7 @@ import numpy as np
 from regrad.experiments.material import methods
 from regrad.experiments.material.experiments import Experiment
 from regrad.experiments.material.models import MODELS
-from regrad.experiments.measured.results import Result, beside_paper, spread
+from regrad.experiments.measured.results import Result, beside_paper, mean_and_deviation
 from regrad.experiments.measured.scoring import Columns, Setting, Study, scored
 from regrad.metrics import aupr, auroc, counted, paired
 from regrad.metrics.arrays import FloatArray
@@ -80,11 +80,11 @@ def results(table: str, experiment: Experiment, rows: Mapping[str, str], runs: R
     """AUROC and AUPR of each method, in percent; without a number where there are no runs."""
     kind = MODELS[experiment.model].seeds
     common: dict[str, Any] = {"table": table, "group": experiment.group, "experiment": experiment.name}
-    spreads = intervals(runs, rows) if runs.images else {}
+    spreads = interval_offsets(runs, rows) if runs.images else {}
     for row, score in rows.items():
         pairs = runs.of(score)
         for metric, function in METRICS.items():
-            mean, deviation = spread([100 * function(known, unknown) for known, unknown in pairs])
+            mean, deviation = mean_and_deviation([100 * function(known, unknown) for known, unknown in pairs])
             low, high = spreads.get((row, metric), (None, None))
             yield Result(
                 **common,
@@ -101,20 +101,20 @@ def results(table: str, experiment: Experiment, rows: Mapping[str, str], runs: R
             )
 
 
-def differences(table: str, experiment: Experiment, runs: Runs) -> Iterator[Result]:
+def rival_differences(table: str, experiment: Experiment, runs: Runs) -> Iterator[Result]:
     """REGrad* minus each of its rivals, AUROC in points, with the interval of the difference on the same images."""
     if not runs.images:
         return
     fixed = MODELS[experiment.model].recipe is None  # what draws nothing was scored once, in the first run
     needed = runs.known[:1] if fixed else runs.known
     rivals = {row: score for row, score in methods.RIVALS.items() if all(score in columns for columns in needed)}
-    spreads = intervals(runs, {"REGrad*": "regrad", **rivals}, against="REGrad*")
+    spreads = interval_offsets(runs, {"REGrad*": "regrad", **rivals}, against="REGrad*")
     for row, score in rivals.items():
         values = [
             100 * (auroc(*pair) - auroc(*other))
             for pair, other in zip(runs.of("regrad"), _again(runs, score), strict=True)
         ]
-        mean, deviation = spread(values)
+        mean, deviation = mean_and_deviation(values)
         low, high = spreads[row, "AUROC"]
         assert mean is not None
         yield Result(
@@ -129,7 +129,7 @@ def _again(runs: Runs, score: str) -> list[tuple[FloatArray, FloatArray]]:
     return pairs if len(pairs) == len(runs.known) else pairs[:1] * len(runs.known)
 
 
-def intervals(
+def interval_offsets(
     runs: Runs, rows: Mapping[str, str], against: str | None = None
 ) -> dict[tuple[str, str], tuple[float, float]]:
     """(row, metric) -> how far below and above its mean over runs a metric may lie, had other images been drawn.
@@ -170,7 +170,7 @@ def separation(study: Study, table: str, pairs: Sequence[Experiment], setting: S
         result
         for experiment in pairs
         for runs in [gather(study, experiment, setting)]
-        for result in (*results(table, experiment, methods.ALL, runs), *differences(table, experiment, runs))
+        for result in (*results(table, experiment, methods.ALL, runs), *rival_differences(table, experiment, runs))
     ]
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from regrad.experiments.material.experiments import Experiment, against
 from regrad.experiments.material.models import MODELS
 from regrad.experiments.measured.calibration import right
-from regrad.experiments.measured.results import Result, spread
+from regrad.experiments.measured.results import Result, mean_and_deviation
 from regrad.experiments.measured.scoring import Setting, Study
-from regrad.experiments.measured.separation import Runs, differences, gather, results
+from regrad.experiments.measured.separation import Runs, gather, results, rival_differences
 from regrad.metrics import ece
 
 PAIRS = (
@@ -46,7 +46,10 @@ def _column(study: Study, experiment: Experiment, divisor: float) -> Iterator[Re
     """One pair at one temperature, a column beside the others."""
     runs = gather(study, experiment, _setting(divisor), None if MODELS[experiment.model].recipe else 1)
     place: dict[str, Any] = {"group": f"{experiment.group}, {experiment.name}", "experiment": f"T = {divisor:g}"}
-    for result in (*results("temperature", experiment, ROWS, runs), *differences("temperature", experiment, runs)):
+    for result in (
+        *results("temperature", experiment, ROWS, runs),
+        *rival_differences("temperature", experiment, runs),
+    ):
         yield replace(result, **place)
     yield Result(
         "temperature", **place, **_calibration(runs), runs_of=MODELS[experiment.model].seeds, images=runs.images
@@ -60,5 +63,5 @@ def _setting(divisor: float) -> Setting:
 
 
 def _calibration(runs: Runs) -> dict[str, Any]:
-    mean, deviation = spread([ece(columns["confidence"], right(columns)) for columns in runs.known])
+    mean, deviation = mean_and_deviation([ece(columns["confidence"], right(columns)) for columns in runs.known])
     return {"row": CALIBRATION, "metric": "ECE", "mean": mean, "deviation": deviation, "runs": len(runs.known)}

@@ -98,7 +98,7 @@ def _number(value: float, deviation: float | None, digits: int) -> str:
     return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
 
 
-def markdown(table: Table, results: Sequence[Result], about: Mapping[str, Any], figure: str | None) -> str:
+def table_markdown(table: Table, results: Sequence[Result], about: Mapping[str, Any], figure: str | None) -> str:
     """The page of one table for the documentation.
 
     Args:

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from regrad import UsageError
-from regrad.experiments.material.tasks import TASKS, Task
+from regrad.experiments.material.tasks import TASKS, LabellingTask
 from regrad.experiments.measured import labelling
 from regrad.experiments.measured.results import Result
 from regrad.experiments.measured.scoring import Study
@@ -46,7 +46,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     return Study(str(tmp_path / "data"), str(tmp_path / "out"), seeds=1)
 
 
-def measured(study: Study, *tasks: Task) -> dict[tuple[str, str, str], Result]:
+def measured(study: Study, *tasks: LabellingTask) -> dict[tuple[str, str, str], Result]:
     return {(r.experiment, r.row, r.metric): r for r in labelling.labelling(study, "active-learning", tasks)}
 
 

@@ -58,9 +58,9 @@ def test_the_last_row_of_the_ablation_is_the_method_of_table_1() -> None:
 
 def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
     rows = [Result("ood", "g", "a→b", "REGrad*", "AUROC", 98.1, 0.2, 97.0, 99.0, 3, "training", 500, 98.2, 0.02)]
-    assert results.read(str(tmp_path), "ood") is None
-    results.write(str(tmp_path), "ood", rows, command="regrad reproduce ood")
-    assert results.read(str(tmp_path), "ood") == (rows, {"table": "ood", "command": "regrad reproduce ood"})
+    assert results.read_results(str(tmp_path), "ood") is None
+    results.write_results(str(tmp_path), "ood", rows, command="regrad reproduce ood")
+    assert results.read_results(str(tmp_path), "ood") == (rows, {"table": "ood", "command": "regrad reproduce ood"})
     assert pyarrow.parquet.read_table(tmp_path / "results/ood.parquet").to_pylist()[0]["mean"] == 98.1
 
 
@@ -68,4 +68,4 @@ def test_results_of_another_version_are_refused_with_what_to_do(tmp_path: Path) 
     (tmp_path / "results").mkdir()
     (tmp_path / "results/ood.json").write_text('{"results": [{"old": 1}]}')
     with pytest.raises(UsageError, match=r"ood\.json: not a result of this version .*run the table again"):
-        results.read(str(tmp_path), "ood")
+        results.read_results(str(tmp_path), "ood")

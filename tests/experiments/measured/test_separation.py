@@ -58,7 +58,7 @@ def test_intervals_are_those_of_a_plain_bootstrap(runs: Runs) -> None:
         known, unknown = rng.integers(IMAGES, size=IMAGES), rng.integers(IMAGES, size=IMAGES)
         each = [roc_auc_score(truth, np.r_[k[known], u[unknown]]) for k, u in runs.of("entropy")]
         values.append(100 * np.mean(each))
-    low, high = separation.intervals(runs, {"Entropy": "entropy"})["Entropy", "AUROC"]
+    low, high = separation.interval_offsets(runs, {"Entropy": "entropy"})["Entropy", "AUROC"]
     wanted = np.quantile(values, [0.025, 0.975]) - np.mean(plain(runs, "entropy"))
     assert (low, high) == pytest.approx(tuple(wanted), abs=0.8)  # of about 4.5 points either way
 
@@ -67,12 +67,12 @@ def test_a_difference_is_taken_on_the_same_images(runs: Runs) -> None:
     pairs = Runs(
         [k | {"entropy": k["regrad"] + 1} for k in runs.known], [u | {"entropy": u["regrad"] + 1} for u in runs.unknown]
     )
-    found = {r.row: r for r in separation.differences("ood", PUBLISHED, pairs)}
+    found = {r.row: r for r in separation.rival_differences("ood", PUBLISHED, pairs)}
     same = found["REGrad* − Entropy"]
     assert (same.mean, same.low, same.high) == (0, 0, 0)  # the same order image by image: no spread at all
     assert found["REGrad* − ExGrad"].low != found["REGrad* − ExGrad"].high
     # A network that is trained anew for each seed is another one in the third run, where ExGrad was not scored.
-    assert "REGrad* − ExGrad" not in {r.row for r in separation.differences("ood", EXPERIMENT, pairs)}
+    assert "REGrad* − ExGrad" not in {r.row for r in separation.rival_differences("ood", EXPERIMENT, pairs)}
 
 
 def test_what_was_not_measured_has_the_papers_number_alone() -> None:
@@ -81,7 +81,7 @@ def test_what_was_not_measured_has_the_papers_number_alone() -> None:
     found = {(r.row, r.metric): r for r in separation.results("ood", svhn, methods.ALL, empty)}
     assert found["REGrad*", "AUROC"].mean is None
     assert found["REGrad*", "AUROC"].paper == 92.32
-    assert not list(separation.differences("ood", svhn, empty))
+    assert not list(separation.rival_differences("ood", svhn, empty))
 
 
 def test_a_run_that_was_stopped_counts_as_far_as_both_sets_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_a_run_that_was_stopped_counts_as_far_as_both_sets_have_it(monkeypatch: 
     found = {r.row: r.mean for r in separation.results("ood", PUBLISHED, methods.ALL, runs)}
     assert found["REGrad*"] is not None
     assert found["REGrad, last bias alone"] is None
-    rows = {r.row for r in separation.differences("ood", PUBLISHED, runs)}
+    rows = {r.row for r in separation.rival_differences("ood", PUBLISHED, runs)}
     assert rows == set(methods.RIVALS) - {"REGrad* − REGrad, last bias alone"}
 
 

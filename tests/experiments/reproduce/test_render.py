@@ -28,7 +28,7 @@ RESULTS = [
 
 
 def test_markdown_has_ours_the_papers_and_what_is_missing() -> None:
-    lines = render.markdown(TABLES["ood"], RESULTS, ABOUT, "../figures/ood.svg").splitlines()
+    lines = render.table_markdown(TABLES["ood"], RESULTS, ABOUT, "../figures/ood.svg").splitlines()
     assert "| | MNIST→FMNIST | MNIST→FMNIST, paper | MNIST→X<Y, paper |".replace("| |", "|  |") in lines
     assert "| REGrad* | 98.06 ± 0.20 / 98.30 ± 0.20 [97.00, 99.00] | 98.78 ± 0.14 / 98.79 ± 0.07 | 91.00 |" in lines
     assert "| REGrad* − Entropy | −0.50 [−0.90, −0.10] | – | – |" in lines
