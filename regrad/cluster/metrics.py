@@ -44,7 +44,7 @@ class WorkerMetrics:
         threading.Thread(target=self._tell, name="regrad-metrics", daemon=True).start()
 
     def images(self, scored: int, quarantined: int) -> None:
-        """So many more."""
+        """Count images that were looked at since the last call."""
         for outcome, number in (("scored", scored), ("quarantined", quarantined)):
             if number:
                 self._images.inc(number, {"outcome": outcome})
@@ -54,7 +54,7 @@ class WorkerMetrics:
         self._unit_seconds.observe(seconds)
 
     def enter(self, state: str) -> None:
-        """From now on the worker does something else."""
+        """Settle the time spent so far, and count what follows for ``state``."""
         with self._lock:
             self._settle()
             self._state = state

@@ -44,7 +44,7 @@ class Progress:
             self._show(self.line(done, quarantined))
 
     def line(self, done: int, quarantined: int) -> str:
-        """The line for these counts."""
+        """``DONE of EXPECTED images, images/s, time left, quarantined``, at the speed of the last half minute."""
         (first, before), (last, now) = self._history[0], self._history[-1]
         speed = (now - before) / (last - first) if last > first else 0.0
         total = f" of {'' if self.exact else 'about '}{self.expected}" if self.expected else ""

@@ -50,7 +50,7 @@ class Movement:
 
     @classmethod
     def of(cls, pairs: Pairs, score: str) -> Movement:
-        """Read ``pairs``."""
+        """The movement of ``score`` over all of ``pairs``, which are read once."""
         movement = cls(score)
         for rows in pairs.tables(["judged", *(column(side, name) for side in SIDES for name in ("right", score))]):
             values, there = both(rows, score)

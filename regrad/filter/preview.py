@@ -13,7 +13,7 @@ from regrad.runs.scored import Run
 
 
 def headline(sorting: Sorting) -> str:
-    """The counts in words."""
+    """How many would be dropped, how many kept, and how many could not be scored."""
     images = sorting.kept + sorting.dropped
     share = f" ({percent(sorting.dropped / images)})" if images else ""
     rest = f"; {count(sorting.quarantined, 'row')} could not be scored" if sorting.quarantined else ""

@@ -93,7 +93,7 @@ class Lease:
 
     @property
     def uri(self) -> str:
-        """Where it is written."""
+        """Its file, ``FOLDER/GENERATION.json``."""
         return _uri(self.folder, self.generation)
 
     def check(self) -> None:

@@ -52,7 +52,7 @@ class Status:
     slowest: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The attributes as ``regrad status --json`` prints them."""
         return asdict(self)
 
 

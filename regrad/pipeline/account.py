@@ -57,7 +57,7 @@ class Account:
         return True
 
     def reject(self, sample: Sample, stage: str, reason: str) -> None:
-        """Put a row in quarantine."""
+        """Put a row in quarantine, with the stage at which it stopped and the reason."""
         self.quarantined.append((sample.id, self.unit.source, sample.row, stage, as_text(reason), sample.digest))
 
     def tables(self) -> tuple[pa.Table, pa.Table]:

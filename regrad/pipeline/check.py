@@ -66,7 +66,7 @@ class _Rows:
     numbers: list[Any]
 
     def wrong(self) -> Iterator[Problem]:
-        """Its problems, with the unit's name."""
+        """What is wrong with it, each with the name of the unit."""
         where = f"unit {self.record['unit']} ({storage.mask(str(self.record.get('source')))})"
         return (Problem(f"{where}: {problem}", self.record["unit"]) for problem in self.problems)
 

@@ -49,7 +49,7 @@ class Option:
 
     @property
     def key(self) -> str:
-        """As a Python name."""
+        """``name`` as a Python name: the key in ``--config`` and in ``run.json``."""
         return self.name.replace("-", "_")
 
 
@@ -273,7 +273,7 @@ class Options:
             raise AttributeError(name) from None
 
     def of(self, *roles: str) -> dict[str, Any]:
-        """The settings with these roles."""
+        """Key -> value of the options with one of ``roles``."""
         return {option.key: self.values[option.key] for option in OPTIONS if option.role in roles}
 
 

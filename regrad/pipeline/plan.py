@@ -43,7 +43,7 @@ class Unit:
     replaces: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """As Ray carries it."""
+        """The attributes as JSON text, which Ray carries."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod

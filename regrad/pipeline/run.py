@@ -179,7 +179,7 @@ class RunCounts:
                 self._notes[text] = None
 
     def add(self, record: dict[str, Any]) -> None:
-        """A unit has committed."""
+        """Count a committed unit, once, and no longer those that it replaces."""
         if record["unit"] in self.committed:
             return  # a retried task gives its units again
         self._remove(set(self._replaces.get(record["unit"], ())))

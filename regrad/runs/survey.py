@@ -103,7 +103,7 @@ class Confidence:
         return {name: float(value[0]) for name, value in self._statistic(self.images[None]).items()}
 
     def intervals(self) -> dict[str, bootstrap.Interval | None]:
-        """Their confidence intervals."""
+        """The confidence interval of each metric of :meth:`numbers`."""
         return bootstrap.intervals(self._statistic, [self.images])
 
     def diagram(self) -> dict[str, list[float]]:
