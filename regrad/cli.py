@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
+from regrad.settings.kinds import AT_LEAST_0
 
 MOST_USED = "most used"  # the first group of flags of every command
 
@@ -93,7 +94,7 @@ def add_cluster(group: argparse._ArgumentGroup, workers: str) -> None:
     group.add_argument(
         "--ray-address", metavar="ADDRESS", help="the cluster to run on (default: $RAY_ADDRESS, or this machine)"
     )
-    group.add_argument("--num-workers", type=at_least_zero, metavar="N", help=f"{workers} (default: one per CPU)")
+    group.add_argument("--num-workers", type=AT_LEAST_0, metavar="N", help=f"{workers} (default: one per CPU)")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -176,30 +177,9 @@ def pair(form: str) -> Callable[[str], tuple[str, str]]:
     return parse
 
 
-def at_least_zero(text: str) -> int:
-    """A whole number that is not negative."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
-def at_least_one(text: str) -> int:
-    """A whole number above 0."""
-    value = at_least_zero(text) if text != "0" else 0
-    if not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
-
-
-def positive(text: str) -> float:
-    """A number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
+def say(text: str) -> None:
+    """A line for whoever watches, on stderr: stdout is for what a command gives."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def line(error: Exception) -> str:

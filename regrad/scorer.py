@@ -19,19 +19,19 @@ from regrad.classifier import Classifier
 from regrad.errors import RegradError, UsageError, require
 from regrad.gradients import cut
 from regrad.gradients.norms import ClassNorms
-from regrad.gradients.passes import ENGINES, Passes, Settings
+from regrad.gradients.passes import Passes, Settings
 from regrad.network.copies import plain_attention, private_copy
 from regrad.network.fold import forward_copy
 from regrad.network.memory import forward_bytes, pieces
 from regrad.network.probe import probe_images
 from regrad.network.upload import Upload
-from regrad.precision import PRECISIONS, computing
+from regrad.precision import computing
 from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
 from regrad.scores.draws import predictions
 from regrad.scores.draws.posterior import PosteriorDraws, State, fingerprint
+from regrad.settings.scoring import check_values
 from regrad.table import STANDARD_ERROR
 
-NOISE_SPACES = ("normalized", "pixel")
 MAX_INPUTS = {"cpu": 128, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
 DEFAULT_MEMORY = 1 << 30  # of a GPU, half of what is free
 
@@ -102,8 +102,14 @@ class Scorer:
         device: str | torch.device | None = None,
         plan: dict[str, Any] | None = None,
     ) -> None:
+        check_values({**locals(), "scores": list(scores)})  # each by its line in regrad.settings.scoring
         settings = Settings(samples, depth_decay, engine, tolerance, layers, directions, seed)
-        _check_settings(settings, sigma, noise_space, precision, memory_budget, standard_errors)
+        require(
+            {
+                f"memory budget {memory_budget}: must be positive": memory_budget is None or memory_budget > 0,
+                "directions 1: standard errors need at least 2": directions != 1 or not standard_errors,
+            }
+        )
         self.classifier = classifier
         self.scores = find_scores(scores)
         self.sigma, self.samples, self.seed, self.noise_space = sigma, samples, seed, noise_space
@@ -334,26 +340,3 @@ def _nll(logits: Tensor, labels: Sequence[int | None]) -> Tensor:
     places = logits.new_tensor([label if fits else 0 for label, fits in zip(labels, known, strict=True)]).long()
     loss = torch.nn.functional.cross_entropy(logits.double(), places, reduction="none")
     return loss.masked_fill(~torch.tensor(known, device=loss.device), math.nan)
-
-
-def _check_settings(
-    settings: Settings,
-    sigma: float,
-    noise_space: str,
-    precision: str,
-    memory_budget: int | None,
-    standard_errors: bool,
-) -> None:
-    samples, directions, engine, tolerance = settings.samples, settings.directions, settings.engine, settings.tolerance
-    checks = {
-        f"sigma {sigma}: must be 0 or larger": sigma >= 0 and math.isfinite(sigma),
-        f"samples {samples}: must be a whole number, 0 or larger": isinstance(samples, int) and samples >= 0,
-        f"tolerance {tolerance}: must be at least 0 and below 1": 0 <= tolerance < 1,
-        f"noise space {noise_space!r}: one of {', '.join(NOISE_SPACES)}": noise_space in NOISE_SPACES,
-        f"engine {engine!r}: one of auto, {', '.join(ENGINES)}": engine == "auto" or engine in ENGINES,
-        f"precision {precision!r}: one of {', '.join(PRECISIONS)}": precision in PRECISIONS,
-        f"memory budget {memory_budget}: must be positive": memory_budget is None or memory_budget > 0,
-        f"directions {directions}: must be a whole number, 1 or larger": isinstance(directions, int) and directions > 0,
-        "directions 1: standard errors need at least 2": directions != 1 or not standard_errors,
-    }
-    require(checks)

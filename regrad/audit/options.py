@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from regrad.audit import gates, history, notify
 from regrad.errors import require
 from regrad.pages import thumbnails
-from regrad.pipeline.options import Option, Options
+from regrad.pipeline.options import Options
 from regrad.reading.inputs import absolute
 from regrad.runs import rule
-from regrad.settings.kinds import count, switch, whole
+from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1, POSITIVE, SWITCH, TEXT, TEXTS
+from regrad.settings.option import Option
 
 DEFAULT_NIGHTS = 7
-
-
-def listed(value: Any) -> list[str]:
-    """One text or several, as a list."""
-    return [str(item) for item in (value if isinstance(value, list) else [value])]
-
-
-def seconds(value: Any) -> float:
-    """A number above 0."""
-    number = float(value)
-    if not number > 0:
-        raise ValueError
-    return number
 
 
 OPTIONS = (
@@ -35,7 +22,7 @@ OPTIONS = (
         "baseline",
         "job",
         "audit",
-        str,
+        TEXT,
         None,
         "output of a run with the same model and settings, to compare with",
         metavar="URI",
@@ -44,7 +31,7 @@ OPTIONS = (
         "make-baseline",
         "job",
         "audit",
-        switch,
+        SWITCH,
         False,
         "where there is no baseline yet, score INPUT as the baseline, and end",
     ),
@@ -52,29 +39,29 @@ OPTIONS = (
         "gate",
         "job",
         "audit",
-        listed,
+        TEXTS,
         [],
         "such as 'flagged_share < 0.10': exit code 3 where it does not hold",
         metavar="CONDITION",
         repeat=True,
     ),
-    Option("score", "job", "audit", str, None, "the score that flags images", "the first of --scores", "NAME"),
+    Option("score", "job", "audit", TEXT, None, "the score that flags images", "the first of --scores", "NAME"),
     Option(
         "threshold",
         "job",
         "audit",
-        str,
+        TEXT,
         rule.DEFAULT,
         "flag images with a score above: quantile=Q of the baseline, a VALUE, or that of a stored threshold.json",
         metavar="RULE",
     ),
-    Option("night", "job", "audit", str, None, "name of this night", "the date in UTC", "NAME"),
-    Option("nights", "job", "audit", whole, DEFAULT_NIGHTS, "compare with so many nights before"),
+    Option("night", "job", "audit", TEXT, None, "name of this night", "the date in UTC", "NAME"),
+    Option("nights", "job", "audit", AT_LEAST_0, DEFAULT_NIGHTS, "compare with so many nights before"),
     Option(
         "keep-nights",
         "job",
         "audit",
-        count,
+        AT_LEAST_1,
         None,
         "remove page, flags and audit.json of all but the last so many nights",
         "all stay",
@@ -83,18 +70,18 @@ OPTIONS = (
         "notify",
         "job",
         "audit",
-        str,
+        TEXT,
         None,
         "webhook (Slack-compatible) to post the outcome to",
         "$REGRAD_NOTIFY, or none",
         "URL",
     ),
-    Option("top", "job", "page", whole, 48, "pictures to show"),
+    Option("top", "job", "page", AT_LEAST_0, 48, "pictures to show"),
     Option(
         "no-thumbnails",
         "job",
         "page",
-        switch,
+        SWITCH,
         False,
         "no pictures on the page: for images that may not leave the bucket",
     ),
@@ -102,7 +89,7 @@ OPTIONS = (
         "thumbnail-seconds",
         "job",
         "page",
-        seconds,
+        POSITIVE,
         thumbnails.SECONDS,
         "time for fetching all pictures",
         metavar="SECONDS",
@@ -135,7 +122,6 @@ def check_options(options: Options, environment: Mapping[str, str]) -> Checked:
             "INPUT": bool(options.baseline),
             f"--score {options.score}: not among --scores {','.join(options.scores)}": options.score is None
             or options.score in options.scores,
-            "--nights, --top: must not be negative": options.nights >= 0 and options.top >= 0,
             f"--keep-nights {options.keep_nights}: must be at least --nights {options.nights} + 1, since a night is "
             "compared with those before": options.keep_nights is None or options.keep_nights > options.nights,
         }

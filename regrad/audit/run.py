@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from regrad import formatting, storage, table
 from regrad.audit import again, gates, history, night, notify, page
 from regrad.audit.options import Checked
+from regrad.cli import say
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
 from regrad.pages import thumbnails
@@ -26,9 +26,7 @@ from regrad.reading.inputs import absolute
 from regrad.runs import rule, scored
 from regrad.runs.sift import Flags
 from regrad.settings.kinds import exceeds
-
-# Settings in which a baseline may differ: what else was scored, and how its images were stored.
-_FREE = ("scores", "standard_errors", "image_column", "label_column", "id_column", "max_pixels", "unit_rows")
+from regrad.settings.option import MEANING, VALUE
 
 
 @dataclass(frozen=True)
@@ -106,11 +104,12 @@ def _check_night(job: Job, name: str) -> None:
 
 
 def _check_alike(info: dict[str, Any], job: Job, baseline: str) -> None:
+    # Which rows there are may differ: what else was scored, and how the images were stored.
     changes = manifest.differences(
-        info, job.options, job.task.fingerprint, job.run["plan"].get("posterior"), leave_out=_FREE
+        info, job.options, job.task.fingerprint, job.run["plan"].get("posterior"), (MEANING, VALUE)
     )
     if not changes:
-        ours, theirs = (_choices(plan) for plan in (job.run["plan"], info["plan"]))
+        ours, theirs = (manifest.choices(plan) for plan in (job.run["plan"], info["plan"]))
         changes = [
             f"the engine's {name} {theirs.get(name)}, now {ours.get(name)}"
             for name in sorted(ours | theirs)
@@ -126,10 +125,6 @@ def _check_alike(info: dict[str, Any], job: Job, baseline: str) -> None:
             f"--baseline {storage.mask(baseline)}: its run is not complete (status {info['status']}); run its command "
             "again, or use --make-baseline"
         )
-
-
-def _choices(plan: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
 
 
 def audit_night(planned: Planned, score_units: ScoreUnits) -> tuple[RunOutcome, dict[str, Any]]:
@@ -148,7 +143,7 @@ def audit_night(planned: Planned, score_units: ScoreUnits) -> tuple[RunOutcome, 
     output = planned.job.task.output
     with _told(output, planned):
         outcome = execute(planned.job, score_units)
-        with lease.hold(output, _say) as held:
+        with lease.hold(output, say) as held:
             return outcome, _audit(planned, outcome, held)
 
 
@@ -259,10 +254,6 @@ def _told(output: str, planned: Planned) -> Iterator[None]:
 
 def _json(content: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def tell(planned: Planned, audit: dict[str, Any]) -> str | None:

@@ -20,8 +20,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from regrad import UsageError, storage
-from regrad.cli import Parser, add_common, at_least_one, at_least_zero, pair, run_command
+from regrad.cli import Parser, add_common, pair, run_command
 from regrad.commands import require_experiments
+from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1
 
 if TYPE_CHECKING:
     from regrad.experiments.benchmarks.cases import Case
@@ -136,12 +137,10 @@ def parser() -> Parser:
     )
     most.add_argument("--images", nargs="+", metavar="INPUT", help="shards to take pictures from (default: blobs)")
     most.add_argument("--output", metavar="DIR", help="folder or URI for JSON, Markdown and plot")
+    run.add_argument("--samples", type=AT_LEAST_0, metavar="N", help="noisy copies (default: the case's, which is 10)")
+    run.add_argument("--batch", type=AT_LEAST_1, metavar="N", help="images at once (default: the case's)")
     run.add_argument(
-        "--samples", type=at_least_zero, metavar="N", help="noisy copies (default: the case's, which is 10)"
-    )
-    run.add_argument("--batch", type=at_least_one, metavar="N", help="images at once (default: the case's)")
-    run.add_argument(
-        "--rounds", type=at_least_one, default=5, metavar="N", help="of which medians are taken (default: %(default)s)"
+        "--rounds", type=AT_LEAST_1, default=5, metavar="N", help="of which medians are taken (default: %(default)s)"
     )
     run.add_argument("--sweep", action="store_true", help="also the first case over classes and over copies")
     add_common(run)

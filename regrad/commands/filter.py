@@ -22,8 +22,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regrad import storage
-from regrad.cli import Parser, add_cluster, add_common, at_least_zero, positive, run_command
+from regrad.cli import Parser, add_cluster, add_common, run_command
 from regrad.pages import thumbnails
+from regrad.settings.kinds import AT_LEAST_0, BETWEEN, POSITIVE
 
 if TYPE_CHECKING:
     from regrad.filter import rules
@@ -90,14 +91,6 @@ def summary(outcome: Outcome, output: str) -> str:
     return "\n".join([*lines, f"{output}/keep.parquet, {output}/drop.parquet"])
 
 
-def share(text: str) -> float:
-    """A number between 0 and 1."""
-    value = positive(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
-    return value
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The arguments.
 
@@ -118,21 +111,21 @@ def parser() -> Parser:
     most.add_argument("run", metavar="RUN", help="--output of `regrad score` or `regrad audit`")
     rule = most.add_mutually_exclusive_group(required=True)
     rule.add_argument("--drop", metavar="CONDITION", help="such as 'regrad > 3.2 and prediction in (3, 5)'")
-    rule.add_argument("--quantile", type=share, metavar="Q", help="drop what lies above the Q quantile of the score")
-    rule.add_argument("--top", type=at_least_zero, metavar="N", help="drop the N images with the highest score")
+    rule.add_argument("--quantile", type=BETWEEN, metavar="Q", help="drop what lies above the Q quantile of the score")
+    rule.add_argument("--top", type=AT_LEAST_0, metavar="N", help="drop the N images with the highest score")
     most.add_argument("--output", required=True, metavar="URI", help="folder or prefix to write to")
     most.add_argument("--write-shards", action="store_true", help="write shards that hold the kept images alone")
     preview.add_argument("--dry-run", action="store_true", help="write nothing but preview.html")
     preview.add_argument(
         "--examples",
-        type=at_least_zero,
+        type=AT_LEAST_0,
         default=24,
         metavar="N",
         help="images per sheet of it (default: %(default)s)",
     )
     preview.add_argument(
         "--thumbnail-seconds",
-        type=positive,
+        type=POSITIVE,
         default=thumbnails.SECONDS,
         metavar="SECONDS",
         help="for fetching them (default: %(default)g)",

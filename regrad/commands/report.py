@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from regrad import storage
-from regrad.cli import Parser, add_common, at_least_zero, pair, positive, run_command
+from regrad.cli import Parser, add_common, pair, run_command
 from regrad.pages import thumbnails
 from regrad.runs import rule
+from regrad.settings.kinds import AT_LEAST_0, POSITIVE
 
 if TYPE_CHECKING:
     from regrad.runs import scored
@@ -129,13 +130,13 @@ def parser() -> Parser:
     )
     most.add_argument("--output", required=True, metavar="DIR", help="folder or URI to write to")
     most.add_argument("--reference", metavar="URI", help="output on images known to be fine, to take a quantile of")
-    page.add_argument("--top", type=at_least_zero, default=48, metavar="N", help="pictures of each set (default: 48)")
+    page.add_argument("--top", type=AT_LEAST_0, default=48, metavar="N", help="pictures of each set (default: 48)")
     page.add_argument(
         "--no-thumbnails", action="store_true", help="no pictures on the page: for images that may not leave the bucket"
     )
     page.add_argument(
         "--thumbnail-seconds",
-        type=positive,
+        type=POSITIVE,
         default=thumbnails.SECONDS,
         metavar="SECONDS",
         help="time for fetching all pictures; those that take longer are left out (default: %(default)g)",

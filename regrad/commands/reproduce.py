@@ -26,9 +26,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from regrad import storage
-from regrad.cli import Parser, add_common, at_least_one, run_command
+from regrad.cli import Parser, add_common, run_command
 from regrad.commands import require_experiments
 from regrad.formatting import aligned
+from regrad.settings.kinds import AT_LEAST_1
 
 if TYPE_CHECKING:
     from regrad.experiments.measured import results
@@ -134,11 +135,9 @@ def parser() -> Parser:
     most.add_argument("--data", default="../shared/data", metavar="URI", help="folder of packs (default: %(default)s)")
     most.add_argument("--output", metavar="URI", help="where all goes (default: reproduce, or reproduce-quick)")
     most.add_argument("--quick", action="store_true", help=f"{QUICK_IMAGES} images, one run, two copies: in minutes")
+    most.add_argument("--images", type=AT_LEAST_1, default=1000, metavar="N", help="of each set (default: %(default)s)")
     most.add_argument(
-        "--images", type=at_least_one, default=1000, metavar="N", help="of each set (default: %(default)s)"
-    )
-    most.add_argument(
-        "--seeds", type=at_least_one, default=3, metavar="N", help="runs of each network (default: %(default)s)"
+        "--seeds", type=AT_LEAST_1, default=3, metavar="N", help="runs of each network (default: %(default)s)"
     )
     run.add_argument("--download", action="store_true", help="fetch what --data lacks by torchvision")
     run.add_argument("--no-compute", action="store_true", help="take what OUT holds, and compute nothing")

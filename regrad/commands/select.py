@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regrad import storage
-from regrad.cli import Parser, add_cluster, add_common, at_least_zero, run_command
+from regrad.cli import Parser, add_cluster, add_common, run_command
 from regrad.errors import require
 from regrad.select import DIVERSITIES, POOL
+from regrad.settings.kinds import AT_LEAST_0
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,7 +104,7 @@ def parser() -> Parser:
     flags = Parser("select", __doc__, "RUN --budget N --output FILE.csv [--FLAG ...]")
     most, run, cluster = flags.groups("run", "cluster")
     most.add_argument("run", metavar="RUN", help="--output of `regrad score` or `regrad audit`")
-    most.add_argument("--budget", type=at_least_zero, required=True, metavar="N", help="how many to choose")
+    most.add_argument("--budget", type=AT_LEAST_0, required=True, metavar="N", help="how many to choose")
     most.add_argument("--output", required=True, metavar="FILE.csv", help="and FILE.parquet beside it")
     most.add_argument(
         "--diversity", choices=DIVERSITIES, default="none", help="spread the choice over the features (default: none)"
@@ -113,12 +114,12 @@ def parser() -> Parser:
     run.add_argument("--score", metavar="NAME", help="(default: regrad where there is one, else the first of the run)")
     run.add_argument(
         "--pool",
-        type=at_least_zero,
+        type=AT_LEAST_0,
         default=POOL,
         metavar="N",
         help="candidates by score for each image that --diversity is to choose (default: %(default)s)",
     )
-    run.add_argument("--seed", type=at_least_zero, default=0, metavar="N", help="of k-means++ (default: %(default)s)")
+    run.add_argument("--seed", type=AT_LEAST_0, default=0, metavar="N", help="of k-means++ (default: %(default)s)")
     add_common(run, "show tracebacks and Ray's own messages")
     add_cluster(cluster, "shards looked at at a time")
     return flags

@@ -14,10 +14,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from regrad.cli import Parser, add_common, at_least_zero, run_command
+from regrad.cli import Parser, add_common, run_command
 from regrad.formatting import duration
 from regrad.ledger.status import Status, status
 from regrad.reading.inputs import absolute
+from regrad.settings.kinds import AT_LEAST_0
 
 _SHOWN_REASONS = 10
 
@@ -67,7 +68,7 @@ def parser() -> Parser:
     most.add_argument("--json", action="store_true", help="for programs")
     most.add_argument(
         "--slowest",
-        type=at_least_zero,
+        type=AT_LEAST_0,
         default=5,
         metavar="N",
         help="how many of the slowest units to name (default: %(default)s)",

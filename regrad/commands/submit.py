@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 
-from regrad.cli import Parser, Stopped, add_common, run_command, signals_noted
+from regrad.cli import Parser, Stopped, add_common, run_command, say, signals_noted
 from regrad.cluster import package
-from regrad.settings.kinds import memory
+from regrad.settings.kinds import MEMORY
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,11 +60,6 @@ def run(arguments: Sequence[str]) -> int:
     why = f": {' '.join((info.message or '').split())[:300]}" if info.driver_exit_code is None and code else ""
     say(f"{job}: {info.status.value}, exit code {code}{why}")
     return code
-
-
-def say(text: str) -> None:
-    """A line of this command's own."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
@@ -111,7 +105,7 @@ def parser() -> Parser:
     )
     sent.add_argument(
         "--max-size",
-        type=memory,
+        type=MEMORY,
         default=package.DEFAULT_MOST,
         metavar="SIZE",
         help="of the packed working directory (default: 50MB)",

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from regrad import storage
-from regrad.cli import Parser, add_common, at_least_one, at_least_zero, positive, run_command
+from regrad.cli import Parser, add_common, run_command
+from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1, POSITIVE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,17 +56,17 @@ def parser() -> Parser:
     most.add_argument("--model", required=True, metavar="SPEC", help="package.module:factory of the untrained network")
     most.add_argument("--output", required=True, metavar="URI", help="where the weights go (.safetensors)")
     most.add_argument(
-        "--epochs", type=at_least_one, default=3, metavar="N", help="passes over the images (default: %(default)s)"
+        "--epochs", type=AT_LEAST_1, default=3, metavar="N", help="passes over the images (default: %(default)s)"
     )
-    most.add_argument("--limit", type=at_least_one, metavar="N", help="train on the first so many images only")
+    most.add_argument("--limit", type=AT_LEAST_1, metavar="N", help="train on the first so many images only")
     run.add_argument(
-        "--batch-size", type=at_least_one, default=64, metavar="N", help="images per step (default: %(default)s)"
-    )
-    run.add_argument(
-        "--learning-rate", type=positive, default=1e-3, metavar="X", help="its maximum (default: %(default)s)"
+        "--batch-size", type=AT_LEAST_1, default=64, metavar="N", help="images per step (default: %(default)s)"
     )
     run.add_argument(
-        "--seed", type=at_least_zero, default=0, metavar="N", help="of weights and order (default: %(default)s)"
+        "--learning-rate", type=POSITIVE, default=1e-3, metavar="X", help="its maximum (default: %(default)s)"
+    )
+    run.add_argument(
+        "--seed", type=AT_LEAST_0, default=0, metavar="N", help="of weights and order (default: %(default)s)"
     )
     add_common(run)
     return flags

@@ -7,7 +7,6 @@ the same command goes on where an earlier one stopped.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from regrad import formatting, storage
+from regrad.cli import say
 from regrad.errors import RegradError, UsageError
 from regrad.filter import rules, shards
 from regrad.ledger import commit, lease
@@ -51,7 +51,7 @@ def carry_out(
         RegradError: a source has changed since it was scored, or the storage or the cluster failed.
     """
     about = {"filter_version": VERSION, "run": storage.mask(run.output), "rule": rule.text}
-    with lease.hold(output, _say) as held:
+    with lease.hold(output, say) as held:
         _refuse_another(output, about, replace)
         _write(output, about | {"status": "running", "exit_code": None, "started": formatting.now()})
         kept = shards.Kept()
@@ -137,7 +137,3 @@ def _refuse_another(output: str, about: dict[str, Any], replace: bool) -> None:
 def _write(output: str, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     storage.write_atomically(storage.join(output, "filter.json"), text.encode())
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

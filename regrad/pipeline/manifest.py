@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -14,15 +14,17 @@ from regrad import __version__, storage, table
 from regrad.errors import UsageError
 from regrad.formatting import now
 from regrad.ledger import commit
-from regrad.pipeline.options import CONFIGURATION, OPTIONS, Options
+from regrad.pipeline.options import OPTIONS, Options
+from regrad.settings.option import MEANING, ROWS, VALUE
 
 COUNTS = ("rows_in", "rows_scored", "rows_quarantined", "labelled", "correct", "labels_outside")
+_MODEL = {option.key for option in OPTIONS if option.role == "model"}  # the fingerprint stands for these
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "pyarrow", "pillow", "numpy")
 
 
 def configuration(options: Options) -> dict[str, Any]:
     """All settings that the rows of an output depend on, as JSON keeps them."""
-    return {key: _plain(value) for key, value in options.of(*CONFIGURATION).items()}
+    return {key: _plain(value) for key, value in options.deciding().items()}
 
 
 def _plain(value: Any) -> Any:
@@ -53,23 +55,29 @@ def differences(
     options: Options,
     fingerprint: str,
     posterior: str | None = None,
-    leave_out: Collection[str] = (),
+    levels: Sequence[str] = (MEANING, VALUE, ROWS),
 ) -> list[str]:
     """How the configuration of ``run`` differs from the one asked for, one ``name old, now new`` each.
 
-    ``fingerprint`` is the classifier's, ``posterior`` that of the posterior, once there is one; the settings
-    ``leave_out`` may differ.
+    Args:
+        fingerprint: of the classifier.
+        posterior: the fingerprint of the posterior, once there is one.
+        levels: what must not differ, see :class:`regrad.settings.option.Option`.
     """
     wanted, held = configuration(options), run["config"]
+    differing = [key for key in options.deciding(*levels) if held.get(key) != wanted[key]]
 
-    def changed(*roles: str) -> list[str]:
-        keys = [key for key in options.of(*roles) if held.get(key) != wanted[key] and key not in leave_out]
-        return [f"{key.replace('_', '-')} {_shown(held.get(key))}, now {_shown(wanted[key])}" for key in keys]
+    def told(model: bool) -> list[str]:
+        return [
+            f"{key.replace('_', '-')} {_shown(held.get(key))}, now {_shown(wanted[key])}"
+            for key in differing
+            if (key in _MODEL) == model
+        ]
 
-    changes = changed(*CONFIGURATION[1:])
+    changes = told(model=False)
     if run["model"]["fingerprint"] != fingerprint:
         # The same network may be named in several ways: it is the fingerprint that decides, the names that explain.
-        changes += changed("model") or [
+        changes += told(model=True) or [
             f"the model's content (fingerprint {run['model']['fingerprint'][:12]}, now {fingerprint[:12]})"
         ]
     held_posterior = run["plan"].get("posterior")
@@ -84,10 +92,13 @@ def _shown(value: Any) -> str:
 
 def salt(fingerprint: str, config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     """What a unit's key depends on besides its content: model, :func:`configuration`, the engine's choices, schema."""
-    choices = {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
-    named_by = {option.key for option in OPTIONS if option.role == "model"}  # the fingerprint stands for the model
-    settings = {key: value for key, value in config.items() if key not in named_by}
-    return json.dumps([table.SCHEMA_VERSION, fingerprint, settings, choices], sort_keys=True)
+    settings = {key: value for key, value in config.items() if key not in _MODEL}
+    return json.dumps([table.SCHEMA_VERSION, fingerprint, settings, choices(plan)], sort_keys=True)
+
+
+def choices(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What the engine chose that scores depend on: the rest of its plan explains."""
+    return {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
 
 
 def versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ Read by every command that scores before anything heavy is imported, so that a w
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,41 +17,22 @@ from regrad.cli import MOST_USED, Parser, nearest
 from regrad.errors import UsageError
 from regrad.pipeline.plan import DEFAULT_UNIT_ROWS
 from regrad.reading.images import DEFAULT_MAX_PIXELS
-from regrad.settings.kinds import count, memory, names, numbers, share, size, switch, whole
-
-
-@dataclass(frozen=True)
-class Option:
-    """One setting.
-
-    Attributes:
-        role: who takes it: ``model`` (Classifier.load), ``scorer`` (Scorer), ``plugin`` (the registry of scores),
-            ``fit`` (the posterior of ``laplace``), ``read`` (how rows are read and cut) or ``run`` (how the work is
-            done). All but the last make the configuration that an output holds one of. Jobs that score as one of
-            their steps have options of their own, of the role ``job``.
-        group: where ``--help`` shows it.
-        unset: what a default of None stands for, in words.
-        metavar: what stands for the value; None: as :data:`_METAVARS` has it for the kind.
-        choices: the values there are, where they can be told.
-        repeat: whether the flag takes several values and may be given again; then ``kind`` takes a list.
-    """
-
-    name: str
-    role: str
-    group: str
-    kind: Callable[[Any], Any]
-    default: Any
-    help: str
-    unset: str = ""
-    metavar: str | None = None
-    choices: tuple[str, ...] = ()
-    repeat: bool = False
-
-    @property
-    def key(self) -> str:
-        """``name`` as a Python name: the key in ``--config`` and in ``run.json``."""
-        return self.name.replace("-", "_")
-
+from regrad.settings.kinds import (
+    ALLOWANCE,
+    AT_LEAST_1,
+    MEMORY,
+    NAMES,
+    NUMBERS,
+    POSITIVE,
+    SIZE,
+    SWITCH,
+    TEXT,
+    WrongValue,
+    number,
+    one_of,
+)
+from regrad.settings.option import NOTHING, Option
+from regrad.settings.scoring import SCORER
 
 _OWN = "the model's own"
 OPTIONS = (
@@ -59,24 +40,24 @@ OPTIONS = (
         "model",
         "model",
         "model",
-        str,
+        TEXT,
         None,
         "torchvision:NAME[@WEIGHTS], timm:NAME or package.module:factory",
         "",
         "SPEC",
     ),
-    Option("weights", "model", "model", str, None, "safetensors, or a state dict, for the model", _OWN, "URI"),
-    Option("image-size", "model", "model", size, None, "side of the square the model sees, or HEIGHTxWIDTH", _OWN),
-    Option("channels", "model", "model", count, None, "1 (grey), 3 (RGB) or 4", f"{_OWN}, or 3", "1|3|4"),
+    Option("weights", "model", "model", TEXT, None, "safetensors, or a state dict, for the model", _OWN, "URI"),
+    Option("image-size", "model", "model", SIZE, None, "side of the square the model sees, or HEIGHTxWIDTH", _OWN),
+    Option("channels", "model", "model", AT_LEAST_1, None, "1 (grey), 3 (RGB) or 4", f"{_OWN}, or 3", "1|3|4"),
     Option(
-        "mean", "model", "model", numbers, None, "of the pixels in [0, 1], for all channels or each: 0.5,0.5,0.5", _OWN
+        "mean", "model", "model", NUMBERS, None, "of the pixels in [0, 1], for all channels or each: 0.5,0.5,0.5", _OWN
     ),
-    Option("std", "model", "model", numbers, None, "deviation of the pixels, like --mean", _OWN),
+    Option("std", "model", "model", NUMBERS, None, "deviation of the pixels, like --mean", _OWN),
     Option(
         "transform",
         "model",
         "model",
-        str,
+        TEXT,
         None,
         "applied to every [0, 1] image (to invert drawings, say)",
         "none",
@@ -86,117 +67,49 @@ OPTIONS = (
         "outputs",
         "model",
         "model",
-        str,
+        one_of("logits", "probabilities", "log-probabilities"),
         None,
         "what the network returns",
         "logits; probabilities are refused",
-        choices=("logits", "probabilities", "log-probabilities"),
-    ),
-    Option("temperature", "model", "model", float, 1.0, "logits are divided by it: above 1 the network is less sure"),
-    Option("scores", "scorer", "scores", names, ["regrad"], "comma-separated; --list-scores shows them"),
-    Option("score-module", "plugin", "scores", names, [], "comma-separated modules that define scores of your own"),
-    Option("sigma", "scorer", "scores", float, 0.02, "deviation of the smoothing noise"),
-    Option("samples", "scorer", "scores", whole, 10, "noisy copies of every image; 0 turns smoothing off"),
-    Option(
-        "depth-decay",
-        "scorer",
-        "scores",
-        float,
-        0.3,
-        "lambda, how fast layers lose weight with distance; inf: the last alone",
-    ),
-    Option("seed", "scorer", "scores", whole, 0, "of the noise"),
-    Option(
-        "noise-space",
-        "scorer",
-        "scores",
-        str,
-        "normalized",
-        "normalized: what the network receives; pixel: [0, 1]",
-        choices=("normalized", "pixel"),
     ),
     Option(
-        "layers",
-        "scorer",
-        "scores",
-        str,
-        "modules",
-        "what a layer is: a module, or a stage (top-level child)",
-        choices=("modules", "stages"),
+        "temperature", "model", "model", POSITIVE, 1.0, "logits are divided by it: above 1 the network is less sure"
     ),
-    Option(
-        "draws",
-        "scorer",
-        "scores",
-        count,
-        10,
-        "perturbed predictions of perturb_theta, mc_aa, inserted_dropout and laplace",
-    ),
-    Option("theta-sigma", "scorer", "scores", float, 1e-3, "deviation of every parameter for perturb_theta"),
-    Option("dropout-rate", "scorer", "scores", float, 0.1, "of inserted_dropout"),
-    Option(
-        "dropout-at",
-        "scorer",
-        "scores",
-        str,
-        "all",
-        "inserted_dropout's places: all layers but the first, or the last",
-        choices=("all", "last"),
-    ),
+    *SCORER,
+    Option("score-module", "plugin", "scores", NAMES, [], "comma-separated modules that define scores of your own"),
     Option(
         "fit-data",
         "fit",
         "scores",
-        names,
+        NAMES,
         [],
         "comma-separated labelled training shards, for laplace; held in memory",
         metavar="INPUTS",
     ),
-    Option("fit-limit", "fit", "scores", count, None, "the first so many training images only", "all"),
+    Option("fit-limit", "fit", "scores", AT_LEAST_1, None, "the first so many training images only", "all"),
     Option(
         "fit-structure",
         "fit",
         "scores",
-        str,
+        one_of("last", "all"),
         "last",
         "last: Kronecker-factored last layer; all: diagonal, for small networks",
-        choices=("last", "all"),
     ),
-    Option(
-        "engine",
-        "scorer",
-        "engine",
-        str,
-        "auto",
-        "how gradients are computed; reference: in float64, slow, for checks",
-        choices=("auto", "exact", "sketch", "reference"),
-    ),
-    Option("tolerance", "scorer", "engine", float, 2e-3, "share of the squared gradient that may be left out upstream"),
-    Option("directions", "scorer", "engine", count, 16, "random directions that the sketch engine draws"),
-    Option(
-        "standard-errors",
-        "scorer",
-        "engine",
-        switch,
-        False,
-        "add SCORE_se, what the sketch's directions leave uncertain",
-    ),
-    Option("precision", "scorer", "engine", str, "float32", "of gradients", choices=("float32", "tf32", "bfloat16")),
     Option(
         "memory-budget",
         "run",
         "engine",
-        memory,
+        MEMORY,
         None,
         "of an engine, such as 4GiB",
         "1GiB, or half of the GPU's free memory",
     ),
-    Option("batch-size", "run", "engine", count, 64, "images handed to the model at a time"),
+    Option("batch-size", "run", "engine", AT_LEAST_1, 64, "images handed to the model at a time"),
     Option(
         "image-column",
         "read",
         "input",
-        str,
+        TEXT,
         None,
         "Parquet column or WebDataset extension that holds the images",
         "image, or the only one of images",
@@ -206,7 +119,7 @@ OPTIONS = (
         "label-column",
         "read",
         "input",
-        str,
+        TEXT,
         None,
         "Parquet column, WebDataset extension or JSON field of the labels",
         "label, or cls",
@@ -216,46 +129,49 @@ OPTIONS = (
         "id-column",
         "read",
         "input",
-        str,
+        TEXT,
         None,
         "the same for the ids; `row` numbers the rows of Parquet",
         "id, or the image's own key or path",
         "NAME",
     ),
-    Option("max-pixels", "read", "input", count, DEFAULT_MAX_PIXELS, "larger images are quarantined undecoded"),
-    Option("unit-rows", "read", "input", count, DEFAULT_UNIT_ROWS, "rows in a unit of work; a tar is always one unit"),
-    Option("limit", "run", "input", count, None, "score the first so many images only", "all"),
+    Option("max-pixels", "read", "input", AT_LEAST_1, DEFAULT_MAX_PIXELS, "larger images are quarantined undecoded"),
     Option(
-        "output", "run", "run", str, None, "folder or prefix for scores, quarantine, ledger and run.json", "", "URI"
+        "unit-rows", "read", "input", AT_LEAST_1, DEFAULT_UNIT_ROWS, "rows in a unit of work; a tar is always one unit"
     ),
-    Option("max-quarantined", "run", "run", share, "0", "a count or a share such as 1%; beyond it the exit code is 4"),
-    Option("replace", "run", "run", switch, False, "score anew when the output holds another model or configuration"),
-    Option("dry-run", "run", "run", switch, False, "show the plan and an estimate, and score nothing"),
-    Option("verbose", "run", "run", switch, False, "show tracebacks and Ray's own messages"),
+    Option("limit", "run", "input", AT_LEAST_1, None, "score the first so many images only", "all"),
     Option(
-        "ray-address", "run", "cluster", str, None, "the cluster to run on", "$RAY_ADDRESS, or this machine", "ADDRESS"
+        "output", "run", "run", TEXT, None, "folder or prefix for scores, quarantine, ledger and run.json", "", "URI"
     ),
-    Option("num-workers", "run", "cluster", count, None, "processes that score", "one per GPU, or one per four cores"),
-    Option("gpus-per-worker", "run", "cluster", float, None, "may be a fraction", "1 where there are GPUs, or 0"),
     Option(
-        "cpus-per-worker", "run", "cluster", count, None, "to read, decode and score with", "what there is, shared out"
+        "max-quarantined", "run", "run", ALLOWANCE, "0", "a count or a share such as 1%; beyond it the exit code is 4"
+    ),
+    Option("replace", "run", "run", SWITCH, False, "score anew when the output holds another model or configuration"),
+    Option("dry-run", "run", "run", SWITCH, False, "show the plan and an estimate, and score nothing"),
+    Option("verbose", "run", "run", SWITCH, False, "show tracebacks and Ray's own messages"),
+    Option(
+        "ray-address", "run", "cluster", TEXT, None, "the cluster to run on", "$RAY_ADDRESS, or this machine", "ADDRESS"
+    ),
+    Option(
+        "num-workers", "run", "cluster", AT_LEAST_1, None, "processes that score", "one per GPU, or one per four cores"
+    ),
+    Option(
+        "gpus-per-worker", "run", "cluster", number(least=0), None, "may be a fraction", "1 where there are GPUs, or 0"
+    ),
+    Option(
+        "cpus-per-worker",
+        "run",
+        "cluster",
+        AT_LEAST_1,
+        None,
+        "to read, decode and score with",
+        "what there is, shared out",
     ),
 )
-CONFIGURATION = ("model", "scorer", "plugin", "fit", "read")
 REQUIRED = ("model", "output")
 FIRST = ("model", "weights", "output", "scores", "dry-run")  # what most runs are typed with
 GROUPS = ("input", "model", "scores", "engine", "run", "cluster")
 USAGE = "INPUT ... --model SPEC --output URI [--FLAG ...]"
-_METAVARS = {
-    count: "N",
-    whole: "N",
-    float: "X",
-    names: "NAMES",
-    numbers: "X[,X,X]",
-    size: "PIXELS",
-    memory: "SIZE",
-    share: "N|N%",
-}
 
 
 @dataclass(frozen=True)
@@ -271,6 +187,14 @@ class Options:
             return self.values[name]
         except KeyError:
             raise AttributeError(name) from None
+
+    def deciding(self, *levels: str) -> dict[str, Any]:
+        """Key -> value of the options that decide something of the rows, of one of ``levels`` if any are given."""
+        return {
+            option.key: self.values[option.key]
+            for option in OPTIONS
+            if option.decides != NOTHING and (not levels or option.decides in levels)
+        }
 
     def of(self, *roles: str) -> dict[str, Any]:
         """Key -> value of the options with one of ``roles``."""
@@ -341,7 +265,7 @@ def parser_of(
 
 def _help(option: Option) -> str:
     """What it is, and its default."""
-    default = "" if option.kind is switch else _default(option)
+    default = "" if option.kind is SWITCH else _default(option)
     return f"{option.help} (default: {default})".replace("%", "%%") if default else option.help.replace("%", "%%")
 
 
@@ -361,24 +285,23 @@ def _default(option: Option) -> str:
 
 def _action(option: Option) -> dict[str, Any]:
     """How argparse takes the flag."""
-    if option.kind is switch:
+    if option.kind is SWITCH:
         return {"action": "store_true"}
-    shown = "|".join(option.choices) or option.metavar or _METAVARS.get(option.kind) or option.key.upper()
+    shown = option.metavar or option.kind.metavar or option.key.upper()
     repeated = {"action": "extend", "nargs": "+"} if option.repeat else {}
-    return {"metavar": shown, "choices": option.choices or None} | repeated
+    return {"metavar": shown, "choices": option.kind.choices or None} | repeated
 
 
 def _convert(option: Option, value: Any, origin: str | None) -> Any:
     if value is None:
         return option.default
     where = f"{storage.mask(origin)}: {option.name}" if origin else f"--{option.name}"
-    if option.choices and value not in option.choices:
-        meant = nearest(str(value), option.choices)
-        raise UsageError(f"{where} {value!r}: one of {', '.join(option.choices)}{meant}")
     try:
         return option.kind(value)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{where} {value!r}: not understood; it is: {option.help}") from error
+    except WrongValue as error:
+        choices = option.kind.choices
+        hint = nearest(str(value), choices) if choices else f"; it is: {option.help}"
+        raise UsageError(f"{where} {value!r}: must be {option.kind.text}{hint}") from error
 
 
 def _read_config(uri: str, table: Mapping[str, Option]) -> dict[str, Any]:

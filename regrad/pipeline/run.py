@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from regrad import formatting, storage
+from regrad.cli import say
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import audited, commit, lease
 from regrad.pipeline import manifest, process
@@ -53,14 +53,10 @@ def execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
         UsageError: another run is at work on the output.
         RegradError: the storage, the model or the cluster failed; what was committed stays.
     """
-    with lease.hold(job.task.output, _say) as held:
+    with lease.hold(job.task.output, say) as held:
         if commit.committed(job.task.output) != job.committed:
             job = prepare(job.options, job.elsewhere)
         return _execute(replace(job, task=replace(job.task, lease=held)), score_units)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
@@ -98,7 +94,7 @@ def _remember(job: Job) -> None:
     """Keep what nights must know of the units that ``job`` is going to retire, or to replace by others."""
 
     def lost(key: str) -> None:
-        _say(
+        say(
             f"warning: {storage.mask(job.task.output)}: not every row of the unit {key}, which is to go, can be read; "
             "what images it had may be counted in another night again"
         )

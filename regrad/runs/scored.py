@@ -14,15 +14,12 @@ import pyarrow.compute as pc
 
 from regrad import storage, table
 from regrad.errors import RegradError, UsageError
+from regrad.settings.scoring import COMPARABLE
 
 PREFERRED_SCORE = "regrad"
 ID_NAME = "in-distribution"
 REFERENCE_NAME = "reference"
 NO_LABEL = -(2**31) - 1  # below every int32, so no label that a table can hold is taken for a missing one
-SCORE_SETTINGS = (
-    *("sigma", "samples", "depth_decay", "engine", "tolerance", "noise_space", "layers", "directions", "precision"),
-    *("draws", "theta_sigma", "dropout_rate", "dropout_at"),
-)
 ROWS_AT_ONCE = 2**18
 
 Bools = npt.NDArray[np.bool_]
@@ -56,7 +53,7 @@ class Run:
         config = self.info.get("config", {})
         posterior = self.info.get("plan", {}).get("posterior")
         own = {"network": self.model["network"][:12], "posterior": posterior}
-        return own | {name: config.get(name) for name in SCORE_SETTINGS}
+        return own | {name: config.get(name) for name in COMPARABLE}
 
     def count_rows(self) -> int:
         """How many rows there are, from the parts' footers.

@@ -70,7 +70,7 @@ def test_the_scores_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (("{tmp}/in.parquet", "--model", "tests.shards:nothing"), "has no 'nothing'"),
         (("{tmp}/in.parquet", "--model", "no_such_package:f"), "no module no_such_package"),
         (("{tmp}/in.parquet", *MODEL, "--scores", "regrat"), "no score regrat (did you mean regrad?); the scores are"),
-        (("{tmp}/in.parquet", *MODEL, "--sigma", "-1"), "sigma -1.0: must be 0 or larger"),
+        (("{tmp}/in.parquet", *MODEL, "--sigma", "-1"), "--sigma '-1': must be a finite number of at least 0"),
         (("{tmp}/in.parquet", *MODEL, "--channels", "3"), "(3, 8, 8)"),
         (("{tmp}/in.parquet", *MODEL, "--weights", "{tmp}/in.parquet"), "not readable without executing code"),
         (("{tmp}/in.parquet", *MODEL, "--gpus-per-worker", "lots"), "--gpus-per-worker 'lots'"),

@@ -53,7 +53,7 @@ def test_values_are_understood() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--sigma", "much"), "--sigma 'much': not understood"),
+        (("--sigma", "much"), "--sigma 'much': must be a finite number of at least 0; it is: deviation"),
         (("--samples", "1.5"), "--samples '1.5'"),
         (("--limit", "0"), "--limit '0'"),
         (("--unit-rows", "-3"), "--unit-rows '-3'"),
@@ -72,8 +72,8 @@ def test_wrong_values_are_named(arguments: tuple[str, ...], message: str) -> Non
     ("content", "message"),
     [
         ("sigam: 1", r"unknown sigam \(did you mean sigma\?\); the names are inputs, batch-size"),
-        ("engine: exat", r"engine 'exat': one of auto, exact, sketch, reference \(did you mean exact\?\)"),
-        ("sigma: much", "sigma 'much': not understood"),
+        ("engine: exat", r"engine 'exat': must be one of auto, exact, sketch, reference \(did you mean exact\?\)"),
+        ("sigma: much", "sigma 'much': must be a finite number of at least 0; it is: deviation"),
         ("replace: 3", "replace 3"),
         ("- a\n- b", "must hold `name: value` lines"),
         ("a: [", "not valid YAML"),
@@ -109,16 +109,16 @@ def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_choices_are_those_of_the_library() -> None:
     """Which torch would have to be imported for; the table is read without it."""
-    from regrad import precision, scorer
-    from regrad.gradients import layers
+    from regrad import precision
+    from regrad.gradients import layers, passes
     from regrad.models import outputs
     from regrad.scores.draws import posterior, predictions
 
-    assert {option.key: set(option.choices) for option in OPTIONS if option.choices} == {
+    assert {option.key: set(option.kind.choices) for option in OPTIONS if option.kind.choices} == {
         "outputs": set(outputs.OUTPUTS),
-        "engine": {"auto", *scorer.ENGINES},
+        "engine": {"auto", *passes.ENGINES},
         "precision": set(precision.PRECISIONS),
-        "noise_space": set(scorer.NOISE_SPACES),
+        "noise_space": {"normalized", "pixel"},
         "layers": set(layers.GROUPINGS),
         "dropout_at": set(predictions.DROPOUT_PLACES),
         "fit_structure": set(posterior.STRUCTURES),

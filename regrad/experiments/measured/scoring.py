@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regrad import storage, table
+from regrad.cli import say
 from regrad.cluster import score_on_ray
 from regrad.experiments.material import image_sets, models
 from regrad.experiments.material.packs import Packs
@@ -109,8 +109,3 @@ def _score(study: Study, model: str, seed: int, shards: list[str], setting: Sett
         shown = [f"{len(shards)} shards", *command[len(shards) :]]
         say(f"scoring {len(job.plan.pending)} of {shlex.join(shown)}")
         execute(job, score_on_ray if study.on_ray else score_here)
-
-
-def say(line: str) -> None:
-    """What goes on, for whoever watches."""
-    print(line, file=sys.stderr, flush=True)
