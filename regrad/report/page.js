@@ -96,14 +96,6 @@ const chosenSet = () => (select(choices, "set") ? Number(select(choices, "set").
 const shares = { tickformat: ".0%", rangemode: "tozero" };
 const whole = { tickformat: ".0%", range: [-0.01, 1.03], dtick: 0.2 };
 
-// The ends of a share's 95 % interval, as regrad/runs/sift.py has them.
-function wilson(share, images) {
-  const z = 1.96;
-  const middle = share + (z * z) / (2 * images);
-  const half = z * Math.sqrt((share * (1 - share)) / images + (z / (2 * images)) ** 2);
-  return [middle - half, middle + half].map((end) => end / (1 + (z * z) / images));
-}
-
 const PLOTS = {
   distribution(colors) {
     const score = chosenScore();
@@ -145,9 +137,8 @@ const PLOTS = {
     return [traces, { xaxis: { ...whole, title: "recall" }, yaxis: { ...whole, title: "precision" } }];
   },
   reliability(colors) {
-    const { confidence, accuracy, images } = data.reliability;
+    const { confidence, accuracy, images, intervals } = data.reliability;
     const largest = Math.max(...images);
-    const ends = accuracy.map((share, place) => wilson(share, images[place]));
     const bins = {
       type: "scatter",
       mode: "markers",
@@ -159,8 +150,8 @@ const PLOTS = {
       error_y: {
         type: "data",
         symmetric: false,
-        array: ends.map(([, high], place) => high - accuracy[place]),
-        arrayminus: ends.map(([low], place) => accuracy[place] - low),
+        array: intervals.map(([, high], place) => high - accuracy[place]),
+        arrayminus: intervals.map(([low], place) => accuracy[place] - low),
         color: colors.known,
         thickness: 1,
         width: 3,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.metrics import bootstrap, calibration
+from regrad.metrics.wilson import share_interval
 from regrad.runs.scored import NO_LABEL, Floats, Ints, Run, floats, integers, judged
 from regrad.runs.tally import Judged, align_counts, kinds_of
 
@@ -106,8 +108,10 @@ class Confidence:
         """The confidence interval of each metric of :meth:`numbers`."""
         return bootstrap.intervals(self._statistic, [self.images])
 
-    def diagram(self) -> dict[str, list[float]]:
-        """Per bin of the reliability diagram that holds images: their number, mean confidence and accuracy."""
+    def diagram(self) -> dict[str, list[Any]]:
+        """Per bin of the reliability diagram that holds images: their number, mean confidence, accuracy, and the
+        accuracy's interval.
+        """
         images, right = self._by_bin(self.images.sum(0)), self._by_bin(self.images[1])
         filled = images > 0
         confidence = self._by_bin(self._confidence.sum(0))
@@ -115,6 +119,7 @@ class Confidence:
             "images": images[filled].astype(int).tolist(),
             "confidence": (confidence[filled] / images[filled]).tolist(),
             "accuracy": (right[filled] / images[filled]).tolist(),
+            "intervals": [share_interval(*pair) for pair in zip(right[filled], images[filled], strict=True)],
         }
 
     def _by_bin(self, cells: np.ndarray) -> np.ndarray:

@@ -126,7 +126,7 @@ def test_the_page_in_a_browser(browser: Any, write_run: Any, tmp_path: Path) -> 
     assert tab.evaluate("document.activeElement.name") == "view"
 
     assert tab.title().startswith("regrad report")  # no name became a script
-    assert tab.evaluate("wilson(0.3, 10)") == pytest.approx(share_interval(3, 10))
+    assert_error_bars(tab)
     before = plot_widths(tab)
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert max(plot_widths(tab)) <= 300 < min(before)  # two of them side by side on paper
@@ -135,6 +135,17 @@ def test_the_page_in_a_browser(browser: Any, write_run: Any, tmp_path: Path) -> 
     tab.pdf(path=str(tmp_path / "print.pdf"))
     assert (tmp_path / "print.pdf").stat().st_size > 10_000
     assert problems == []
+
+
+def assert_error_bars(tab: Any) -> None:
+    """The diagram's error bars end where the interval of each bin's accuracy does."""
+    plot = "document.querySelector('[data-plot=reliability]')"
+    told, drawn = tab.evaluate(f"[data.reliability, {plot}.data.find((trace) => trace.error_y)]")
+    assert told["images"]
+    for place, (images, accuracy) in enumerate(zip(told["images"], told["accuracy"], strict=True)):
+        low, high = share_interval(round(images * accuracy), images)
+        assert accuracy + drawn["error_y"]["array"][place] == pytest.approx(high)
+        assert accuracy - drawn["error_y"]["arrayminus"][place] == pytest.approx(low)
 
 
 def wait_until(tab: Any, holds: Callable[[], bool]) -> None:

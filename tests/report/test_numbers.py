@@ -75,7 +75,7 @@ def test_without_labels_there_is_no_accuracy(write_run: Any) -> None:
     report = summary(write_run, labels=None)
     assert report["id"]["accuracy"] is None
     assert report["scores"]["regrad"]["errors"] is None
-    assert report["reliability"] == {"images": [], "confidence": [], "accuracy": []}
+    assert report["reliability"] == {"images": [], "confidence": [], "accuracy": [], "intervals": []}
     assert report["rates"][scored.ID_NAME]["classes"][0]["wrong"] is None
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from regrad import metrics, table
 from regrad.metrics import calibration
+from regrad.metrics.wilson import share_interval
 from regrad.runs import scored
 from regrad.runs.survey import Confidence, Losses, Survey, align
 from tests.conftest import run_json
@@ -35,6 +36,8 @@ def test_confidence_equals_the_metrics_on_the_images(seed: int) -> None:
     place = calibration.bin_of(values)
     assert diagram["images"] == [int((place == b).sum()) for b in np.unique(place)]
     assert diagram["accuracy"] == pytest.approx([right[place == b].mean() for b in np.unique(place)])
+    counts = [(int(right[place == b].sum()), int((place == b).sum())) for b in np.unique(place)]
+    assert diagram["intervals"] == [pytest.approx(share_interval(*pair)) for pair in counts]
     assert diagram["confidence"] == pytest.approx([values[place == b].mean() for b in np.unique(place)])
     for name, ends in made.intervals().items():
         assert ends is not None
