@@ -17,24 +17,41 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-#: What a gate may speak of; the same names are columns of ``history.parquet`` and keys of ``audit.json``.
+COUNT, SHARE, NUMBER = "count", "share", "number"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a gate may speak of.
+
+    Attributes:
+        about: what it is, in words.
+        kind: a whole ``count``, a ``share``, which pages show in percent, or any ``number``.
+    """
+
+    about: str
+    kind: str = NUMBER
+
+
+#: The metrics of a night, which :func:`regrad.audit.night.counted` gives; the same names are columns of
+#: ``history.parquet`` and keys of ``audit.json``.
 METRICS = {
-    "images": "images scored this night",
-    "flagged": "images above the threshold",
-    "flagged_share": "share of images above the threshold",
-    "flagged_share_change": "flagged_share minus that of the nights compared with",
-    "quarantined": "share of rows that could not be scored",
-    "quarantined_rows": "rows that could not be scored",
-    "ks": "Kolmogorov-Smirnov statistic of the score against the baseline",
-    "ks_p": "its p-value",
-    "psi": "population stability index of the score against the baseline",
-    "ks_nights": "Kolmogorov-Smirnov statistic of the score against the nights compared with",
-    "psi_nights": "population stability index of the score against the nights compared with",
-    "prediction_psi": "population stability index of the predicted classes against the baseline",
-    "prediction_p": "p-value of the predicted classes' shares against the baseline (chi-squared)",
-    "drifted_classes": "predicted classes whose scores have drifted from the baseline's",
-    "drifted_sources": "sources whose scores have drifted from the baseline",
-    "accuracy": "share of right predictions among the labelled images",
+    "images": Metric("images scored this night", COUNT),
+    "flagged": Metric("images above the threshold", COUNT),
+    "flagged_share": Metric("share of images above the threshold", SHARE),
+    "flagged_share_change": Metric("flagged_share minus that of the nights compared with"),
+    "quarantined": Metric("share of rows that could not be scored", SHARE),
+    "quarantined_rows": Metric("rows that could not be scored", COUNT),
+    "ks": Metric("Kolmogorov-Smirnov statistic of the score against the baseline"),
+    "ks_p": Metric("its p-value"),
+    "psi": Metric("population stability index of the score against the baseline"),
+    "ks_nights": Metric("Kolmogorov-Smirnov statistic of the score against the nights compared with"),
+    "psi_nights": Metric("population stability index of the score against the nights compared with"),
+    "prediction_psi": Metric("population stability index of the predicted classes against the baseline"),
+    "prediction_p": Metric("p-value of the predicted classes' shares against the baseline (chi-squared)"),
+    "drifted_classes": Metric("predicted classes whose scores have drifted from the baseline's", COUNT),
+    "drifted_sources": Metric("sources whose scores have drifted from the baseline", COUNT),
+    "accuracy": Metric("share of right predictions among the labelled images", SHARE),
 }
 HELD, EXCEEDED, NOT_EVALUATED = "held", "exceeded", "not evaluated"
 _GATE = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|==|!=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(%?)\s*")

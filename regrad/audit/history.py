@@ -17,11 +17,10 @@ from typing import Any
 import pyarrow as pa
 
 from regrad import storage, table
-from regrad.audit.gates import METRICS
+from regrad.audit.gates import COUNT, METRICS
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import audited
 
-_WHOLE = ("images", "flagged", "quarantined_rows", "drifted_classes", "drifted_sources")
 HISTORY_SCHEMA = pa.schema(
     [
         ("night", pa.string()),
@@ -31,7 +30,7 @@ HISTORY_SCHEMA = pa.schema(
         ("score", pa.string()),
         ("threshold", pa.float64()),
         ("units", pa.int64()),
-        *((name, pa.int64() if name in _WHOLE else pa.float64()) for name in METRICS),
+        *((name, pa.int64() if metric.kind == COUNT else pa.float64()) for name, metric in METRICS.items()),
         ("failed_gates", pa.list_(pa.string())),
         ("exit_code", pa.int32()),
         ("claim", pa.string()),

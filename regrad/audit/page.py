@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from regrad.audit.gates import METRICS
+from regrad.audit.gates import METRICS, SHARE
 from regrad.audit.words import p_value
 from regrad.formatting import DASH, class_name, file_name
 from regrad.metrics.wilson import share_interval
@@ -13,7 +13,6 @@ from regrad.pages.markup import fill, flatten, format_number, short, two_decimal
 from regrad.pages.thumbnails import TOO_LATE, Thumbnail
 
 NIGHTS = 90  # shown in the trend
-_SHARES = ("flagged_share", "quarantined", "accuracy")
 _SHOWN = 50
 
 
@@ -34,7 +33,7 @@ def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Se
         headline=audit["headline"],
         failed=any(gate["verdict"] == "exceeded" for gate in audit["gates"]),
         gates=[gate | {"shown": _metric(gate["metric"], gate["value"])} for gate in audit["gates"]],
-        metrics=[(name, _metric(name, audit["metrics"][name]), about) for name, about in METRICS.items()],
+        metrics=[(name, _metric(name, audit["metrics"][name]), metric.about) for name, metric in METRICS.items()],
         classes=list(_slices(rates["classes"][:_SHOWN], audit)),
         sources=list(_slices(rates["sources"][:_SHOWN], audit)),
         sources_total=rates["sources_total"],
@@ -48,7 +47,7 @@ def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Se
 
 
 def _metric(name: str, value: Any) -> str:
-    if name in _SHARES and value is not None:
+    if METRICS[name].kind == SHARE and value is not None:
         return f"{two_decimals(value)} %"
     return format_number(value)
 

@@ -89,7 +89,7 @@ def program(text: str, folder: Path) -> str:
     """All that a page says, from top to bottom, as one Python program; its files are written."""
     steps = ["from regrad.__main__ import main"]
     for language, content in BLOCK.findall(text):
-        if language == "text" or write(content, folder):
+        if language in ("text", "diff") or write(content, folder):
             continue
         assert language in ("python", "sh")
         if language == "python":
