@@ -1,0 +1,82 @@
+"""The score table: parts with provenance, read as one; what is no table is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from regrad import table
+from regrad.errors import RegradError, UsageError
+
+ROWS = [("a", "s3://b/0.tar", 0, 1, 2, 0.5, 0.7, 1.5), ("b", "s3://b/0.tar", 1, None, 2, 0.25, None, 2.5)]
+
+
+def part(folder: Path, name: str, rows: list[tuple[object, ...]], scores: tuple[str, ...] = ("entropy",)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = zip(*rows, strict=True)
+    schema = table.score_schema(scores)
+    content = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema)
+    (folder / name).write_bytes(table.to_parquet(content, {"unit": name}))
+
+
+def test_a_part_has_its_columns_checksums_and_provenance(tmp_path: Path) -> None:
+    part(tmp_path / "scores", "part-0.parquet", ROWS)
+    path = tmp_path / "scores/part-0.parquet"
+    file = pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
+    assert json.loads(file.schema_arrow.metadata[table.PROVENANCE_KEY]) == {"unit": "part-0.parquet"}
+    assert file.schema_arrow.remove_metadata().equals(table.score_schema(["entropy"]))
+    assert file.read().to_pylist()[1] == dict(zip(file.schema_arrow.names, ROWS[1], strict=True))
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(content)
+    with pytest.raises((OSError, pa.ArrowException)):
+        pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read()
+
+
+def test_parts_are_one_table(tmp_path: Path) -> None:
+    part(tmp_path / "scores", "part-1.parquet", ROWS[1:])
+    part(tmp_path / "scores", "part-0.parquet", ROWS[:1])
+    (tmp_path / "scores/_tmp-part-2.parquet").write_bytes(b"half")
+    assert table.read(str(tmp_path), ["id", "entropy"]).to_pylist() == [
+        {"id": "a", "entropy": 1.5},
+        {"id": "b", "entropy": 2.5},
+    ]
+    some = table.dataset(str(tmp_path), parts=["part-1.parquet"])
+    assert some is not None
+    assert some.to_table()["id"].to_pylist() == ["b"]
+    assert table.dataset(str(tmp_path), "quarantine") is None
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no rows under scores/; has the scoring run finished"):
+        table.read(str(tmp_path))
+    part(tmp_path / "scores", "part-0.parquet", ROWS)
+    with pytest.raises(UsageError, match=r"no column regrad; the columns are id, source, .*, nll, entropy$"):
+        table.read(str(tmp_path), ["id", "regrad"])
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [
+        (None, UsageError, "no run.json here"),
+        ('{"schema_version": 1, "regrad_version": "0.0.1"}', UsageError, r"schema version 1, .* wrote it \(0\.0\.1\)"),
+        ("{}", UsageError, "schema version None"),
+        ("{", RegradError, "run.json: not valid JSON"),
+    ],
+)
+def test_a_run_that_cannot_be_read(tmp_path: Path, content: str | None, kind: type[Exception], message: str) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(kind, match=message) as caught:
+        table.read_run(str(tmp_path))
+    assert type(caught.value) is kind
+
+
+def test_a_run(tmp_path: Path) -> None:
+    run = {"schema_version": table.SCHEMA_VERSION, "status": "done"}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert table.read_run(str(tmp_path)) == run
