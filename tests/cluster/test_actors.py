@@ -1,7 +1,5 @@
 """The same units through Ray: real actors, real rows."""
 
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,27 +13,16 @@ import safetensors.torch
 from regrad import table
 from regrad.cluster import progress, score_on_ray
 from regrad.cluster.actors import group_units, score_units
-from regrad.cluster.sessions import Cluster, Workers, share_out
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
 from regrad.pipeline.run import execute, score_here
-from tests.data import ROOT
 from tests.faults.proxy import Proxy
 from tests.services import Bucket, S3Server
 from tests.shards import build, digits, png, records_of, write_parquet, write_tar
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 SCORES = ("regrad", "entropy")
-LISTENING = """
-import psutil
-from regrad.cluster.sessions import start_local
-start_local(1)
-for process in psutil.Process().children(recursive=True):
-    for socket in process.net_connections("inet"):
-        if socket.status == psutil.CONN_LISTEN:
-            print(process.name().replace(" ", "-"), socket.laddr.ip.removeprefix("::ffff:"))
-"""
 
 
 def job(output: Any, *arguments: Any, model: str = "tests.shards:build") -> Job:
@@ -139,36 +126,6 @@ def test_units_are_shared_out_evenly(tmp_path: Path) -> None:
         assert [unit for task in tasks for unit in task] == list(units)
         assert max(map(len, tasks)) == size
     assert [len(task) for task in group_units(units[:3], 2)] == [1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("cluster", "asked", "expected"),
-    [
-        (Cluster(4, 0, 4, True), (None, None), Workers(1, 2, 0)),  # two cores and Ray's two spare ones
-        (Cluster(18, 0, 18, True), (None, None), Workers(4, 4, 0)),
-        (Cluster(18, 0, 18, True), (16, None), Workers(16, 1, 0)),
-        (Cluster(66, 8, 66, True), (None, 0.5), Workers(16, 4, 0.5)),
-        (Cluster(64, 0, 8, False), (None, None), Workers(15, 4, 0)),
-        (Cluster(64, 0, 8, False), (2, None), Workers(2, 7, 0)),
-        (Cluster(64, 8, 32, False), (None, None), Workers(8, 7, 1.0)),
-        (Cluster(1, 0, 1, False), (None, None), Workers(1, 1, 0)),
-        (Cluster(0, 0, 0, False), (8, 1.0, 6), Workers(8, 6, 1.0)),  # a head that waits for workers to come
-    ],
-)
-def test_resources_are_shared_out(cluster: Cluster, asked: tuple[Any, ...], expected: Workers) -> None:
-    assert share_out(cluster, *asked) == expected
-
-
-def test_a_ray_of_its_own_listens_to_this_machine_only() -> None:
-    ended = subprocess.run([sys.executable, "-c", LISTENING], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    places = dict(line.split() for line in ended.stdout.splitlines())
-    assert set(places.values()) == {"127.0.0.1"}
-    assert any("raylet" in name for name in places)
-
-
-def test_gpus_that_are_not_there_are_refused() -> None:
-    with pytest.raises(UsageError, match="--gpus-per-worker 1: this machine has 0"):
-        share_out(Cluster(4, 0, 4, True), None, 1)
 
 
 def test_a_file_over_which_every_worker_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

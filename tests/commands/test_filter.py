@@ -75,7 +75,7 @@ def test_a_dry_run_shows_counts_and_images_and_nothing_else(
         (("--drop", "entropie > 1"), "no column entropie; the columns are id,"),
         (("--drop", "__import__('os')"), "is not understood"),
         (("--drop", "entropy > 1", "--per-class"), "--per-class goes with --quantile or --top"),
-        (("--quantile", "1.5"), "'1.5' is not between 0 and 1"),
+        (("--quantile", "1.5"), "'1.5' is not a number above 0 and below 1"),
         (("--top", "-1"), "'-1' is not a whole number"),
         (("--top", "1", "--score", "energy"), "has the scores entropy"),
     ],

@@ -63,7 +63,7 @@ def test_exit_codes_come_through(tmp_path: Path, ray_cluster: RayCluster, instal
     assert json.loads((tmp_path / "out/run.json").read_text())["exit_code"] == 4
     code, out, err = ended(wrong)
     assert code == 2, out + err
-    assert "error: sigma -1.0" in out
+    assert "error: --sigma '-1': must be" in out
     assert not (tmp_path / "wrong").exists()
 
 

@@ -1,0 +1,86 @@
+"""The rows of one unit: each in exactly one of two lists, and counted."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from regrad import table
+from regrad.pipeline.account import OTHER, Account
+from regrad.pipeline.plan import Unit
+from regrad.reading.samples import Sample
+
+UNIT = Unit("s3://b/a.parquet", "parquet", 10, 20, "e1", "f" * 32, 10, 1000)
+
+
+def account(rows_in: int = 0) -> Account:
+    return Account(UNIT, ("regrad", "entropy"), num_classes=3, rows_in=rows_in)
+
+
+def test_what_is_scored_becomes_a_row_in_order() -> None:
+    held = account()
+    assert held.add(Sample(12, "b", None, 1), 1, 0.5, 0.7, [2.0, 1.0])
+    assert held.add(Sample(11, "a", None, None), 2, 0.25, math.nan, [3.0, 0.5])
+    scores, quarantine = held.tables()
+    assert scores.schema.equals(table.score_schema(["regrad", "entropy"]))
+    assert [tuple(row.values()) for row in scores.to_pylist()] == [
+        ("a", UNIT.source, 11, None, 2, 0.25, None, 3.0, 0.5),
+        ("b", UNIT.source, 12, 1, 1, 0.5, 0.7, 2.0, 1.0),
+    ]
+    assert (quarantine.num_rows, quarantine.schema) == (0, table.QUARANTINE_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "values", "named"),
+    [
+        (math.nan, [1.0, 1.0], "confidence is nan"),
+        (0.5, [math.inf, 1.0], "regrad is inf"),
+        (0.5, [-math.inf, math.nan], "regrad is -inf, entropy is nan"),
+    ],
+)
+def test_what_is_no_number_is_quarantined(confidence: float, values: list[float], named: str) -> None:
+    held = account()
+    assert not held.add(Sample(3, "x", None, 1), 1, confidence, 0.1, values)
+    scores, quarantine = held.tables()
+    assert scores.num_rows == 0
+    (row,) = quarantine.to_pylist()
+    assert (row["id"], row["row"], row["stage"]) == ("x", 3, "score")
+    assert row["reason"] == f"{named}: the network's outputs are not finite for this image"
+
+
+def test_it_is_finished_when_every_row_has_its_place() -> None:
+    held = account(rows_in=2)
+    held.add(Sample(10, "a", None), 0, 0.5, 0.1, [1.0, 1.0])
+    held.complete = True
+    assert not held.finished  # one row is still on its way
+    held.reject(Sample(None, None), "read", "truncated")
+    assert held.finished
+    held.complete = False
+    assert not held.finished  # there may be more
+    held.changed = True
+    assert held.finished  # given up: it is to be planned again
+
+
+def test_the_record_counts_labels_and_reasons() -> None:
+    held = account(rows_in=4 + 21)
+    for row, (label, prediction) in enumerate([(1, 1), (2, 1), (7, 1), (None, 1)]):
+        held.add(Sample(row, f"{row}", None, label), prediction, 0.5, 0.1, [1.0, 1.0])
+    for kind in range(6):
+        for row in range(kind + 1):
+            held.reject(Sample(row, "x"), "decode", f"reason {kind} {'x' * 200}")
+    record = held.record()
+    assert (record["rows_in"], record["rows_scored"], record["rows_quarantined"]) == (25, 4, 21)
+    assert (record["labelled"], record["correct"], record["labels_outside"]) == (2, 1, 1)
+    assert (record["unit"], record["source"], record["start"], record["stop"]) == (UNIT.key, UNIT.source, 10, 20)
+    assert record["identity"] == "e1"
+    assert sum(record["reasons"].values()) == 21
+    assert list(record["reasons"].values()) == [6, 5, 4, 3, 2, 1]  # the rarest of six is not named
+    assert record["reasons"][OTHER] == 1
+    assert max(map(len, record["reasons"])) == 100
+
+
+def test_reasons_that_utf8_cannot_hold_are_escaped() -> None:
+    held = account()
+    held.reject(Sample(1, "x"), "read", "name \udcff")
+    assert held.tables()[1]["reason"].to_pylist() == ["name \\udcff"]

@@ -1,0 +1,128 @@
+"""What an output depends on: its configuration, what may differ, and what a unit's key is made of."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regrad import table
+from regrad.errors import UsageError
+from regrad.ledger import commit
+from regrad.pipeline import manifest
+from regrad.pipeline.options import OPTIONS, Options, parse
+from regrad.settings.option import MEANING, NOTHING, VALUE
+from tests.ledger.test_commit import unit
+
+REQUIRED = ["in", "--model", "m:build", "--output", "out"]
+PLAN = {"engine": "exact", "first_layer": 3, "directions": None, "why": "it is the cheapest"}
+
+
+def options(*more: str) -> Options:
+    return parse([*REQUIRED, *more], "score", None)
+
+
+def run(*more: str, plan: dict[str, Any] = PLAN) -> dict[str, Any]:
+    model = {"spec": "m:build", "fingerprint": "a" * 64}
+    return json.loads(json.dumps(manifest.start(options(*more), model, plan)))
+
+
+def test_the_configuration_is_what_rows_depend_on_as_json_has_it() -> None:
+    config = manifest.configuration(options("--depth-decay", "inf", "--weights", "https://host/w?token=1"))
+    assert config.keys() == {option.key for option in OPTIONS if option.decides != NOTHING}
+    assert {"output", "limit", "num_workers", "memory_budget"} & config.keys() == set()
+    assert (config["depth_decay"], config["weights"]) == ("inf", "https://host/w?***")
+    assert json.loads(json.dumps(config, allow_nan=False)) == config
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ([], []),
+        (["--num-workers", "3", "--limit", "5", "--batch-size", "8"], []),
+        (["--sigma", "0.5", "--seed", "1"], ["sigma 0.02, now 0.5", "seed 0, now 1"]),
+        (["--scores", "entropy,regrad"], ["scores regrad, now entropy,regrad"]),
+        (["--unit-rows", "7"], ["unit-rows 1024, now 7"]),
+        (["--weights", "other"], []),  # another name of the same network
+    ],
+)
+def test_differences_are_named(more: list[str], told: list[str]) -> None:
+    assert manifest.differences(run(), options(*more), "a" * 64) == told
+
+
+def test_another_network_is_told_by_the_names_that_explain_it() -> None:
+    assert manifest.differences(run(), options("--weights", "other"), "b" * 64) == ["weights None, now other"]
+    (told,) = manifest.differences(run(), options(), "b" * 64)
+    assert told == "the model's content (fingerprint aaaaaaaaaaaa, now bbbbbbbbbbbb)"
+
+
+def test_some_levels_may_differ() -> None:
+    asked = options("--sigma", "0.5", "--seed", "1", "--scores", "entropy", "--unit-rows", "7", "--id-column", "row")
+    assert manifest.differences(run(), asked, "a" * 64, levels=(MEANING, VALUE)) == [
+        "sigma 0.02, now 0.5",
+        "seed 0, now 1",
+    ]
+    assert manifest.differences(run(), asked, "a" * 64, levels=(MEANING,)) == ["sigma 0.02, now 0.5"]
+
+
+def test_another_posterior_is_told_where_nothing_else_differs() -> None:
+    held = run(plan=PLAN | {"posterior": "1" * 16})
+    assert manifest.differences(held, options(), "a" * 64, "1" * 16) == []
+    (told,) = manifest.differences(held, options(), "a" * 64, "2" * 16)
+    assert told.startswith("what --fit-data holds (posterior 1111")
+
+
+def test_a_units_key_depends_on_what_decides_and_on_nothing_else() -> None:
+    def salt(*more: str, fingerprint: str = "a", **plan: Any) -> str:
+        return manifest.salt(fingerprint, manifest.configuration(options(*more)), PLAN | plan)
+
+    same = salt()
+    assert salt("--num-workers", "3", "--replace", "--memory-budget", "1GiB") == same
+    assert salt("--weights", "other", "--temperature", "2") == same  # the fingerprint stands for the network
+    assert salt(why="for another reason") == same
+    for other in (
+        salt(fingerprint="b"),
+        salt("--sigma", "0.5"),
+        salt("--seed", "1"),
+        salt("--label-column", "y"),
+        salt("--scores", "entropy"),
+        salt(first_layer=4),
+        salt(engine="sketch"),
+    ):
+        assert other != same
+
+
+def test_totals_are_of_the_ledger_and_taken_from_run_json_where_it_speaks_of_the_same_units(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    keys = {"0" * 32, "1" * 32}
+    for key in keys:
+        commit.write_unit(output, *unit(key, labelled=2, correct=1, labels_outside=0))
+    counted = {"units": 2, "rows_in": 6, "rows_scored": 4, "rows_quarantined": 2, "labelled": 4, "correct": 2}
+    assert manifest.held_totals(output, None, keys) == counted | {"labels_outside": 0}
+    told = dict.fromkeys(("units", *manifest.COUNTS), 7)
+    assert manifest.held_totals(output, {"counts": told | {"ledger": manifest.ledger_digest(keys)}}, keys) == told
+    assert manifest.held_totals(output, {"counts": told | {"ledger": "another"}}, keys) == counted | {
+        "labels_outside": 0
+    }
+    assert manifest.ledger_digest(sorted(keys)) == manifest.ledger_digest(sorted(keys, reverse=True))
+
+
+def test_units_without_run_json_are_refused(tmp_path: Path) -> None:
+    assert manifest.existing(str(tmp_path)) is None
+    commit.write_unit(str(tmp_path), *unit())
+    with pytest.raises(UsageError, match=r"holds units but no run\.json"):
+        manifest.existing(str(tmp_path))
+    manifest.write_run(str(tmp_path), run())
+    held = manifest.existing(str(tmp_path))
+    assert held is not None
+    assert (held["status"], held["schema_version"]) == ("running", table.SCHEMA_VERSION)
+
+
+def test_versions_are_of_what_is_installed() -> None:
+    versions = manifest.versions()
+    assert versions["python"].startswith("3.")
+    assert {"torch", "pyarrow", "ray"} <= versions.keys()
+    assert copy.copy(versions) == {name: str(version) for name, version in versions.items()}
