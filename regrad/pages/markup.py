@@ -72,10 +72,12 @@ def two_decimals(share: float | None) -> str:
 def two_figures(share: float | None) -> str:
     """A share in percent with two significant figures: risks may be tiny.
 
-    >>> two_figures(0.0012), two_figures(0.002), two_figures(0.31), two_figures(None)
-    ('0.12', '0.20', '31', '–')
+    >>> two_figures(0.0012), two_figures(0.002), two_figures(0.31), two_figures(1.0), two_figures(None)
+    ('0.12', '0.20', '31', '100', '–')
     """
-    return DASH if share is None else f"{100 * share:#.2g}".rstrip(".")
+    if share is None:
+        return DASH
+    return "100" if share >= 0.995 else f"{100 * share:#.2g}".rstrip(".")
 
 
 def format_number(value: float | str | None) -> str:
