@@ -77,7 +77,7 @@ class Gate:
 def parse_gates(texts: Sequence[str]) -> list[Gate]:
     """The gates that ``texts`` write down.
 
-    >>> parse(["flagged_share < 10%"])[0]
+    >>> parse_gates(["flagged_share < 10%"])[0]
     Gate(text='flagged_share < 10%', metric='flagged_share', operator='<', bound=0.1)
 
     Raises:

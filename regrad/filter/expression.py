@@ -53,7 +53,7 @@ _FORM = (
 def parse_condition(text: str, schema: pa.Schema) -> pc.Expression:
     """The condition that ``text`` writes down, on tables with this ``schema``.
 
-    >>> parse("1 < a <= 2", pa.schema([("a", pa.float64())]))
+    >>> parse_condition("1 < a <= 2", pa.schema([("a", pa.float64())]))
     <pyarrow.compute.Expression ((1 < a) and (a <= 2))>
 
     Raises:

@@ -12,7 +12,7 @@ DEFAULT = "quantile=0.95"
 def parse_rule(text: str) -> float | str:
     """``quantile=Q`` or the place of a ``threshold.json`` as they are, a number as a number.
 
-    >>> parse("2.5"), parse("quantile=0.95"), parse("s3://bucket/report/threshold.json")
+    >>> parse_rule("2.5"), parse_rule("quantile=0.95"), parse_rule("s3://bucket/report/threshold.json")
     (2.5, 'quantile=0.95', 's3://bucket/report/threshold.json')
 
     Raises:

@@ -56,7 +56,7 @@ class Result:
 def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Mean and deviation (n - 1) of the finite ``values``.
 
-    >>> spread([1.0, 3.0]), spread([2.0]), spread([])
+    >>> mean_and_deviation([1.0, 3.0]), mean_and_deviation([2.0]), mean_and_deviation([])
     ((2.0, 1.4142135623730951), (2.0, None), (None, None))
     """
     kept = [value for value in values if math.isfinite(value)]
