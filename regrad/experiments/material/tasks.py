@@ -93,7 +93,7 @@ def _of_fewer(task: LabellingTask, candidates: int) -> LabellingTask:
 def softmax_twice() -> tuple[nn.Module, networks.Known]:
     """The standard CNN for MNIST that hands over probabilities for logits, so that a loss takes the softmax of them."""
     network, known = networks.mnist_cnn()
-    return nn.Sequential(network, nn.Softmax(1)), known
+    return nn.Sequential(network, nn.Softmax(1)), known | {"outputs": "logits"}  # as which they are meant to be taken
 
 
 def _quick(name: str, title: str, samples: int) -> LabellingTask:

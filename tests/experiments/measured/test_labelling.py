@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 import torch
-from PIL import Image
-from sklearn.datasets import load_digits
 
 from regrad import UsageError
 from regrad.experiments.material.tasks import TASKS, LabellingTask
@@ -20,6 +15,7 @@ from regrad.experiments.measured import labelling
 from regrad.experiments.measured.results import Result
 from regrad.experiments.measured.scoring import Study
 from regrad.select.features import features
+from tests.experiments.digits import write_packs
 
 MNIST, SVHN = (replace(TASKS["active-learning"][place], candidates=60, steps=20, cycles=2) for place in (0, -1))
 ROWS = ("REGrad*", "Perturb x", "LA", "Entropy", labelling.RANDOM, "Entropy, k-center")
@@ -28,19 +24,7 @@ ROWS = ("REGrad*", "Perturb x", "LA", "Entropy", labelling.RANDOM, "Entropy, k-c
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """A pool of 300 digits, two cycles, little training, and five of the methods."""
-    digits = load_digits()
-    (tmp_path / "data").mkdir()
-    for name, part in (("mnist-train", slice(0, 300)), ("mnist-test", slice(300, 500))):
-        images = []
-        for pixels in digits.images[part]:
-            buffer = io.BytesIO()
-            Image.fromarray((pixels * (255 / 16)).astype("uint8"), "L").resize((28, 28)).save(buffer, "PNG")
-            images.append(buffer.getvalue())
-        labels = pa.array(digits.target[part], pa.int32())
-        ids = [f"{name}/{row}" for row in range(len(images))]
-        pa.parquet.write_table(
-            pa.table({"id": ids, "image": images, "label": labels}), tmp_path / f"data/{name}.parquet"
-        )
+    write_packs(tmp_path / "data", mnist_train=slice(0, 300), mnist_test=slice(300, 500))
     monkeypatch.setattr(labelling, "POOL", 2)
     monkeypatch.setattr(labelling, "ROWS", {row: labelling.ROWS[row] for row in ROWS})
     return Study(str(tmp_path / "data"), str(tmp_path / "out"), seeds=1)
