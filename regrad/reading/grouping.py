@@ -28,13 +28,13 @@ _DESKTOPS = frozenset((".ds_store", "thumbs.db", "desktop.ini"))
 
 
 @dataclass(frozen=True)
-class Refused:
+class Unread:
     """A member that is there but is not read, and why."""
 
     why: str
 
 
-Content = bytes | Refused
+Content = bytes | Unread
 Fields = dict[str, Content]
 _Reads = Callable[[tarfile.TarFile, tarfile.TarInfo, bool, int], Content]  # the archive, a member, if a picture, held
 
@@ -48,7 +48,7 @@ class _Key:
 
 
 @dataclass(frozen=True)
-class Row:
+class TarRow:
     """A row of the tar.
 
     Attributes:
@@ -103,7 +103,7 @@ class Grouping:
         self.apart = 0
         self.first_apart = ""
 
-    def rows(self, shard: Shard, content: bool) -> Iterator[Row]:
+    def rows(self, shard: Shard, content: bool) -> Iterator[TarRow]:
         """The rows, in order; without ``content`` from the headers alone.
 
         Raises:
@@ -112,14 +112,14 @@ class Grouping:
         yield from self._rows(shard, _read if content else _leave, seek=not content, look=content)
         for key, held in self._waiting.items():
             if key not in self._gone:
-                yield Row(key, key, None, tuple(held.fields), (("", held.fields),))
+                yield TarRow(key, key, None, tuple(held.fields), (("", held.fields),))
 
-    def places(self, row: Row) -> set[int]:
+    def places(self, row: TarRow) -> set[int]:
         """The places in the tar of all members of a row, once every row was given."""
         apart = (self._waiting[key].places.values() for key in row.keys if key in self._waiting)
         return {*row.places, *(place for places in apart for place in places)}
 
-    def _rows(self, shard: Shard, read: _Reads, seek: bool, look: bool) -> Iterator[Row]:
+    def _rows(self, shard: Shard, read: _Reads, seek: bool, look: bool) -> Iterator[TarRow]:
         group: dict[str, _Key] = {}
         name, size = "", 0
         with open_archive(shard, seek) as (archive, end):
@@ -130,7 +130,7 @@ class Grouping:
                     if member.isdir() or self._is_left_out(member.name, key, field, picture):
                         continue
                     if not key.rpartition("/")[2]:
-                        yield Row(member.name, None)
+                        yield TarRow(member.name, None)
                         continue
                     needed = picture or field in self._texts or field.rpartition(".")[2] in self._texts
                     if group and self._begins_anew(group, name, key, field if needed else "", size):
@@ -172,7 +172,7 @@ class Grouping:
             return needed in group[key].fields
         return size > _GROUP_BYTES and not any(other.startswith(f"{key}.") for other in group)
 
-    def _close(self, group: dict[str, _Key]) -> Iterator[Row]:
+    def _close(self, group: dict[str, _Key]) -> Iterator[TarRow]:
         """The rows of neighbours whose names begin alike."""
         pictures = {key: keys.pictures(held.fields, self._image) for key, held in group.items()}
         pictured = {other for key, names in pictures.items() if names for other in keys.ancestors(key)}
@@ -188,7 +188,7 @@ class Grouping:
             for own in names:
                 yield self._row(group[key], key, own, alone=len(names) == 1)
 
-    def _row(self, held: _Key, key: str, field: str, alone: bool) -> Row:
+    def _row(self, held: _Key, key: str, field: str, alone: bool) -> TarRow:
         begin = field[: field.rfind(".") + 1]
         ancestors = keys.ancestors(key)
         near = [(begin, held.fields), ("", held.fields)]
@@ -198,7 +198,7 @@ class Grouping:
         )
         own = keys.picture_key(key, field, alone)
         picture, fields = held.fields[field], tuple(held.fields)
-        return Row(f"{key}.{field}", own, picture, fields, tuple(near), tuple(places), tuple(ancestors))
+        return TarRow(f"{key}.{field}", own, picture, fields, tuple(near), tuple(places), tuple(ancestors))
 
     def _wait(self, key: str, held: _Key, late: bool) -> None:
         """Keep what says a label or an id until its picture comes."""
@@ -208,7 +208,7 @@ class Grouping:
         if late or self._waiting_bytes + size > _WAITING_BYTES:
             self.first_apart = self.first_apart or f"{key}.{next(iter(held.fields))}"
             self.apart += len(held.fields)
-            held = _Key(dict.fromkeys(held.fields, Refused("")), held.places)
+            held = _Key(dict.fromkeys(held.fields, Unread("")), held.places)
         else:
             self._waiting_bytes += size
         waiting = self._waiting.setdefault(key, _Key())
@@ -253,10 +253,10 @@ class Grouping:
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, picture: bool, held: int) -> Content:
     if member.type in _LINKS or not member.isfile():
-        return Refused(f"{as_text(member.name)!r} is {_LINKS.get(member.type, 'no regular file, which is not read')}")
+        return Unread(f"{as_text(member.name)!r} is {_LINKS.get(member.type, 'no regular file, which is not read')}")
     most = MAX_IMAGE_BYTES if picture else _MAX_TEXT_BYTES
     if member.size > most or held + member.size > MAX_IMAGE_BYTES:  # a key may have any number of members
-        return Refused(f"{as_text(member.name)!r} claims {member.size} bytes, more than {most}")
+        return Unread(f"{as_text(member.name)!r} claims {member.size} bytes, more than {most}")
     file = archive.extractfile(member)
     return file.read() if file else b""
 

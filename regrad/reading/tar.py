@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from regrad import storage
 from regrad.reading.formats import Format, register
-from regrad.reading.grouping import Grouping, Refused, Row
+from regrad.reading.grouping import Grouping, TarRow, Unread
 from regrad.reading.members import members, open_archive
 from regrad.reading.samples import BadFile, Sample, Shard, as_label, as_text, is_row_id, reading, row_id
 
@@ -103,7 +103,7 @@ class TarReader(Format):
     def _places(self, wanted: Collection[int]) -> tuple[int, set[int]]:
         """How many of the ``wanted`` rows there are, and the places of their members in the tar."""
         grouping = self._grouping()
-        rows: list[Row] = []
+        rows: list[TarRow] = []
         with reading(self.uri) as shard:
             try:
                 rows += (row for number, row in enumerate(grouping.rows(shard, content=False)) if number in wanted)
@@ -115,7 +115,7 @@ class TarReader(Format):
         self.skipped.clear()
         return Grouping(self.uri, self.columns, self.skip)
 
-    def _sample(self, number: int, row: Row, ids: set[str]) -> Sample:
+    def _sample(self, number: int, row: TarRow, ids: set[str]) -> Sample:
         """The row as a sample; ``ids`` are those of the rows before it."""
         if row.key is None:
             return Sample(
@@ -132,14 +132,14 @@ class TarReader(Format):
         if not name or name in ids or is_row_id(name):
             name = row_id(name, number)
         ids.add(name)
-        if isinstance(row.picture, Refused):
+        if isinstance(row.picture, Unread):
             return Sample(number, name, error=row.picture.why)
         if row.picture is None:
             what = f".{self.columns.image} member" if self.columns.image else "image member"
             return Sample(number, name, error=f"no {what} under this key; it has {', '.join(sorted(row.fields))}")
         return Sample(number, name, row.picture, self._label(row, details))
 
-    def _label(self, row: Row, details: list[dict[str, Any]]) -> int | None:
+    def _label(self, row: TarRow, details: list[dict[str, Any]]) -> int | None:
         column = self.columns.label
         value = next(iter(map(_decoded, row.texts((column or "cls").lower()))), None)
         return as_label(_detail(details, column or "label") if value is None else value)

@@ -46,7 +46,7 @@ class ValueKind:
             raise WrongValue(f"{value!r} is not {self.text}") from error
 
 
-def whole(least: int | None = None) -> ValueKind:
+def whole_number(least: int | None = None) -> ValueKind:
     """A whole number, at least ``least``.
 
     >>> whole(1)("12"), whole()(-3)
@@ -159,7 +159,7 @@ def _as_list(value: Any) -> list[Any]:
 
 TEXT = ValueKind("a text", str)
 SWITCH = ValueKind("true or false", _switch)
-AT_LEAST_0, AT_LEAST_1 = whole(0), whole(1)
+AT_LEAST_0, AT_LEAST_1 = whole_number(0), whole_number(1)
 POSITIVE = number(above=0)
 BETWEEN = number(above=0, below=1)
 #: ``a,b``, or a list, without blanks.

@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from regrad.errors import UsageError
-from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1, NAMES, SWITCH, WrongValue, finite, number, one_of, whole
+from regrad.settings.kinds import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    NAMES,
+    SWITCH,
+    WrongValue,
+    finite,
+    number,
+    one_of,
+    whole_number,
+)
 from regrad.settings.option import MEANING, ROWS, VALUE, Option
 
 SCORER = (
@@ -24,7 +34,7 @@ SCORER = (
         0.3,
         "lambda, how fast layers lose weight with distance; inf: the last alone",
     ),
-    Option("seed", "scorer", "scores", whole(), 0, "of the noise", decides=VALUE),
+    Option("seed", "scorer", "scores", whole_number(), 0, "of the noise", decides=VALUE),
     Option(
         "noise-space",
         "scorer",

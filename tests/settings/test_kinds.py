@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from regrad.settings import kinds
-from regrad.settings.kinds import ValueKind, WrongValue, exceeds, finite, number, one_of, whole
+from regrad.settings.kinds import ValueKind, WrongValue, exceeds, finite, number, one_of, whole_number
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from regrad.settings.kinds import ValueKind, WrongValue, exceeds, finite, number
         (kinds.SIZE, "224", 224),
         (kinds.AT_LEAST_1, "7", 7),
         (kinds.AT_LEAST_0, np.int64(0), 0),
-        (whole(), "-1", -1),
+        (whole_number(), "-1", -1),
         (number(least=0, below=1), "1e-3", 1e-3),
         (number(least=0), "inf", math.inf),
         (finite(0), 3, 3.0),
@@ -57,9 +57,9 @@ def test_texts_and_values_are_understood_alike(kind: ValueKind, given: Any, mean
         (kinds.AT_LEAST_1, 1.0),
         (kinds.AT_LEAST_1, True),
         (kinds.AT_LEAST_0, "-1"),
-        (whole(), "1.5"),
-        (whole(), 2.0),
-        (whole(), None),
+        (whole_number(), "1.5"),
+        (whole_number(), 2.0),
+        (whole_number(), None),
         (number(), "nan"),
         (number(), True),
         (number(least=0), -1e-9),
