@@ -61,6 +61,8 @@ def test_columns_begin_below_each_other() -> None:
     rows = [["score", "AUROC", ""], ["e", "9.5", "x"], ["", "100", "y"]]
     lines = aligned(rows)
     assert lines == ["score  AUROC", "e      9.5    x", "       100    y"]
+    with pytest.raises(ValueError):
+        aligned([["a", "b"], ["c"]])
     assert {line.index(text) for line, text in zip(lines, ("AUROC", "9.5", "100"), strict=True)} == {7}
 
 

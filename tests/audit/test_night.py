@@ -70,6 +70,9 @@ def test_the_predicted_classes_against_the_baselines(write_run: Any, baseline: n
     assert entry["baseline_share"] == pytest.approx((held > told["threshold"]["value"]).mean())
     (source,) = told["rates"]["sources"]
     assert source["drifted"]
+    entries = [*told["rates"]["classes"], source]
+    assert {entry["drifted"] for entry in entries} == {True, False}
+    assert all(entry["drifted"] == (entry["p"] is not None and entry["p_adjusted"] < 0.01) for entry in entries)
     assert told["metrics"]["drifted_sources"] == 1
 
 

@@ -88,6 +88,14 @@ def test_nothing_is_flagged_or_listed_where_it_was_not_asked_for(pairs: Pairs) -
     assert (ranks.flagged, ranks.moved) == (None, ([], []))
 
 
+def test_nothing_moved_where_both_are_the_same(write_run: Any) -> None:
+    runs = [scored.load_run(name, write_run("digits", {"s": A}, folder=f"same-{name}")) for name in "AB"]
+    with Pairs(runs[0], runs[1], ["s"]) as same:
+        ranks = read_ranks(same, Movement.of(same, "s"), None, top=6)
+    assert ranks.correlation == pytest.approx(1)
+    assert ranks.moved == ([], [])
+
+
 def test_separation_of_two_sets(pairs: Pairs, write_run: Any) -> None:
     from sklearn.metrics import roc_auc_score
 

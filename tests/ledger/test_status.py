@@ -48,6 +48,15 @@ def test_a_run_at_work_tells_its_speed_and_what_is_left(tmp_path: Path) -> None:
     assert told.reasons == {"x": 4}
 
 
+def test_a_run_whose_units_are_all_committed_has_nothing_left(tmp_path: Path) -> None:
+    write_run(tmp_path, units={"planned": 2, "done_before": 0})
+    for number in range(3):  # one more than was planned: a source has changed meanwhile
+        write_unit(tmp_path, number, at(10))
+    with lease.hold(str(tmp_path)):
+        told = status(str(tmp_path))
+    assert (told.units, told.units_done, told.seconds_left) == (3, 3, 0)
+
+
 @pytest.mark.parametrize(
     ("run", "state"),
     [({}, ENDED), ({"status": "failed", "exit_code": 1, "finished": "2026-01-01T00:00:00Z"}, "failed")],

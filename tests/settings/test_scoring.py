@@ -41,6 +41,9 @@ def test_the_defaults_are_of_their_kind() -> None:
         ({"depth_decay": -1}, "depth decay -1: must be a number of at least 0"),
         ({"samples": "10"}, "samples '10': must be a whole number of at least 0"),
         ({"seed": 1.5}, "seed 1.5: must be a whole number"),
+        ({"tolerance": 1.0}, "tolerance 1.0: must be a number of at least 0 and below 1"),
+        ({"dropout_rate": 1}, "dropout rate 1: must be a number of at least 0 and below 1"),
+        ({"directions": 0}, "directions 0: must be a whole number of at least 1"),
         ({"standard_errors": 1}, "standard errors 1: must be true or false"),
     ],
 )
