@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+import ray
 
 from regrad.cluster.sessions import Cluster, Workers, connected, share_out
 from regrad.errors import RegradError, UsageError
@@ -55,7 +56,8 @@ def test_gpus_that_are_not_there_are_refused() -> None:
         share_out(Cluster(4, 0, 4, True), None, 1)
 
 
-def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+def test_an_address_where_nobody_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # by other tests of this process
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -73,14 +75,13 @@ def test_the_address_of_the_environment_counts_where_none_is_given(monkeypatch: 
         free.bind(("127.0.0.1", 0))
         address = f"ray://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(RegradError, match=f"no Ray cluster at {address}"), connected(None, 1):
         pytest.fail("connected")
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_session_that_is_there_is_used_and_stays() -> None:
-    import ray
-
     with connected(None, 3) as cluster:
         assert not cluster.own
         assert cluster.cpus == int(ray.cluster_resources()["CPU"])
