@@ -49,7 +49,7 @@ class ValueKind:
 def whole_number(least: int | None = None) -> ValueKind:
     """A whole number, at least ``least``.
 
-    >>> whole(1)("12"), whole()(-3)
+    >>> whole_number(1)("12"), whole_number()(-3)
     (12, -3)
     """
     bound = "" if least is None else f" of at least {least}"
