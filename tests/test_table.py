@@ -12,7 +12,10 @@ import pytest
 from regrad import table
 from regrad.errors import RegradError, UsageError
 
-ROWS = [("a", "s3://b/0.tar", 0, 1, 2, 0.5, 0.7, 1.5), ("b", "s3://b/0.tar", 1, None, 2, 0.25, None, 2.5)]
+ROWS = [
+    ("a", "s3://b/0.tar", 0, 1, 2, 0.5, 0.7, "d0", 1.5),
+    ("b", "s3://b/0.tar", 1, None, 2, 0.25, None, None, 2.5),
+]
 
 
 def part(folder: Path, name: str, rows: list[tuple[object, ...]], scores: tuple[str, ...] = ("entropy",)) -> None:
@@ -55,7 +58,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no rows under scores/; has the scoring run finished"):
         table.read(str(tmp_path))
     part(tmp_path / "scores", "part-0.parquet", ROWS)
-    with pytest.raises(UsageError, match=r"no column regrad; the columns are id, source, .*, nll, entropy$"):
+    with pytest.raises(UsageError, match=r"no column regrad; the columns are id, source, .*, nll, digest, entropy$"):
         table.read(str(tmp_path), ["id", "regrad"])
 
 

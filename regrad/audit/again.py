@@ -33,7 +33,7 @@ class Counted:
     again: dict[str, int] = field(default_factory=lambda: {"scored": 0, "quarantined": 0})
 
 
-def count(
+def count_new(
     output: str,
     baseline: str,
     nights: History,
@@ -51,7 +51,7 @@ def count(
     Raises:
         RegradError: the storage refused or failed.
     """
-    found = Counted(manifest.totals(records))
+    counted = Counted(manifest.totals(records))
     others = {row["night"] for row in nights.rows} - {night}
     known_units = commit.by_source(key for key in commit.committed(baseline) if key not in apart)
     changed = set(audited.sources_of_retired(output))
@@ -66,28 +66,28 @@ def count(
         for record in commit.read_records(baseline, known_units.get(digits, ())):
             for image in audited.images(baseline, record) if record["source"] == source else ():
                 known.add(image.name, image.digest, image.scored)
-        _count(output, source, units, known, found)
-    for name, rows in (("scored", found.again["scored"]), ("quarantined", found.again["quarantined"])):
-        found.totals[f"rows_{name}"] -= rows
-        found.totals["rows_in"] -= rows
-    return found
+        _count(output, source, units, known, counted)
+    for name, rows in (("scored", counted.again["scored"]), ("quarantined", counted.again["quarantined"])):
+        counted.totals[f"rows_{name}"] -= rows
+        counted.totals["rows_in"] -= rows
+    return counted
 
 
 def _count(
-    output: str, source: str, records: Sequence[Mapping[str, Any]], known: audited.Known, found: Counted
+    output: str, source: str, records: Sequence[Mapping[str, Any]], known: audited.Known, counted: Counted
 ) -> None:
     rows: list[int] = []
     for record in records:
         if not known:
-            found.reasons.update(record.get("reasons", {}))
+            counted.reasons.update(record.get("reasons", {}))
             continue
         new: list[tuple[str, str]] = []
         for image in audited.images(output, record):
             if known.take(image):
-                found.again["scored" if image.scored else "quarantined"] += 1
+                counted.again["scored" if image.scored else "quarantined"] += 1
                 rows += [image.row] if image.scored and image.row is not None else []
             elif image.reason:
                 new.append(image.reason)
-        found.reasons.update(reasons_of(new))
+        counted.reasons.update(reasons_of(new))
     if rows:
-        found.left_out[source] = np.array(sorted(rows), np.int64)
+        counted.left_out[source] = np.array(sorted(rows), np.int64)

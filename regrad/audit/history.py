@@ -90,7 +90,7 @@ class History:
 
     def units_gone(self, night: str, committed: Collection[str]) -> list[str]:
         """The units that this night has audited and that are not ``committed`` any more, sorted."""
-        return sorted(key for key, found in self._nights.items() if found == night and key not in committed)
+        return sorted(key for key, own in self._nights.items() if own == night and key not in committed)
 
     def commit(self, row: dict[str, Any], units: Sequence[str], allowed: Callable[[], None]) -> None:
         """Take the night's ``row`` and units into the history; a row of the same night is replaced.

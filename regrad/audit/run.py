@@ -154,7 +154,7 @@ def _audit(planned: Planned, outcome: RunOutcome, held: lease.Lease) -> dict[str
     committed = commit.committed(output)
     units = nights.units_of(planned.checked.night, committed)
     records = commit.read_records(output, units)
-    counted = again.count(
+    counted = again.count_new(
         output, planned.baseline.survey.run.output, nights, planned.checked.night, records, job.plan.held_elsewhere
     )
     counts, reasons = counted.totals, counted.reasons

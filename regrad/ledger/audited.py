@@ -93,14 +93,14 @@ def images(output: str, record: Mapping[str, Any]) -> list[Image]:
     Raises:
         RegradError: the storage refused or failed.
     """
-    found: list[Image] = []
+    rows_read: list[Image] = []
     names = ["source", "row", "id", "digest"]
     if (rows := commit.read_part(output, "scores", record, names)) is not None:
-        found += map(Image, *(rows[name].to_pylist() for name in names))
+        rows_read += map(Image, *(rows[name].to_pylist() for name in names))
     if (rows := commit.read_part(output, "quarantine", record, [*names, "stage", "reason"])) is not None:
         reasons = zip(rows["stage"].to_pylist(), rows["reason"].to_pylist(), strict=True)
-        found += map(Image, *(rows[name].to_pylist() for name in names), reasons)
-    return sorted(found, key=lambda image: (image.row is None, image.row or 0, not image.scored))
+        rows_read += map(Image, *(rows[name].to_pylist() for name in names), reasons)
+    return sorted(rows_read, key=lambda image: (image.row is None, image.row or 0, not image.scored))
 
 
 class Known:
@@ -153,11 +153,11 @@ class Retired:
 
     def known(self, source: str, wanted: Callable[[str], bool]) -> Known:
         """Those of ``source`` and of the nights that are ``wanted``."""
-        found = Known()
+        known = Known()
         for night, place, *image in zip(*(column.to_pylist() for column in self._rows.columns), strict=True):
             if place == source and wanted(night):
-                found.add(*image)
-        return found
+                known.add(*image)
+        return known
 
     def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write ``rows`` to them: night, source, name, digest, whether scored."""
@@ -205,11 +205,11 @@ def _keep(
             by_name.setdefault(record["source"], []).append(record)
         for source, records in by_name.items():
             # What another night had counted, this one did not; what it counted is there where this was cut short.
-            there = retired.known(source, lambda found: found in nights)
+            there = retired.known(source, lambda name: name in nights)
             for record in records:
-                found = images(output, record)
-                if len(found) < record["rows_in"]:
+                held = images(output, record)
+                if len(held) < record["rows_in"]:
                     lost(record["unit"])
-                counted = (image for image in found if image.row is not None and not there.take(image))
+                counted = (image for image in held if image.row is not None and not there.take(image))
                 new += [(night, source, image.name, image.digest, image.scored) for image in counted]
     retired.add(new)

@@ -33,10 +33,10 @@ def source_digits(source: str) -> str:
 
 def by_source(keys: Iterable[str]) -> dict[str, list[str]]:
     """``keys`` by the :func:`source_digits` they begin with."""
-    found: dict[str, list[str]] = {}
+    grouped: dict[str, list[str]] = {}
     for key in keys:
-        found.setdefault(key[:SOURCE_DIGITS], []).append(key)
-    return found
+        grouped.setdefault(key[:SOURCE_DIGITS], []).append(key)
+    return grouped
 
 
 def part_uri(output: str, kind: str, key: str) -> str:

@@ -110,7 +110,7 @@ def cut(source: Source, unit_rows: int, salt: str) -> Iterator[Unit]:
         yield make_unit(source, start, min(start + unit_rows, source.rows), salt)
 
 
-class Ledger(Protocol):
+class HeldUnits(Protocol):
     """What a plan must know of an output, see :class:`regrad.ledger.commit.Ledger`."""
 
     @property
@@ -127,7 +127,7 @@ class Ledger(Protocol):
 class _Held:
     """The units that an output holds of some sources: those whose names are planned, and the records of the others."""
 
-    def __init__(self, ledger: Ledger | None, sources: Iterable[str], planned: Collection[str]):
+    def __init__(self, ledger: HeldUnits | None, sources: Iterable[str], planned: Collection[str]):
         self.keys: Collection[str] = ledger.keys if ledger else ()
         self.read_ids: ReadIds = ledger.ids if ledger else (lambda records: [])
         self._records: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -145,9 +145,9 @@ def make_plan(
     sources: Sequence[Source],
     unit_rows: int,
     salt: str,
-    ledger: Ledger | None = None,
+    ledger: HeldUnits | None = None,
     limit: int | None = None,
-    elsewhere: Ledger | None = None,
+    elsewhere: HeldUnits | None = None,
 ) -> Plan:
     """The plan for ``sources`` on an output with this ``ledger``, or on a new one.
 

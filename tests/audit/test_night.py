@@ -117,7 +117,7 @@ def test_pictures_are_the_most_uncertain(write_run: Any, baseline: night.Baselin
 
 
 def test_verdicts_come_with_the_numbers_they_are_of(write_run: Any, baseline: night.Baseline) -> None:
-    told = {"night": "n"} | counted(tonight(write_run), baseline)
+    told = {"night": "n", "again": {}} | counted(tonight(write_run), baseline)
     judged = night.with_verdicts(told, parse_gates(["images == 150", "psi < 0.01", "ks_nights < 1"]))
     assert [gate["verdict"] for gate in judged["gates"]] == ["held", "exceeded", "exceeded"]
     assert judged["gates"][1]["value"] == told["metrics"]["psi"]

@@ -30,6 +30,7 @@ def audit(**more: Any) -> dict[str, Any]:
         "rates": {"classes": [], "sources": []},
         "class_names": ["cat", "dog"],
         "quarantine": {},
+        "again": {"scored": 0, "quarantined": 0},
     }
     return base | more
 
@@ -107,6 +108,12 @@ def test_what_could_not_be_scored_has_its_most_frequent_reasons() -> None:
     reasons = {"decode: a": 5, "read: b": 3, "decode: c": 2, "decode: d": 1}
     said = sentences(audit(quarantine=reasons, metrics={"quarantined_rows": 11}))
     assert said[-1] == "11 rows could not be scored: 5 decode: a; 3 read: b; 2 decode: c."
+
+
+def test_what_came_by_again_is_counted() -> None:
+    said = sentences(audit(again={"scored": 2, "quarantined": 1}))
+    assert any(sentence.startswith("3 rows came by again in sources that have changed: ") for sentence in said)
+    assert not any("came by again" in sentence for sentence in sentences(audit()))
 
 
 def test_a_night_without_an_image_says_so_first() -> None:

@@ -20,13 +20,13 @@ def account(rows_in: int = 0) -> Account:
 
 def test_what_is_scored_becomes_a_row_in_order() -> None:
     held = account()
-    assert held.add(Sample(12, "b", None, 1), 1, 0.5, 0.7, [2.0, 1.0])
+    assert held.add(Sample(12, "b", None, 1, digest="d1"), 1, 0.5, 0.7, [2.0, 1.0])
     assert held.add(Sample(11, "a", None, None), 2, 0.25, math.nan, [3.0, 0.5])
     scores, quarantine = held.tables()
     assert scores.schema.equals(table.score_schema(["regrad", "entropy"]))
     assert [tuple(row.values()) for row in scores.to_pylist()] == [
-        ("a", UNIT.source, 11, None, 2, 0.25, None, 3.0, 0.5),
-        ("b", UNIT.source, 12, 1, 1, 0.5, 0.7, 2.0, 1.0),
+        ("a", UNIT.source, 11, None, 2, 0.25, None, None, 3.0, 0.5),
+        ("b", UNIT.source, 12, 1, 1, 0.5, 0.7, "d1", 2.0, 1.0),
     ]
     assert (quarantine.num_rows, quarantine.schema) == (0, table.QUARANTINE_SCHEMA)
 

@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 
 from regrad.errors import UsageError
+from regrad.ledger import commit
 from regrad.pipeline import prepare as module
 from regrad.pipeline.options import Options, parse
 from regrad.pipeline.prepare import expected_images, model_arguments, plan_again, prepare, scorer_arguments
@@ -76,7 +77,7 @@ def test_units_that_another_output_holds_are_left_alone(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits(20))
     arguments = (source, "--output", tmp_path / "out", "--unit-rows", 10, "--scores", "entropy")
     first, second = prepare(options(*arguments)).plan.pending
-    job = prepare(options(*arguments), frozenset([first.key]))
+    job = prepare(options(*arguments), commit.Ledger(str(tmp_path / "another"), [first.key]))
     assert [unit.key for unit in job.plan.pending] == [second.key]
     assert plan_again(job, set()).pending == job.plan.pending
 

@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> tuple[str, dict[str, Any]]:
 
 def test_places_come_back_with_what_was_read_there(run: tuple[str, dict[str, Any]]) -> None:
     source, info = run
-    (item,) = features.tasks(info, {source: [(7, 0), (30, 1), (2, 2), (99, 3)]})
+    (item,) = features.tasks(info, {source: [(7, ROWS[7][0], 0), (30, "bad", 1), (2, ROWS[2][0], 2), (99, "x", 3)]})
     answer = features.compute(json.loads(json.dumps(item)))  # as it travels
     assert answer["lost"] == 2  # one that is no image, and one that is not there
     assert sorted(place for place, _ in answer["features"]) == [0, 2]
@@ -52,8 +52,10 @@ def test_many_rows_of_a_source_are_several_tasks(
 ) -> None:
     source, info = run
     monkeypatch.setattr(features, "_ROWS", 4)
-    items = features.tasks(info, {source: [(row, 30 - row) for row in range(9, -1, -1)], "zzz": [(0, 99)]})
-    assert [(item["source"], [row for row, _ in item["rows"]]) for item in items] == [
+    items = features.tasks(
+        info, {source: [(row, str(row), 30 - row) for row in range(9, -1, -1)], "zzz": [(0, "", 99)]}
+    )
+    assert [(item["source"], [row for row, *_ in item["rows"]]) for item in items] == [
         (source, [0, 1, 2, 3]),
         (source, [4, 5, 6, 7]),
         (source, [8, 9]),
