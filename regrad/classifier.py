@@ -18,13 +18,19 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from regrad.errors import UsageError, require
-from regrad.models import settings
-from regrad.models.loading import import_object, load_network
+from regrad.importing.modules import import_object
+from regrad.models import processors, settings
+from regrad.models.factory import Loaded
+from regrad.models.loading import load_network
 from regrad.models.outputs import Reading, find_reading, returning_logits, returning_own, taking_images
 from regrad.network.head import find_head
 from regrad.network.probe import probe_images
 
 PROBED = 3  # pictures on which is seen what a network returns
+_PREPROCESSING = {"image_size", "channels", "mean", "std", "interpolation", "transform"}
+_PICTURE = (301, 223)
+_BRIGHTEST = 2.0  # a mean of pixels from 0 to 255 is above, one from 0 to 1 below, whatever else is done to them
+_LEVELS = 2.0  # of 255: libraries resample pictures a little differently
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -79,7 +85,8 @@ class Classifier:
             {
                 f"image size {image_size!r}: {told} channels, but channels says {self.channels}": told
                 in (None, self.channels),
-                f"mean {self.mean}: pixels are in [0, 1] here; divide mean and std by 255": max(self.mean) <= 1,
+                f"mean {self.mean}: pixels are in [0, 1] here; divide mean and std by 255": max(self.mean)
+                <= _BRIGHTEST,
                 f"std {self.std}: every channel's deviation must be positive": min(self.std) > 0,
                 f"crop mode {crop_mode!r}: one of {', '.join(settings.CROP_MODES)}": crop_mode in settings.CROP_MODES,
             }
@@ -112,13 +119,15 @@ class Classifier:
         transform: str | None = None,
         temperature: float = 1.0,
         outputs: str | None = None,
+        interpolation: str | None = None,
     ) -> Classifier:
         """The classifier that ``spec`` names, in eval mode; every other argument overrides what it says of itself.
 
         Args:
             spec: ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME``, or ``package.module:factory``, where ``factory()``
-                returns a module, or a module and a dict of image_size, mean, std, channels, class_names.
-            weights: URI of safetensors, or of a state dict that ``torch.load(weights_only=True)`` accepts.
+                returns a module, alone or with a dict of arguments of the class, or with a processor of transformers'.
+            weights: URI of safetensors, of a file of ``torch.save`` with tensors, or of an index of shards; under
+                whatever names and containers trainers write them. Nothing in them is executed.
             transform: ``module:function``, see the class.
             temperature: T, which logits are divided by, by way of the last layer's parameters: a network that is less
                 sure (T > 1) or surer (T < 1) of the same predictions.
@@ -127,19 +136,35 @@ class Classifier:
             UsageError: unknown spec, weights that do not fit (the first keys that differ are named), or a temperature
                 for a network whose logits come from no Linear layer.
         """
-        network, known = load_network(spec, weights)
-        given = {"image_size": image_size, "channels": channels, "mean": mean, "std": std, "outputs": outputs}
-        known |= {name: value for name, value in given.items() if value is not None}
+        given = {
+            "image_size": image_size,
+            "channels": channels,
+            "mean": mean,
+            "std": std,
+            "outputs": outputs,
+            "interpolation": interpolation,
+            "transform": import_object(transform) if transform else None,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        height, width, _ = settings.image_size(image_size) if image_size is not None else (0, 1, None)
+        loaded = load_network(
+            spec, weights, height if height == width else None, settings.channel_count(channels) if channels else None
+        )
+        known = loaded.known | given
         if image_size is not None:
             known.pop("resize_size", None)
         if known.get("image_size") is None:
             raise UsageError(f"{spec}: the image size is unknown; give --image-size, or return it from the factory")
-        if transform:
-            known["transform"] = import_object(transform)
-        try:
-            classifier = cls(set_evaluating(network), spec="|".join(filter(None, [spec, transform])), **known)
-        except TypeError as error:
-            raise UsageError(f"{spec}: the factory's dict has a key that Classifier does not know: {error}") from error
+        if loaded.doubt and "outputs" not in known:
+            raise UsageError(
+                f"{spec}: its configuration says that it is of {loaded.doubt}: regrad scores networks that choose one "
+                "of C classes; if this one does, say outputs=logits (--outputs logits)"
+            )
+        named = "|".join(filter(None, [spec, transform, *loaded.settings]))
+        classifier = cls(set_evaluating(loaded.network), spec=named, **known)
+        classifier.notes = (*_assumptions(spec, loaded, given), *classifier.notes)
+        if loaded.preprocess is not None and not given.keys() & _PREPROCESSING:
+            classifier._compare(loaded.preprocess)
         if temperature != 1:
             classifier._divide_logits(temperature)
         return classifier
@@ -155,11 +180,11 @@ class Classifier:
         image = _to_mode(image, settings.MODES[self.channels])
         height, width = self.image_size
         resampling = Image.Resampling[self.interpolation.upper()]
-        if self.crop_mode == "squash":
-            image = image.resize((width, height), resampling)
         scale = max(height / image.height, width / image.width, (self.resize_size or 0) / min(image.size))
         # Truncated and rounded as torchvision does, so that published accuracies are met.
         size = (max(width, int(image.width * scale + 1e-6)), max(height, int(image.height * scale + 1e-6)))
+        if self.crop_mode == "squash":
+            size = (max(width, self.resize_size or 0), max(height, self.resize_size or 0))
         if size != image.size:
             # Only the part that the crop keeps is resampled: a 20,000-pixel-wide strip costs no more than a square.
             left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
@@ -209,6 +234,19 @@ class Classifier:
         changed = tuple(item for item in others.items() if item[1] is not None)
         content = (self.network_fingerprint, self.spec, preprocessing, *changed)
         return hashlib.sha256(repr(content).encode()).hexdigest()
+
+    def _compare(self, preprocess: processors.Preprocess) -> None:
+        """Note where ``preprocess``, the library's own, makes another image of a picture."""
+        pixels = probe_images(1, 3, _PICTURE)[0].mul(255).byte().permute(1, 2, 0).numpy()
+        picture = Image.fromarray(pixels)
+        mine, wanted = self.normalize(self.preprocess(picture)), preprocess(picture).float()
+        if mine.shape != wanted.shape:
+            what = f"images of {tuple(wanted.shape)}, not {tuple(mine.shape)}"
+        else:
+            levels = processors.levels_apart(mine, wanted, self.std)
+            what = f"other images, by {levels:.1f} of 255 levels on average" if levels > _LEVELS else ""
+        if what:
+            self.notes += (f"{self.spec}: the processor of its library makes {what} of a picture",)
 
     def _divide_logits(self, temperature: float) -> None:
         if not 0 < temperature < math.inf:
@@ -265,6 +303,22 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _assumptions(spec: str, loaded: Loaded, given: dict[str, Any]) -> list[str]:
+    """What nobody said of the preprocessing, and what was noted on the way."""
+    notes = list(loaded.notes)
+    assumed = [name for name in ("image_size", "mean", "std") if name in loaded.assumed - given.keys()]
+    if assumed:
+        words = ", ".join(f"--{name.replace('_', '-')} {_written(loaded.known[name])}" for name in assumed)
+        notes.append(f"{spec}: its preprocessing is in no weights; assumed: {words}")
+    if not {"mean", "std"} & (loaded.known.keys() | given.keys()):
+        notes.append(f"{spec}: neither mean nor std is given: the network receives pixels from 0 to 1 as they are")
+    return notes
+
+
+def _written(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _refuse_empty(network: nn.Module) -> None:

@@ -13,3 +13,13 @@ def invert(image: Tensor) -> Tensor:
     tensor([1.0000, 0.7500])
     """
     return 1 - image
+
+
+def reverse_channels(image: Tensor) -> Tensor:
+    """The last channel first: for networks that were trained on blue, green, red.
+
+    >>> import torch
+    >>> reverse_channels(torch.tensor([[[0.1]], [[0.2]], [[0.3]]])).flatten()
+    tensor([0.3000, 0.2000, 0.1000])
+    """
+    return image.flip(0)

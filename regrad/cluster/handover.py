@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import NoReturn
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
+from regrad.importing import folders
 
 # What a worker needs of the driver's environment to reach storage and caches.
 _ENVIRONMENT = (
@@ -28,8 +28,7 @@ def surroundings() -> tuple[dict[str, str], list[str]]:
         for name, value in os.environ.items()
         if name.startswith(_ENVIRONMENT) and name not in _NOT_FOR_WORKERS
     }
-    paths = [storage.working_directory(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return environment, [path for path in paths if path]
+    return environment, folders.search_folders()
 
 
 def settle_in(environment: dict[str, str], paths: Sequence[str]) -> None:
@@ -38,7 +37,7 @@ def settle_in(environment: dict[str, str], paths: Sequence[str]) -> None:
     Not through Ray's runtime_env: that one conflicts with a submitted job's own, and shows secrets.
     """
     os.environ.update(environment)
-    sys.path.extend(path for path in paths if path not in sys.path)
+    folders.search_first(paths)
 
 
 @dataclass(frozen=True)

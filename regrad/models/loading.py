@@ -1,203 +1,97 @@
-"""Networks and weights by name: what ``--model``, ``--weights`` and ``--transform`` stand for."""
+"""Networks and weights by name: what ``--model`` and ``--weights`` stand for."""
 
 from __future__ import annotations
 
-import importlib
-import io
-import math
-import os
-import re
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import inspect
+import time
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from regrad import storage
 from regrad.errors import UsageError
-from regrad.storage import cache
+from regrad.formatting import duration
+from regrad.importing.code import users_code
+from regrad.importing.folders import shown
+from regrad.importing.modules import import_object
+from regrad.models import factory, hubs, states
+from regrad.models.architecture import without_auxiliary
+from regrad.models.checkpoints import Stored, read_weights
+from regrad.models.factory import Loaded
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_SLOW_SECONDS = 20.0
 
 
-def load_network(spec: str, weights: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """The network that ``spec`` names with its weights, and what it says of its preprocessing.
+def load_network(
+    spec: str, weights: str | None = None, image_size: int | None = None, channels: int | None = None
+) -> Loaded:
+    """The network that ``spec`` names with its weights, and what is known of its preprocessing.
 
     Args:
         spec, weights: as :meth:`regrad.Classifier.load` takes them.
+        image_size, channels: the side and the channels that the user asks for, if any.
 
     Raises:
-        UsageError: unknown spec, weights that do not fit (the first keys that differ are named).
+        UsageError: unknown spec, a factory that fails, weights that do not fit (the first names that differ are told).
     """
-    state = read_weights(weights) if weights else None
-    network, known = _build(spec, state)
-    if state is not None:
-        _load_state(network, state, f"{weights} into {spec}")
-    return network, known
-
-
-def import_object(spec: str) -> Any:
-    """What ``package.module:name`` names; the working directory is importable, as with ``python -m``.
-
-    Raises:
-        UsageError: no such module or attribute.
-    """
-    module_name, _, attribute = spec.partition(":")
-    if storage.working_directory() not in sys.path:
-        sys.path.insert(0, storage.working_directory())
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{spec}: no module {error.name}; it must be importable from the working directory or PYTHONPATH"
-        ) from error
-    except AttributeError as error:
-        raise UsageError(f"{spec}: module {module_name} has no {attribute!r}") from error
-
-
-def read_weights(uri: str) -> dict[str, Tensor]:
-    """The state dict in ``uri``, downloaded once a machine; nothing in the file is executed.
-
-    Raises:
-        UsageError: no such file, or neither safetensors nor a plain state dict.
-    """
-    try:
-        content = cache.read_cached(uri)
-    except FileNotFoundError as error:
-        raise UsageError(f"weights {error}") from error
-    try:
-        if uri.endswith(".safetensors"):
-            import safetensors.torch
-
-            return safetensors.torch.load(content)
-        with warnings.catch_warnings(action="ignore"):  # about the protocol of what is refused anyway
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UsageError(
-            f"weights {storage.mask(uri)}: not readable without executing code "
-            f"(safetensors, or a state dict of tensors only): {_why(error)[:200]}"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"weights {storage.mask(uri)}: not a state dict (a mapping of names to tensors)")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def _why(error: Exception) -> str:
-    """What was found; of torch's message the line that tells, without its advice to load the file all the same."""
-    telling = re.search(r".*\b(?:GLOBAL|Unsupported)\b.*", str(error))
-    return telling[0] if telling else storage.reason(error)
-
-
-def _build(spec: str, state: dict[str, Tensor] | None) -> tuple[nn.Module, dict[str, Any]]:
     scheme, _, name = spec.partition(":")
-    if not name:
+    if not name or not scheme:
         raise UsageError(f"model {spec!r}: give torchvision:NAME[@WEIGHTS], timm:NAME or package.module:factory")
-    build = {"torchvision": _torchvision, "timm": _timm}.get(scheme)
-    if build is not None:
-        return build(name, state)
-    built = import_object(spec)()
-    network, known = built if isinstance(built, tuple) else (built, {})
-    if not isinstance(network, nn.Module):
-        raise UsageError(f"{spec}: the factory returned {type(network).__name__}, not a torch.nn.Module")
-    return network, dict(known)
+    stored = read_weights(weights) if weights else None
+    if scheme == "torchvision":
+        return hubs.load_torchvision(name, stored, image_size)
+    if scheme == "timm":
+        return hubs.load_timm(name, stored, image_size, channels)
+    return _load_own(spec, stored)
 
 
-def _torchvision(name: str, state: dict[str, Tensor] | None) -> tuple[nn.Module, dict[str, Any]]:
-    import torchvision.models
-
-    name, _, version = name.partition("@")
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise UsageError(f"torchvision:{name}: no such classification model in torchvision.models")
-    if not version:
-        if state is None:
-            raise UsageError(
-                f"torchvision:{name}: no weights; add @DEFAULT (or another published name) or --weights URI"
-            )
-        known = {"image_size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-        return torchvision.models.get_model(name, weights=None, **_classes(state)), known
+def _load_own(spec: str, stored: Stored | None) -> Loaded:
+    """What the user's factory returns, filled with ``stored`` if that is given."""
+    started = time.monotonic()
+    build = import_object(spec)
+    built = build if isinstance(build, nn.Module) else _call(build, spec)
     try:
-        weights = torchvision.models.get_model_weights(name)[version]
-    except KeyError as error:
-        names = ", ".join(item.name for item in torchvision.models.get_model_weights(name))
-        raise UsageError(f"torchvision:{name}@{version}: no such weights; there are {names}") from error
+        loaded = factory.unpack(built)
+    except UsageError as error:
+        raise UsageError(f"{spec}: {error}") from error
+    loaded.notes = [f"{spec}: {note}" for note in loaded.notes]
+    seconds = time.monotonic() - started
+    if seconds > _SLOW_SECONDS:
+        loaded.notes.append(f"{spec}: took {duration(seconds)} to import and to build, in every worker again")
+    if stored is not None:
+        fitted = states.fit_names(
+            stored, states.shapes_of(loaded.network.state_dict()), [name for name, _ in loaded.network.named_modules()]
+        )
+        without_auxiliary(loaded.network, fitted)
+        states.put(loaded.network, fitted, stored, spec)
+        loaded.notes += fitted.notes
+    return loaded
+
+
+def _call(build: Any, spec: str) -> Any:
+    name = spec.partition(":")[2]
+    if not callable(build):
+        raise UsageError(f"{spec}: {name} is a {type(build).__name__}, not a function that returns a network")
+    needed = _needed(build)
+    if needed:
+        raise UsageError(f"{spec}: {_defined(build)} needs {', '.join(needed)}; name a function without arguments")
+    with users_code(spec):
+        return build()
+
+
+def _needed(build: Callable[..., Any]) -> list[str]:
+    """The arguments that have to be given."""
     try:
-        with _weights_only(), cache.once(str(weights.url)):
-            network = torchvision.models.get_model(name, weights=None if state else weights)
-    except Exception as error:  # a download: whatever the network raises
-        raise UsageError(f"torchvision:{name}@{version}: cannot fetch the weights: {storage.reason(error)}") from error
-    preset = weights.transforms()
-    return network, {
-        "image_size": preset.crop_size[0],
-        "resize_size": preset.resize_size[0],
-        "mean": tuple(preset.mean),
-        "std": tuple(preset.std),
-        "class_names": weights.meta.get("categories"),
-    }
+        parameters = inspect.signature(build).parameters.values()
+    except (TypeError, ValueError):  # of a type without a signature: the call will tell
+        return []
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [item.name for item in parameters if item.default is item.empty and item.kind not in variadic]
 
 
-def _timm(name: str, state: dict[str, Tensor] | None) -> tuple[nn.Module, dict[str, Any]]:
+def _defined(build: Callable[..., Any]) -> str:
+    """Where a function or class is defined: its file and line, as far as they are known."""
     try:
-        import timm
-    except ImportError as error:
-        raise UsageError(f"timm:{name}: timm is not installed; pip install 'regrad[timm]'") from error
-    if not timm.is_model(name.partition(".")[0]):
-        raise UsageError(f"timm:{name}: timm knows no such model")
-    try:
-        with _weights_only():
-            network = timm.create_model(name, pretrained=state is None, **(_classes(state) if state else {}))
-    except Exception as error:  # a download: whatever the hub raises
-        raise UsageError(f"timm:{name}: cannot fetch the weights: {storage.reason(error)}") from error
-    config = timm.data.resolve_model_data_config(network)
-    channels, height, width = config["input_size"]
-    return network, {
-        "image_size": (height, width),
-        "resize_size": math.floor(min(height, width) / config.get("crop_pct", 1.0)),
-        "channels": channels,
-        "mean": tuple(config["mean"]),
-        "std": tuple(config["std"]),
-    }
-
-
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """Whatever calls ``torch.load`` meanwhile gets no code executed: torchvision asks for whole pickles."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
-
-
-def _classes(state: dict[str, Tensor]) -> dict[str, int]:
-    """The class count of a fine-tuned checkpoint: the rows of its last matrix."""
-    rows = [tensor.shape[0] for tensor in state.values() if tensor.dim() == 2]
-    return {"num_classes": rows[-1]} if rows else {}
-
-
-def _load_state(network: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    there = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    missing = [name for name in own if name not in there and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in there if name not in own]
-    shapes = [f"{name} {there[name]} instead of {own[name]}" for name in own if there.get(name, own[name]) != own[name]]
-    problems = [
-        f"{label} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        for label, names in (("missing", missing), ("unexpected", unexpected), ("shape", shapes))
-        if names
-    ]
-    if problems:
-        raise UsageError(f"weights do not fit: {storage.mask(what)}: {'; '.join(problems)}")
-    try:
-        network.load_state_dict(state, strict=False)
-    except Exception as error:  # a module with a loader of its own
-        raise UsageError(f"weights do not fit: {storage.mask(what)}: {storage.reason(error)}") from error
+        return f"{shown(inspect.getsourcefile(build))}, line {inspect.getsourcelines(build)[1]}: it"
+    except (TypeError, OSError):
+        return "it"

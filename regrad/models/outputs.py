@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from regrad.errors import UsageError
-from regrad.models.produced import last_operation
 from regrad.models.returned import Place, at, find_tensor
 
 OUTPUTS = ("logits", "probabilities", "log-probabilities")
@@ -34,6 +36,11 @@ _SPAN = 0.9  # of [0, 1]: what saturates covers as much, what only happens to be
 _MADE = {
     **dict.fromkeys(("_softmax", "_safe_softmax", "sigmoid", "hardsigmoid"), "probabilities"),
     **dict.fromkeys(("_log_softmax", "log_sigmoid_forward"), "log-probabilities"),
+}
+_OPERATIONS = 64  # looked back at; their results are kept alive, so that no other tensor gets an id of theirs
+_SAME_NUMBERS = {
+    *("view", "_unsafe_view", "_reshape_alias", "reshape", "squeeze", "unsqueeze", "clone", "_to_copy", "alias"),
+    *("detach", "flatten", "select", "slice", "split", "permute", "transpose", "t", "expand", "contiguous", "copy_"),
 }
 _PIXELS = "pixel_values"  # what transformers' models call their images
 
@@ -211,7 +218,7 @@ def _refuse_probabilities(call: Callable[[Tensor], Tensor], images: Tensor, rows
     """
     kind = _sums(rows)
     if kind is None and (_within(rows, 0, 1) or bool((rows <= 0).all())):
-        kind = _MADE.get(last_operation(lambda: call(images)) or "")
+        kind = _MADE.get(_last_operation(lambda: call(images)) or "")
         if kind is None and _within(rows, 0, 1):
             driven = torch.cat([rows, *(call(factor * images) for factor in _DRIVEN)])
             saturates = _within(driven, 0, 1) and float(driven.max() - driven.min()) > _SPAN
@@ -263,3 +270,38 @@ def _within(rows: Tensor, low: float, high: float) -> bool:
 
 def _rounding(rows: Tensor) -> float:
     return _ROUNDING.get(rows.dtype, 5e-2)
+
+
+def _last_operation(call: Callable[[], Tensor]) -> str | None:
+    """The name of the operation that made the numbers of ``call()``, such as ``_softmax``; None where it is not seen.
+
+    Views, copies and conversions of them are looked through.
+    """
+    try:
+        with _Recording() as recording:
+            result = call()
+    except Exception:  # a program that allows no such look, compiled ones for instance
+        return None
+    made = {id(output): (name, source) for name, source, output in recording.made}
+    name, tensor = None, result
+    while id(tensor) in made:
+        name, source = made[id(tensor)]
+        if name not in _SAME_NUMBERS or source is None or source is tensor:
+            return name
+        tensor = source
+    return None
+
+
+class _Recording(TorchDispatchMode):
+    """Notes what each operation made, and what of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: deque[tuple[str, Tensor | None, Tensor]] = deque(maxlen=_OPERATIONS)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        source = next((item for item in tree_leaves(args) if isinstance(item, Tensor)), None)
+        name = func.overloadpacket.__name__
+        self.made.extend((name, source, item) for item in tree_leaves(result) if isinstance(item, Tensor))
+        return result

@@ -53,6 +53,7 @@ OPTIONS = (
         "mean", "model", "model", NUMBERS, None, "of the pixels in [0, 1], for all channels or each: 0.5,0.5,0.5", _OWN
     ),
     Option("std", "model", "model", NUMBERS, None, "deviation of the pixels, like --mean", _OWN),
+    Option("interpolation", "model", "model", TEXT, None, "resizes by bilinear, bicubic, lanczos, nearest, box", _OWN),
     Option(
         "transform",
         "model",

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from regrad.cli import nearest
 from regrad.errors import UsageError
+from regrad.importing.code import users_code
+from regrad.importing.folders import on_path
 from regrad.table import FIXED_COLUMNS
 
 FAMILIES = ("gradient", "perturbation", "entropy")
@@ -194,12 +196,14 @@ def load_module(name: str) -> None:
     """Import a module of scores.
 
     Raises:
-        UsageError: there is no such module, or it defines no score.
+        UsageError: there is no such module, its own code fails, or it defines no score.
     """
     load_installed()
     before = set(SCORES)
+    on_path()
     try:
-        module = importlib.import_module(name)
+        with users_code(f"--score-module {name}", name):
+            module = importlib.import_module(name)
     except ImportError as error:
         raise UsageError(f"--score-module {name}: {error}; it must be importable from the working directory") from error
     if set(SCORES) == before and not any(item.compute.__module__ == module.__name__ for item in SCORES.values()):

@@ -1,0 +1,140 @@
+"""Libraries' own preprocessing, read off and compared with on pictures."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor, nn
+
+from regrad.classifier import Classifier
+from regrad.models import processors
+from tests.models.test_factory import load
+
+
+class Processor:
+    """As transformers' image processors: attributes, and a call that carries them out, here by torchvision."""
+
+    def __init__(self, **attributes: Any) -> None:
+        known = {
+            **{"do_resize": True, "size": {"height": 24, "width": 24}, "resample": 2},
+            **{"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True},
+            **{"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]},
+        }
+        vars(self).update(known | attributes)
+
+    def __call__(self, images: Image.Image, return_tensors: str = "pt") -> dict[str, Tensor]:
+        own = SimpleNamespace(**vars(self))
+        filters = {2: Image.Resampling.BILINEAR, 3: Image.Resampling.BICUBIC}
+        if own.do_resize and "height" in own.size:
+            images = images.resize((own.size["width"], own.size["height"]), filters[own.resample])
+        elif own.do_resize:
+            scale = int(own.size["shortest_edge"] / getattr(own, "crop_pct", 1)) / min(images.size)
+            images = images.resize(
+                (int(images.width * scale + 1e-6), int(images.height * scale + 1e-6)), filters[own.resample]
+            )
+        if getattr(own, "do_center_crop", False):
+            images = torchvision.transforms.functional.center_crop(
+                images, [own.crop_size["height"], own.crop_size["width"]]
+            )
+        pixels = torch.from_numpy(np.asarray(images)).permute(2, 0, 1).float()
+        pixels = pixels.flip(0) if getattr(own, "do_flip_channel_order", False) else pixels
+        pixels = (
+            pixels * own.rescale_factor - float(getattr(own, "rescale_offset", False)) if own.do_rescale else pixels
+        )
+        if own.do_normalize:
+            mean, std = (torch.tensor(values)[:, None, None] for values in (own.image_mean, own.image_std))
+            pixels = (pixels - mean) / std
+        return {"pixel_values": pixels[None]}
+
+
+PROCESSORS = {
+    "squashed, as ViT's": Processor(),
+    "bicubic": Processor(resample=3),
+    "resized and cropped, as ResNet's": Processor(
+        size={"shortest_edge": 30}, do_center_crop=True, crop_size={"height": 24, "width": 24}
+    ),
+    "squashed and cropped, as DeiT's": Processor(
+        size={"height": 30, "width": 30}, do_center_crop=True, crop_size={"height": 24, "width": 24}
+    ),
+    "by its share, as PoolFormer's": Processor(
+        size={"shortest_edge": 24}, crop_pct=0.8, do_center_crop=True, crop_size={"height": 24, "width": 24}
+    ),
+    "blue, green, red, as MobileViT's": Processor(do_flip_channel_order=True, do_normalize=False),
+    "from -1 to 1, as EfficientNet's": Processor(rescale_factor=1 / 127.5, rescale_offset=True, do_normalize=False),
+    "not rescaled": Processor(do_rescale=False, image_mean=[127.0] * 3, image_std=[64.0] * 3),
+}
+
+
+def picture() -> Image.Image:
+    """A smooth picture with some grain, not square."""
+    generator = np.random.default_rng(0)
+    coarse = Image.fromarray(generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((90, 70))
+    return Image.fromarray(np.uint8(0.9 * np.asarray(coarse) + generator.integers(0, 20, (70, 90, 3))))
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_pictures_come_out_as_the_processor_makes_them(name: str) -> None:
+    processor = PROCESSORS[name]
+    classifier = load((nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 5)), processor))
+    assert classifier.image_size == (24, 24)
+    assert not classifier.notes
+    wanted = processor(picture())["pixel_values"][0]
+    got = classifier.normalize(classifier.preprocess(picture()))
+    levels = ((got - wanted).abs() * torch.tensor(classifier.std)[:, None, None]).mean() * 255
+    assert float(levels) < 2
+
+
+def test_attributes_alone_tell_too() -> None:
+    told = SimpleNamespace(size={"height": 8, "width": 6}, image_mean=[0.5, 0.4, 0.3], image_std=(0.2, 0.3, 0.4))
+    known, call, _ = processors.of_processor(told)
+    assert call is None
+    assert known == {"image_size": (8, 6), "crop_mode": "squash", "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+    assert processors.of_processor(SimpleNamespace(image_processor=told)) == (known, None, [])
+
+
+def test_what_a_processor_does_beside_is_said() -> None:
+    class Blurring(Processor):
+        def __call__(self, images: Image.Image, return_tensors: str = "pt") -> dict[str, Tensor]:
+            return {"pixel_values": super().__call__(images)["pixel_values"].flip(-1)}
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 5))
+    (note,) = load((network, Blurring())).notes
+    assert "the processor of its library makes other images" in note
+    assert not load((network, Blurring()), mean=0.5, std=0.5).notes  # of what the user says, it is no measure
+
+
+def test_a_processor_that_fails_is_said() -> None:
+    class Failing(Processor):
+        def __call__(self, images: Image.Image, return_tensors: str = "pt") -> dict[str, Tensor]:
+            raise ImportError("no torchvision")
+
+    (note,) = load((nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 5)), Failing())).notes
+    assert note.endswith("its processor fails, only its attributes were read: ImportError: no torchvision")
+
+
+def test_torchvisions_presets_are_read() -> None:
+    preset = torchvision.models.Swin_T_Weights.IMAGENET1K_V1.transforms()
+    classifier = load((torchvision.models.swin_t(num_classes=5), preset))
+    assert (classifier.image_size, classifier.resize_size, classifier.interpolation) == ((224, 224), 232, "bicubic")
+    assert not classifier.notes
+    wanted = preset(picture())
+    assert float((classifier.normalize(classifier.preprocess(picture())) - wanted).abs().mean()) < 0.03
+
+
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "convnext_nano.r384_in12k_ft_in1k", "vit_tiny_patch16_224"])
+def test_timms_configurations_are_carried_out_as_timm_does(name: str) -> None:
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    known = processors.of_timm(config)
+    side = known["image_size"][0]
+    classifier = Classifier(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3)), **known)
+    wanted = timm.data.create_transform(**config)(picture())
+    got = classifier.normalize(classifier.preprocess(picture()))
+    assert got.shape == wanted.shape == (3, side, side)
+    assert float((got - wanted).abs().mean()) < 0.03
