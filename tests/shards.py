@@ -127,6 +127,15 @@ def build_nan() -> tuple[nn.Module, dict[str, Any]]:
     return build(NotFinite)
 
 
+def one_logit() -> tuple[nn.Module, dict[str, Any]]:
+    """A network with one number an image, as trained with a binary cross entropy."""
+    network, known = build()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network.head = nn.Linear(128, 1)
+    return network, known
+
+
 class Deadly(Digits):
     """Ends its process on pictures that are white all over, as a decoder's fault would."""
 

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 
 from regrad import storage, table
+from regrad.commands.score import summary
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit
 from regrad.pipeline import manifest
@@ -357,6 +358,21 @@ def test_a_line_that_workers_say_is_kept_once(tmp_path: Path) -> None:
         yield Note("memory is short")
 
     assert execute(job(tmp_path / "out", source), noting).notes == ["memory is short"]
+
+
+def test_what_was_assumed_of_a_model_is_in_the_output_and_in_run_json(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits())
+    arguments = ["--model", "tests.shards:one_logit", "--scores", "entropy", "--samples", "0"]
+    options = parse([source, "--output", str(tmp_path / "out"), *arguments], "score", None)
+    note = "tests.shards:one_logit returns one number an image: taken for the logit of class 1 of two, p = sigmoid(z)"
+    assert f"assumed    {note}" in describe(prepare(options))
+    outcome = execute(prepare(options), score_here)
+    assert outcome.notes == [note]
+    assert f"warning: {note}" in summary(outcome)
+    assert checked(tmp_path / "out")["model"]["notes"] == [note]
+    scored = table.read(str(tmp_path / "out")).to_pylist()
+    assert all(0.5 <= row["confidence"] < 1 and row["entropy"] > 0 for row in scored)
+    assert {row["prediction"] for row in scored} <= {0, 1}
 
 
 def test_a_score_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
