@@ -143,7 +143,7 @@ class Classifier:
             "std": std,
             "outputs": outputs,
             "interpolation": interpolation,
-            "transform": import_object(transform) if transform else None,
+            "transform": _function(transform) if transform else None,
         }
         given = {name: value for name, value in given.items() if value is not None}
         height, width, _ = settings.image_size(image_size) if image_size is not None else (0, 1, None)
@@ -303,6 +303,13 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _function(spec: str) -> Callable[[Tensor], Tensor]:
+    function = import_object(spec)
+    if not callable(function):
+        raise UsageError(f"{spec}: is a {type(function).__name__}, not a function of an image")
+    return function
 
 
 def _assumptions(spec: str, loaded: Loaded, given: dict[str, Any]) -> list[str]:

@@ -71,6 +71,8 @@ def test_arguments_override_the_factory() -> None:
         ({"spec": f"{__name__}:absent"}, "has no 'absent'"),
         ({"spec": BARE}, "image size is unknown; give --image-size"),
         ({"spec": BARE, "image_size": 8, "channels": 1}, r"does not take .*\(1, 8, 8\)"),
+        ({"spec": TINY, "transform": f"{__name__}:TINY"}, "is a str, not a function of an image"),
+        ({"spec": TINY, "transform": "no_such_module:invert"}, "no module no_such_module"),
         ({"spec": TINY, "mean": (0.1, 0.2)}, "mean has 2 numbers for 3 channels"),
         ({"spec": TINY, "std": 0.0}, "deviation must be positive"),
         ({"spec": TINY, "temperature": 0.0}, "temperature 0.0: must be a positive number"),
