@@ -199,7 +199,7 @@ def find_reading(
         raise UsageError(
             f"returns {same:g} for every picture, as a softmax over one class does: there is nothing to score"
         )
-    reshapes = not found.shape == rows.shape == (len(rows), *alone.shape[1:]) or alone.dim() != 2
+    reshapes = found.shape != tuple(rows.shape) or alone.dim() != 2
     reading = Reading(found.place, rows.shape[1], outputs or "logits", reshapes, found.notes)
     if outputs is None:
         _refuse_probabilities(lambda x: reading.select(nn.Module(), (), network(x)), images, rows)

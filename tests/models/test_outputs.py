@@ -202,6 +202,23 @@ def test_images_go_to_pixel_values_by_name_where_they_have_no_place() -> None:
         classifier(TwoInputs())
 
 
+class AnyPlaces(nn.Module):
+    """Hands on whatever it is given, as wrappers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, *inputs: Any, **others: Any) -> Any:
+        assert not others
+        return self.inner(*inputs)
+
+
+def test_a_network_that_takes_images_and_returns_logits_is_left_as_it_is() -> None:
+    for network in (net(), Changed(lambda z: z), AnyPlaces()):
+        assert classifier(network).network is network
+
+
 def test_the_callers_network_is_never_changed() -> None:
     network = ByKeyword()
     classifier(network)

@@ -54,6 +54,8 @@ def test_means_of_every_form(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["0.5", [0.1, 0.2], float("nan"), [], np.ones((2, 2)), None])
 def test_what_is_no_mean_is_refused(value: Any) -> None:
+    with pytest.raises(UsageError, match="not a number, nor several in a row"):
+        settings.per_channel("mean", np.ones((2, 2)), 4)
     with pytest.raises(UsageError, match="mean"):
         settings.per_channel("mean", value, 3)
 
