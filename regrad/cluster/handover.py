@@ -28,7 +28,7 @@ def surroundings() -> tuple[dict[str, str], list[str]]:
         for name, value in os.environ.items()
         if name.startswith(_ENVIRONMENT) and name not in _NOT_FOR_WORKERS
     }
-    return environment, folders.search_folders()
+    return environment, folders.own_folders()
 
 
 def settle_in(environment: dict[str, str], paths: Sequence[str]) -> None:

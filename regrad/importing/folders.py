@@ -19,23 +19,27 @@ _INSTALLED = tuple(
 _folders: list[str] = []
 
 
-def search_first(folders: Sequence[str]) -> None:
-    """Look for users' modules in ``folders`` before anywhere else from now on, as a worker does in its driver's."""
-    _folders[:] = folders
-    on_path()
-
-
-def search_folders() -> list[str]:
+def own_folders() -> list[str]:
     """Where users' modules are looked for before anywhere else: the working directory, then PYTHONPATH."""
     own = (storage.working_directory(), *os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    return list(dict.fromkeys(filter(None, (*_folders, *own))))
+    return list(dict.fromkeys(filter(None, own)))
+
+
+def search_first(folders: Sequence[str]) -> None:
+    """Look for users' modules in ``folders`` before one's own from now on, as a worker does in its driver's."""
+    _folders[:] = folders
+    _put_first(folders)
 
 
 def on_path() -> list[str]:
-    """Put :func:`search_folders` before all others on Python's path, and regrad's own scripts off it."""
-    folders = search_folders()
-    sys.path[:] = [*folders, *(folder for folder in sys.path if folder not in folders and not _is_jobs(folder))]
+    """Put the folders of users' modules before all others on Python's path, and return them."""
+    folders = list(dict.fromkeys((*_folders, *own_folders())))
+    _put_first(folders)
     return folders
+
+
+def _put_first(folders: Sequence[str]) -> None:
+    sys.path[:] = [*folders, *(folder for folder in sys.path if folder not in folders and not _is_jobs(folder))]
 
 
 def _is_jobs(folder: str) -> bool:
