@@ -286,7 +286,9 @@ def _refuse_others(content: bytes, what: str) -> None:
         text = content[:512].decode("ascii", "replace")
         readable = all(letter.isprintable() or letter.isspace() for letter in text)
         begins = f": it is text, and begins {' '.join(text.split())[:40]!r}" if readable else ""
-        raise UsageError(f"{what}: is neither safetensors nor a file of torch.save{begins}")
+        raise UsageError(
+            f"{what}: not readable without executing code: neither safetensors nor a file of torch.save{begins}"
+        )
 
 
 def _refuse_archive(content: bytes, what: str) -> None:

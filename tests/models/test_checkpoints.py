@@ -106,7 +106,7 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: b"Not Found\n",
         "neither safetensors nor .* torch.save: it is text, and begins 'Not Found'",
     ),
-    "noise": (lambda: bytes(range(7, 250)) * 9, "is neither safetensors nor a file of torch.save$"),
+    "noise": (lambda: bytes(range(7, 250)) * 9, "code: neither safetensors nor a file of torch.save$"),
     "a network": (
         lambda: saved(bare()),
         r"without executing code \(a whole network, GLOBAL torch.nn.*convert it where",

@@ -91,6 +91,28 @@ def test_pictures_come_out_as_the_processor_makes_them(name: str) -> None:
     assert float(levels) < 2
 
 
+def test_what_a_processor_does_to_pixels_goes_before_what_it_says() -> None:
+    class Twice(Processor):  # as EfficientNet's, which divides by the deviation once more
+        def __call__(self, images: Image.Image, return_tensors: str = "pt") -> dict[str, Tensor]:
+            std = torch.tensor(self.image_std)[:, None, None]  # type: ignore[attr-defined]
+            return {"pixel_values": super().__call__(images)["pixel_values"] / std}
+
+    classifier = load((nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 5)), Twice()))
+    assert not classifier.notes
+    assert classifier.mean == pytest.approx((0.5, 0.4, 0.3), abs=1e-5)
+    assert classifier.std == pytest.approx((0.04, 0.09, 0.16), abs=1e-5)
+    said = load((nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 5)), Processor()))
+    assert (said.mean, said.std) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))  # where they agree, to the last digit
+
+
+def test_a_crop_is_done_where_the_processor_says_so() -> None:
+    told = SimpleNamespace(size={"height": 8, "width": 8}, crop_size={"height": 6, "width": 6}, image_mean=[0.5])
+    for crops, wanted in ((None, (8, 8)), (False, (8, 8)), (True, (6, 6))):
+        known, *_ = processors.of_processor(SimpleNamespace(**vars(told), image_std=[0.5], do_center_crop=crops))
+        assert known["image_size"] == wanted
+    assert processors.of_processor(SimpleNamespace(**vars(told), image_std=[0.5]))[0]["image_size"] == (8, 8)
+
+
 def test_attributes_alone_tell_too() -> None:
     told = SimpleNamespace(size={"height": 8, "width": 6}, image_mean=[0.5, 0.4, 0.3], image_std=(0.2, 0.3, 0.4))
     known, call, _ = processors.of_processor(told)
