@@ -325,6 +325,9 @@ def _assumptions(spec: str, loaded: Loaded, given: dict[str, Any]) -> list[str]:
 
 
 def _written(value: Any) -> str:
+    """As on the command line: a side or HEIGHTxWIDTH, numbers with commas."""
+    if isinstance(value, tuple) and all(isinstance(side, int) for side in value):
+        return "x".join(map(str, dict.fromkeys(value)))
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -58,7 +58,7 @@ def load_torchvision(name: str, stored: Stored | None, image_size: int | None = 
     network, more = filled(build, options, stored, spec, rest, version)
     loaded = Loaded(network, _known_of(weights, options.get("image_size")), [*notes, *more])
     if weights is None:
-        loaded.assumed = {"image_size", "mean", "std"}
+        loaded.assumed = _in_no_file(options)
     elif options.get("num_classes") not in (None, len(weights.meta["categories"])):
         del loaded.known["class_names"]
     _tell_transform(name, version, loaded, spec)
@@ -158,6 +158,11 @@ def _tell_transform(name: str, version: str, loaded: Loaded, spec: str) -> None:
         )
 
 
+def _in_no_file(options: Options) -> set[str]:
+    """What of the preprocessing a checkpoint did not tell."""
+    return {"mean", "std"} | ({"image_size"} - options.keys())
+
+
 def _in_channels(loaded: Loaded, channels: int, spec: str) -> Loaded:
     """``loaded`` for images of so many channels, where its mean and deviation are those of three."""
     known = loaded.known
@@ -238,7 +243,8 @@ def load_timm(name: str, stored: Stored | None, image_size: int | None = None, c
         notes.append(
             f"{spec}: was evaluated with timm's crop mode {config.crop_mode}; pictures are cropped at the centre"
         )
-    return _in_channels(Loaded(network, known, notes), options.get("channels", 3), spec)
+    loaded = Loaded(network, known, notes, assumed=_in_no_file(options) if stored else set())
+    return _in_channels(loaded, options.get("channels", 3), spec)
 
 
 def _converted(build: Build, options: Options, stored: Stored, plain: UsageError) -> nn.Module:

@@ -70,7 +70,9 @@ def test_timms_take_classes_and_channels_from_the_file(name: str, channels: int,
     classifier = Classifier.load(f"timm:{name}", weights=save(trained, tmp_path, "model._orig_mod."))
     assert (classifier.num_classes, classifier.channels) == (7, channels)
     same(classifier.network, trained, torch.rand(1, channels, *classifier.image_size))
-    assert bool(classifier.notes) == (channels == 1)
+    *greys, assumed = classifier.notes
+    assert bool(greys) == (channels == 1)
+    assert "its preprocessing is in no weights; assumed: --image-size 224, --mean 0." in assumed
 
 
 def test_torchvisions_with_another_stem_take_grey_images(tmp_path: Path) -> None:
