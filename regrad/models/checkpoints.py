@@ -106,7 +106,7 @@ def read_weights(uri: str) -> Stored:
 
 def _content(uri: str, what: str) -> bytes:
     try:
-        return cache.read(uri)
+        return cache.read_cached(uri)
     except FileNotFoundError as error:
         raise UsageError(f"weights {error}") from error
     except RegradError as error:
