@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from urllib.parse import quote
 
 from ray.util.metrics import Counter, Histogram
 
@@ -29,6 +30,15 @@ def exported() -> set[str]:
     return {f"ray_{name}_total" for name in COUNTERS} | histograms
 
 
+def _ascii(text: str) -> str:
+    """``text`` as a tag may be, which Ray sends as ASCII alone: other characters as a URI has them.
+
+    >>> _ascii("/tmp/für José")
+    '/tmp/f%C3%BCr Jos%C3%A9'
+    """
+    return quote(text, safe="".join(map(chr, range(32, 127))), errors="surrogateescape")
+
+
 class WorkerMetrics:
     """The metrics of one worker, labelled with the output it writes to; its time is told by a thread of its own."""
 
@@ -38,7 +48,7 @@ class WorkerMetrics:
         self._images, self._seconds = counters["regrad_images"], counters["regrad_worker_seconds"]
         self._unit_seconds = Histogram(unit_seconds, text, _UNIT_SECONDS, tags)
         for metric in (self._images, self._seconds, self._unit_seconds):
-            metric.set_default_tags({"output": output})
+            metric.set_default_tags({"output": _ascii(output)})
         self._state, self._since = LOADING, time.monotonic()
         self._lock = threading.Lock()
         threading.Thread(target=self._tell, name="regrad-metrics", daemon=True).start()

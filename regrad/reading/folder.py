@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regrad import storage
-from regrad.errors import RegradError
+from regrad.errors import RegradError, UsageError
 from regrad.reading.formats import Format, Part, ReadIds, Source, listing_identity, register
 from regrad.reading.samples import (
     DEFAULT_COLUMNS,
@@ -253,10 +253,12 @@ def _listed(fs: Any, path: str) -> dict[str, Any] | None:
 
 def _read_file(folder: str, name: str, local: bool) -> tuple[bytes, str]:
     uri = storage.join(folder, name)
-    if "::" in name:
-        raise BadFile("a name with '::', which chains file systems, cannot be opened: rename the file")
+    try:
+        path = storage.filesystem(uri)[1]
+    except UsageError as error:
+        raise BadFile("its name cannot be told from a signature, which is not followed: rename it") from error
     if local:
-        size = check_file(storage.filesystem(uri)[1]).st_size  # a pipe without a writer would never answer
+        size = check_file(path).st_size  # a pipe without a writer would never answer
         if size > MAX_IMAGE_BYTES:
             raise BadFile(f"the file has {size} bytes, more than {MAX_IMAGE_BYTES}")
     return storage.read_identified(uri)

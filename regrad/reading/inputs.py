@@ -32,7 +32,7 @@ def list_sources(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, outp
     """
     named: dict[str, Source] = {}
     for given in inputs:
-        for pattern in expand_braces(given):
+        for pattern in _patterns(given):
             for source in _sources(pattern, output):
                 named.setdefault(source.uri, dataclasses.replace(source, columns=columns))
     with ThreadPoolExecutor(_THREADS, "regrad-footers") as pool:
@@ -43,6 +43,20 @@ def list_sources(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, outp
         if mistake and source.kind not in usable:
             raise mistake
     return [source for source, _ in counted]
+
+
+def _patterns(given: str) -> list[str]:
+    """What ``given`` names, which is itself where there is something with braces in its name."""
+    patterns = expand_braces(given)
+    if patterns == [given]:
+        return patterns
+    storage.refuse_credentials(given)
+    fs, path = storage.filesystem(given)
+    try:
+        storage.request(fs, "info", path)
+        return [given]
+    except Exception:  # listing the patterns tells what is wrong with the storage
+        return patterns
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -68,12 +82,16 @@ def expand_braces(pattern: str) -> list[str]:
 
 def absolute(uri: str) -> str:
     """``uri`` as rows name it: local paths absolute and without a scheme, the same from every working directory."""
+    storage.refuse_credentials(uri)
     fs, path = storage.filesystem(uri)
     return os.path.abspath(path) if storage.is_local(fs) else uri.rstrip("/")
 
 
 def _sources(pattern: str, output: str | None) -> Iterator[Source]:
     shown = storage.mask(pattern)
+    if not pattern.strip():
+        raise UsageError("an INPUT without a name: name a shard, a folder or a pattern")
+    storage.refuse_credentials(pattern)
     fs, path = storage.filesystem(pattern)
     try:
         fs.invalidate_cache()  # a shard may have changed since this process listed it last

@@ -30,6 +30,7 @@ __all__ = [
     "identify",
     "identity",
     "is_local",
+    "is_path",
     "join",
     "list_files",
     "list_temporaries",
@@ -39,6 +40,7 @@ __all__ = [
     "read_bytes",
     "read_identified",
     "reason",
+    "refuse_credentials",
     "remove",
     "remove_folder",
     "request",
@@ -49,6 +51,7 @@ __all__ = [
 
 TEMPORARY_PREFIX = "_tmp-"
 READ_AHEAD_BYTES = 8 * 2**20
+_NAMES_ALONE = ("s3://", "s3a://", "gs://", "gcs://")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -66,24 +69,51 @@ def working_directory() -> str:
 def filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec file system of ``uri`` and the path inside it; local paths become absolute.
 
+    What has no scheme is a local path, whatever characters are in it.
+
     Raises:
         UsageError: no installed package serves the scheme, or the URI holds credentials.
     """
-    if holds_credentials(uri):
-        # Rows name their shard by its URI: what is in it would be in every part, log line and report.
-        raise UsageError(
-            f"{mask(uri)}: credentials or signatures in a URI would end up in tables and logs; set AWS_ACCESS_KEY_ID "
-            "and AWS_SECRET_ACCESS_KEY, or what the store's fsspec package reads, instead"
-        )
+    if is_path(uri):
+        fs = fsspec.filesystem("file")
+        return fs, fs._strip_protocol(uri)
+    # Rows name their shard by its URI: what is in it would be in every part, log line and report. Stores whose objects
+    # may have a "?" in their names take no signature from a URI; what a user typed is refused all the same.
+    refuse_credentials(uri.partition("?")[0] if uri.startswith(_NAMES_ALONE) else uri)
     try:
         if uri.startswith(("s3://", "s3a://")):
             from regrad.storage import s3
 
             fs = s3.connect(uri)
             return fs, fs._strip_protocol(uri)
+        if "::" in uri and "://" not in uri.rpartition("::")[2]:  # in a name; it chains file systems where one follows
+            kind = fsspec.get_filesystem_class(uri.partition("://")[0])
+            return kind(**kind._get_kwargs_from_urls(uri)), kind._strip_protocol(uri)
         return fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
         raise UsageError(f"{mask(uri)}: cannot open this kind of URI: {reason(error)}") from error
+
+
+def refuse_credentials(uri: str) -> None:
+    """Refuse a URI that a user gave with credentials or a signature in it.
+
+    Raises:
+        UsageError: there are.
+    """
+    if not is_path(uri) and holds_credentials(uri):
+        raise UsageError(
+            f"{mask(uri)}: credentials or signatures in a URI would end up in tables and logs; set AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY, or what the store's fsspec package reads, instead"
+        )
+
+
+def is_path(uri: str) -> bool:
+    """Whether ``uri`` is a path on this machine, and not a URI.
+
+    >>> is_path("/data/photo?token=1.jpg"), is_path("a::b.tar"), is_path("s3://bucket/a")
+    (True, True, False)
+    """
+    return uri.startswith("/") or "://" not in uri
 
 
 def request(fs: Any, name: str, *arguments: Any, **keywords: Any) -> Any:

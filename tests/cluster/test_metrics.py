@@ -84,3 +84,12 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     json.loads(asked)
     assert {name for name in metrics.exported() if name in asked} >= {"ray_regrad_images_total"}
     assert set(re.findall(r"ray_regrad_\w+", asked)) <= metrics.exported()
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("output", ["/tmp/plain", "s3://bucket/Ergebnisse für José", "/tmp/結果", "/tmp/caf\udce9"])
+def test_ray_takes_an_output_of_any_name(output: str) -> None:
+    worker = metrics.WorkerMetrics(output)
+    worker.images(1, 2)
+    worker.unit(0.5)
+    worker.enter(metrics.READING)

@@ -4,8 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from regrad import table
 from regrad.errors import RegradError, UsageError
-from regrad.reading.inputs import expand_braces, list_sources
+from regrad.pipeline.check import check
+from regrad.pipeline.options import parse
+from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import execute, score_here
+from regrad.reading.formats import fetch_images
+from regrad.reading.inputs import absolute, expand_braces, list_sources
 from regrad.reading.samples import Columns
 from tests.services import Bucket
 from tests.shards import digits, write_folder, write_parquet, write_tar
@@ -47,6 +53,61 @@ def test_globs_braces_and_repeated_inputs_give_each_shard_once(tmp_path: Path) -
 def test_a_name_with_brackets_is_taken_as_it_is(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a[1].tar", digits(1))
     assert [source.uri for source in list_sources([path])] == [path]
+
+
+STEMS = [
+    "photo?token=abc&w=671",
+    "x?X-Amz-Signature=1",
+    "a::b",
+    "s3::c",
+    "a b ",
+    "#1%41+&=;'\"",
+    "[1]*{2,3}",
+    "ünï 結果",
+    "~d",
+    "b\\c",
+    "v1.2.3",
+]
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_whatever_a_file_is_called_it_is_read(tmp_path: Path, bucket: Bucket, remote: bool) -> None:
+    rows = [(f"{stem} d/{stem}.png", image, label) for stem, (_, image, label) in zip(STEMS, digits(), strict=False)]
+    folder = write_folder(tmp_path / "images", rows)
+    for stem, row in zip(STEMS, rows, strict=True):
+        write_parquet(tmp_path / f"shards/{stem}.parquet", [row])
+        write_tar(tmp_path / f"shards/{stem}.tar", [("0.png", *row[1:])])
+    shards = str(tmp_path / "shards")
+    if remote:
+        folder, shards = bucket.put(folder, "images"), bucket.put(shards, "shards")
+    output = f"{bucket.uri}/out é #" if remote else str(tmp_path / "out ?token=1::é #%41 [x]")
+    model = ("--model", "tests.shards:build", "--scores", "entropy", "--samples", "0", "--unit-rows", "4")
+    outcome = execute(prepare(parse([folder, shards, *model, "--output", output], "score", None)), score_here)
+    scored = table.read(output).to_pylist()
+    assert (outcome.exit_code, len(scored)) == (0, 3 * len(STEMS))
+    assert not check(output).problems
+    assert not check(output).notes
+    names = {os.path.basename(row["source"]) for row in scored}
+    assert names == {"images", *(f"{stem}.{end}" for stem in STEMS for end in ("tar", "parquet"))}
+    for row in scored:
+        ((_, image),) = fetch_images(row["source"], {row["row"]: row["id"]})
+        assert image in {image for _, image, _ in rows}
+    for source in {row["source"] for row in scored if not (remote and "?" in row["source"])}:
+        again = list_sources([source])
+        assert [again[0].uri, len(again)] == [source, 1]
+
+
+@pytest.mark.parametrize("given", ["s3://bucket/a.tar?X-Amz-Signature=1", "s3://bucket/a?token=1", "az://b/a?sig=1"])
+def test_a_signature_that_a_user_gives_is_refused(given: str) -> None:
+    for refused in (lambda: list_sources([given]), lambda: absolute(given)):
+        with pytest.raises(UsageError, match="credentials or signatures in a URI") as caught:
+            refused()
+        assert "=1" not in str(caught.value)
+
+
+def test_an_input_without_a_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="an INPUT without a name"):
+        list_sources([" "])
 
 
 def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
