@@ -159,7 +159,7 @@ def test_a_run_of_its_own_is_quiet_and_can_be_stopped(tmp_path: Path) -> None:
     arguments = command(source, *settings, "--output", tmp_path / "out")
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "out").glob("ledger/*.json")) and time.monotonic() < deadline:
+    while not list((tmp_path / "out").glob("ledger/[!_]*.json")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
