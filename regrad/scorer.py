@@ -19,10 +19,10 @@ from regrad.classifier import Classifier
 from regrad.errors import RegradError, UsageError, require
 from regrad.gradients import cut
 from regrad.gradients.norms import ClassNorms
-from regrad.gradients.passes import Passes, Settings
+from regrad.gradients.passes import GradientSettings, Kind, Passes
 from regrad.network.copies import plain_attention, private_copy
 from regrad.network.fold import forward_copy
-from regrad.network.memory import forward_bytes, pieces
+from regrad.network.memory import even_slices, forward_bytes
 from regrad.network.probe import probe_images
 from regrad.network.upload import Upload
 from regrad.precision import computing
@@ -59,7 +59,7 @@ class Scorer:
             engine's directions leave, by the jackknife; 0 with the other engines.
         draws: K, of the predictions that ``perturb_theta``, ``mc_aa``, ``inserted_dropout`` and ``laplace`` are
             functions of.
-        theta_sigma: deviation of every parameter for ``perturb_theta``: see ``predictions.Settings``.
+        theta_sigma: deviation of every parameter for ``perturb_theta``: see ``predictions.DrawSettings``.
         dropout_rate, dropout_at: of ``inserted_dropout``: the share of features dropped, and whether before ``all``
             layers but the first, or the ``last``.
         posterior: from :func:`regrad.scores.draws.posterior.fit`, for ``laplace``.
@@ -103,7 +103,7 @@ class Scorer:
         plan: dict[str, Any] | None = None,
     ) -> None:
         check_values({**locals(), "scores": list(scores)})  # each by its line in regrad.settings.scoring
-        settings = Settings(samples, depth_decay, engine, tolerance, layers, directions, seed)
+        settings = GradientSettings(samples, depth_decay, engine, tolerance, layers, directions, seed)
         require(
             {
                 f"memory budget {memory_budget}: must be positive": memory_budget is None or memory_budget > 0,
@@ -130,7 +130,7 @@ class Scorer:
             self._passes = Passes(classifier.network, kinds, inputs, settings, coarse, plan)
             self.plan = self._passes.plan
         memory = memory_budget or self._default_memory()
-        perturbing = predictions.Settings(draws, theta_sigma, dropout_rate, dropout_at, seed, memory)
+        perturbing = predictions.DrawSettings(draws, theta_sigma, dropout_rate, dropout_at, seed, memory)
         perturbing.check()
         self._sources = self._build_sources(network, perturbing, inputs[:1], posterior)
         if posterior is not None and "laplace" in self._sources:
@@ -200,12 +200,12 @@ class Scorer:
         if labels is not None:
             columns["nll"] = _nll(logits, labels).masked_fill(broken, math.nan)
         for item in self.scores:
-            found = norms[_kind(item, self.samples)] if item.norms else None
+            own = norms[_kind(item, self.samples)] if item.norms else None
             drawn = draws[item.predictions.source] if item.predictions else None
-            value = item.compute(Inputs(logits, _of(item, found.norms[0]) if found else None, drawn))
+            value = item.compute(Inputs(logits, _of(item, own.norms[0]) if own else None, drawn))
             columns[item.name] = value.masked_fill(broken, math.nan)
             for name in self._error_names(item):
-                columns[name] = _jackknife(item, logits, found).masked_fill(broken, math.nan)
+                columns[name] = _jackknife(item, logits, own).masked_fill(broken, math.nan)
         return columns
 
     @torch.no_grad()
@@ -244,7 +244,7 @@ class Scorer:
     def _error_names(self, item: Score) -> list[str]:
         return [f"{item.name}{STANDARD_ERROR}"] if self.standard_errors and item.norms else []
 
-    def _shared(self, images: Tensor, ids: Sequence[str]) -> tuple[dict[Norms, ClassNorms], dict[str, Tensor], Tensor]:
+    def _shared(self, images: Tensor, ids: Sequence[str]) -> tuple[dict[Kind, ClassNorms], dict[str, Tensor], Tensor]:
         """What scores are functions of, each piece once: norms by kind, draws by source, and clean logits (B, C)."""
         copies = partial(self._copies, images, ids)
         with computing(self.precision):
@@ -255,7 +255,7 @@ class Scorer:
         with computing("float32"), plain_attention():
             if noisy not in logits and (noisy or not logits):
                 step = max(1, self._step // (self.samples + 1)) if noisy else None
-                parts = [copies(noisy, part) for part in pieces(len(images), step)]
+                parts = [copies(noisy, part) for part in even_slices(len(images), step)]
                 logits[noisy] = torch.cat(
                     [self._network(x.flatten(0, 1)).double().unflatten(0, x.shape[:2]) for x in parts]
                 )
@@ -271,8 +271,8 @@ class Scorer:
         return list(dict.fromkeys(item.predictions.source for item in self.scores if item.predictions))
 
     def _build_sources(
-        self, network: nn.Module, settings: predictions.Settings, probe: Tensor, posterior: State | None
-    ) -> dict[str, predictions.Source]:
+        self, network: nn.Module, settings: predictions.DrawSettings, probe: Tensor, posterior: State | None
+    ) -> dict[str, predictions.PredictionSource]:
         if "noise" in self._needed and not self.samples:
             names = ", ".join(item.name for item in self.scores if item.need == Predictions("noise"))
             raise UsageError(f"{names}: needs noisy copies of every image, and samples is 0")
@@ -322,15 +322,15 @@ def _of(item: Score, norms: Tensor) -> Tensor:
     return norms[:, 0] if item.norms and item.norms.target else norms
 
 
-def _jackknife(item: Score, logits: Tensor, found: ClassNorms | None) -> Tensor:
+def _jackknife(item: Score, logits: Tensor, norms: ClassNorms | None) -> Tensor:
     """Standard error of a score over the draws of its norms: sqrt((k-1)/k sum_j (U_(j) - mean U)^2), float64 (B,).
 
     U_(j) is the score from the norms without draw j; 0 where nothing is drawn. Source: Tukey 1958.
     """
-    without = found.norms_without_each() if found else None
+    without = norms.norms_without_each() if norms else None
     if without is None:
         return logits.new_zeros(len(logits))
-    values = torch.stack([item.compute(Inputs(logits, _of(item, norms[0]))) for norms in without])
+    values = torch.stack([item.compute(Inputs(logits, _of(item, others[0]))) for others in without])
     return (values.var(0, correction=0) * (len(values) - 1)).sqrt()
 
 

@@ -26,6 +26,7 @@ from regrad.gradients.directions import SHARED_ROWS
 from regrad.gradients.layers import Layer
 from regrad.gradients.rules import Outer, find_rule
 from regrad.network.copies import plain_attention
+from regrad.network.hooks import Call, hooked
 
 WORTH = 2.0  # an estimate must be so many times as fast as the exact number
 
@@ -172,30 +173,22 @@ def _measure(network: nn.Module, layers: list[Layer], probe: Tensor) -> _Sizes:
     own: dict[int, float] = {}
     outer: dict[int, list[tuple[int, int, int, int]]] = {}
     modules = dict(network.named_modules(remove_duplicate=False))
-    handles = []
+    watched = {i: modules[layer.name] for i, layer in enumerate(layers)}
 
     def now() -> float:
         return counter.get_total_flops() / 2
 
-    def watch(i: int, module: nn.Module) -> None:
-        def enter(module: nn.Module, args: Any) -> None:
-            before.setdefault(i, now())
+    def enter(i: int, call: Call) -> None:
+        before.setdefault(i, now())
 
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            own[i] = own.get(i, 0.0) + now() - before[i] if not list(module.children()) else 0.0
-            rule = find_rule(module)
-            if rule is not None and args and isinstance(args[0], Tensor):
-                factors = rule(module, args[0], 1).values()
-                outer.setdefault(i, []).extend(f.shape for f in factors if isinstance(f, Outer))
+    def leave(i: int, call: Call) -> None:
+        module = watched[i]
+        own[i] = own.get(i, 0.0) + now() - before[i] if not list(module.children()) else 0.0
+        rule = find_rule(module)
+        if rule is not None and isinstance(call.input, Tensor):
+            factors = rule(module, call.input, 1).values()
+            outer.setdefault(i, []).extend(f.shape for f in factors if isinstance(f, Outer))
 
-        handles.extend([module.register_forward_pre_hook(enter), module.register_forward_hook(leave)])
-
-    for i, layer in enumerate(layers):
-        watch(i, modules[layer.name])
-    try:
-        with counter, torch.no_grad(), plain_attention():
-            logits = network(probe)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(watched, enter, leave), counter, torch.no_grad(), plain_attention():
+        logits = network(probe)
     return _Sizes(max(now(), 1.0), logits.shape[1], before, own, outer)

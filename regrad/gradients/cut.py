@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from regrad.gradients.layers import Layer, layer_parameters
 from regrad.network.copies import plain_attention
+from regrad.network.hooks import requiring_grad
 
 PROBES, DRAWS = 8, 2
 
@@ -30,12 +31,9 @@ def layer_shares(network: nn.Module, layers: list[Layer], weights: Tensor, input
     """
     groups = layer_parameters(network, layers)
     parameters = [parameter for group in groups for parameter in group]
-    wanted = [parameter.requires_grad for parameter in parameters]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
     signs = torch.Generator().manual_seed(0)
     shares = torch.zeros(len(layers), dtype=torch.float64)
-    with torch.enable_grad(), plain_attention():
+    with requiring_grad(parameters), torch.enable_grad(), plain_attention():
         for image in inputs:
             logits = network(image[None])
             p = logits.detach().double().softmax(1)
@@ -49,8 +47,6 @@ def layer_shares(network: nn.Module, layers: list[Layer], weights: Tensor, input
                 squared = [sum(float(next(gradients).double().square().sum()) for _ in group) for group in groups]
                 contributions += torch.tensor(squared, dtype=torch.float64) * weights.cpu().double().square()
             shares += contributions / contributions.sum().clamp_min(1e-300)
-    for parameter, before in zip(parameters, wanted, strict=True):
-        parameter.requires_grad_(before)
     return shares / len(inputs)
 
 

@@ -6,8 +6,6 @@ a_l = exp(lambda (l - L)), l = 1..L: the last layer weighs 1. A layer is a modul
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 
 from regrad.errors import UsageError
 from regrad.network.copies import plain_attention
+from regrad.network.hooks import Call, hooked, requiring_grad
 
 GROUPINGS = ("modules", "stages")
 
@@ -56,17 +55,15 @@ def find_layers(network: nn.Module, probe: Tensor, grouping: str = "modules") ->
     """
     if grouping not in GROUPINGS:
         raise UsageError(f"layers {grouping!r}: one of {', '.join(GROUPINGS)}")
-    calls = _Calls(network)
     changed = probe.clone()
     changed[0] = probe[0].flip(-1) * 0.5 + 0.25
-    with calls.recording():
-        first, logits = calls.run(probe)
-        second, changed_logits = calls.run(changed)
+    calls, logits = _record(network, probe)
+    changed_calls, changed_logits = _record(network, changed)
     _refuse_mixing(network, logits, changed_logits)
-    entered = _entry_order(network, list(first))
+    entered = _entry_order(network, list(calls))
     used = _used_parameters(network, probe[:1])
     owner: dict[int, str] = {}
-    found: list[Layer] = []
+    layers: list[Layer] = []
     places: dict[str, int] = {}
     modules = dict(network.named_modules(remove_duplicate=False))
     for name in entered:
@@ -76,14 +73,14 @@ def find_layers(network: nn.Module, probe: Tensor, grouping: str = "modules") ->
         owner.update((id(value), name) for _, value in own)
         group = name if grouping == "modules" else name.partition(".")[0]
         places.setdefault(group, len(places) + 1)
-        major = name in first and all(
-            _batch_major(a, b, len(probe)) for a, b in zip(first[name], second[name], strict=True)
+        major = name in calls and all(
+            _batch_major(a, b, len(probe)) for a, b in zip(calls[name], changed_calls[name], strict=True)
         )
         names = tuple(key for key, value in own if id(value) in used)
-        found.append(Layer(name, places[group], names, len(first.get(name, ())), major))
-    if not found:
+        layers.append(Layer(name, places[group], names, len(calls.get(name, ())), major))
+    if not layers:
         raise UsageError("the network has no parameters: there is no gradient to measure")
-    return found
+    return layers
 
 
 def layer_parameters(network: nn.Module, layers: list[Layer]) -> list[list[nn.Parameter]]:
@@ -108,46 +105,26 @@ def layer_weights(layers: list[Layer], depth_decay: float) -> Tensor:
     return torch.tensor([math.exp(depth_decay * (layer.index - last)) for layer in layers], dtype=torch.float64)
 
 
-class _Calls:
-    """Inputs and outputs of every module call, by module name in order of entry."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-        self.seen: dict[str, list[tuple[Any, Any]]] = {}
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        handles = []
-        for name, module in self.network.named_modules():
-            handles.append(module.register_forward_pre_hook(self._enter(name)))
-            handles.append(module.register_forward_hook(self._leave(name)))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def run(self, images: Tensor) -> tuple[dict[str, list[tuple[Any, Any]]], Tensor]:
-        self.seen = {}
-        with torch.no_grad(), plain_attention():
-            logits = self.network(images)
-        return self.seen, logits
-
-    def _enter(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any) -> None:
-            self.seen.setdefault(name, [])
-
-        return hook
-
-    def _leave(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            self.seen[name].append((args[0].clone() if args and isinstance(args[0], Tensor) else None, _copied(output)))
-
-        return hook
+Ends = tuple[Tensor | None, Tensor | None]  # what a call was given and what it returned
 
 
-def _copied(output: Any) -> Any:
-    return output.clone() if isinstance(output, Tensor) else None
+def _record(network: nn.Module, images: Tensor) -> tuple[dict[str, list[Ends]], Tensor]:
+    """Every module's calls, by name in order of entry, and the logits."""
+    calls: dict[str, list[Ends]] = {}
+
+    def enter(name: str, call: Call) -> None:
+        calls.setdefault(name, [])
+
+    def leave(name: str, call: Call) -> None:
+        calls[name].append((_copied(call.input), _copied(call.output)))
+
+    with torch.no_grad(), plain_attention(), hooked(dict(network.named_modules()), enter, leave):
+        logits = network(images)
+    return calls, logits
+
+
+def _copied(value: Any) -> Tensor | None:
+    return value.clone() if isinstance(value, Tensor) else None
 
 
 def _entry_order(network: nn.Module, called: list[str]) -> list[str]:
@@ -166,10 +143,10 @@ def _entry_order(network: nn.Module, called: list[str]) -> list[str]:
     return order
 
 
-def _batch_major(before: tuple[Any, Any], after: tuple[Any, Any], images: int) -> bool:
+def _batch_major(before: Ends, after: Ends, images: int) -> bool:
     """Whether changing image 0 changed only the first 1/images of the rows of a module's input and output."""
     for old, new in zip(before, after, strict=True):
-        if not isinstance(old, Tensor) or old.dim() < 2 or old.shape != new.shape or len(old) % images:
+        if old is None or new is None or old.dim() < 2 or old.shape != new.shape or len(old) % images:
             return False
         if not _close(old[len(old) // images :], new[len(old) // images :]):
             return False
@@ -179,15 +156,8 @@ def _batch_major(before: tuple[Any, Any], after: tuple[Any, Any], images: int) -
 def _used_parameters(network: nn.Module, image: Tensor) -> set[int]:
     """ids of the parameters that the logits of ``image`` depend on."""
     parameters = list(network.parameters())
-    wanted = [value.requires_grad for value in parameters]
-    for value in parameters:
-        value.requires_grad_(True)
-    try:
-        with torch.enable_grad(), plain_attention():
-            gradients = torch.autograd.grad(network(image).sum(), parameters, allow_unused=True)
-    finally:
-        for value, before in zip(parameters, wanted, strict=True):
-            value.requires_grad_(before)
+    with requiring_grad(parameters), torch.enable_grad(), plain_attention():
+        gradients = torch.autograd.grad(network(image).sum(), parameters, allow_unused=True)
     return {id(value) for value, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
 
 

@@ -1,9 +1,10 @@
-"""What an engine returns: class-gradient norms of a batch, with the draws behind them where it estimates."""
+"""What an engine is, and what it returns: class-gradient norms of a batch, and the draws behind an estimate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -54,3 +55,39 @@ class ClassNorms:
             return None
         number = len(self.draws)
         return ((number * self.squared - self.draws) / (number - 1)).clamp_min(0).sqrt()
+
+
+class Engine(Protocol):
+    """A way to class-gradient norms of a network whose layers, weightings and probe it was built with.
+
+    Attributes:
+        bytes_per_input: memory one copy of one image takes; fixes how many go at once.
+        bytes_beside: memory a call takes for any number of them.
+        most_inputs: how many copies go at once, where that is fewer than a call has; None: all.
+    """
+
+    bytes_per_input: int
+    bytes_beside: int
+    most_inputs: int | None
+
+    @property
+    def without_rule(self) -> Sequence[str]:
+        """Names of the counted parameters that are differentiated image by image, for want of a layer rule."""
+        ...
+
+    def convert(self, dtype: torch.dtype) -> None:
+        """Compute in ``dtype`` from now on."""
+        ...
+
+    def __call__(
+        self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None, classes: bool = True
+    ) -> ClassNorms:
+        """Norms for ``copies`` (B, N+1, channels, H, W), what the network receives, the clean image first.
+
+        Args:
+            copies: what the network receives.
+            targets: maps clean log-probabilities (B, C) to further target distributions (B, E, C), appended to the
+                classes.
+            classes: False leaves the classes out: the targets are all that is found.
+        """
+        ...

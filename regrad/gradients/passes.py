@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from regrad.errors import UsageError
 from regrad.gradients import choose
 from regrad.gradients.exact import ExactEngine
-from regrad.gradients.layers import find_layers, layer_weights
-from regrad.gradients.norms import ClassNorms
+from regrad.gradients.layers import Layer, find_layers, layer_weights
+from regrad.gradients.norms import ClassNorms, Engine
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
 from regrad.network.copies import private_copy
-from regrad.network.memory import FEWEST, pieces
+from regrad.network.memory import FEWEST, even_slices
 from regrad.precision import computing
 
-ENGINES: dict[str, Any] = {"exact": ExactEngine, "sketch": SketchEngine, "reference": ReferenceEngine}
 TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
     "predicted": lambda log_p: log_p.exp(),
     "uniform": lambda log_p: torch.full_like(log_p, 1 / log_p.shape[1]),
@@ -46,7 +45,7 @@ class Kind(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
+class GradientSettings:
     """How gradients are taken; see :class:`regrad.scorer.Scorer`, which has the same names."""
 
     samples: int
@@ -58,6 +57,26 @@ class Settings:
     seed: int
 
 
+Build = Callable[[nn.Module, list[Layer], choose.Pass, Tensor, GradientSettings], Engine]
+
+
+def _exact(network: nn.Module, layers: list[Layer], cut: choose.Pass, probe: Tensor, _: GradientSettings) -> Engine:
+    return ExactEngine(network, layers, cut.weights, probe, cut.copies, cut.targets)
+
+
+def _sketch(
+    network: nn.Module, layers: list[Layer], cut: choose.Pass, probe: Tensor, settings: GradientSettings
+) -> Engine:
+    return SketchEngine(network, layers, cut.weights, probe, settings.directions, settings.seed)
+
+
+def _reference(network: nn.Module, layers: list[Layer], cut: choose.Pass, probe: Tensor, _: GradientSettings) -> Engine:
+    return ReferenceEngine(network, layers, cut.weights)
+
+
+ENGINES: dict[str, Build] = {"exact": _exact, "sketch": _sketch, "reference": _reference}
+
+
 @dataclass
 class _Run:
     """One engine over one set of copies, and which of its weightings and targets each kind takes.
@@ -66,10 +85,10 @@ class _Run:
     """
 
     smoothed: bool
-    kinds: list[Any]
+    kinds: list[Kind]
     decays: list[bool]
     targets: list[str]
-    engine: Any
+    engine: Engine
     step: int | None = None
 
     def __call__(self, copies: Tensor) -> ClassNorms:
@@ -80,12 +99,12 @@ class _Run:
         """Whether some kind asks for all classes; else there are the targets alone."""
         return _of_classes(self.kinds)
 
-    def part(self, found: ClassNorms, kind: Kind) -> ClassNorms:
-        """What ``kind`` asks for, of all that was found."""
-        classes = found.logits.shape[-1] if self.classes else 0
+    def part(self, norms: ClassNorms, kind: Kind) -> ClassNorms:
+        """What ``kind`` asks for, of all the run's ``norms``."""
+        classes = norms.logits.shape[-1] if self.classes else 0
         place = classes + self.targets.index(kind.target) if kind.target else 0
         columns = slice(place, place + 1) if kind.target else slice(0, classes)
-        return found.part(self.decays.index(kind.decayed), columns)
+        return norms.part(self.decays.index(kind.decayed), columns)
 
 
 class Passes:
@@ -105,9 +124,9 @@ class Passes:
     def __init__(
         self,
         network: nn.Module,
-        kinds: Sequence[Any],
+        kinds: Sequence[Kind],
         inputs: Tensor,
-        settings: Settings,
+        settings: GradientSettings,
         dtype: torch.dtype = torch.float32,
         plan: dict[str, Any] | None = None,
     ) -> None:
@@ -129,20 +148,20 @@ class Passes:
         if plan is None:
             self.plan |= choose.told_of_rules(self.plan["why"], [run.engine.without_rule for run in self._runs])
 
-    def __call__(self, copies: Copies, images: int) -> tuple[dict[Any, ClassNorms], dict[bool, Tensor]]:
+    def __call__(self, copies: Copies, images: int) -> tuple[dict[Kind, ClassNorms], dict[bool, Tensor]]:
         """The norms of every kind, each with S = 1, and the logits with and without noise, (B, copies, C).
 
         Args:
             copies: gives what the network receives for some of the ``images``: with noise, or clean alone.
         """
-        found: dict[Any, ClassNorms] = {}
+        by_kind: dict[Kind, ClassNorms] = {}
         logits: dict[bool, Tensor] = {}
         for run in self._runs:
-            parts = [run(copies(run.smoothed, part).to(self._dtype)) for part in pieces(images, run.step)]
+            parts = [run(copies(run.smoothed, part).to(self._dtype)) for part in even_slices(images, run.step)]
             norms = ClassNorms.of_parts(parts)
             logits[run.smoothed] = norms.logits
-            found |= {kind: run.part(norms, kind) for kind in run.kinds}
-        return found, logits
+            by_kind |= {kind: run.part(norms, kind) for kind in run.kinds}
+        return by_kind, logits
 
     def plan_memory(self, memory: int, most_inputs: int) -> None:
         """Keep each pass within ``memory`` bytes: so many images at once or, where one is too much, copies."""
@@ -161,11 +180,13 @@ class Passes:
         S is computed in ``dtype``, in the network's own unless told, and never rounded to TF32.
         """
         run, dtype = self._runs[0], dtype or self._inputs.dtype
-        return torch.cat([self._error(run, copies(run.smoothed, part), dtype) for part in pieces(images, run.step)])
+        return torch.cat(
+            [self._error(run, copies(run.smoothed, part), dtype) for part in even_slices(images, run.step)]
+        )
 
     def _error(self, run: _Run, x: Tensor, dtype: torch.dtype) -> Tensor:
-        found = run(x.to(self._dtype))
-        p, norms = found.logits[:, 0].softmax(1), found.norms[0]
+        estimate = run(x.to(self._dtype))
+        p, norms = estimate.logits[:, 0].softmax(1), estimate.norms[0]
         reference = ReferenceEngine(self._copy(), self._layers, self._rows(run.decays)[:1], dtype=dtype)
         with computing("float32"):
             if run.classes:
@@ -187,22 +208,18 @@ class Passes:
         )
 
     def _build(self) -> list[_Run]:
-        engine = ENGINES[self.plan["engine"]]
+        build = ENGINES[self.plan["engine"]]
+        settings = replace(self._settings, directions=self.plan.get("directions", self._settings.directions))
         runs = []
         for smoothed, kinds in self._groups.items():
             (cut,) = choose.kept(self._layers, [self._pass(smoothed, kinds)], self.plan["first_layer"])
-            further: dict[str, Any] = {}
-            if engine is SketchEngine:
-                further = {"directions": self.plan["directions"], "seed": self._settings.seed}
-            elif engine is ExactEngine:
-                further = {"copies": cut.copies, "targets": cut.targets}
-            built = engine(self._copy(), self._layers, cut.weights, self._inputs, **further)
-            if self._dtype != self._inputs.dtype and engine is not ReferenceEngine:
-                built.convert(self._dtype)
-            runs.append(_Run(smoothed, kinds, _decays(kinds), _targets(kinds), built))
+            engine = build(self._copy(), self._layers, cut, self._inputs, settings)
+            if self._dtype != self._inputs.dtype:
+                engine.convert(self._dtype)
+            runs.append(_Run(smoothed, kinds, _decays(kinds), _targets(kinds), engine))
         return runs
 
-    def _pass(self, smoothed: bool, kinds: Sequence[Any]) -> choose.Pass:
+    def _pass(self, smoothed: bool, kinds: Sequence[Kind]) -> choose.Pass:
         targets = None if _of_classes(kinds) else len(_targets(kinds))
         return choose.Pass(self._copies(smoothed), self._rows(_decays(kinds)), targets)
 
@@ -217,17 +234,17 @@ class Passes:
         return private_copy(self._network).to(self._inputs.device)
 
 
-def _decays(kinds: Sequence[Any]) -> list[bool]:
+def _decays(kinds: Sequence[Kind]) -> list[bool]:
     """The weightings that ``kinds`` need, each once."""
     return list(dict.fromkeys(kind.decayed for kind in kinds))
 
 
-def _targets(kinds: Sequence[Any]) -> list[str]:
+def _targets(kinds: Sequence[Kind]) -> list[str]:
     """The further targets that ``kinds`` need, each once."""
     return list(dict.fromkeys(kind.target for kind in kinds if kind.target))
 
 
-def _of_classes(kinds: Sequence[Any]) -> bool:
+def _of_classes(kinds: Sequence[Kind]) -> bool:
     return any(kind.target is None for kind in kinds)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from regrad.gradients.layers import Layer, layer_parameters
 from regrad.gradients.norms import ClassNorms
 from regrad.network.copies import plain_attention
+from regrad.network.hooks import requiring_grad
 
 
 class ReferenceEngine:
@@ -43,6 +44,9 @@ class ReferenceEngine:
         self.weights = weights.double().cpu().reshape(-1, len(layers))
         self._groups = layer_parameters(self.network, layers)
 
+    def convert(self, dtype: torch.dtype) -> None:
+        """Stay as it is: whatever the others compute in, this is what they are measured against."""
+
     def __call__(
         self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None, classes: Tensor | bool = True
     ) -> ClassNorms:
@@ -57,10 +61,8 @@ class ReferenceEngine:
         Source: Wang & Ji 2024, Eqs. 12 and 13.
         """
         parameters = [parameter for group in self._groups for parameter in group]
-        for parameter in parameters:
-            parameter.requires_grad_(True)
         logits, rows = [], []
-        with torch.enable_grad(), plain_attention():
+        with requiring_grad(parameters), torch.enable_grad(), plain_attention():
             for b, image in enumerate(copies.to(self.dtype)):
                 logits.append(self.network(image))
                 log_p = logits[-1].log_softmax(1)
@@ -71,8 +73,6 @@ class ReferenceEngine:
                 for value in values:
                     gradients = iter(torch.autograd.grad(value, parameters, retain_graph=True))
                     rows.append([sum(_squared(next(gradients)) for _ in group) for group in self._groups])
-        for parameter in parameters:
-            parameter.requires_grad_(False)
         per_layer = torch.tensor(rows, dtype=torch.float64).reshape(len(copies), -1, len(self._groups))
         squared = torch.einsum("sl,bcl->sbc", self.weights.square(), per_layer)
         return ClassNorms(squared.to(copies.device), torch.stack(logits).detach().double())

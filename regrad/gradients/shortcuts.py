@@ -15,8 +15,7 @@ from torch.func import functional_call, jvp
 
 from regrad.gradients.directions import Block
 from regrad.network.copies import plain_attention
-
-Call = tuple[tuple[Any, ...], Any]
+from regrad.network.hooks import Call, hooked
 
 
 class AddDerivative(torch.autograd.Function):
@@ -43,20 +42,15 @@ class AddDerivative(torch.autograd.Function):
 
 
 def record_calls(watched: dict[str, nn.Module], network: nn.Module, probe: Tensor) -> dict[str, list[Call]]:
-    """Positional arguments and output of every call of the ``watched`` modules."""
+    """Every call of the ``watched`` modules; tensors among its arguments are copies."""
     calls: dict[str, list[Call]] = {name: [] for name in watched}
 
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            calls[name].append((tuple(a.clone() if isinstance(a, Tensor) else a for a in args), output))
+    def note(name: str, call: Call) -> None:
+        args = tuple(value.clone() if isinstance(value, Tensor) else value for value in call.args)
+        calls[name].append(replace(call, args=args))
 
-        return hook
-
-    handles = [module.register_forward_hook(watch(name)) for name, module in watched.items()]
-    with plain_attention():
+    with plain_attention(), hooked(watched, leave=note):
         network(probe)
-    for handle in handles:
-        handle.remove()
     return calls
 
 
@@ -65,24 +59,24 @@ def row_axis(module: nn.Module, block: Block, calls: list[Call]) -> int | None:
     step = block.draws["rows"][0]
     own = replace(block, module="")
     for axis in (1, -1):
-        if calls and all(_acts_on(module, own, step, args, output, axis) for args, output in calls):
+        if calls and all(_acts_on(module, own, step, call, axis) for call in calls):
             return axis
     return None
 
 
-def _acts_on(module: nn.Module, block: Block, step: Tensor, args: tuple[Any, ...], output: Any, axis: int) -> bool:
-    if not isinstance(output, Tensor) or output.dim() < 2 or output.shape[axis] != len(step):
+def _acts_on(module: nn.Module, block: Block, step: Tensor, call: Call, axis: int) -> bool:
+    if not isinstance(call.output, Tensor) or call.output.dim() < 2 or call.output.shape[axis] != len(step):
         return False
-    if any(isinstance(value, Tensor) and not value.is_floating_point() for value in args):
+    if call.keywords or any(isinstance(value, Tensor) and not value.is_floating_point() for value in call.args):
         return False  # a look-up may act row by row for the numbers of the probe alone
 
     def moved(steps: dict[str, Tensor]) -> Tensor:
-        return functional_call(module, block.moved(steps), args)
+        return functional_call(module, block.moved(steps), call.args)
 
     try:
         truth = jvp(moved, ({"rows": torch.zeros_like(step)},), ({"rows": step},))[1]
-        product = functional_call(module, block.signs, args)
-    except (RuntimeError, TypeError, ValueError):  # such as arguments by keyword, which were not recorded
+        product = functional_call(module, block.signs, call.args)
+    except (RuntimeError, TypeError, ValueError):
         return False
     return close(along_axis(step, product, axis) * product, truth)
 

@@ -23,9 +23,9 @@ found by trying.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ from regrad.gradients.shortcuts import AddDerivative, along_axis, close, record_
 from regrad.network import head
 from regrad.network.copies import plain_attention
 from regrad.network.fold import convolution_format, fold_batch_norms
+from regrad.network.hooks import Call, hooked
 from regrad.network.memory import LIVE, largest_outputs
 
 # Of the largest output, held at once: up to 6.9 were measured, on ResNets whose normalisations are counted layers.
@@ -97,15 +98,14 @@ class SketchEngine:
             for i, layer in enumerate(layers)
             if i in kept and layer.parameters
         ]
-        self._shortcuts: set[str] = set()  # modules that add d (w x) to their output's derivative themselves
-        self._steps: dict[str, Tensor] = {}
+        self._modules = {block.module: modules[block.module] for block in self._blocks}
         self._mode = _Mode(together=True, plain=False)
         before, behind = largest_outputs(network, probe, [block.module for block in self._blocks])
         self.bytes_per_input = LIVE * before + LIVE_DERIVATIVES * (directions + 1) * behind
         self.bytes_beside = LIVE_DRAWS * sum(draw.nbytes for block in self._blocks for draw in block.draws.values())
         if self._blocks:
             self._mode = self._find_mode(probe)
-            self._find_shortcuts(modules, probe)
+            self._mode = replace(self._mode, shortcuts=self._find_shortcuts(probe))
 
     def convert(self, dtype: torch.dtype) -> None:
         """Compute in ``dtype`` from now on; shortcuts have been tried in the one before."""
@@ -165,13 +165,13 @@ class SketchEngine:
 
     def _derivatives(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The output of the network before its head, (M, d), and its derivatives (k, M, d) for each weighting."""
-        pieces = [self._piece(part) for part in x.split(self.most_inputs or len(x))]
-        tangents = zip(*(found for _, found in pieces), strict=True)
-        return torch.cat([h for h, _ in pieces]), [torch.cat(parts, 1) for parts in tangents]
+        parts = [self._piece(part) for part in x.split(self.most_inputs or len(x))]
+        by_weighting = zip(*(tangents for _, tangents in parts), strict=True)
+        return torch.cat([h for h, _ in parts]), [torch.cat(tangents, 1) for tangents in by_weighting]
 
     def _piece(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         h: Tensor | None = None
-        found: list[Tensor | None] = []
+        derivatives: list[Tensor | None] = []
         for weights in self.weights.tolist():
             blocks = [block for block in self._blocks if weights[block.place]]
             draws = {
@@ -179,15 +179,15 @@ class SketchEngine:
                 for block in blocks
             }
             if blocks:
-                h, tangents = self._along(x, blocks, draws)
-            found.append(tangents if blocks else None)
+                h, tangents = self._along(x, blocks, draws, self._mode)
+            derivatives.append(tangents if blocks else None)
         if h is None:
             with plain_attention():
                 h = self.network(x)
         nothing = h.new_zeros(self.directions, *h.shape)
-        return h, [nothing if tangents is None else tangents for tangents in found]
+        return h, [nothing if tangents is None else tangents for tangents in derivatives]
 
-    def _along(self, x: Tensor, blocks: list[Block], draws: Draws) -> tuple[Tensor, Tensor]:
+    def _along(self, x: Tensor, blocks: list[Block], draws: Draws, mode: _Mode) -> tuple[Tensor, Tensor]:
         """The network's output (M, d) and its derivatives along ``draws`` of ``blocks``, (k, M, d)."""
         zeros = {
             module: {name: torch.zeros_like(draw[0]) for name, draw in own.items()} for module, own in draws.items()
@@ -196,24 +196,20 @@ class SketchEngine:
         def moved(steps: Draws) -> Tensor:
             parameters: dict[str, Tensor] = {}
             for block in blocks:
-                if block.module in self._shortcuts:
-                    self._steps[block.module] = steps[block.module]["rows"]
-                else:
+                if block.module not in mode.shortcuts:
                     parameters |= block.moved(steps[block.module])
-            return functional_call(self.network, parameters, (x,))
+            with self._adding({block.module: block for block in blocks}, steps, mode.shortcuts):
+                return functional_call(self.network, parameters, (x,))
 
         def directional(one: Draws) -> Any:
             return jvp(moved, (zeros,), (one,))
 
-        try:
-            with self._mode.active():
-                if self._mode.together:
-                    return vmap(directional, out_dims=(None, 0))(draws)  # type: ignore[arg-type]
-                number = len(next(iter(next(iter(draws.values())).values())))
-                pairs = [directional(_at(draws, j)) for j in range(number)]
-                return pairs[0][0], torch.stack([tangent for _, tangent in pairs])
-        finally:
-            self._steps = {}
+        with mode.active():
+            if mode.together:
+                return vmap(directional, out_dims=(None, 0))(draws)  # type: ignore[arg-type]
+            number = len(next(iter(next(iter(draws.values())).values())))
+            pairs = [directional(_at(draws, j)) for j in range(number)]
+            return pairs[0][0], torch.stack([tangent for _, tangent in pairs])
 
     def _first_draws(self) -> Draws:
         """A single direction, to try things with."""
@@ -225,13 +221,13 @@ class SketchEngine:
         message = ""
         for together in (True, False):
             for plain in (False, True):
-                self._mode = _Mode(together, plain)
+                mode = _Mode(together, plain)
                 try:
-                    self._along(probe, self._blocks, self._first_draws())
+                    self._along(probe, self._blocks, self._first_draws(), mode)
                 except (RuntimeError, ValueError) as error:
                     message = message or str(error).strip().splitlines()[0]
                 else:
-                    return self._mode
+                    return mode
         raise UsageError(
             f"engine sketch: {type(self.network).__name__} has no forward-mode derivative ({message}); use exact"
         )
@@ -239,44 +235,50 @@ class SketchEngine:
     # -- shortcuts ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _find_shortcuts(self, modules: dict[str, nn.Module], probe: Tensor) -> None:
-        """Let modules whose output is linear in their parameters, row by row, add d (w x) to its derivative themselves.
+    def _find_shortcuts(self, probe: Tensor) -> dict[str, int]:
+        """Modules whose output is linear in their parameters, row by row, and the axis of the rows.
 
-        What single calls cannot show, such as a weight used once more by a function, the network's derivative does.
+        They add d (w x) to their output's derivative themselves. What single calls cannot show, such as a weight used
+        once more by a function, the network's derivative does.
         """
-        shared = [block for block in self._blocks if block.signs and _unhooked(modules[block.module])]
-        calls = record_calls({block.module: modules[block.module] for block in shared}, self.network, probe)
-        axes = {block.module: row_axis(modules[block.module], block, calls[block.module]) for block in shared}
-        found = {module: axis for module, axis in axes.items() if axis is not None}
-        for place, block in enumerate(self._blocks):
-            if block.module in found:
-                modules[block.module].register_forward_hook(self._hook(place, found[block.module]))
+        shared = {
+            block.module: block for block in self._blocks if block.signs and _unhooked(self._modules[block.module])
+        }
+        calls = record_calls({name: self._modules[name] for name in shared}, self.network, probe)
+        axes = {name: row_axis(self._modules[name], block, calls[name]) for name, block in shared.items()}
+        candidates = {name: axis for name, axis in axes.items() if axis is not None}
         draws = self._first_draws()
-        truth = self._along(probe, self._blocks, draws)[1]
+        truth = self._along(probe, self._blocks, draws, self._mode)[1]
 
-        def fits(shortcuts: set[str]) -> bool:
-            self._shortcuts = shortcuts
-            return close(self._along(probe, self._blocks, draws)[1], truth)
+        def fits(shortcuts: dict[str, int]) -> bool:
+            mode = replace(self._mode, shortcuts=shortcuts)
+            return close(self._along(probe, self._blocks, draws, mode)[1], truth)
 
-        if not fits(set(found)):
-            good: set[str] = set()
-            for module in found:
-                good |= {module} if fits(good | {module}) else set()
-            self._shortcuts = good
+        if fits(candidates):
+            return candidates
+        good: dict[str, int] = {}
+        for name, axis in candidates.items():
+            if fits(good | {name: axis}):
+                good[name] = axis
+        return good
 
-    def _hook(self, place: int, axis: int) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            block = self._blocks[place]
-            step = self._steps.pop(block.module, None)  # absent while the module is called below
-            if step is None:
+    @contextmanager
+    def _adding(self, blocks: Mapping[str, Block], steps: Draws, shortcuts: Mapping[str, int]) -> Iterator[None]:
+        """Let modules with a shortcut add what a step along their rows makes of their output's derivative."""
+        inside: set[str] = set()  # modules that are called by what is below
+
+        def add(name: str, call: Call) -> Tensor | None:
+            if name in inside:
                 return None
             # Without derivatives of the input, whose part the output has already.
-            inputs = tuple(value.detach() if isinstance(value, Tensor) else value for value in args)
-            product = functional_call(module, block.signs, inputs)
-            self._steps[block.module] = step
-            return AddDerivative.apply(output, along_axis(step, product, axis), product)
+            inputs = tuple(value.detach() if isinstance(value, Tensor) else value for value in call.args)
+            inside.add(name)
+            product = functional_call(self._modules[name], blocks[name].signs, inputs)
+            inside.remove(name)
+            return AddDerivative.apply(call.output, along_axis(steps[name]["rows"], product, shortcuts[name]), product)
 
-        return hook
+        with hooked({name: self._modules[name] for name in shortcuts if name in blocks}, leave=add):
+            yield
 
 
 @dataclass(frozen=True)
@@ -286,10 +288,12 @@ class _Mode:
     Attributes:
         together: all directions in one pass, where every function allows it; else one after another.
         plain: attention from plain products; its fused kernels may have no forward-mode derivative.
+        shortcuts: modules that add d (w x) to their output's derivative themselves, and the axis of their rows.
     """
 
     together: bool
     plain: bool
+    shortcuts: Mapping[str, int] = field(default_factory=dict)
 
     @contextmanager
     def active(self) -> Iterator[None]:

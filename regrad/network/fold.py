@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from regrad.network.copies import plain_attention, private_copy
+from regrad.network.hooks import Call, hooked
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -57,28 +58,28 @@ def _adjacent(network: nn.Module, keep: set[str], example: Tensor) -> list[tuple
     produced: dict[int, tuple[str, Tensor]] = {}
     called: list[str] = []
     pairs: list[tuple[str, str]] = []
-    handles = []
+    foldable = {
+        name: module
+        for name, module in network.named_modules()
+        if name not in keep and _foldable(module) and not module._forward_hooks and not module._forward_pre_hooks
+    }
 
-    def watch(name: str, module: nn.Module) -> None:
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            called.append(name)
-            if isinstance(module, CONVOLUTIONS):
-                produced[id(output)] = (name, output)  # kept alive, so that no other tensor gets its id
-            elif id(args[0]) in produced:
-                pairs.append((produced[id(args[0])][0], name))
+    def note(name: str, call: Call) -> None:
+        called.append(name)
+        if isinstance(foldable[name], CONVOLUTIONS):
+            produced[id(call.output)] = (name, call.output)  # kept alive, so that no other tensor gets its id
+        elif id(call.input) in produced:
+            pairs.append((produced[id(call.input)][0], name))
 
-        handles.append(module.register_forward_hook(hook))
-
-    for name, module in network.named_modules():
-        foldable = type(module) in CONVOLUTIONS or (
-            isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
-        )
-        if foldable and name not in keep and not module._forward_hooks and not module._forward_pre_hooks:
-            watch(name, module)
-    network(example)
-    for handle in handles:
-        handle.remove()
+    with hooked(foldable, leave=note):
+        network(example)
     return [pair for pair in pairs if all(called.count(name) == 1 for name in pair)]
+
+
+def _foldable(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return module.running_mean is not None
+    return type(module) in CONVOLUTIONS
 
 
 def _fold(network: nn.Module, conv_name: str, norm_name: str) -> list[tuple[nn.Module, str, nn.Module | Tensor | None]]:

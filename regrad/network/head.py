@@ -7,13 +7,12 @@ For logits z_i = W h_i + b and a target distribution q, with k(i, j) = h_i . h_j
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regrad.network.copies import plain_attention
+from regrad.network.hooks import Call, hooked, requiring_grad
 
 
 def find_head(network: nn.Module, probe: Tensor) -> str | None:
@@ -23,20 +22,12 @@ def find_head(network: nn.Module, probe: Tensor) -> str | None:
         network: a private copy in eval mode.
         probe: one or more inputs (B, channels, H, W).
     """
-    calls: list[tuple[str, Tensor, Any]] = []
-    handles = [
-        module.register_forward_hook(lambda _, args, output, name=name: calls.append((name, args[0], output)))
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    try:
-        with torch.no_grad(), plain_attention():
-            logits = network(probe)
-    finally:
-        for handle in handles:
-            handle.remove()
-    last = [(name, h) for name, h, output in calls if output is logits]
-    if len(last) != 1 or sum(name == last[0][0] for name, _, _ in calls) != 1:
+    calls: list[tuple[str, Call]] = []
+    linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    with torch.no_grad(), plain_attention(), hooked(linears, leave=lambda name, call: calls.append((name, call))):
+        logits = network(probe)
+    last = [(name, call.input) for name, call in calls if call.output is logits]
+    if len(last) != 1 or sum(name == last[0][0] for name, _ in calls) != 1:
         return None
     name, h = last[0]
     return name if h.dim() == 2 and _used_once(network, name, h, probe) else None
@@ -58,15 +49,10 @@ def _used_once(network: nn.Module, name: str, h: Tensor, probe: Tensor) -> bool:
     """Whether logits and their gradient are those of one use of the layer: a function may use its weight once more."""
     module = network.get_submodule(name)
     assert isinstance(module, nn.Linear)
-    before = module.weight.requires_grad
-    module.weight.requires_grad_(True)
-    try:
-        with torch.enable_grad(), plain_attention():
-            logits = network(probe)
-            cotangent = torch.linspace(-1, 1, logits.shape[1]).to(logits).expand_as(logits)
-            (gradient,) = torch.autograd.grad(logits, module.weight, cotangent)
-    finally:
-        module.weight.requires_grad_(before)
+    with requiring_grad([module.weight]), torch.enable_grad(), plain_attention():
+        logits = network(probe)
+        cotangent = torch.linspace(-1, 1, logits.shape[1]).to(logits).expand_as(logits)
+        (gradient,) = torch.autograd.grad(logits, module.weight, cotangent)
     expected = F.linear(h, module.weight.detach(), module.bias)
     return _close(logits.detach(), expected) and _close(gradient, cotangent.T @ h)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from regrad.network.copies import plain_attention
+from regrad.network.hooks import Call, hooked
 
 FEWEST = 2  # images that go together, if there are as many
 
@@ -28,22 +28,20 @@ def largest_outputs(network: nn.Module, probe: Tensor, counted: Collection[str] 
     modules = dict(network.named_modules(remove_duplicate=False))
     first = {modules[name] for name in counted}
 
-    def note(module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            (behind if len(behind) > 1 or module in first else before).append(output.numel() * output.element_size())
+    def note(module: nn.Module, call: Call) -> None:
+        if isinstance(call.output, Tensor):
+            side = behind if len(behind) > 1 or module in first else before
+            side.append(call.output.numel() * call.output.element_size())
 
-    handles = [module.register_forward_hook(note) for module in modules.values()]
-    with torch.no_grad(), plain_attention():
+    with torch.no_grad(), plain_attention(), hooked({module: module for module in modules.values()}, leave=note):
         network(probe)
-    for handle in handles:
-        handle.remove()
     return max(before) // len(probe), max(behind) // len(probe)
 
 
-def pieces(images: int, step: int | None) -> list[slice]:
+def even_slices(images: int, step: int | None) -> list[slice]:
     """``images`` in pieces of about equal size: at most ``step`` (None: all), but two if there are two.
 
-    >>> pieces(7, 3)
+    >>> even_slices(7, 3)
     [slice(0, 3, None), slice(3, 5, None), slice(5, 7, None)]
 
     A matrix of one row takes another kernel, whose rounding a confident image's small probabilities show (2e-5 in

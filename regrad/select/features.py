@@ -18,6 +18,7 @@ from regrad import storage
 from regrad.classifier import Classifier, evaluating
 from regrad.errors import RegradError, UsageError
 from regrad.network.head import find_head
+from regrad.network.hooks import hooked
 from regrad.pipeline.options import OPTIONS
 from regrad.reading import decode
 from regrad.reading.formats import fetcher
@@ -103,11 +104,8 @@ def features(classifier: Classifier, images: Tensor) -> Tensor:
         if name is None:
             logits: Tensor = network(inputs)
             return logits.flatten(1)
-        hook = network.get_submodule(name).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-        try:
+        with hooked({name: network.get_submodule(name)}, enter=lambda _, call: seen.append(call.input)):
             network(inputs)
-        finally:
-            hook.remove()
     if len(seen) != 1:
         raise RegradError("the network's last layer was not called once; please report this as a bug")
     return seen[0].flatten(1)

@@ -8,7 +8,6 @@ from regrad.gradients.cut import first_kept, layer_shares
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.reference import ReferenceEngine
 from regrad.network.copies import private_copy
-from regrad.network.probe import probe_images
 from tests.networks import build, copies
 
 
@@ -35,13 +34,3 @@ def test_the_cut_leaves_out_at_most_the_tolerance() -> None:
         first, left = first_kept(layers, shares, tolerance)
         assert first == index
         assert abs(left - left_out) < 1e-12
-
-
-def test_probe_images_are_pictures_and_always_the_same() -> None:
-    images = probe_images(4, 3, (32, 24))
-    assert images.shape == (4, 3, 32, 24)
-    assert float(images.min()) >= 0
-    assert float(images.max()) <= 1
-    torch.testing.assert_close(images, probe_images(4, 3, (32, 24)), rtol=0, atol=0)
-    neighbours = torch.corrcoef(torch.stack([images[..., 1:].flatten(), images[..., :-1].flatten()]))[0, 1]
-    assert neighbours > 0.8  # smooth like a picture: white noise has 0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from regrad.errors import UsageError
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.network.copies import private_copy
-from tests.networks import LayerUsedTwice, build, copies
+from tests.networks import build, copies
 
 
 def _names(name: str, grouping: str = "modules") -> list[tuple[int, str]]:
@@ -90,14 +90,3 @@ def test_rows_that_do_not_belong_to_one_image_are_noticed() -> None:
     layers = {x.name: x for x in find_layers(private_copy(PositionMajor().double()), copies()[:, 0])}
     assert not layers["inner"].batch_major
     assert layers["fc"].batch_major
-
-
-def test_a_private_copy_shares_memory_and_nothing_else() -> None:
-    network = LayerUsedTwice().train()
-    clone = private_copy(network)
-    assert clone.a.weight is clone.b.weight
-    assert clone.a.weight.data_ptr() == network.a.weight.data_ptr()
-    assert network.training
-    assert not clone.training
-    assert network.a.weight.requires_grad
-    assert not clone.a.weight.requires_grad

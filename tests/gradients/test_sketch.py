@@ -19,7 +19,6 @@ from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
-from regrad.network import head
 from regrad.network.copies import private_copy
 from regrad.reading.decode import to_tensor
 from regrad.reading.formats import fetch_images
@@ -89,33 +88,18 @@ def test_squares_have_the_right_mean(name: str, rows: int, monkeypatch: pytest.M
     assert abs(float(ratios.mean()) - 1) < 5 * float(ratios.std()) / seeds**0.5
 
 
-def test_directions_are_uncorrelated_with_unit_variance() -> None:
-    """E v v^T = 1 over seeds, for rows that share signs and for independent entries."""
-    values = {"weight": torch.zeros(300, 2), "bias": torch.zeros(300)}
-    for rows in (300, 301):
-        total = torch.zeros(6, 6)
-        for seed in range(100):
-            drawn = values if rows == 300 else {name: value[:299] for name, value in values.items()}
-            block = directions.draw_block("fc", 0, drawn, 2, seed)
-            moved = block.moved({name: draw[0] for name, draw in block.draws.items()})
-            v = torch.cat([moved["fc.weight"], moved["fc.bias"][:, None]], 1)
-            pairs = torch.cat([v[0:298:2], v[1:299:2]], 1)  # two rows side by side
-            total += pairs.T @ pairs / len(pairs) / 100
-        torch.testing.assert_close(total, torch.eye(6), atol=5 * math.sqrt(2 / 14900), rtol=0)
-
-
 def test_wide_layers_share_signs_and_take_the_shortcut() -> None:
     network, x = build("ResNet"), copies(images=2, number=2)
     engine = _engine(network, x, (0.3,), directions=2)
     shared = {block.module for block in engine._blocks if block.signs}
     assert shared == {block.module for block in engine._blocks if block.module.startswith(("layer3", "layer4"))}
-    assert engine._shortcuts == shared
+    assert set(engine._mode.shortcuts) == shared
 
 
 def test_a_weight_used_once_more_by_a_function_takes_no_shortcut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directions, "SHARED_ROWS", 1)
     engine = _engine(build("layer used twice"), copies(), (0.3,), directions=2)
-    assert engine._shortcuts == {"conv", "stem"}
+    assert set(engine._mode.shortcuts) == {"conv", "stem"}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -171,21 +155,6 @@ def test_further_targets_are_expected_gradients() -> None:
 
 
 # -- the bias of the root ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 1.0])
-@pytest.mark.parametrize("k", [8, 16, 64])
-def test_the_corrected_root_has_no_bias(k: int, share: float) -> None:
-    """Monte Carlo: E of the norm for T = (1 - share) + share chi^2_k / k, true norm 1."""
-    generator = torch.Generator().manual_seed(0)
-    x = share * torch.randn(200_000, k, generator=generator, dtype=torch.float64).square().mean(1)
-    exact = torch.full_like(x, 1 - share)
-    norms = corrected_root(exact, x, k)
-    error = 5 * float(norms.std()) / len(x) ** 0.5 + 1e-12
-    left = 0.0 if share in (0, 1) else share**2 / k**2  # the order that the correction leaves
-    assert abs(float(norms.mean()) - 1) < error + left
-    if share >= 0.5:  # and without it the test would fail
-        assert 1 - float((exact + x).sqrt().mean()) > error + left
 
 
 def test_the_engine_corrects_its_root() -> None:
@@ -290,27 +259,6 @@ def test_directions_go_one_after_another_where_they_must() -> None:
 def test_a_function_without_forward_mode_is_refused() -> None:
     with pytest.raises(UsageError, match=r"engine sketch: Applies has no forward-mode derivative .*; use exact"):
         _engine(Applies(NoForwardMode.apply), copies())
-
-
-# -- the head ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_linear_head_is_found(name: str) -> None:
-    found = head.find_head(private_copy(build(name)), copies()[:, 0])
-    assert found == {"timm ViT": "head", "torchvision ViT": "heads.head"}.get(name, "fc")
-
-
-def test_a_head_whose_weight_serves_twice_is_none() -> None:
-    class Tied(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(5, 5)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.fc(torch.tanh(F.linear(x.mean((2, 3)).repeat(1, 2)[:, :5], self.fc.weight)))
-
-    assert head.find_head(private_copy(Tied()), torch.rand(2, 3, 4, 4)) is None
 
 
 # -- a trained network -------------------------------------------------------------------------------------------------

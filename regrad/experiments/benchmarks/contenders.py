@@ -18,7 +18,7 @@ from torch.func import functional_call, jacrev
 
 from regrad.experiments.benchmarks import tf32
 from regrad.gradients.layers import find_layers, layer_weights
-from regrad.gradients.passes import Passes, Settings
+from regrad.gradients.passes import GradientSettings, Passes
 from regrad.gradients.reference import ReferenceEngine
 from regrad.network.copies import private_copy
 from regrad.network.fold import convolution_format
@@ -89,7 +89,7 @@ def engine(
     """One of ours, with the smoothed and weighted norms of REGrad."""
 
     def make(network: nn.Module, inputs: Tensor, samples: int) -> Run:
-        settings = Settings(samples, depth_decay, name, tolerance, "modules", directions, 0)
+        settings = GradientSettings(samples, depth_decay, name, tolerance, "modules", directions, 0)
         norms = Norms(smoothed=samples > 0, decayed=True)
         dtype = torch.bfloat16 if precision == "bfloat16" else inputs.dtype
         lacking = precision == "tf32" and inputs.device.type != "cuda"
@@ -100,7 +100,7 @@ def engine(
 
 def one_target(network: nn.Module, inputs: Tensor, samples: int) -> Run:
     """The exact engine where GradNorm alone is asked for: no class, all layers of the clean image."""
-    settings = Settings(0, 0.0, "exact", 0.0, "modules", 1, 0)
+    settings = GradientSettings(0, 0.0, "exact", 0.0, "modules", 1, 0)
     run = EngineRun(
         Passes(network, [Norms(smoothed=False, decayed=False, target="uniform")], inputs, settings), "float32"
     )

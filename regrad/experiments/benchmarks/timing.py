@@ -134,8 +134,8 @@ def measure(
 def _fill(row: Row, times: list[dict[tuple[str, int], float]], seconds: list[float], classes: int) -> None:
     """Ratios of every round; from two class counts, those for all classes on the line through them."""
     ratios = []
-    for found, plain in zip(times, seconds, strict=True):
-        own = sorted((count, value / plain) for (name, count), value in found.items() if name == row.name)
+    for measured, plain in zip(times, seconds, strict=True):
+        own = sorted((count, value / plain) for (name, count), value in measured.items() if name == row.name)
         (few, at_few), (many, at_many) = own[0], own[-1]
         ratios.append(at_few if few == many else at_few + (at_many - at_few) / (many - few) * (classes - few))
     row.ratio, row.low, row.high = statistics.median(ratios), min(ratios), max(ratios)

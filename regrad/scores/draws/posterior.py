@@ -50,10 +50,10 @@ def fit(network: nn.Module, inputs: Tensor, labels: Tensor, structure: str = "la
         warnings.simplefilter("ignore")
         posterior.fit(DataLoader(TensorDataset(inputs, labels), batch_size=batch_size))
         posterior.optimize_prior_precision(method="marglik")
-    found = posterior.state_dict()
-    curvature = found["H"]
-    state = {name: torch.as_tensor(found[name]).detach().clone() for name in _NAMES}
-    state["images"] = torch.tensor(found["n_data"])
+    fitted = posterior.state_dict()
+    curvature = fitted["H"]
+    state = {name: torch.as_tensor(fitted[name]).detach().clone() for name in _NAMES}
+    state["images"] = torch.tensor(fitted["n_data"])
     if isinstance(curvature, Tensor):
         return state | {"curvature": curvature.detach().clone()}
     factors = {f"curvature.{i}.{j}": f for i, group in enumerate(curvature) for j, f in enumerate(group)}

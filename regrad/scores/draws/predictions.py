@@ -19,14 +19,15 @@ from regrad import perturb
 from regrad.errors import UsageError, require
 from regrad.network.copies import plain_attention, private_copy
 from regrad.network.fold import convolution_format, forward_copy
-from regrad.network.memory import pieces, saved_for_backward
+from regrad.network.hooks import Call, hooked
+from regrad.network.memory import even_slices, saved_for_backward
 
 DROPOUT_PLACES = ("all", "last")
-Source = Callable[[Tensor, Sequence[str]], Tensor]
+PredictionSource = Callable[[Tensor, Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)
-class Settings:
+class DrawSettings:
     """How predictions are perturbed.
 
     The paper names no values. ``theta_sigma`` is small enough for the quadratic regime of its Proposition 3.5, in which
@@ -69,7 +70,7 @@ class Settings:
 class ParameterDraws:
     """theta + theta_sigma d_k with d_k ~ N(0, I), k = 1..K, over all parameters; the same for every image."""
 
-    def __init__(self, network: nn.Module, settings: Settings, steps: Tensor, probe: Tensor) -> None:
+    def __init__(self, network: nn.Module, settings: DrawSettings, steps: Tensor, probe: Tensor) -> None:
         self._network, self._settings = convolution_format(private_copy(network)), settings
         size = sum(value.numel() * value.element_size() for value in self._network.parameters())
         kept = settings.draws * size <= settings.memory
@@ -97,63 +98,56 @@ class DropoutDraws:
         UsageError: the network has no layer to put dropout before.
     """
 
-    def __init__(self, network: nn.Module, settings: Settings, steps: Tensor, probe: Tensor) -> None:
+    def __init__(self, network: nn.Module, settings: DrawSettings, steps: Tensor, probe: Tensor) -> None:
         self._network, self._settings = forward_copy(network, probe), settings
-        self._ids: Sequence[str] = ()
-        self._draw = 0
         called = self._called(probe)
         places = called[1:] if settings.dropout_at == "all" else called[1:][-1:]
         if not places:
             raise UsageError(
                 f"inserted_dropout: {type(network).__name__} has one layer only: nothing to drop before it"
             )
-        for name in places:
-            self._network.get_submodule(name).register_forward_pre_hook(self._hook(name))
+        self._places = {name: self._network.get_submodule(name) for name in places}
 
     def __call__(self, x: Tensor, ids: Sequence[str]) -> Tensor:
         """log p, float64 (B, K, C)."""
-        self._ids = ids
         with plain_attention():
-            return torch.stack([self._predict(x, draw) for draw in range(self._settings.draws)], 1)
+            return torch.stack([self._predict(x, ids, draw) for draw in range(self._settings.draws)], 1)
 
-    def _predict(self, x: Tensor, draw: int) -> Tensor:
-        self._draw = draw
-        return _log_p(self._network(x))
+    def _predict(self, x: Tensor, ids: Sequence[str], draw: int) -> Tensor:
+        def drop(name: str, call: Call) -> Call:
+            return call.with_input(call.input * self._mask(name, call.input, ids, draw))
+
+        with hooked(self._places, enter=drop):
+            return _log_p(self._network(x))
+
+    def _mask(self, name: str, x: Tensor, ids: Sequence[str], draw: int) -> Tensor:
+        """What the input ``x`` of a layer is multiplied with: a number for each image and channel or feature."""
+        features, axis = (x.shape[-1], -1) if isinstance(self._places[name], nn.Linear) else (x.shape[1], 1)
+        key = perturb.keys(self._settings.seed, ids, purpose=f"dropout:{draw}:{name}")
+        rate = self._settings.dropout_rate
+        mask = (perturb.uniform(key, 1, features)[:, 0] >= rate) / (1 - rate)
+        shape = [len(x), *[1] * (x.dim() - 1)]
+        shape[axis] = features
+        return mask.repeat_interleave(len(x) // len(ids), 0).reshape(shape).to(x)
 
     def _called(self, probe: Tensor) -> list[str]:
         """Convolutions and Linear layers in the order of their first call."""
         names: dict[str, None] = {}
         kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-        handles = [
-            module.register_forward_pre_hook(lambda _, args, name=name: names.setdefault(name))
-            for name, module in self._network.named_modules()
-            if isinstance(module, kinds)
-        ]
-        with torch.no_grad(), plain_attention():
+        layers = {name: module for name, module in self._network.named_modules() if isinstance(module, kinds)}
+
+        def note(name: str, call: Call) -> None:
+            names.setdefault(name)
+
+        with torch.no_grad(), plain_attention(), hooked(layers, enter=note):
             self._network(probe)
-        for handle in handles:
-            handle.remove()
         return list(names)
-
-    def _hook(self, name: str) -> Any:
-        def drop(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            x = args[0]
-            features, axis = (x.shape[-1], -1) if isinstance(module, nn.Linear) else (x.shape[1], 1)
-            key = perturb.keys(self._settings.seed, self._ids, purpose=f"dropout:{self._draw}:{name}")
-            rate = self._settings.dropout_rate
-            mask = (perturb.uniform(key, 1, features)[:, 0] >= rate) / (1 - rate)
-            shape = [len(x), *[1] * (x.dim() - 1)]
-            shape[axis] = features
-            mask = mask.repeat_interleave(len(x) // len(self._ids), 0).reshape(shape)
-            return (x * mask.to(x), *args[1:])
-
-        return drop
 
 
 class AdversarialDraws:
     """x + t s sign(grad_x CE(f(x), argmax f(x))) for K values t, evenly spaced in [-1, 1]: FGSM forth and back."""
 
-    def __init__(self, network: nn.Module, settings: Settings, steps: Tensor, probe: Tensor) -> None:
+    def __init__(self, network: nn.Module, settings: DrawSettings, steps: Tensor, probe: Tensor) -> None:
         self._network, self._steps = forward_copy(network, probe), steps
         with plain_attention(), torch.enable_grad(), saved_for_backward(self._network) as saved:
             self._network(probe.detach().requires_grad_(True))
@@ -163,7 +157,7 @@ class AdversarialDraws:
     def __call__(self, x: Tensor, ids: Sequence[str]) -> Tensor:
         """log p, float64 (B, K, C)."""
         with plain_attention():
-            gradient = torch.cat([self._gradient(x[part]) for part in pieces(len(x), self._images)])
+            gradient = torch.cat([self._gradient(x[part]) for part in even_slices(len(x), self._images)])
             step = self._steps.to(x) * gradient.sign()
             return torch.stack([_log_p(self._network(x + offset * step)) for offset in self._offsets], 1)
 
@@ -182,7 +176,7 @@ SOURCES: dict[str, Any] = {
 }
 
 
-def build(source: str, network: nn.Module, settings: Settings, steps: Tensor, probe: Tensor) -> Source:
+def build(source: str, network: nn.Module, settings: DrawSettings, steps: Tensor, probe: Tensor) -> PredictionSource:
     """The source called ``source``.
 
     Args:
@@ -190,7 +184,7 @@ def build(source: str, network: nn.Module, settings: Settings, steps: Tensor, pr
         steps: s of the adversarial steps in what the network receives, broadcast over (channels, H, W).
         probe: inputs to find layers with, (B, channels, H, W).
     """
-    made: Source = SOURCES[source](network, settings, steps, probe)
+    made: PredictionSource = SOURCES[source](network, settings, steps, probe)
     return made
 
 

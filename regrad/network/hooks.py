@@ -1,0 +1,82 @@
+"""What is put on a network for a while: whatever happens meanwhile, it is gone afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module: its arguments and, once it has returned, its output."""
+
+    args: tuple[Any, ...]
+    keywords: dict[str, Any]
+    output: Any = None
+
+    @property
+    def input(self) -> Any:
+        """The first argument, by position or by keyword; None if there is none."""
+        return next(iter((*self.args, *self.keywords.values())), None)
+
+    def with_input(self, value: Any) -> Call:
+        """The same call with another first argument."""
+        if self.args:
+            return replace(self, args=(value, *self.args[1:]))
+        name = next(iter(self.keywords))
+        return replace(self, keywords=self.keywords | {name: value})
+
+
+@contextmanager
+def hooked(
+    modules: Mapping[Key, nn.Module],
+    enter: Callable[[Key, Call], Call | None] | None = None,
+    leave: Callable[[Key, Call], Any] | None = None,
+) -> Iterator[None]:
+    """Call ``enter(key, call)`` before and ``leave(key, call)`` after every call of each of ``modules``.
+
+    What ``enter`` returns takes the place of the arguments, what ``leave`` returns that of the output, None of neither.
+    """
+    with ExitStack() as handles:
+        for key, module in modules.items():
+            if enter is not None:
+                pre = module.register_forward_pre_hook(_before(key, enter), with_kwargs=True)
+                handles.callback(pre.remove)
+            if leave is not None:
+                post = module.register_forward_hook(_after(key, leave), with_kwargs=True)
+                handles.callback(post.remove)
+        yield
+
+
+def _before(key: Key, enter: Callable[[Key, Call], Call | None]) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        changed = enter(key, Call(args, keywords))
+        return None if changed is None else (changed.args, changed.keywords)
+
+    return hook
+
+
+def _after(key: Key, leave: Callable[[Key, Call], Any]) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> Any:
+        return leave(key, Call(args, keywords, output))
+
+    return hook
+
+
+@contextmanager
+def requiring_grad(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Let ``parameters`` ask for gradients inside, and as before afterwards."""
+    before = [(parameter, parameter.requires_grad) for parameter in parameters]
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)
