@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from regrad import perturb
-from regrad.classifier import Classifier
+from regrad.classifier import Classifier, evaluating
 from regrad.errors import RegradError, UsageError, require
 from regrad.gradients import cut
 from regrad.gradients.norms import ClassNorms
 from regrad.gradients.passes import GradientSettings, Kind, Passes
-from regrad.network.copies import plain_attention, private_copy
+from regrad.network.copies import floating_type, plain_attention, private_copy
 from regrad.network.fold import forward_copy
-from regrad.network.memory import even_slices, forward_bytes
+from regrad.network.memory import FEWEST, even_slices, forward_bytes, out_of_memory
 from regrad.network.probe import probe_images
 from regrad.network.upload import Upload
 from regrad.precision import computing
@@ -33,6 +33,7 @@ from regrad.settings.scoring import check_values
 from regrad.table import STANDARD_ERROR
 
 MAX_INPUTS = {"cpu": 128, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
+_ROUNDING = 10  # of a type: as far as two ways to the same logits may lie apart
 DEFAULT_MEMORY = 1 << 30  # of a GPU, half of what is free
 
 
@@ -118,11 +119,12 @@ class Scorer:
         self.warn: Callable[[str], None] = warnings.warn
         self._upload = Upload(self.device)
         network = private_copy(classifier.network).to(self.device)
-        self._dtype = next((value.dtype for value in network.parameters()), torch.float32)
+        self._dtype = floating_type(network)
         self._passes: Passes | None = None
         self.plan: dict[str, Any] = {"engine": "none", "why": "no score needs gradients"}
         probe = probe_images(cut.PROBES, classifier.channels, classifier.image_size)
         inputs = classifier.normalize(probe).to(self.device, self._dtype)
+        _check_copy(classifier.network, network, inputs[:FEWEST])
         self._network = forward_copy(network, inputs)
         kinds = list(dict.fromkeys(_kind(item, samples) for item in self.scores if item.norms is not None))
         if kinds:
@@ -222,14 +224,14 @@ class Scorer:
             with computing(self.precision):
                 return self._passes.error(partial(self._copies, self._upload(images), ids), len(images))
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             self.warn("the error of the gradients was not measured: out of memory with all layers of an image")
             return None
 
     def _split_further(self, error: RuntimeError, images: int) -> None:
         """Halve how many images go at once when ``images`` were too many for the memory; else raise."""
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise error
         if images == 1:
             raise RegradError(
@@ -307,8 +309,21 @@ class Scorer:
         return max(1, min(most, memory // forward_bytes(self._network, probe)))
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return any(text in str(error) for text in ("out of memory", "can't allocate memory"))
+def _check_copy(network: nn.Module, clone: nn.Module, probe: Tensor) -> None:
+    """Refuse a network whose private copy is another function: what is scored has to be what was given.
+
+    A module that a function finds by a global name, say, is not in the copy, and has the mode it was left in.
+    """
+    like = next((value for value in network.parameters() if value.is_floating_point()), probe)
+    with torch.no_grad(), plain_attention(), evaluating(network):
+        wanted = network(probe.to(like)).double().cpu()
+        difference = (clone(probe).double().cpu() - wanted).abs().max()
+    tolerance = max(1e-3, _ROUNDING * torch.finfo(probe.dtype).eps)
+    if not difference <= tolerance * wanted.abs().max().clamp_min(1e-6):
+        raise UsageError(
+            f"{type(network).__name__}: a copy of it (copy.deepcopy) gives other logits, so that it cannot be scored: "
+            "does its forward use modules or tensors that are no part of it, such as global ones?"
+        )
 
 
 def _kind(item: Score, samples: int) -> Norms:

@@ -2,60 +2,137 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from regrad.gradients.recording import Recording, Watched
-from regrad.gradients.rules import Direct
+from regrad.errors import UsageError
+from regrad.gradients.recording import Recording, Use, Watched
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked, requiring_grad
+from regrad.network.memory import out_of_memory
+from regrad.storage.redact import reason
+
+IMAGES = 2  # tried together: a rule that mixes images would show
+NOTHING = 1e-11  # of all squared norms: what a gradient that is zero, as of a key's bias in attention, is by rounding
 
 
-def disagreeing(
-    network: nn.Module, parameters: Mapping[str, nn.Parameter], watched: Sequence[Watched], image: Tensor
-) -> set[str]:
-    """Names of the watched parameters whose rule does not give the norm that autograd gives for one input.
+def trusted(
+    network: nn.Module, parameters: Mapping[str, nn.Parameter], watched: Sequence[Watched], probe: Tensor
+) -> list[Watched]:
+    """``watched`` with the parameters alone whose rule gives the norms that autograd gives, for every input.
 
-    This also finds what no rule can see: a weight used once more by a function, a module that changes its input.
+    A rule that is wrong or raises is not relied upon, nor what no rule can see: a weight that is used once more by a
+    function, a module that changes its input, a layer that is run again in the backward pass. What is left to autograd
+    changes the graph for the others, so that all is tried until nothing more has to be left.
 
     Args:
         network: a private copy.
         parameters: all that count, by name.
         watched: the modules that have a rule, and their parameters.
-        image: what the network receives, (1, channels, H, W).
+        probe: two or more inputs (B, channels, H, W).
+
+    Raises:
+        UsageError: autograd cannot differentiate the network.
     """
-    recording = Recording(1)
-
-    def note(i: int, call: Call) -> Tensor:
-        return _note(recording, watched[i], call)
-
-    modules = {i: item.module for i, item in enumerate(watched)}
-    with requiring_grad(parameters.values()), torch.enable_grad(), plain_attention():
-        with hooked(modules, leave=note):
-            logits = network(image)
-        cotangent = torch.linspace(-1, 1, logits.shape[1], dtype=logits.dtype, device=logits.device)[None]
-        recording.prepare(logits.shape[1])
-        truth = torch.autograd.grad(logits, list(parameters.values()), cotangent, allow_unused=True)
-    squares = recording.squares()
-    tried = {name for item in watched for name in item.parameters.values()}
-    return {
-        name
-        for name, gradient in zip(parameters, truth, strict=True)
-        if name in tried and not _agree(float(squares.get(name, torch.zeros(1)).sum()), gradient)
-    }
+    probe = probe[:IMAGES]
+    truth = _autograd(network, parameters, probe)
+    while watched:
+        ruled = {name for item in watched for name in item.parameters.values()}
+        plain = [parameter for name, parameter in parameters.items() if name not in ruled]
+        failed = _failing(network, watched, plain, truth, probe)
+        if not failed:
+            break
+        rest = (item.without(failed) for item in watched)
+        watched = [item for item in rest if item.parameters]
+    return list(watched)
 
 
-def _note(recording: Recording, watched: Watched, call: Call) -> Tensor:
+def _autograd(network: nn.Module, parameters: Mapping[str, nn.Parameter], probe: Tensor) -> dict[str, list[float]]:
+    """||d(v f(x)) / d theta||^2 with a fixed v, of every parameter for each input by itself."""
+    squares: dict[str, list[float]] = {name: [] for name in parameters}
     try:
-        return recording.note(watched, call)
-    except RuntimeError:  # a subclass with other shapes
-        nothing = Direct(lambda d: d.new_full((recording.images, 1), math.nan))
-        return recording.add(watched, dict.fromkeys(watched.parameters, nothing), call.output)
+        with requiring_grad(parameters.values()), torch.enable_grad(), plain_attention():
+            for image in probe:
+                logits = network(image[None])
+                gradients = torch.autograd.grad(
+                    logits, list(parameters.values()), _cotangent(logits), allow_unused=True
+                )
+                for name, gradient in zip(parameters, gradients, strict=True):
+                    squares[name].append(0.0 if gradient is None else float(gradient.double().square().sum()))
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise UsageError(
+            f"autograd cannot differentiate {type(network).__name__}: {reason(error)}; scores of predictions alone "
+            "(entropy, energy, ...) need no gradients"
+        ) from error
+    return squares
 
 
-def _agree(squared: float, gradient: Tensor | None) -> bool:
-    wanted = 0.0 if gradient is None else float(gradient.double().square().sum())
-    return abs(squared - wanted) <= 1e-3 * max(wanted, squared, 1e-30)
+def _failing(
+    network: nn.Module,
+    watched: Sequence[Watched],
+    plain: list[nn.Parameter],
+    truth: Mapping[str, list[float]],
+    probe: Tensor,
+) -> set[str]:
+    """Names of the parameters whose rule raises or disagrees, where ``plain`` is autograd's part."""
+    recording = Recording(len(probe))
+    raised: set[str] = set()
+
+    def note(i: int, call: Call) -> Tensor | None:
+        output = _attempt(partial(recording.note, watched[i], call))
+        if output is None:
+            raised.update(watched[i].parameters.values())
+        return output
+
+    def differentiate() -> int:
+        with hooked({i: item.module for i, item in enumerate(watched)}, leave=note):
+            logits = network(probe)
+        if logits.requires_grad:
+            torch.autograd.grad(logits, [*recording.leaves, *plain], _cotangent(logits), allow_unused=True)
+        return logits.shape[1]
+
+    everything = {name for item in watched for name in item.parameters.values()}
+    with requiring_grad(plain), torch.enable_grad(), plain_attention():
+        classes = _attempt(differentiate)
+    if classes is None or raised:
+        return raised or everything
+    total = [sum(squares) for squares in zip(*truth.values(), strict=True)]
+    failed = set()
+    for name in everything:
+        use = recording.uses.get(name)
+        squares = [0.0] * len(probe) if use is None else _attempt(partial(_norms, use, classes, len(probe)))
+        if squares is None or not all(map(_agree, squares, truth[name], total)):
+            failed.add(name)
+    return failed
+
+
+def _norms(use: Use, classes: int, images: int) -> list[float]:
+    use.prepare(classes)
+    squares = use.squared()
+    return [0.0] * images if squares is None else squares.tolist()
+
+
+def _attempt(call: Callable[[], Any]) -> Any:
+    """What ``call`` returns; None if it raises: it was tried on a layer that may be quite another one."""
+    try:
+        return call()
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return None
+
+
+def _agree(squared: float, wanted: float, total: float) -> bool:
+    """Whether they are two roundings of one number; where it is zero but for rounding, of zero."""
+    larger = max(wanted, squared)
+    return abs(squared - wanted) <= 1e-3 * larger or larger <= NOTHING * total
+
+
+def _cotangent(logits: Tensor) -> Tensor:
+    return torch.linspace(-1, 1, logits.shape[1], dtype=logits.dtype, device=logits.device).expand_as(logits)

@@ -95,20 +95,6 @@ def resolve(
     return plan | {"why": "; ".join(why)}
 
 
-def told_of_rules(why: str, without_rule: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """What a plan says of the parameters that autograd differentiates image by image: users meet them as slowness.
-
-    Args:
-        why: the plan's, so far.
-        without_rule: names, of each engine.
-    """
-    names = list(dict.fromkeys(name for engine in without_rule for name in engine))
-    if not names:
-        return {"without_rule": names}
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return {"without_rule": names, "why": f"{why}; without a layer rule, so differentiated image by image: {shown}"}
-
-
 def kept(layers: list[Layer], passes: Sequence[Pass], first_layer: int) -> list[Pass]:
     """``passes`` with weight 0 for what the cut leaves out; rows that weigh all layers alike are never cut."""
     counted = torch.tensor([float(layer.index >= first_layer) for layer in layers], dtype=torch.float64)
@@ -184,11 +170,20 @@ def _measure(network: nn.Module, layers: list[Layer], probe: Tensor) -> _Sizes:
     def leave(i: int, call: Call) -> None:
         module = watched[i]
         own[i] = own.get(i, 0.0) + now() - before[i] if not list(module.children()) else 0.0
-        rule = find_rule(module)
-        if rule is not None and isinstance(call.input, Tensor):
-            factors = rule(module, call.input, 1).values()
-            outer.setdefault(i, []).extend(f.shape for f in factors if isinstance(f, Outer))
+        outer.setdefault(i, []).extend(_shapes(module, call))
 
     with hooked(watched, enter, leave), counter, torch.no_grad(), plain_attention():
         logits = network(probe)
     return _Sizes(max(now(), 1.0), logits.shape[1], before, own, outer)
+
+
+def _shapes(module: nn.Module, call: Call) -> list[tuple[int, int, int, int]]:
+    """The sizes of the outer products that the module's rule makes of a call of one image; none without a rule."""
+    rule = find_rule(module)
+    if rule is None or not isinstance(call.input, Tensor):
+        return []
+    try:
+        factors = rule(module, call.input, 1)
+    except Exception:  # the rule has not been tried on this network, and an estimate must not need one
+        return []
+    return [factor.shape for factor in factors.values() if isinstance(factor, Outer)]

@@ -42,12 +42,18 @@ def layer_shares(network: nn.Module, layers: list[Layer], weights: Tensor, input
                 s = torch.randint(0, 2, p.shape, generator=signs).to(p) * 2 - 1
                 v = s * p.sqrt() - (s * p.sqrt()).sum(1, keepdim=True) * p
                 gradients = iter(
-                    torch.autograd.grad(logits, parameters, v.to(logits.dtype), retain_graph=draw + 1 < DRAWS)
+                    torch.autograd.grad(
+                        logits, parameters, v.to(logits.dtype), retain_graph=draw + 1 < DRAWS, allow_unused=True
+                    )
                 )
-                squared = [sum(float(next(gradients).double().square().sum()) for _ in group) for group in groups]
+                squared = [sum(_squared(next(gradients)) for _ in group) for group in groups]
                 contributions += torch.tensor(squared, dtype=torch.float64) * weights.cpu().double().square()
             shares += contributions / contributions.sum().clamp_min(1e-300)
     return shares / len(inputs)
+
+
+def _squared(gradient: Tensor | None) -> float:
+    return 0.0 if gradient is None else float(gradient.double().square().sum())
 
 
 def first_kept(layers: list[Layer], shares: Tensor, tolerance: float) -> tuple[int, float]:

@@ -19,12 +19,14 @@ from regrad.gradients import check
 from regrad.gradients.layers import Layer, layer_parameters
 from regrad.gradients.norms import ClassNorms
 from regrad.gradients.recording import Recording, Watched
-from regrad.gradients.rules import find_rule
+from regrad.gradients.rules import Rule, find_rule
 from regrad.network import head
 from regrad.network.copies import plain_attention
 from regrad.network.fold import convolution_format, fold_batch_norms
 from regrad.network.hooks import Call, hooked, requiring_grad
 from regrad.network.memory import forward_bytes, saved_for_backward
+
+_SHOWN = 3  # names of parameters
 
 
 class ExactEngine:
@@ -34,7 +36,7 @@ class ExactEngine:
         network: a private copy (:func:`regrad.network.copies.private_copy`); the engine puts hooks on it.
         layers: from :func:`regrad.gradients.layers.find_layers`.
         weights: a_l >= 0, (S, len(layers)); a layer with weight 0 in every row is left out.
-        probe: one or more inputs (B, channels, H, W) on which the layer rules are checked against autograd.
+        probe: two or more inputs (B, channels, H, W) on which the layer rules are checked against autograd.
         copies: how many an image will have, for the estimate of its memory.
         targets: how many target distributions it will have, likewise; None: as many as there are classes.
 
@@ -69,9 +71,8 @@ class ExactEngine:
             for own, parameter in zip(layers[i].parameters, group, strict=True):
                 name = f"{layers[i].name}.{own}".lstrip(".")
                 self._parameters[name], self._place[name] = parameter, i
-        self._watched = self._find_watched()
         last = head.find_head(network, probe[:1])
-        self._watched = _without(self._watched, check.disagreeing(network, self._parameters, self._watched, probe[:1]))
+        self._watched = check.trusted(network, self._parameters, self._find_watched(), probe)
         ruled = {name for item in self._watched for name in item.parameters.values()}
         self._plain = {name: parameter for name, parameter in self._parameters.items() if name not in ruled}
         self._head: nn.Linear | None = None
@@ -85,6 +86,13 @@ class ExactEngine:
         No rule knows their layer, or the rule disagreed with autograd on the probe.
         """
         return tuple(self._plain)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Which parameters have no rule: users meet them as slowness."""
+        names = list(self._plain)
+        shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        return (f"without a layer rule, so differentiated image by image: {shown}",) if names else ()
 
     def convert(self, dtype: torch.dtype) -> None:
         """Compute in ``dtype`` from now on; rules have been checked in the one before."""
@@ -156,20 +164,21 @@ class ExactEngine:
     # -- what is watched -------------------------------------------------------------------------------------------
 
     def _find_watched(self) -> list[Watched]:
-        """The modules that use a counted parameter and have a rule for it, where every layer that owns it has one."""
+        """The modules that use a counted parameter and have a rule for it, as the layer that owns it has."""
         modules = dict(self.network.named_modules(remove_duplicate=False))
+        rules = {module: _find_rule(module) for module in dict.fromkeys(modules.values())}
         ruled = {
             id(parameter)
             for layer in self.layers
-            if layer.batch_major and layer.calls and _has_rule(modules[layer.name])
+            if layer.batch_major and layer.calls and rules[modules[layer.name]] is not None
             for parameter in modules[layer.name].parameters(recurse=False)
         }
         names = {id(parameter): name for name, parameter in self._parameters.items() if id(parameter) in ruled}
         watched = []
-        for module in dict.fromkeys(modules.values()):
+        for module, rule in rules.items():
             own = {key: names[id(value)] for key, value in module.named_parameters(recurse=False) if id(value) in names}
-            if own and _has_rule(module):
-                watched.append(Watched(module, own))
+            if own and rule is not None:
+                watched.append(Watched(module, rule, own))
         return watched
 
     def _take_head(self, name: str | None) -> nn.Linear | None:
@@ -194,15 +203,6 @@ class ExactEngine:
         return forward_bytes(self.network, image) + sum(saved.values()) + own
 
 
-def _without(watched: list[Watched], parameters: set[str]) -> list[Watched]:
-    """``watched`` where ``parameters`` are not left to rules."""
-    kept = [
-        Watched(item.module, {own: name for own, name in item.parameters.items() if name not in parameters})
-        for item in watched
-    ]
-    return [item for item in kept if item.parameters]
-
-
 def _users(network: nn.Module, layers: list[Layer]) -> set[str]:
     """Names of the modules that hold a parameter of ``layers``, shared ones included."""
     counted = {id(parameter) for group in layer_parameters(network, layers) for parameter in group}
@@ -213,9 +213,9 @@ def _users(network: nn.Module, layers: list[Layer]) -> set[str]:
     }
 
 
-def _has_rule(module: nn.Module) -> bool:
+def _find_rule(module: nn.Module) -> Rule | None:
     # A forward hook of the network's own may change the output, so that the rule's output gradient is not the layer's.
-    return find_rule(module) is not None and not module._forward_hooks
+    return None if module._forward_hooks else find_rule(module)
 
 
 def _target(extra: Tensor, t: int, p: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from regrad.errors import UsageError
 from regrad.network.copies import plain_attention
-from regrad.network.hooks import Call, hooked, requiring_grad
+from regrad.network.hooks import Call, hooked
+from regrad.network.reach import reached_parameters
 
 GROUPINGS = ("modules", "stages")
 
@@ -51,17 +52,18 @@ def find_layers(network: nn.Module, probe: Tensor, grouping: str = "modules") ->
         grouping: ``modules`` (one l per module) or ``stages`` (one l per top-level child).
 
     Raises:
-        UsageError: a module mixes the images of a batch, or ``grouping`` is unknown.
+        UsageError: a module mixes the images of a batch, ``grouping`` is unknown, or some parameters that the logits
+            depend on have no gradient.
     """
     if grouping not in GROUPINGS:
         raise UsageError(f"layers {grouping!r}: one of {', '.join(GROUPINGS)}")
+    used = reached_parameters(network, probe)
     changed = probe.clone()
     changed[0] = probe[0].flip(-1) * 0.5 + 0.25
     calls, logits = _record(network, probe)
     changed_calls, changed_logits = _record(network, changed)
     _refuse_mixing(network, logits, changed_logits)
     entered = _entry_order(network, list(calls))
-    used = _used_parameters(network, probe[:1])
     owner: dict[int, str] = {}
     layers: list[Layer] = []
     places: dict[str, int] = {}
@@ -73,13 +75,12 @@ def find_layers(network: nn.Module, probe: Tensor, grouping: str = "modules") ->
         owner.update((id(value), name) for _, value in own)
         group = name if grouping == "modules" else name.partition(".")[0]
         places.setdefault(group, len(places) + 1)
-        major = name in calls and all(
-            _batch_major(a, b, len(probe)) for a, b in zip(calls[name], changed_calls[name], strict=True)
-        )
         names = tuple(key for key, value in own if id(value) in used)
-        layers.append(Layer(name, places[group], names, len(calls.get(name, ())), major))
-    if not layers:
-        raise UsageError("the network has no parameters: there is no gradient to measure")
+        ends, changed_ends = calls.get(name, []), changed_calls.get(name, [])
+        major = len(ends) == len(changed_ends) and all(
+            _batch_major(a, b, len(probe)) for a, b in zip(ends, changed_ends, strict=True)
+        )
+        layers.append(Layer(name, places[group], names, len(ends), major))
     return layers
 
 
@@ -151,14 +152,6 @@ def _batch_major(before: Ends, after: Ends, images: int) -> bool:
         if not _close(old[len(old) // images :], new[len(old) // images :]):
             return False
     return True
-
-
-def _used_parameters(network: nn.Module, image: Tensor) -> set[int]:
-    """ids of the parameters that the logits of ``image`` depend on."""
-    parameters = list(network.parameters())
-    with requiring_grad(parameters), torch.enable_grad(), plain_attention():
-        gradients = torch.autograd.grad(network(image).sum(), parameters, allow_unused=True)
-    return {id(value) for value, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
 
 
 def _refuse_mixing(network: nn.Module, before: Tensor, after: Tensor) -> None:

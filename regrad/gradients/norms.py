@@ -71,6 +71,11 @@ class Engine(Protocol):
     most_inputs: int | None
 
     @property
+    def remarks(self) -> Sequence[str]:
+        """What whoever reads the scores should know of the way to them."""
+        ...
+
+    @property
     def without_rule(self) -> Sequence[str]:
         """Names of the counted parameters that are differentiated image by image, for want of a layer rule."""
         ...

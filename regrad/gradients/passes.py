@@ -16,9 +16,10 @@ from regrad.gradients.layers import Layer, find_layers, layer_weights
 from regrad.gradients.norms import ClassNorms, Engine
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
-from regrad.network.copies import private_copy
-from regrad.network.memory import FEWEST, even_slices
+from regrad.network.copies import computes_in, floating_type, private_copy
+from regrad.network.memory import FEWEST, even_slices, out_of_memory
 from regrad.precision import computing
+from regrad.storage.redact import reason
 
 TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
     "predicted": lambda log_p: log_p.exp(),
@@ -71,7 +72,7 @@ def _sketch(
 
 
 def _reference(network: nn.Module, layers: list[Layer], cut: choose.Pass, probe: Tensor, _: GradientSettings) -> Engine:
-    return ReferenceEngine(network, layers, cut.weights)
+    return ReferenceEngine(network, layers, cut.weights, probe)
 
 
 ENGINES: dict[str, Build] = {"exact": _exact, "sketch": _sketch, "reference": _reference}
@@ -114,7 +115,8 @@ class Passes:
         network: the caller's; copies of it are made.
         kinds: the kinds of norms, each once.
         inputs: what the network receives for the probe images, (B, channels, H, W), on the device to compute on.
-        dtype: what the engines compute in once they have been built and checked.
+        dtype: what the engines compute in once they have been built and checked, which is done in float32 at least:
+            half a dozen bits tell no right rule from a wrong one.
         plan: of another of the same settings, so that it is not resolved again.
 
     Attributes:
@@ -131,6 +133,8 @@ class Passes:
         plan: dict[str, Any] | None = None,
     ) -> None:
         self._network, self._inputs, self._settings, self._dtype = network, inputs, settings, dtype
+        if inputs.dtype in (torch.float16, torch.bfloat16) and computes_in(torch.float32, self._copy(), inputs):
+            self._inputs = inputs = inputs.float()
         own = self._copy()
         self._layers = find_layers(own, inputs[:3], settings.layers)
         self._decayed = layer_weights(self._layers, settings.depth_decay)
@@ -146,7 +150,12 @@ class Passes:
             self.plan = self._resolve(own, "exact") | {"why": str(error)}
             self._runs = self._build()
         if plan is None:
-            self.plan |= choose.told_of_rules(self.plan["why"], [run.engine.without_rule for run in self._runs])
+            engines = [run.engine for run in self._runs]
+            remarks = dict.fromkeys(remark for engine in engines for remark in engine.remarks)
+            self.plan |= {
+                "without_rule": list(dict.fromkeys(name for engine in engines for name in engine.without_rule)),
+                "why": "; ".join([self.plan["why"], *remarks]),
+            }
 
     def __call__(self, copies: Copies, images: int) -> tuple[dict[Kind, ClassNorms], dict[bool, Tensor]]:
         """The norms of every kind, each with S = 1, and the logits with and without noise, (B, copies, C).
@@ -187,7 +196,7 @@ class Passes:
     def _error(self, run: _Run, x: Tensor, dtype: torch.dtype) -> Tensor:
         estimate = run(x.to(self._dtype))
         p, norms = estimate.logits[:, 0].softmax(1), estimate.norms[0]
-        reference = ReferenceEngine(self._copy(), self._layers, self._rows(run.decays)[:1], dtype=dtype)
+        reference = ReferenceEngine(self._copy(), self._layers, self._rows(run.decays)[:1], self._inputs, dtype)
         with computing("float32"):
             if run.classes:
                 classes, stand_for = _some_classes(p)
@@ -216,8 +225,21 @@ class Passes:
             engine = build(self._copy(), self._layers, cut, self._inputs, settings)
             if self._dtype != self._inputs.dtype:
                 engine.convert(self._dtype)
+                self._rehearse(engine)
             runs.append(_Run(smoothed, kinds, _decays(kinds), _targets(kinds), engine))
         return runs
+
+    def _rehearse(self, engine: Engine) -> None:
+        """Two inputs in the type that it was converted to: a network may make numbers of another type itself."""
+        try:
+            engine(self._inputs[:2, None].to(self._dtype), _distributions(["uniform"]), classes=False)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            raise UsageError(
+                f"{type(self._network).__name__} does not compute in {self._dtype}: {reason(error)}; use --precision "
+                "float32"
+            ) from error
 
     def _pass(self, smoothed: bool, kinds: Sequence[Kind]) -> choose.Pass:
         targets = None if _of_classes(kinds) else len(_targets(kinds))
@@ -231,7 +253,8 @@ class Passes:
         return self._settings.samples + 1 if smoothed else 1
 
     def _copy(self) -> nn.Module:
-        return private_copy(self._network).to(self._inputs.device)
+        own = private_copy(self._network).to(self._inputs.device)
+        return own if floating_type(own) == self._inputs.dtype else own.to(self._inputs.dtype)
 
 
 def _decays(kinds: Sequence[Kind]) -> list[bool]:

@@ -12,13 +12,13 @@ multiplications; the cheaper one is chosen from these sizes alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from regrad.gradients.rules import Direct, Outer, find_rule
+from regrad.gradients.rules import Direct, Outer, Rule
 from regrad.network.hooks import Call
 
 _RUN = 4096  # entries summed in float32: longer sums are less precise, and not faster
@@ -34,7 +34,12 @@ class Watched:
     """
 
     module: nn.Module
+    rule: Rule
     parameters: Mapping[str, str]
+
+    def without(self, names: Collection[str]) -> Watched:
+        """The same, with the parameters that the network calls ``names`` left to others."""
+        return replace(self, parameters={own: name for own, name in self.parameters.items() if name not in names})
 
 
 @dataclass
@@ -117,20 +122,17 @@ class Recording:
 
     def note(self, watched: Watched, call: Call) -> Tensor:
         """Take down a call of a module; returns the output that goes on, from which the gradient will be received."""
-        rule = find_rule(watched.module)
-        assert rule is not None
-        return self.add(watched, rule(watched.module, call.input.detach(), self.images), call.output)
-
-    def add(self, watched: Watched, factors: Mapping[str, Outer | Direct], output: Tensor) -> Tensor:
-        """The same, from the factors that the rule gave."""
+        factors = watched.rule(watched.module, call.input.detach(), self.images)
+        chosen = {name: factors[own] for own, name in watched.parameters.items()}
+        output: Tensor = call.output
         if not output.requires_grad:
             leaf = output.detach().requires_grad_(True)
             self.leaves.append(leaf)
             output = leaf.clone()  # the network may change it in place, which a leaf does not allow
         slots = []
-        for own, name in watched.parameters.items():
+        for name, factor in chosen.items():
             use = self.uses.setdefault(name, Use())
-            slots.append((use, use.add(factors[own], output)))
+            slots.append((use, use.add(factor, output)))
 
         def receive(gradient: Tensor) -> None:
             for use, slot in slots:

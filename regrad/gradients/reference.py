@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regrad.gradients.layers import Layer, layer_parameters
 from regrad.gradients.norms import ClassNorms
-from regrad.network.copies import plain_attention
+from regrad.network.copies import computes_in, floating_type, plain_attention
 from regrad.network.hooks import requiring_grad
 
 
@@ -24,7 +24,8 @@ class ReferenceEngine:
         network: a private copy in eval mode; it is converted to ``dtype`` in place.
         layers: from :func:`regrad.gradients.layers.find_layers`.
         weights: a_l for each of ``layers``, (S, len(layers)), S weightings at once.
-        probe: not needed; engines are built alike.
+        probe: one or more inputs; a network that does not take them in ``dtype``, since it makes numbers of another
+            type itself, stays in its own. None: it is known to.
     """
 
     bytes_per_input, bytes_beside = 1, 0  # images go through one at a time, however many there are
@@ -39,8 +40,12 @@ class ReferenceEngine:
         probe: Tensor | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        self.network = network.to(dtype)
-        self.dtype = dtype
+        fits = probe is None or computes_in(dtype, network, probe)
+        self.network = network.to(dtype) if fits else network
+        self.dtype = floating_type(self.network)
+        self.remarks = (
+            () if self.dtype == dtype else (f"in {self.dtype}, since the network does not compute in {dtype}",)
+        )
         self.weights = weights.double().cpu().reshape(-1, len(layers))
         self._groups = layer_parameters(self.network, layers)
 
@@ -71,12 +76,12 @@ class ReferenceEngine:
                 if targets is not None:
                     values = torch.cat([values, targets(log_p[:1].detach().double())[0].to(log_p) @ mean])
                 for value in values:
-                    gradients = iter(torch.autograd.grad(value, parameters, retain_graph=True))
+                    gradients = iter(torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True))
                     rows.append([sum(_squared(next(gradients)) for _ in group) for group in self._groups])
         per_layer = torch.tensor(rows, dtype=torch.float64).reshape(len(copies), -1, len(self._groups))
         squared = torch.einsum("sl,bcl->sbc", self.weights.square(), per_layer)
         return ClassNorms(squared.to(copies.device), torch.stack(logits).detach().double())
 
 
-def _squared(gradient: Tensor) -> float:
-    return float(gradient.double().square().sum())
+def _squared(gradient: Tensor | None) -> float:
+    return 0.0 if gradient is None else float(gradient.double().square().sum())

@@ -7,19 +7,23 @@ parameter either
 - a :class:`Direct`: the gradient itself, summed over positions and copies.
 
 To support a layer type, write one function here and decorate it with ``@rule(Type)``. Types without a rule are
-differentiated image by image, exactly, and more slowly.
+differentiated image by image, exactly, and more slowly. A rule is for the types it names alone: a type that merely
+inherits from one may compute anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
+
+from regrad.network.alike import SAME, keeps_methods, qualified_name
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,11 @@ class Direct:
 _WORTH_A_CALL = 10_000_000  # multiplications
 
 Rule = Callable[[Any, Tensor, int], dict[str, "Outer | Direct"]]
-RULES: dict[type[nn.Module], Rule] = {}
+RULES: dict[type[nn.Module] | str, Rule] = {}
 
 
-def rule(*types: type[nn.Module]) -> Callable[[Rule], Rule]:
-    """Register the decorated function for these module types."""
+def rule(*types: type[nn.Module] | str) -> Callable[[Rule], Rule]:
+    """Register the decorated function for these module types; those of other libraries by their qualified names."""
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(types, function))
@@ -69,16 +73,17 @@ def rule(*types: type[nn.Module]) -> Callable[[Rule], Rule]:
 
 
 def find_rule(module: nn.Module) -> Rule | None:
-    """The rule for the module's type or its nearest parent type that has one, else None.
+    """The rule for what the module computes, else None: see :func:`regrad.network.alike.computes_as`.
 
-    A subclass may compute something else: whoever uses a rule checks it against autograd once. A module with
-    parameters that the rule does not know (a parametrization, a low-rank update) has none.
+    Whoever uses a rule tries it against autograd once: a module is not all that can be done with its parameters.
     """
-    if not {name for name, _ in module.named_parameters(recurse=False)} <= {"weight", "bias"}:
-        return None
-    if hasattr(module, "parametrizations"):
-        return None
-    return next((RULES[kind] for kind in type(module).__mro__ if kind in RULES), None)
+    for base in type(module).__mro__:
+        name = qualified_name(base)
+        alike = (kind for kind, names in SAME.items() if name in names)
+        function = next((RULES[key] for key in (base, name, *alike) if key in RULES), None)
+        if function is not None and keeps_methods(module, base):
+            return function
+    return None
 
 
 @rule(nn.Linear)
@@ -95,8 +100,26 @@ def linear(module: nn.Linear, x: Tensor, images: int) -> dict[str, Outer | Direc
 @rule(nn.Conv1d, nn.Conv2d)
 def convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[str, Outer | Direct]:
     """y = W * x + b: a Linear on the unfolded input patches of every position, one for each group of channels."""
+    if any(module._reversed_padding_repeated_twice):
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
+    return _convolution(module, x, images)
+
+
+@rule("timm.layers.conv2d_same.Conv2dSame")
+def same_convolution(module: nn.Conv2d, x: Tensor, images: int) -> dict[str, Outer | Direct]:
+    """The same with TensorFlow's padding: ceil(side / stride) positions, the odd pixel at the right and the bottom."""
+    settings = zip(x.shape[2:], _pair(module.kernel_size), _pair(module.stride), _pair(module.dilation), strict=True)
+    total = [max((-(-side // s) - 1) * s + (k - 1) * d + 1 - side, 0) for side, k, s, d in settings]
+    top, left = total[0] // 2, total[1] // 2
+    return _convolution(module, F.pad(x, (left, total[1] - left, top, total[0] - top)), images)
+
+
+def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[str, Outer | Direct]:
+    """Of a convolution without padding; a one-dimensional one is one pixel high."""
+    x = x.unsqueeze(2) if x.dim() == 3 else x
     groups, out = module.groups, module.out_channels
-    x, size, stride, dilation = padded(module, x)
+    size, stride, dilation = _pair(module.kernel_size), _pair(module.stride), _pair(module.dilation)
     height, width = (
         (side - d * (k - 1) - 1) // s + 1 for side, k, s, d in zip(x.shape[2:], size, stride, dilation, strict=True)
     )
@@ -132,7 +155,7 @@ def convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[s
     }
 
 
-@rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+@rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 def batch_norm(module: nn.modules.batchnorm._BatchNorm, x: Tensor, images: int) -> dict[str, Outer | Direct]:
     """y = w (x - mean) / sqrt(var + eps) + b with running statistics: dw = sum D x^, db = sum D per channel."""
     assert module.running_mean is not None
@@ -140,6 +163,25 @@ def batch_norm(module: nn.modules.batchnorm._BatchNorm, x: Tensor, images: int) 
     shape = (1, -1, *[1] * (x.dim() - 2))
     scale = (module.running_var + module.eps).rsqrt()
     return _scale_and_shift((x - module.running_mean.view(shape)) * scale.view(shape), images)
+
+
+@rule("timm.layers.norm_act.BatchNormAct2d")
+def batch_norm_and_activation(module: Any, x: Tensor, images: int) -> dict[str, Outer | Direct]:
+    """y = act(drop(z)), z = w x^ + b: a BatchNorm's, with the gradient of z, which is made from that of y."""
+    inner = batch_norm(module, x, images)
+
+    @lru_cache(maxsize=1)  # weight and bias ask for the same one
+    def before(d: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z = F.batch_norm(x, module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps)
+            z = z.detach().requires_grad_(True)
+            return torch.autograd.grad(module.act(module.drop(z)), z, d)[0]
+
+    return {name: Direct(_after(before, factor)) for name, factor in inner.items() if isinstance(factor, Direct)}
+
+
+def _after(first: Callable[[Tensor], Tensor], factor: Direct) -> Callable[[Tensor], Tensor]:
+    return lambda d: factor.gradient(first(d))
 
 
 @rule(nn.LayerNorm)
@@ -152,6 +194,13 @@ def layer_norm(module: nn.LayerNorm, x: Tensor, images: int) -> dict[str, Outer 
         "weight": Direct(lambda d: (d.reshape(flat.shape) * flat).sum(1)),
         "bias": Direct(lambda d: d.reshape(flat.shape).sum(1)),
     }
+
+
+@rule("torchvision.models.convnext.LayerNorm2d", "timm.layers.norm.LayerNorm2d")
+def channels_first_layer_norm(module: nn.LayerNorm, x: Tensor, images: int) -> dict[str, Outer | Direct]:
+    """y = w x^ + b with x^ normalised over the channels of (B, C, H, W), at every pixel by itself."""
+    normalized = F.layer_norm(x.movedim(1, -1), module.normalized_shape, eps=module.eps).movedim(-1, 1)
+    return _scale_and_shift(normalized, images)
 
 
 @rule(nn.GroupNorm)
@@ -176,15 +225,6 @@ def embedding(module: nn.Embedding, x: Tensor, images: int) -> dict[str, Outer |
 
 
 Pair = tuple[int, int]
-
-
-def padded(module: nn.Conv1d | nn.Conv2d, x: Tensor) -> tuple[Tensor, Pair, Pair, Pair]:
-    """The input with its padding written out, kernel size, stride and dilation; one-dimensional as one pixel high."""
-    size, stride, dilation = (_pair(value) for value in (module.kernel_size, module.stride, module.dilation))
-    if any(module._reversed_padding_repeated_twice):
-        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-        x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
-    return (x.unsqueeze(2) if x.dim() == 3 else x), size, stride, dilation
 
 
 def _pixel_gram(

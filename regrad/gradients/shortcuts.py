@@ -16,6 +16,7 @@ from torch.func import functional_call, jvp
 from regrad.gradients.directions import Block
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked
+from regrad.network.memory import out_of_memory
 
 
 class AddDerivative(torch.autograd.Function):
@@ -76,7 +77,9 @@ def _acts_on(module: nn.Module, block: Block, step: Tensor, call: Call, axis: in
     try:
         truth = jvp(moved, ({"rows": torch.zeros_like(step)},), ({"rows": step},))[1]
         product = functional_call(module, block.signs, call.args)
-    except (RuntimeError, TypeError, ValueError):
+    except Exception as error:
+        if out_of_memory(error):
+            raise
         return False
     return close(along_axis(step, product, axis) * product, truth)
 

@@ -43,7 +43,8 @@ from regrad.network import head
 from regrad.network.copies import plain_attention
 from regrad.network.fold import convolution_format, fold_batch_norms
 from regrad.network.hooks import Call, hooked
-from regrad.network.memory import LIVE, largest_outputs
+from regrad.network.memory import LIVE, largest_outputs, out_of_memory
+from regrad.storage.redact import reason
 
 # Of the largest output, held at once: up to 6.9 were measured, on ResNets whose normalisations are counted layers.
 LIVE_DERIVATIVES = 8
@@ -73,6 +74,7 @@ class SketchEngine:
     """
 
     without_rule: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -224,8 +226,10 @@ class SketchEngine:
                 mode = _Mode(together, plain)
                 try:
                     self._along(probe, self._blocks, self._first_draws(), mode)
-                except (RuntimeError, ValueError) as error:
-                    message = message or str(error).strip().splitlines()[0]
+                except Exception as error:
+                    if out_of_memory(error):
+                        raise
+                    message = message or reason(error)
                 else:
                     return mode
         raise UsageError(
@@ -251,8 +255,13 @@ class SketchEngine:
         truth = self._along(probe, self._blocks, draws, self._mode)[1]
 
         def fits(shortcuts: dict[str, int]) -> bool:
-            mode = replace(self._mode, shortcuts=shortcuts)
-            return close(self._along(probe, self._blocks, draws, mode)[1], truth)
+            try:
+                tangents = self._along(probe, self._blocks, draws, replace(self._mode, shortcuts=shortcuts))[1]
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
+                return False
+            return close(tangents, truth)
 
         if fits(candidates):
             return candidates

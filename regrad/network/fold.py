@@ -9,10 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from regrad.network.alike import computes_as
 from regrad.network.copies import plain_attention, private_copy
 from regrad.network.hooks import Call, hooked
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def forward_copy(network: nn.Module, example: Tensor) -> nn.Module:
@@ -77,9 +79,11 @@ def _adjacent(network: nn.Module, keep: set[str], example: Tensor) -> list[tuple
 
 
 def _foldable(module: nn.Module) -> bool:
+    if module._modules or "weight" not in module._parameters:  # made anew from others, in every call
+        return False
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return module.running_mean is not None
-    return type(module) in CONVOLUTIONS
+        return module.running_mean is not None and any(computes_as(module, kind) for kind in BATCH_NORMS)
+    return any(computes_as(module, kind) for kind in CONVOLUTIONS)
 
 
 def _fold(network: nn.Module, conv_name: str, norm_name: str) -> list[tuple[nn.Module, str, nn.Module | Tensor | None]]:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regrad.network.alike import computes_as
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked, requiring_grad
 
@@ -23,26 +24,32 @@ def find_head(network: nn.Module, probe: Tensor) -> str | None:
         probe: one or more inputs (B, channels, H, W).
     """
     calls: list[tuple[str, Call]] = []
-    linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    linears = {name: module for name, module in network.named_modules() if _is_linear(module)}
     with torch.no_grad(), plain_attention(), hooked(linears, leave=lambda name, call: calls.append((name, call))):
         logits = network(probe)
     last = [(name, call.input) for name, call in calls if call.output is logits]
     if len(last) != 1 or sum(name == last[0][0] for name, _ in calls) != 1:
         return None
     name, h = last[0]
-    return name if h.dim() == 2 and _used_once(network, name, h, probe) else None
+    fits = h.dim() == 2 and h.dtype == logits.dtype == linears[name].weight.dtype  # autocast makes others of them
+    return name if fits and _used_once(network, name, h, probe) else None
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether it is a Linear layer whose weight is a parameter, and not made of others in every call."""
+    return computes_as(module, nn.Linear) and isinstance(module._parameters.get("weight"), nn.Parameter)
 
 
 def without_head(network: nn.Module, name: str) -> nn.Linear:
     """The head called ``name``, which ``network`` from now on leaves out: it returns the head's input."""
     module = network.get_submodule(name)
     assert isinstance(module, nn.Linear)
-    module.forward = _identity  # type: ignore[assignment]
+    module.forward = _identity  # type: ignore[method-assign]
     return module
 
 
-def _identity(x: Tensor) -> Tensor:
-    return x
+def _identity(input: Tensor) -> Tensor:
+    return input
 
 
 def _used_once(network: nn.Module, name: str, h: Tensor, probe: Tensor) -> bool:
@@ -51,8 +58,12 @@ def _used_once(network: nn.Module, name: str, h: Tensor, probe: Tensor) -> bool:
     assert isinstance(module, nn.Linear)
     with requiring_grad([module.weight]), torch.enable_grad(), plain_attention():
         logits = network(probe)
+        if not logits.requires_grad:
+            return False
         cotangent = torch.linspace(-1, 1, logits.shape[1]).to(logits).expand_as(logits)
-        (gradient,) = torch.autograd.grad(logits, module.weight, cotangent)
+        (gradient,) = torch.autograd.grad(logits, module.weight, cotangent, allow_unused=True)
+    if gradient is None:
+        return False
     expected = F.linear(h, module.weight.detach(), module.bias)
     return _close(logits.detach(), expected) and _close(gradient, cotangent.T @ h)
 

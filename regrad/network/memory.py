@@ -25,7 +25,11 @@ def forward_bytes(network: nn.Module, probe: Tensor) -> int:
 def largest_outputs(network: nn.Module, probe: Tensor, counted: Collection[str] = ()) -> tuple[int, int]:
     """Bytes of the largest output an input has before the first of the modules ``counted``, and from there on."""
     before, behind = [probe.numel() * probe.element_size()], [0]
-    modules = dict(network.named_modules(remove_duplicate=False))
+    modules = {
+        name: module
+        for name, module in network.named_modules(remove_duplicate=False)
+        if not isinstance(module, torch.jit.ScriptModule)  # which takes no hook
+    }
     first = {modules[name] for name in counted}
 
     def note(module: nn.Module, call: Call) -> None:
@@ -51,6 +55,13 @@ def even_slices(images: int, step: int | None) -> list[slice]:
     size, longer = divmod(images, number)
     starts = [k * size + min(k, longer) for k in range(number + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(starts)]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is PyTorch's way of saying that memory does not suffice, on a GPU or not."""
+    return isinstance(error, RuntimeError) and any(
+        text in str(error) for text in ("out of memory", "can't allocate memory")
+    )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients.recording import Recording, Watched
+from regrad.gradients.rules import RULES
 from regrad.network.hooks import hooked
 
 IMAGES, COPIES = 3, 2
@@ -16,7 +17,9 @@ def _record(network: nn.Module, names: list[str], x: Tensor) -> tuple[Recording,
     recording = Recording(IMAGES)
     modules = {name: network.get_submodule(name) for name in names}
     watched = {
-        name: Watched(module, {own: f"{name}.{own}" for own, _ in module.named_parameters(recurse=False)})
+        name: Watched(
+            module, RULES[type(module)], {own: f"{name}.{own}" for own, _ in module.named_parameters(recurse=False)}
+        )
         for name, module in modules.items()
     }
     with hooked(modules, leave=lambda name, call: recording.note(watched[name], call)):
@@ -70,7 +73,7 @@ def test_what_comes_before_the_first_watched_module_builds_no_graph() -> None:
 def test_bytes_are_the_output_gradients_twice_and_what_is_formed() -> None:
     network = nn.Sequential(nn.Linear(6, 4)).requires_grad_(False)
     recording = Recording(1)
-    watched = Watched(network[0], {"weight": "0.weight", "bias": "0.bias"})
+    watched = Watched(network[0], RULES[nn.Linear], {"weight": "0.weight", "bias": "0.bias"})
     with hooked({0: network[0]}, leave=lambda _, call: recording.note(watched, call)):
         network(torch.rand(1, 6))
     # Of weight and bias each, 4 numbers of 4 bytes; and for 3 copies a Gram matrix of 3 by 3.

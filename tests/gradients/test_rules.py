@@ -12,10 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import norm
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.linear import Linear
+from timm.layers.norm_act import BatchNormAct2d, GroupNormAct
 from torch import Tensor, nn
+from torchvision.models import convnext
 
 from regrad.gradients import rules
 from regrad.gradients.rules import RULES, Direct, Outer, find_rule
+from regrad.network.alike import SAME, qualified_name
 
 IMAGES = 3
 REGISTERED = tuple(RULES)  # before any test registers a rule of its own
@@ -66,17 +72,17 @@ def convolutions(kind: type[nn.Conv1d | nn.Conv2d], *sides: int) -> Iterator[tup
 
 def batch_norms(kind: type[nn.modules.batchnorm._BatchNorm], *shapes: tuple[int, ...]) -> Any:
     for shape in shapes:
-        norm = kind(4, eps=1e-2)
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(0.5, 2)
-        yield f"positions {shape}", norm, rows_of(4, *shape)
+        module = kind(4, eps=1e-2)
+        module.running_mean.normal_()
+        module.running_var.uniform_(0.5, 2)
+        yield f"positions {shape}", module, rows_of(4, *shape)
 
 
 def layer_norms() -> Iterator[tuple[str, nn.Module, Input]]:
     shapes = (((5,), ()), ((5,), (7,)), ((5,), (3, 2)), ((4, 5), (6,)), ((4, 5), ()), ((2, 3, 4), ()))
     for (normalized, before), bias in product(shapes, (True, False)):
-        norm = nn.LayerNorm(normalized, eps=1e-2, bias=bias)
-        yield f"{normalized} after {before}, bias {bias}", norm, rows_of(*before, *normalized)
+        module = nn.LayerNorm(normalized, eps=1e-2, bias=bias)
+        yield f"{normalized} after {before}, bias {bias}", module, rows_of(*before, *normalized)
 
 
 def group_norms() -> Iterator[tuple[str, nn.Module, Input]]:
@@ -89,6 +95,32 @@ def embeddings() -> Iterator[tuple[str, nn.Module, Input]]:
         yield f"padding {padding}, positions {shape}", nn.Embedding(5, 3, padding), numbers_below(5, *shape)
 
 
+def same_padding() -> Iterator[tuple[str, nn.Module, Input]]:
+    for number, (size, stride, dilation) in enumerate(product((1, 3, (2, 5)), (1, 2, (3, 1)), (1, 2))):
+        setting = {"stride": stride, "dilation": dilation, "groups": 1 + number % 2, "bias": number % 3 != 0}
+        yield f"kernel {size}, {setting}", Conv2dSame(4, 6, size, **setting), rows_of(4, 7, 8)
+
+
+def norms_with_activation() -> Iterator[tuple[str, nn.Module, Input]]:
+    for activation in (nn.ReLU, nn.SiLU, nn.Tanh, nn.Identity):
+        for _, module, make in batch_norms(BatchNormAct2d, (3, 4)):
+            module.act = activation()
+            yield activation.__name__, module, make
+
+
+def changed_to(kind: type[nn.Module], cases: Iterator[tuple[str, nn.Module, Input]]) -> Any:
+    """The same cases for a type that computes the same."""
+    for label, module, make in cases:
+        module.__class__ = kind
+        module._fast_norm = False
+        yield label, module, make
+
+
+def channels_first(kind: type[nn.LayerNorm]) -> Iterator[tuple[str, nn.Module, Input]]:
+    for eps in (1e-2, 1e-6):
+        yield f"eps {eps}", kind(5, eps=eps), rows_of(5, 3, 4)
+
+
 CASES: dict[type[nn.Module], list[tuple[str, nn.Module, Input]]] = {
     nn.Linear: list(linears()),
     nn.Conv1d: list(convolutions(nn.Conv1d, 9)),
@@ -96,20 +128,30 @@ CASES: dict[type[nn.Module], list[tuple[str, nn.Module, Input]]] = {
     nn.BatchNorm1d: list(batch_norms(nn.BatchNorm1d, (), (5,))),
     nn.BatchNorm2d: list(batch_norms(nn.BatchNorm2d, (3, 4))),
     nn.BatchNorm3d: list(batch_norms(nn.BatchNorm3d, (2, 3, 2))),
+    nn.SyncBatchNorm: list(changed_to(nn.SyncBatchNorm, batch_norms(nn.BatchNorm2d, (3, 4)))),
+    BatchNormAct2d: list(norms_with_activation()),
     nn.LayerNorm: list(layer_norms()),
+    convnext.LayerNorm2d: list(channels_first(convnext.LayerNorm2d)),
+    norm.LayerNorm2d: list(channels_first(norm.LayerNorm2d)),
     nn.GroupNorm: list(group_norms()),
     nn.Embedding: list(embeddings()),
+    Conv2dSame: list(same_padding()),
+    Linear: list(changed_to(Linear, linears())),
+    norm.LayerNorm: list(changed_to(norm.LayerNorm, layer_norms())),
+    norm.GroupNorm: list(changed_to(norm.GroupNorm, group_norms())),
+    norm.GroupNorm1: list(changed_to(norm.GroupNorm1, group_norms())),
 }
 
 
 def test_every_rule_has_a_case() -> None:
     """A rule without one could be wrong without a word: add its layer to ``CASES``."""
-    assert set(REGISTERED) == set(CASES)
+    alike = {name for names in SAME.values() for name in names}
+    assert {*REGISTERED, *alike} == {kind if kind in RULES else qualified_name(kind) for kind in CASES}
 
 
 @pytest.mark.parametrize("copies", [1, 4])
 @pytest.mark.parametrize("worth_a_call", [10**9, 0], ids=["one product", "a call an image"])
-@pytest.mark.parametrize("kind", REGISTERED, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", CASES, ids=qualified_name)
 def test_a_rule_is_what_autograd_gives(
     kind: type[nn.Module], worth_a_call: int, copies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,9 +169,7 @@ def test_a_rule_is_what_autograd_gives(
 def _compare(label: str, module: nn.Module, x: Tensor, copies: int) -> None:
     """Each image's gradient of sum(D y), as the rule has it, with autograd's of the image's copies alone."""
     d = torch.randn_like(module(x))
-    rule = find_rule(module)
-    assert rule is not None, label
-    factors = rule(module, x, IMAGES)
+    factors = _factors(module, x, IMAGES)
     parameters = dict(module.named_parameters())
     assert set(parameters) <= set(factors), label
     wanted: dict[str, list[Tensor]] = {name: [] for name in parameters}
@@ -146,6 +186,12 @@ def _compare(label: str, module: nn.Module, x: Tensor, copies: int) -> None:
                 atol=1e-11,
                 msg=lambda text, said=(label, name, way): f"{said}: {text}",
             )
+
+
+def _factors(module: nn.Module, x: Tensor, images: int) -> dict[str, Outer | Direct]:
+    rule = find_rule(module)
+    assert rule is not None, module
+    return rule(module, x, images)
 
 
 def _gradients(factor: Outer | Direct, d: Tensor) -> dict[str, Tensor]:
@@ -169,8 +215,70 @@ def test_every_way_of_a_factor_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
         factor
         for cases in CASES.values()
         for _, module, make in cases
-        for factor in RULES[type(module)](module.double(), make(IMAGES), IMAGES).values()
+        for factor in _factors(module.double().eval(), make(IMAGES), IMAGES).values()
         if isinstance(factor, Outer)
     ]
     assert {factor.gram is None for factor in outer} == {True, False}
     assert {factor.gradient is None for factor in outer} == {True, False}
+
+
+# -- whom a rule is for ------------------------------------------------------------------------------------------------
+
+
+class Renamed(nn.Linear):
+    """Inherits, and changes nothing of the function."""
+
+    def extra_repr(self) -> str:
+        return "renamed"
+
+
+class Doubled(nn.Linear):
+    """Inherits, and computes something else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Standardised(nn.Conv2d):
+    """Computes something else by a method that its forward calls."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(x, weight - weight.mean(), bias)
+
+
+def test_a_rule_is_for_its_type_and_for_what_keeps_the_methods_of_it() -> None:
+    assert find_rule(nn.Linear(2, 2)) is rules.linear
+    assert find_rule(Renamed(2, 2)) is rules.linear
+    assert find_rule(norm.LayerNorm(2)) is rules.layer_norm
+    assert find_rule(norm.LayerNorm2d(2)) is rules.channels_first_layer_norm
+
+
+@pytest.mark.parametrize(
+    "module",
+    [Doubled(2, 2), Standardised(2, 2, 1), norm.LayerNormFp32(2), GroupNormAct(4, 2), nn.InstanceNorm2d(2)],
+    ids=lambda module: type(module).__name__,
+)
+def test_a_type_that_merely_inherits_has_no_rule(module: nn.Module) -> None:
+    assert find_rule(module) is None
+
+
+def test_a_module_with_a_forward_of_its_own_has_no_rule() -> None:
+    module = nn.Linear(2, 2)
+    module.forward = lambda x: x  # type: ignore[method-assign]
+    assert find_rule(module) is None
+
+
+def test_a_rule_of_ones_own_is_for_its_type_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "RULES", dict(RULES))
+
+    @rules.rule(Doubled)
+    def doubled(module: Doubled, x: Tensor, images: int) -> dict[str, Outer | Direct]:
+        return rules.linear(module, 2 * x, images)
+
+    class Other(Doubled):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    assert find_rule(Doubled(2, 2)) is doubled
+    assert find_rule(Other(2, 2)) is None
+    assert find_rule(nn.Linear(2, 2)) is rules.linear
