@@ -246,7 +246,7 @@ def parquets() -> list[Case]:
         refused("text.parquet", lambda path: path.write_bytes(b"404: Not Found\n"), broken),
         refused("more-rows.parquet", changed(sound, claiming(13)), "13 rows in all, but 12 in its row groups; write"),
         refused("billions.parquet", changed(sound, claiming(2**40)), "1099511627776 rows in all"),
-        refused("words.parquet", parquet_of(pa.table({"word": ["cat"]})), "no image column: .*--image-column"),
+        refused("captions.parquet", parquet_of(pa.table({"word": ["cat"]})), "no image column: .*--image-column"),
         refused("types.parquet", parquet_of(table(NAMES)), "'image' is string, not encoded images"),
         refused("twice.parquet", parquet_of(twice), "more than one column 'image'"),
         Case("null-images.parquet", parquet_of(table([None, *images[1:].to_pylist()])), NAMES[1:], [("read", 0, null)]),

@@ -20,6 +20,7 @@ from regrad.cli import Parser, run_command
 from regrad.cluster import score_on_ray
 from regrad.formatting import duration
 from regrad.pipeline import options
+from regrad.reading.naming import leftovers
 
 if TYPE_CHECKING:
     from regrad.pipeline.run import RunOutcome
@@ -67,6 +68,8 @@ def summary(outcome: RunOutcome) -> str:
         f"{len(job.plan.done)} units were done before",
         f"{output} holds {held['rows_scored']} scores and {held['rows_quarantined']} quarantined rows",
     ]
+    if skipped := outcome.skipped:
+        lines.append(f"left out {leftovers.in_words(skipped)}")
     if held["accuracy"] is not None:
         lines.append(f"accuracy {held['accuracy']:.2%} of {held['labelled']} labelled images")
     lines += [f"warning: {note}" for note in outcome.notes]

@@ -34,6 +34,7 @@ class Account:
     quarantined: list[tuple[Any, ...]] = field(default_factory=list)
     complete: bool = False
     reader: Format | None = None
+    skipped: Counter[str] = field(default_factory=Counter)
     changed: bool = False
     started: float = field(default_factory=time.monotonic)
 
@@ -87,6 +88,7 @@ class Account:
             "seconds": round(time.monotonic() - self.started, 3),
             "finished": now(),
             "reasons": reasons_of((stage, reason) for _, _, _, stage, reason, _ in self.quarantined),
+            "skipped": dict(self.skipped),
             "schema_version": table.SCHEMA_VERSION,
         }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ from regrad.ledger import audited, commit, lease
 from regrad.pipeline import manifest
 from regrad.pipeline.plan import make_plan, unit_key
 from regrad.reading.formats import format_of
-from regrad.reading.inputs import list_sources
+from regrad.reading.inputs import Listing, list_inputs
+from regrad.reading.naming import leftovers
 from regrad.reading.samples import Columns
 
 _THREADS = 16
@@ -243,9 +245,12 @@ def _has_counted(run: dict[str, Any], keys: list[str]) -> bool:
 def _totals(run: dict[str, Any], records: list[dict[str, Any]], keys: list[str]) -> Iterator[Problem]:
     if not _has_counted(run, keys):
         return
+    if len(records) != len(keys):
+        return
     for name, value in manifest.totals(records).items():
-        if run["counts"][name] != value and len(records) == len(keys):
-            yield Problem(f"run.json says {name} {run['counts'][name]}, the ledger {value}")
+        said = run["counts"].get(name, {})
+        if said != value:
+            yield Problem(f"run.json says {name} {said}, the ledger {_shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -265,8 +270,9 @@ def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str,
     columns = Columns.of(config)
     held = {record["unit"]: record for record in records}
     try:
-        sources = list_sources(run["inputs"], columns, output)
-        plan = make_plan(sources, config["unit_rows"], salt, _Counted(output, held))
+        listing = list_inputs(run["inputs"], columns, output)
+        plan = make_plan(listing.sources, config["unit_rows"], salt, _Counted(output, held))
+        _left_out(run, listing, found)
         for record in (held[key] for key in plan.done):
             findings.problems += _counted_again(record, columns)
     except RegradError as error:
@@ -281,10 +287,31 @@ def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str,
         findings.notes.append(f"{len(plan.pending)} units{f' ({rows} rows)' if rows else ''} are not scored yet")
 
 
+def _shown(value: Any) -> Any:
+    return dict(value) if isinstance(value, Counter) else value
+
+
+def _left_out(run: dict[str, Any], listing: Listing, found: Found) -> None:
+    """Hold the run to what it says it left out of its inputs."""
+    if "left_out" not in run:  # of an earlier version, or one that was cut short
+        return
+    now = manifest.skipped(listing, run["counts"])
+    if now["left_out"] != run["left_out"]:
+        told = leftovers.in_words(listing.skipped) if listing.skipped else "nothing"
+        found.notes.append(f"other files beside the data than the run left out; now {told}")
+    elif now["skipped"] != run["skipped"]:
+        said = f"run.json says it left out {run['skipped']}, there are {dict(now['skipped'])}"
+        found.problems.append(Problem(said, repairable=False))
+
+
 def _counted_again(record: dict[str, Any], columns: Columns) -> Iterator[Problem]:
     """The samples of a unit that is a whole source; one that cannot be read on has a row in quarantine instead."""
     if record["stop"] is None and not record["rows_quarantined"]:
-        count = format_of(record["source"])(record["source"], columns).count()[0] - record["start"]
+        reader = format_of(record["source"])(record["source"], columns)
+        count = reader.count()[0] - record["start"]
+        where = storage.mask(record["source"])
+        if reader.skipped != record.get("skipped", reader.skipped):
+            told = f"it has {dict(reader.skipped)} that are no row, the ledger {record['skipped']}"
+            yield Problem(f"{where}: {told}", record["unit"])
         if count != record["rows_in"]:
-            where = storage.mask(record["source"])
             yield Problem(f"{where}: {count} samples, but {record['rows_in']} rows in the ledger", record["unit"])

@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -15,6 +16,7 @@ from regrad.errors import UsageError
 from regrad.formatting import now
 from regrad.ledger import commit
 from regrad.pipeline.options import OPTIONS, Options
+from regrad.reading.inputs import Listing
 from regrad.settings.option import MEANING, ROWS, VALUE
 
 COUNTS = ("rows_in", "rows_scored", "rows_quarantined", "labelled", "correct", "labels_outside")
@@ -112,14 +114,27 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """The sums over ledger records, and their number as ``units``."""
-    sums = dict.fromkeys(("units", *COUNTS), 0)
+def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sums over ledger records, their number as ``units``, and by reason what of their sources was no row."""
+    sums: dict[str, Any] = {**dict.fromkeys(("units", *COUNTS), 0), "skipped": Counter()}
     for record in records:
         sums["units"] += 1
         for name in COUNTS:
             sums[name] += record[name]
+        sums["skipped"] += Counter(record.get("skipped", {}))
     return sums
+
+
+def skipped(listing: Listing, counts: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``run.json`` says of all that was seen and is no row: files that were left out, and parts of sources.
+
+    ``counts`` has the latter. ``left_out`` stands for the names of the files.
+    """
+    by_name = sorted(listing.left_out.items())
+    return {
+        "skipped": listing.skipped + Counter(counts["skipped"]),
+        "left_out": hashlib.sha256(repr(by_name).encode()).hexdigest(),
+    }
 
 
 def ledger_digest(keys: Iterable[str]) -> str:
@@ -127,11 +142,11 @@ def ledger_digest(keys: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
 
 
-def held_totals(output: str, run: Mapping[str, Any] | None, keys: set[str]) -> dict[str, int]:
+def held_totals(output: str, run: Mapping[str, Any] | None, keys: set[str]) -> dict[str, Any]:
     """The totals of the committed units ``keys``: from ``run.json`` where it is of the same units, else re-read."""
     counts = (run or {}).get("counts", {})
     if keys and counts.get("ledger") == ledger_digest(keys):
-        return {name: counts[name] for name in ("units", *COUNTS)}
+        return {name: counts[name] for name in ("units", *COUNTS)} | {"skipped": Counter(counts.get("skipped", {}))}
     return totals(commit.read_records(output, sorted(keys)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from regrad import __version__, storage, table
@@ -18,7 +18,8 @@ from regrad.pipeline.options import Options
 from regrad.pipeline.plan import Plan, Unit, make_plan
 from regrad.pipeline.worker import Task, UnitScorer
 from regrad.reading.formats import Source, open_reader
-from regrad.reading.inputs import absolute, list_sources
+from regrad.reading.inputs import Listing, absolute, list_inputs
+from regrad.reading.naming import leftovers
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns
 from regrad.scorer import Scorer
 from regrad.scores import in_order, load_module
@@ -34,6 +35,7 @@ class Job:
     """A run that is ready to start.
 
     Attributes:
+        listing: what the inputs hold.
         run: what ``run.json`` will say when it starts.
         committed: the keys of the units in the output now.
         retired: all of them, where ``--replace`` makes room for another configuration.
@@ -42,11 +44,12 @@ class Job:
 
     options: Options
     task: Task
+    listing: Listing
     plan: Plan
     run: dict[str, Any]
     committed: set[str]
     retired: set[str]
-    counts: dict[str, int]
+    counts: dict[str, Any]
     classifier: Classifier
     scorer: Scorer
     elsewhere: commit.Ledger | None = None
@@ -64,7 +67,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
     """
     output = absolute(options.output)
     columns = Columns(options.image_column, options.label_column, options.id_column)
-    sources = list_sources(options.inputs, columns, output)
+    listing = list_inputs(options.inputs, columns, output)
     held = manifest.existing(output)
     model = model_arguments(options)
     classifier = Classifier.load(**model)
@@ -80,9 +83,9 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
     retired = committed if differences else set()
     salt = manifest.salt(classifier.fingerprint, manifest.configuration(options), scorer.plan)
     ledger = commit.Ledger(output, committed - retired)
-    plan = make_plan(sources, options.unit_rows, salt, ledger, options.limit, elsewhere)
+    plan = make_plan(listing.sources, options.unit_rows, salt, ledger, options.limit, elsewhere)
     if not elsewhere:
-        _refuse_empty(sources, plan)
+        _refuse_empty(listing.sources, plan)
     named = {
         "spec": options.model,
         "fingerprint": classifier.fingerprint,
@@ -115,16 +118,17 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
         threads=cores(),
     )
     counts = manifest.held_totals(output, held, committed - retired)
-    return Job(options, task, plan, run, committed, retired, counts, classifier, scorer, elsewhere)
+    return Job(options, task, listing, plan, run, committed, retired, counts, classifier, scorer, elsewhere)
 
 
-def plan_again(job: Job, committed: set[str]) -> Plan:
-    """The plan of ``job`` for its inputs as they are now, on an output that holds the units ``committed``."""
+def plan_again(job: Job, committed: set[str]) -> Job:
+    """``job``, planned for its inputs as they are now, on an output that holds the units ``committed``."""
     output, options = job.task.output, job.options
-    sources = list_sources(options.inputs, job.task.columns, output)
+    listing = list_inputs(options.inputs, job.task.columns, output)
     salt = manifest.salt(job.task.fingerprint, manifest.configuration(options), job.scorer.plan)
     ledger = commit.Ledger(output, committed)
-    return make_plan(sources, options.unit_rows, salt, ledger, options.limit, job.elsewhere)
+    plan = make_plan(listing.sources, options.unit_rows, salt, ledger, options.limit, job.elsewhere)
+    return replace(job, listing=listing, plan=plan)
 
 
 def _differences(
@@ -212,6 +216,8 @@ def describe(job: Job) -> str:
         f"{len(job.plan.obsolete) + len(job.retired)} to retire",
         f"images     {'' if exact else 'about '}{images} to score",
     ]
+    if skipped := job.listing.skipped + job.counts["skipped"]:
+        lines.append(f"left out   {leftovers.in_words(skipped)}")
     if pending:
         scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
         count, seconds = scorer.trial(pending[0], min(_TRIAL_IMAGES, job.options.batch_size))

@@ -14,7 +14,6 @@ from regrad.cli import say
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import audited, commit, lease
 from regrad.pipeline import manifest, process
-from regrad.pipeline.plan import Plan
 from regrad.pipeline.prepare import Job, plan_again, prepare
 from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, UnitResult
 from regrad.pipeline.worker import UnitScorer
@@ -37,6 +36,11 @@ class RunOutcome:
     counts: dict[str, Any]
     measured: dict[str, Any] | None
     notes: list[str]
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """What the inputs hold that is no row, by reason."""
+        return self.job.listing.skipped + Counter(self.counts["skipped"])
 
 
 def execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
@@ -73,7 +77,7 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
         for _ in range(_NEW_PLANS):
             if not changed:
                 break
-            job = replace(job, plan=_planned_again(job, tally))
+            job = _planned_again(job, tally)
             _remember(job)
             commit.retire(output, job.plan.obsolete)
             changed = _score(job, tally, score_units)
@@ -114,13 +118,13 @@ def _score(job: Job, tally: RunCounts, score_units: ScoreUnits) -> list[str]:
     return list(changed)
 
 
-def _planned_again(job: Job, tally: RunCounts) -> Plan:
+def _planned_again(job: Job, tally: RunCounts) -> Job:
     try:
-        plan = plan_again(job, tally.committed)
+        job = plan_again(job, tally.committed)
     except UsageError as error:  # an input is gone: no wrong usage, since this run has begun
         raise RegradError(str(error)) from error
-    tally.expect(plan)
-    return plan
+    tally.expect(job)
+    return job
 
 
 def score_here(job: Job) -> Iterator[UnitResult]:
@@ -146,11 +150,11 @@ class RunCounts:
         self.this_run = manifest.totals([])
         self._notes = dict.fromkeys(job.classifier.notes)  # in order, each once, whichever worker it came from
         self._retries: Counter[str] = Counter()
-        self.expect(job.plan)
+        self.expect(job)
 
-    def expect(self, plan: Plan) -> None:
-        """Take note of what ``plan`` retires, before it is."""
-        self._job = replace(self._job, plan=plan)
+    def expect(self, job: Job) -> None:
+        """Take note of what the plan of ``job`` retires, before it is."""
+        self._job, plan = job, job.plan
         self._replaces = {unit.key: unit.replaces for unit in plan.pending}
         going = {*plan.obsolete, *(key for keys in self._replaces.values() for key in keys)}
         read = commit.read_records(self._job.task.output, sorted(going))
@@ -232,6 +236,9 @@ class RunCounts:
         accuracy = self.counts["correct"] / self.counts["labelled"] if self.counts["labelled"] else None
         counts = self.counts | {"accuracy": accuracy, "ledger": manifest.ledger_digest(self.committed)}
         ended = {"status": status, "exit_code": code, "finished": formatting.now()}
-        manifest.write_run(self._job.task.output, self._job.run | ended | {"this_run": this_run, "counts": counts})
+        skipped = manifest.skipped(self._job.listing, self.counts)
+        manifest.write_run(
+            self._job.task.output, self._job.run | ended | skipped | {"this_run": this_run, "counts": counts}
+        )
         notes = [*self._notes, *([retry.summary(self._retries)] if self._retries else ())]
         return RunOutcome(self._job, code, this_run, counts, self._job.run.get("measured"), notes)

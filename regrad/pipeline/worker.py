@@ -273,6 +273,7 @@ class _ReadAhead:
                     reader = open_reader(
                         unit.source, unit.kind, self._task.columns, unit.files, unit.labels, first=unit.start
                     )
+                reader.skipped = account.skipped
                 last, account.reader = unit, reader
                 account.started = time.monotonic()
                 seen: dict[str, int | None] = {}

@@ -15,6 +15,10 @@ from regrad.reading.samples import Columns, as_text
 ROW_NUMBER = "row"  # `--id-column row` asks for row numbers where no column has that name
 
 
+class NoImages(UsageError):
+    """A table in which no column can hold images: it tells something of images that are elsewhere."""
+
+
 @dataclass(frozen=True)
 class ParquetFields:
     """The columns of one Parquet file that are read."""
@@ -30,24 +34,25 @@ class ParquetFields:
         Raises:
             UsageError: a column is missing or has no usable type; the columns there are, are named.
         """
+        candidates = [field.name for field in schema if holds_images(field.type)]
+        fault = UsageError if candidates else NoImages
         there = f"the columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}"
         for flag, name in (("image", columns.image), ("label", columns.label), ("id", columns.id)):
             if name is not None and name not in schema.names and not (flag == "id" and name == ROW_NUMBER):
-                raise UsageError(f"{storage.mask(uri)}: no column {name!r} for --{flag}-column; {there}")
+                raise fault(f"{storage.mask(uri)}: no column {name!r} for --{flag}-column; {there}")
         for name in (columns.image or "image", columns.label or "label", columns.id or "id"):
             if schema.names.count(name) > 1:
                 raise UsageError(f"{storage.mask(uri)}: more than one column {name!r}; {there}")
         image = columns.image or ("image" if "image" in schema.names else None)
         if image is None:
-            candidates = [field.name for field in schema if holds_images(field.type)]
             if len(candidates) != 1:
-                raise UsageError(
+                raise fault(
                     f"{storage.mask(uri)}: no image column: {there}; name one that holds encoded images "
                     "with --image-column"
                 )
             image = candidates[0]
         if not holds_images(schema.field(image).type):
-            raise UsageError(
+            raise fault(
                 f"{storage.mask(uri)}: column {image!r} is {schema.field(image).type}, not encoded images (binary, "
                 f"or a struct with a binary field `bytes`); {there}; name another with --image-column"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
-from regrad.reading.formats import Format, Part, ReadIds, Source, listing_identity, register
+from regrad.reading.formats import Format, Part, ReadIds, Source, kind_of, listing_identity, register
+from regrad.reading.naming import leftovers
+from regrad.reading.naming.pictures import is_decoded, is_image, why_unread
 from regrad.reading.samples import (
     DEFAULT_COLUMNS,
     MAX_IMAGE_BYTES,
@@ -23,7 +25,6 @@ from regrad.reading.samples import (
     as_text,
     check_file,
     file_problem,
-    is_image,
 )
 
 COPIED_FILES = 4096  # of a folder, in one tar
@@ -55,7 +56,7 @@ class FolderReader(Format):
         """The samples ``start <= row < stop``, several files asked for at a time."""
         last = self.first + len(self.files) if stop is None else min(stop, self.first + len(self.files))
         local = storage.is_local(storage.filesystem(self.uri)[0])
-        waiting: list[tuple[int, concurrent.futures.Future[tuple[bytes, str]]]] = []
+        waiting: list[tuple[int, concurrent.futures.Future[tuple[bytes | None, str]]]] = []
         pool = concurrent.futures.ThreadPoolExecutor(_REQUESTS, "regrad-folder")
         try:
             for row in range(max(start, self.first), last):
@@ -68,12 +69,14 @@ class FolderReader(Format):
         finally:
             pool.shutdown(cancel_futures=True)  # where one failed, the others are not wanted any more
 
-    def _sample(self, row: int, content: concurrent.futures.Future[tuple[bytes, str]]) -> Sample:
+    def _sample(self, row: int, content: concurrent.futures.Future[tuple[bytes | None, str]]) -> Sample:
         file = self.files[row - self.first]
         fs, folder = storage.filesystem(self.uri)
         local = storage.is_local(fs)
         try:
             image, self._identities[row] = content.result()
+            if image is None:
+                return Sample(row, as_text(file), error=why_unread(file), stage="decode")
             return Sample(row, as_text(file), image, self.labels[row - self.first])
         except Exception as error:
             cause = error.__cause__ if isinstance(error, RegradError) else error
@@ -189,14 +192,62 @@ def locate(source: Source, records: Sequence[Mapping[str, Any]], read_ids: ReadI
     return [found[number] for number in range(len(records))]
 
 
-def files_under(fs: Any, path: str, output: str | None = None) -> dict[str, dict[str, Any]]:
-    """The files under ``path`` that anybody meant to be there, sorted: none that are hidden, none of ``output``."""
-    hidden = output + "/" if output else None
-    return {
+@dataclass(frozen=True)
+class Files:
+    """What is under a folder, each file by its name in the file system with what the listing says of it, sorted.
+
+    Attributes:
+        data: what may be data.
+        left_out: why other files are not.
+    """
+
+    data: dict[str, dict[str, Any]]
+    left_out: dict[str, str]
+
+
+def files_under(fs: Any, path: str, output: str | None = None, chosen: bool = True) -> Files:
+    """The files under ``path``: what may be data, and what tools and users left there; of ``output`` none.
+
+    Args:
+        chosen: somebody named the folder, so that its own name and what it is do not matter.
+    """
+    own = output.rstrip("/") + "/" if output else None
+    prefix = path.rstrip("/") + "/"
+    prefix = prefix if chosen else prefix[: prefix.rstrip("/").rfind("/") + 1]
+    listed = sorted(storage.request(fs, "find", path, detail=True).items())
+    there = {
         name: info
-        for name, info in sorted(storage.request(fs, "find", path, detail=True).items())
-        if not os.path.basename(name).startswith(("_", "."))
-        and not (hidden and (full_name(fs, name) + "/").startswith(hidden))
+        for name, info in listed
+        if not name.endswith("/") and not (own and (full_name(fs, name) + "/").startswith(own))
+    }
+    below = {name: name.removeprefix(prefix) for name in there}
+    earlier = tuple(leftovers.outputs(below.values()))
+    left_out: dict[str, str] = {}
+    for name, info in there.items():
+        why = leftovers.OUTPUT if below[name].startswith(earlier) else leftovers.why_left(below[name])
+        if why is None and _is_linked_folder(fs, name, info):
+            why = "a link to a folder, which is not followed"
+        if why:
+            left_out[name] = why
+    return Files({name: info for name, info in there.items() if name not in left_out}, left_out)
+
+
+def _is_linked_folder(fs: Any, name: str, info: Mapping[str, Any]) -> bool:
+    return bool(info.get("islink")) and storage.is_local(fs) and os.path.isdir(name)
+
+
+def other_pictures(files: Iterable[str]) -> dict[str, str]:
+    """Which of the ``files`` are other pictures of what a decoded one shows, as cameras keep it, and why that is so.
+
+    >>> other_pictures(["a/1.jpg", "a/1.dng", "a/2.dng"])
+    {'a/1.dng': 'another picture of a sample: .dng'}
+    """
+    there = list(files)
+    decoded = {name.rpartition(".")[0] for name in there if is_decoded(name)}
+    return {
+        name: f"another picture of a sample: .{name.rpartition('.')[2].lower()}"
+        for name in there
+        if is_image(name) and not is_decoded(name) and name.rpartition(".")[0] in decoded
     }
 
 
@@ -206,11 +257,14 @@ def folder_source(fs: Any, path: str, files: Mapping[str, dict[str, Any]]) -> So
     Labels are the positions of the sorted first-level sub-folders.
     """
     prefix = path.rstrip("/") + "/"
-    images = sorted((name.removeprefix(prefix), info) for name, info in files.items() if is_image(name))
+    others = other_pictures(files)
+    images = sorted(
+        (name.removeprefix(prefix), info) for name, info in files.items() if is_image(name) and name not in others
+    )
     classes = sorted({name.partition("/")[0] for name, _ in images if "/" in name})
     index = {name: position for position, name in enumerate(classes)}
     return Source(
-        full_name(fs, path).rstrip("/"),
+        _source_name(full_name(fs, path)),
         FolderReader.kind,
         "",
         sum(int(info.get("size") or 0) for _, info in images),
@@ -230,7 +284,7 @@ def list_folder(uri: str) -> Source:
     fs, path = storage.filesystem(uri)
     try:
         fs.invalidate_cache()
-        return folder_source(fs, path, files_under(fs, path))
+        return folder_source(fs, path, files_under(fs, path).data)
     except RegradError:
         raise
     except Exception as error:
@@ -242,6 +296,12 @@ def full_name(fs: Any, path: str) -> str:
     return os.path.abspath(path) if storage.is_local(fs) else str(fs.unstrip_protocol(path))
 
 
+def _source_name(name: str) -> str:
+    """A folder as rows name it: one that is called like a shard keeps the slash that tells it from one."""
+    bare = name.rstrip("/")
+    return f"{bare}/" if kind_of(bare) else bare
+
+
 def _listed(fs: Any, path: str) -> dict[str, Any] | None:
     """What the listing of its folder says of a file, as when it was planned: links to nothing are listed too."""
     try:
@@ -251,12 +311,15 @@ def _listed(fs: Any, path: str) -> dict[str, Any] | None:
     return next((entry for entry in entries if entry["name"] == path), None)
 
 
-def _read_file(folder: str, name: str, local: bool) -> tuple[bytes, str]:
+def _read_file(folder: str, name: str, local: bool) -> tuple[bytes | None, str]:
+    """The content of a file, None of one that is not decoded anyhow, and its identity."""
     uri = storage.join(folder, name)
     try:
         path = storage.filesystem(uri)[1]
     except UsageError as error:
         raise BadFile("its name cannot be told from a signature, which is not followed: rename it") from error
+    if why_unread(name):
+        return None, storage.identity(uri)
     if local:
         size = check_file(path).st_size  # a pipe without a writer would never answer
         if size > MAX_IMAGE_BYTES:

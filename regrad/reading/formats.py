@@ -26,12 +26,12 @@ import numpy.typing as npt
 from regrad import storage
 from regrad.errors import RegradError
 from regrad.reading import images
-from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample, is_image
+from regrad.reading.naming import leftovers
+from regrad.reading.naming.pictures import is_image
+from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample
 
 ENTRY_POINTS = "regrad.formats"
 _BUILT_IN = ("tar", "parquet", "folder")
-_REASONS = 50  # of what was skipped in one source
-OTHER = "other"
 
 _formats: dict[str, type[Format]] = {}
 
@@ -90,7 +90,7 @@ class Format(abc.ABC):
 
     def skip(self, reason: str) -> None:
         """Count something of the source that is no row and no part of one; of very many reasons some have no name."""
-        self.skipped[reason if reason in self.skipped or len(self.skipped) < _REASONS else OTHER] += 1
+        leftovers.count(self.skipped, reason)
 
     @abc.abstractmethod
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from regrad import storage
 from regrad.reading import keys
 from regrad.reading.members import NoEndMark, is_compressed, last_name, members, open_archive
-from regrad.reading.samples import MAX_IMAGE_BYTES, Columns, Shard, as_text, is_image
+from regrad.reading.naming import leftovers
+from regrad.reading.naming.pictures import is_image, why_unread
+from regrad.reading.samples import MAX_IMAGE_BYTES, Columns, Shard, as_text
 
 _MAX_TEXT_BYTES = 2**24  # of a class or a JSON file
 _WAITING_BYTES = 2**26  # of all that wait for their pictures
@@ -24,7 +26,6 @@ _LINKS = {
     tarfile.SYMTYPE: "a link, which is not read; write the tar with --dereference",
     tarfile.LNKTYPE: "a link, which is not read; write the tar with --hard-dereference",
 }
-_DESKTOPS = frozenset((".ds_store", "thumbs.db", "desktop.ini"))
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Unread:
     """A member that is there but is not read, and why."""
 
     why: str
+    stage: str = "read"
 
 
 Content = bytes | Unread
@@ -152,13 +154,12 @@ class Grouping:
 
     def _is_left_out(self, name: str, key: str, field: str, picture: bool) -> bool:
         """Whether a member is part of no sample, which is then counted."""
-        *folders, base = name.lower().split("/")
-        if base.startswith("._") or base in _DESKTOPS or "__macosx" in folders:
-            self._skip("left by a desktop or an archiver")
+        if why := leftovers.why_tools(name):
+            self._skip(why)
         elif not field:
-            self._skip("no extension")
-        elif not picture and not key.rpartition("/")[2]:
-            self._skip("hidden")
+            self._skip(leftovers.NO_EXTENSION)
+        elif leftovers.in_hidden_folder(name) or (not picture and not key.rpartition("/")[2]):
+            self._skip(leftovers.HIDDEN)
         else:
             return False
         return True
@@ -254,6 +255,8 @@ class Grouping:
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, picture: bool, held: int) -> Content:
     if member.type in _LINKS or not member.isfile():
         return Unread(f"{as_text(member.name)!r} is {_LINKS.get(member.type, 'no regular file, which is not read')}")
+    if picture and (why := why_unread(member.name)):
+        return Unread(f"{as_text(member.name)!r}: {why}", "decode")
     most = MAX_IMAGE_BYTES if picture else _MAX_TEXT_BYTES
     if member.size > most or held + member.size > MAX_IMAGE_BYTES:  # a key may have any number of members
         return Unread(f"{as_text(member.name)!r} claims {member.size} bytes, more than {most}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import re
@@ -10,8 +11,10 @@ import zlib
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from regrad.reading.naming import pictures
+
 # A fixed list: Pillow would also hand PostScript to an interpreter, and open formats that are no pictures.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JXL", "PNG", "PPM", "TIFF", "WEBP")
 DEFAULT_MAX_PIXELS = 50_000_000  # decoded as RGB that is 150 MB, for each decoding thread
 # Encoders write about ten; each scan costs a pass over all pixels, and the bytes of hundreds are few.
 _MAX_JPEG_SCANS = 128
@@ -41,17 +44,33 @@ def open_image(content: bytes, max_pixels: int, setting: str = "") -> Image.Imag
     """
     if content.startswith(_PNG):
         content = _without_metadata(content)
+    if pictures.is_jxl(content):
+        if (size := pictures.jxl_size(content)) is None:
+            raise Refused("a JPEG XL file whose header tells no size")
+        _refuse_large(*size, max_pixels, setting)
     try:
         image = Image.open(io.BytesIO(content), formats=_installed_formats())
     except UnidentifiedImageError as error:
-        raise Refused("not an image of a known format" if content else "empty file") from error
-    if image.width * image.height > max_pixels:
-        limit = f"{setting} {max_pixels}".strip()
-        raise Refused(f"{image.width} x {image.height} pixels, more than {limit}")
+        raise Refused(_why_unknown(content)) from error
+    if image.format == "TIFF" and pictures.is_raw(image.tag_v2, content):  # type: ignore[attr-defined]
+        raise Refused(pictures.raw_refused())
+    _refuse_large(image.width, image.height, max_pixels, setting)
     scans = content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
     if scans > _MAX_JPEG_SCANS:
         raise Refused(f"a JPEG of {scans} scans, more than {_MAX_JPEG_SCANS}")
     return image
+
+
+def _refuse_large(width: int, height: int, max_pixels: int, setting: str) -> None:
+    if width * height > max_pixels:
+        limit = f"{setting} {max_pixels}".strip()
+        raise Refused(f"{width} x {height} pixels, more than {limit}")
+
+
+def _why_unknown(content: bytes) -> str:
+    if not content:
+        return "empty file"
+    return pictures.why_unknown(content) or "not an image of a known format"
 
 
 def extension(content: bytes) -> str:
@@ -115,4 +134,15 @@ def _orientation(text: bytes) -> bytes:
 @functools.cache
 def _installed_formats() -> list[str]:
     Image.init()
+    _load_plugins()
     return [name for name in FORMATS if name in Image.OPEN]  # AVIF depends on how Pillow was built
+
+
+def _load_plugins() -> None:
+    """Let Pillow decode what the optional ``regrad[heif]`` brings: HEIC and JPEG XL."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    with contextlib.suppress(ImportError):
+        import pillow_jxl  # noqa: F401  # registers itself

@@ -6,43 +6,124 @@ import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
-from regrad.reading.folder import files_under, folder_source, full_name
-from regrad.reading.formats import Source, formats, kind_of
+from regrad.reading.fields import NoImages
+from regrad.reading.folder import files_under, folder_source, full_name, other_pictures
+from regrad.reading.formats import Source, formats, kind_of, stem
+from regrad.reading.naming import leftovers
+from regrad.reading.naming.pictures import is_image
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns, as_text
 
 _THREADS = 16
+_TABLE = "a table without images"
+_BESIDE = "an image beside shards"
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What the inputs of a run hold.
+
+    Attributes:
+        sources: each once, in order.
+        left_out: what else is there, each file by its name, and why it is no input.
+    """
+
+    sources: list[Source]
+    left_out: dict[str, str]
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """How many files were left out for each reason."""
+        return leftovers.counted(self.left_out.values())
+
+
+@dataclasses.dataclass
+class _Found:
+    """What one pattern names: the shards, or the images of a folder that has none.
+
+    Attributes:
+        listed: the names of the shards that stand in a folder or fit a pattern; others were named one by one.
+        pictures: the images beside them.
+    """
+
+    shards: list[Source] = dataclasses.field(default_factory=list)
+    listed: set[str] = dataclasses.field(default_factory=set)
+    folders: list[tuple[Source, list[str]]] = dataclasses.field(default_factory=list)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def list_sources(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, output: str | None = None) -> list[Source]:
-    """The sources that ``inputs`` name (files, folders, globs, ``{000..123}`` ranges), each once, in order.
+    """The sources of :func:`list_inputs` alone."""
+    return list_inputs(inputs, columns, output).sources
+
+
+def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, output: str | None = None) -> Listing:
+    """What ``inputs`` name (files, folders, globs, ``{000..123}`` ranges).
 
     A folder that holds shards (files of any format) at any depth stands for these; any other is a folder of images,
     whose labels are the positions of its sorted first-level sub-folders; links to folders are not followed. Files under
-    ``output`` are no input. A damaged shard, or one without the columns, has ``rows`` None: reading it says why.
+    ``output`` are no input, and are not counted either. A damaged shard, or one without the columns, has ``rows`` None:
+    reading it says why. A table that tells of images which lie elsewhere (as img2dataset leaves one beside each tar) is
+    no shard, unless it is named itself.
 
     Raises:
         UsageError: nothing there, nothing usable there, or not one shard of its format with the columns.
         RegradError: the storage refused or failed.
     """
-    named: dict[str, Source] = {}
-    for given in inputs:
-        for pattern in _patterns(given):
-            for source in _sources(pattern, output):
-                named.setdefault(source.uri, dataclasses.replace(source, columns=columns))
+    found = [_find(pattern, output) for given in inputs for pattern in _patterns(given)]
     with ThreadPoolExecutor(_THREADS, "regrad-footers") as pool:
-        counted = list(pool.map(_with_rows, named.values()))
-    usable = {source.kind for source, _ in counted if source.rows is not None}
-    for source, mistake in counted:
-        # One bad shard among good ones must not stop a night; columns that no shard has are a mistake in the flags.
-        if mistake and source.kind not in usable:
-            raise mistake
-    return [source for source, _ in counted]
+        shards = {source.uri: dataclasses.replace(source, columns=columns) for part in found for source in part.shards}
+        counted = dict(zip(shards, pool.map(_with_rows, shards.values()), strict=True))
+    usable = {source.kind for source, _ in counted.values() if source.rows is not None}
+    tables = _tables(found, counted, usable)
+    named: dict[str, Source] = {}
+    left_out: dict[str, str] = {}
+    for part in found:
+        left_out |= part.left_out
+        for shard in part.shards:
+            source, mistake = counted[shard.uri]
+            if source.uri in tables:
+                left_out[source.uri] = _TABLE
+                continue
+            # One bad shard among good ones must not stop a night; columns that no shard has are a mistake in the flags.
+            if mistake and source.kind not in usable:
+                raise mistake
+            named.setdefault(source.uri, source)
+        for folder, shards_there in part.folders:
+            if all(uri in tables for uri in shards_there):
+                named.setdefault(folder.uri, dataclasses.replace(folder, columns=columns))
+            else:
+                left_out |= dict.fromkeys((storage.join(folder.uri, name) for name in folder.files), _BESIDE)
+    left_out = {name: why for name, why in left_out.items() if name not in named}
+    return Listing(list(named.values()), left_out)
+
+
+def _tables(
+    found: Sequence[_Found], counted: Mapping[str, tuple[Source, UsageError | None]], usable: Collection[str]
+) -> set[str]:
+    """The Parquet files without images that tell of images which lie elsewhere, and are no shards that lack theirs.
+
+    They were not named one by one, and there is no Parquet file with images, or they have a shard's name beside it.
+    """
+    chosen = {source.uri for part in found for source in part.shards if source.uri not in part.listed}
+    stems = Counter(_stem(uri) for uri in counted)
+    tables = {
+        uri
+        for uri, (source, mistake) in counted.items()
+        if isinstance(mistake, NoImages) and uri not in chosen and (source.kind not in usable or stems[_stem(uri)] > 1)
+    }
+    alone = tables == counted.keys() and not any(part.folders for part in found)
+    return set() if alone else tables  # else they are what is wrong
+
+
+def _stem(uri: str) -> str:
+    return f"{uri.rpartition('/')[0]}/{stem(uri)}"
 
 
 def _patterns(given: str) -> list[str]:
@@ -87,43 +168,61 @@ def absolute(uri: str) -> str:
     return os.path.abspath(path) if storage.is_local(fs) else uri.rstrip("/")
 
 
-def _sources(pattern: str, output: str | None) -> Iterator[Source]:
+def _find(pattern: str, output: str | None) -> _Found:
     shown = storage.mask(pattern)
     if not pattern.strip():
         raise UsageError("an INPUT without a name: name a shard, a folder or a pattern")
     storage.refuse_credentials(pattern)
+    found = _Found()
     fs, path = storage.filesystem(pattern)
     try:
         fs.invalidate_cache()  # a shard may have changed since this process listed it last
-        infos = _infos(fs, path)
+        infos, by_pattern = _infos(fs, path)
         if not infos:
             raise FileNotFoundError
+        strays: list[str] = []
         for info in infos:
             if info["type"] == "directory":
-                yield from _folder(fs, info["name"], output, shown)
+                _add_folder(found, fs, info["name"], output, chosen=not by_pattern)
+            elif by_pattern and (why := leftovers.why_left(info["name"].rpartition("/")[2])):
+                found.left_out[full_name(fs, info["name"])] = why
             elif (kind := kind_of(info["name"])) is None:
-                raise UsageError(
-                    f"{storage.mask(full_name(fs, info['name']))}: not a {_suffixes()} file; for single images give "
-                    "the folder that holds them"
-                )
+                strays.append(full_name(fs, info["name"]))
             else:
-                yield _shard(fs, kind, info)
+                found.shards.append(_shard(fs, kind, info))
+                found.listed |= {found.shards[-1].uri} if by_pattern else set()
     except FileNotFoundError as error:
         raise UsageError(f"{shown}: no such file or folder, and no object under this name") from error
     except RegradError:
         raise
     except Exception as error:
         raise storage.failure(pattern, "list", error) from error
+    if found.shards or found.folders:
+        found.left_out |= {name: _why_stray(name) for name in strays}
+    elif strays:
+        raise UsageError(
+            f"{storage.mask(strays[0])}: not a {_suffixes()} file; for single images give the folder that holds them"
+        )
+    else:
+        told = f"; {leftovers.in_words(left)} left out" if (left := leftovers.counted(found.left_out.values())) else ""
+        raise UsageError(f"{shown}: an empty input: no {_suffixes(', no ')} and no image under it{told}")
+    return found
 
 
-def _infos(fs: Any, path: str) -> list[dict[str, Any]]:
+def _why_stray(name: str) -> str:
+    base = name.rpartition("/")[2]
+    return _BESIDE if is_image(base) else leftovers.why_no_data(base)
+
+
+def _infos(fs: Any, path: str) -> tuple[list[dict[str, Any]], bool]:
+    """What there is at ``path``, and whether that is a pattern."""
     try:
-        return [storage.request(fs, "info", path)]
+        return [storage.request(fs, "info", path)], False
     except FileNotFoundError:
         if not re.search(r"[*?\[]", path):
             raise
     found = storage.request(fs, "glob", path, detail=True)
-    return [found[name] for name in sorted(found)]
+    return [found[name] for name in sorted(found)], True
 
 
 def _shard(fs: Any, kind: str, info: dict[str, Any]) -> Source:
@@ -136,17 +235,20 @@ def _named(name: str) -> str:
     return name
 
 
-def _folder(fs: Any, path: str, output: str | None, shown: str) -> Iterator[Source]:
-    files = files_under(fs, path, absolute(output) if output else None)
-    shards = [(kind, info) for name, info in files.items() if (kind := kind_of(name))]
-    if shards:
-        yield from (_shard(fs, kind, info) for kind, info in shards)
-        return
-    source = folder_source(fs, path, files)
-    if not source.files:
-        raise UsageError(f"{shown}: an empty input: no {_suffixes(', no ')} and no image under it")
-    _named(source.uri)
-    yield source
+def _add_folder(found: _Found, fs: Any, path: str, output: str | None, chosen: bool) -> None:
+    """Take what is under a folder to what was ``found``."""
+    files = files_under(fs, path, absolute(output) if output else None, chosen)
+    shards = [(kind, info) for name, info in files.data.items() if (kind := kind_of(name)) and not name.endswith("/")]
+    own = [_shard(fs, kind, info) for kind, info in shards]
+    source = folder_source(fs, path, files.data)
+    left_out = files.left_out | other_pictures(files.data)
+    left_out |= {name: leftovers.why_no_data(name) for name in files.data if not kind_of(name) and not is_image(name)}
+    found.left_out |= {full_name(fs, name): why for name, why in left_out.items()}
+    found.shards += own
+    found.listed |= {shard.uri for shard in own}
+    if source.files:
+        _named(source.uri)
+        found.folders.append((source, [shard.uri for shard in own]))
 
 
 def _suffixes(between: str = " or ") -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from regrad.reading.samples import is_decoded, is_image
+from regrad.reading.naming.pictures import is_decoded, is_image, why_unread
 
 _CUT = re.compile(r"\.(?=[^\W\d_])|\.(?=[^.]*$)")  # before a letter, at the latest before the last part
 
@@ -70,9 +70,13 @@ def pictures(fields: Collection[str], wanted: str | None) -> list[str]:
     """
     if wanted is not None:
         return [wanted] if wanted in fields else sorted(field for field in fields if field.endswith(f".{wanted}"))
-    images = sorted((field for field in fields if is_image(field)), key=lambda field: (not is_decoded(field), field))
+    images = sorted((field for field in fields if is_image(field)), key=_preference)
     own = [field for field in images if "." not in field]
     return own[:1] or images
+
+
+def _preference(field: str) -> tuple[bool, bool, str]:
+    return not is_decoded(field), why_unread(field) is not None, field
 
 
 def picture_key(key: str, field: str, alone: bool) -> str:

@@ -21,7 +21,6 @@ from typing import Any
 from regrad import storage
 from regrad.errors import RegradError
 
-_DECODED = frozenset(("avif", "bmp", "gif", "jpeg", "jpg", "jfif", "png", "ppm", "pgm", "pnm", "tif", "tiff", "webp"))
 MAX_IMAGE_BYTES = 512 * 2**20  # encoded; a header may claim anything, and what it claims would be allocated
 # What `open` says of one file of this machine, and not of the disk that it is on.
 _FILE_ERRORS = frozenset((errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO))
@@ -68,16 +67,6 @@ def digest_of(image: bytes) -> str:
     'cae66941d9efbd404e4d88758ea67670'
     """
     return hashlib.blake2b(image, digest_size=16).hexdigest()
-
-
-def is_image(name: str) -> bool:
-    """Whether a file's name ends like an image's."""
-    return name.rpartition(".")[2].lower() in _DECODED
-
-
-def is_decoded(name: str) -> bool:
-    """Whether a file's name ends like that of an image that is decoded here."""
-    return name.rpartition(".")[2].lower() in _DECODED
 
 
 class BadFile(Exception):

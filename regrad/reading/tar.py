@@ -133,7 +133,7 @@ class TarReader(Format):
             name = row_id(name, number)
         ids.add(name)
         if isinstance(row.picture, Unread):
-            return Sample(number, name, error=row.picture.why)
+            return Sample(number, name, error=row.picture.why, stage=row.picture.stage)
         if row.picture is None:
             what = f".{self.columns.image} member" if self.columns.image else "image member"
             return Sample(number, name, error=f"no {what} under this key; it has {', '.join(sorted(row.fields))}")

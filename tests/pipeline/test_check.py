@@ -18,7 +18,7 @@ from regrad.pipeline import options
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
 from tests.services import Bucket
-from tests.shards import digits, write_parquet, write_tar
+from tests.shards import digits, write_members, write_parquet, write_tar
 
 
 def score(folder: Path, *more: str) -> Path:
@@ -269,3 +269,26 @@ def test_a_folder_without_a_run_is_wrong_usage(tmp_path: Path, capsys: pytest.Ca
     code, lines = check(capsys, tmp_path)
     assert (code, len(lines)) == (2, 1)
     assert "no run.json here" in lines[0]
+
+
+def test_what_was_left_out_is_held_against_the_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_members(tmp_path / "in/a.tar", [("1.png", digits()[0][1]), ("1.txt", b"words")])
+    (tmp_path / "in/notes.txt").write_text("words")
+    output = score(tmp_path)
+    assert check(capsys, output) == (0, [f"{output}: OK: 1 units, 1 rows scored, 0 in quarantine"])
+    kept = (output / "run.json").read_text()
+    edit(output / "run.json", lambda run: run["skipped"].pop("type not read: .txt"))
+    code, lines = check(capsys, output)
+    assert code == 1
+    assert "run.json says it left out {}, there are {'type not read: .txt': 2}" in lines[0]
+    (output / "run.json").write_text(kept)
+    record = next((output / "ledger").iterdir())
+    edit(record, lambda content: content["skipped"].clear())
+    code, lines = check(capsys, output)
+    assert code == 1
+    assert any("it has {'type not read: .txt': 1} that are no row, the ledger {}" in line for line in lines)
+    edit(record, lambda content: content["skipped"].update({"type not read: .txt": 1}))
+    (tmp_path / "in/more.csv").write_text("words")
+    code, lines = check(capsys, output)
+    assert code == 0
+    assert any("other files beside the data than the run left out; now 2: 1 type not read: .csv" in s for s in lines)

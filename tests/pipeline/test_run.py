@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from regrad.commands.score import summary
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit
 from regrad.pipeline import manifest
+from regrad.pipeline.check import check as checks
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, describe, expected_images, prepare
 from regrad.pipeline.results import Committed, Note, UnitResult
 from regrad.pipeline.run import RunOutcome, execute, score_here
 from regrad.scores import registry
 from tests.services import Bucket
-from tests.shards import build, digits, write_folder, write_parquet, write_tar
+from tests.shards import build, digits, write_folder, write_members, write_parquet, write_tar
 
 ARGUMENTS = ("--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", "25")
 
@@ -429,3 +431,51 @@ def test_laplace_without_usable_training_data_is_refused(tmp_path: Path) -> None
     wrong = [(name, image, 99) for name, image, _ in digits(5)]
     with pytest.raises(UsageError, match=r"wrong\.parquet: 5 of 5 labels are missing or outside 0\.\.9"):
         laplace(tmp_path, write_parquet(tmp_path / "wrong.parquet", wrong))
+
+
+PHONE = ("1.png", "2.heic", "3.HEIC", "4.heif", "5.jxl", "6.jp2", "7.dng")
+
+
+def phone(path: Path) -> str:
+    """A folder of a telephone's pictures, of which one is decoded without plugins, and files that are none."""
+    path.mkdir()
+    for name in PHONE:
+        (path / name).write_bytes(digits()[0][1] if name == "1.png" else b"\0\0\0\x18ftypheic" + bytes(200))
+    for name in ("notes.txt", "Thumbs.db", "more.txt"):
+        (path / name).write_text("words")
+    return str(path)
+
+
+def test_every_file_of_a_folder_and_member_of_a_tar_is_accounted_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as where the plugins are not installed
+    folder = phone(tmp_path / "phone")
+    write_members(tmp_path / "in/a.tar", [(path.name, path.read_bytes()) for path in sorted(Path(folder).iterdir())])
+    skipped = {"type not read: .txt": 2, "left by a desktop or an archiver": 1}
+    for name, given in (("folder", folder), ("tar", tmp_path / "in")):
+        outcome = score(tmp_path / name, given)
+        content = checked(tmp_path / name)
+        assert (outcome.counts["rows_scored"], outcome.counts["rows_quarantined"]) == (1, 6)
+        assert outcome.skipped == content["skipped"] == skipped
+        assert "left out 3: 2 type not read: .txt, 1 left by a desktop or an archiver" in summary(outcome)
+        assert "left out   3: 2 type not read: .txt" in describe(job(tmp_path / name, given))
+        assert checks(str(tmp_path / name)).problems == []
+        bad = table.read(str(tmp_path / name), kind="quarantine").to_pylist()
+        assert {row["stage"] for row in bad} == {"decode"}
+        told = {Path(row["id"]).stem: row["reason"] for row in bad}
+        assert all("install regrad[heif]" in told[stem] for stem in "2345")
+        assert "JPEG 2000 pictures are not decoded here: convert" in told["6"]
+        assert "camera RAW pictures are not decoded here: convert" in told["7"]
+
+
+def test_what_was_left_out_is_counted_over_all_runs(tmp_path: Path) -> None:
+    for name in "ab":
+        write_members(tmp_path / f"in/{name}.tar", [("1.png", digits()[0][1]), ("1.txt", b"x"), ("2.txt", b"x")])
+        score(tmp_path / "out", tmp_path / "in")
+    (tmp_path / "in/a.tar").unlink()
+    assert checked(tmp_path / "out")["skipped"] == {"type not read: .txt": 4}
+    write_members(tmp_path / "in/b.tar", [("1.png", digits()[0][1])])
+    (tmp_path / "in/README").write_text("words")
+    score(tmp_path / "out", tmp_path / "in")
+    assert checked(tmp_path / "out")["skipped"] == {"type not read: .txt": 2, "no extension": 1}

@@ -91,7 +91,6 @@ def test_a_mended_shard_is_scored_and_its_quarantine_row_goes(tmp_path: Path, da
 def test_columns_that_no_shard_has_are_a_mistake_of_the_command(tmp_path: Path) -> None:
     for name in "ab":
         pa.parquet.write_table(pa.table({"word": ["cat"]}), tmp_path / f"{name}.parquet")
-    write_tar(tmp_path / "c.tar", GOOD)
     with pytest.raises(UsageError, match=r"a\.parquet: no image column: the columns are word"):
         job(tmp_path / "out", str(tmp_path))
 

@@ -2,6 +2,8 @@ import hashlib
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from regrad import table
@@ -10,8 +12,8 @@ from regrad.pipeline.check import check
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
-from regrad.reading.formats import fetch_images
-from regrad.reading.inputs import absolute, expand_braces, list_sources
+from regrad.reading.formats import fetch_images, kind_of
+from regrad.reading.inputs import absolute, expand_braces, list_inputs, list_sources
 from regrad.reading.samples import Columns
 from tests.services import Bucket
 from tests.shards import digits, write_folder, write_parquet, write_tar
@@ -184,3 +186,114 @@ def test_a_bucket_that_refuses_is_a_failure_and_no_missing_input(
     with pytest.raises(RegradError, match=f"{bucket.uri}/x: cannot list: ") as caught:
         list_sources([f"{bucket.uri}/x"])
     assert not isinstance(caught.value, UsageError)
+
+
+def folder_of(path: Path, *names: str) -> str:
+    """Files of these names: digits where they are pictures' names, a few words otherwise."""
+    for number, name in enumerate(names):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(digits()[number][1] if name.endswith((".png", ".jpg")) else b"words")
+    return str(path)
+
+
+def test_what_other_tools_left_is_counted_and_no_input(tmp_path: Path) -> None:
+    pictures = ("cat/1.png", "dog/_MG_2.jpg")
+    hidden = ("cat/.ipynb_checkpoints/1-checkpoint.png", ".Trash-0/x.png", "_SUCCESS", "_x/y.png")
+    tools = ("Thumbs.db", "cat/.DS_Store", "__MACOSX/cat/._1.png")
+    others = ("labels.csv", "dog/notes", "more.CSV")
+    folder = folder_of(tmp_path / "in", *pictures, *hidden, *tools, *others)
+    listing = list_inputs([folder])
+    assert [source.files for source in listing.sources] == [pictures]
+    assert listing.skipped == {
+        "hidden": 4,
+        "left by a desktop or an archiver": 3,
+        "type not read: .csv": 2,
+        "no extension": 1,
+    }
+
+
+def test_an_earlier_output_is_no_input(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", "1.png", "old/run.json", "old/ledger/1.json", "old/thumbnails/1.png")
+    write_parquet(tmp_path / "in/old/scores/part-1.parquet", digits(3))
+    folder_of(tmp_path / "in/new", "run.json", "ledger/1.json", "scores/x.png")
+    for pattern in (folder, f"{folder}/*"):
+        if pattern != folder:
+            (tmp_path / "in/more").mkdir()
+            (tmp_path / "in/1.png").rename(tmp_path / "in/more/1.png")
+        listing = list_inputs([pattern], output=str(tmp_path / "in/new"))
+        assert [name for source in listing.sources for name in source.files][-1].endswith("1.png")
+        assert len(listing.sources) == 1
+        assert listing.skipped == {"an output of regrad": 4}  # the output that is being written is not even counted
+
+
+def test_the_folder_that_img2dataset_writes(tmp_path: Path) -> None:
+    for shard in ("00000", "00001"):
+        write_tar(tmp_path / f"{shard}.tar", digits(3))
+        pa.parquet.write_table(pa.table({"url": ["x"], "key": ["1"]}), tmp_path / f"{shard}.parquet")
+        (tmp_path / f"{shard}_stats.json").write_text("{}")
+    for pattern in (str(tmp_path), f"{tmp_path}/*"):
+        listing = list_inputs([pattern], Columns(image="png"))
+        assert [os.path.basename(source.uri) for source in listing.sources] == ["00000.tar", "00001.tar"]
+        assert listing.skipped == {"a table without images": 2, "type not read: .json": 2}
+    with pytest.raises(UsageError, match=r"00000\.parquet: no image column"):
+        list_inputs([str(tmp_path / "00000.parquet"), str(tmp_path / "00000.tar")])  # named by itself, it is meant
+
+
+def test_a_table_beside_pictures_does_not_hide_them(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", "1.png", "2.png")
+    pa.parquet.write_table(pa.table({"file_name": ["1.png"]}), tmp_path / "in/metadata.parquet")
+    listing = list_inputs([folder])
+    assert [source.files for source in listing.sources] == [("1.png", "2.png")]
+    assert listing.skipped == {"a table without images": 1}
+    write_parquet(tmp_path / "in/shard.parquet", digits(3))
+    listing = list_inputs([folder])
+    assert [os.path.basename(source.uri) for source in listing.sources] == ["metadata.parquet", "shard.parquet"]
+    assert listing.skipped == {"an image beside shards": 2}
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.parquet", "x.tar.gz"])
+def test_a_folder_that_is_named_like_a_shard_is_a_folder(tmp_path: Path, name: str) -> None:
+    folder = folder_of(tmp_path / name, "1.png", "2.png")
+    for given in (folder, f"{folder}/", f"{tmp_path}/*"):
+        (source,) = list_inputs([given]).sources
+        assert (source.kind, source.files, source.uri) == ("folder", ("1.png", "2.png"), f"{folder}/")
+        assert kind_of(source.uri) is None
+        assert dict(fetch_images(source.uri, {1: "2.png"})) == {1: digits()[1][1]}
+        assert [sample.image for sample in source.open().rows()] == [digits()[0][1], digits()[1][1]]
+    write_parquet(tmp_path / name / "part-0.parquet", digits(3))
+    (tmp_path / name / "_SUCCESS").touch()
+    assert [source.kind for source in list_inputs([folder]).sources] == ["parquet"]
+
+
+def test_a_camera_s_second_picture_of_the_same_is_counted(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", "1.jpg", "1.DNG", "2.dng")
+    listing = list_inputs([folder])
+    assert listing.sources[0].files == ("1.jpg", "2.dng")
+    assert listing.skipped == {"another picture of a sample: .dng": 1}
+
+
+def test_a_link_to_a_folder_is_counted_and_not_followed(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", "1.png")
+    folder_of(tmp_path / "elsewhere", "2.png")
+    (tmp_path / "in/more").symlink_to(tmp_path / "elsewhere")
+    listing = list_inputs([folder])
+    assert listing.sources[0].files == ("1.png",)
+    assert listing.skipped == {"a link to a folder, which is not followed": 1}
+
+
+def test_a_file_is_left_out_once_however_often_its_folder_is_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", "1.png", "notes.txt")
+    assert list_inputs([folder, f"{folder}/", folder]).skipped == {"type not read: .txt": 1}
+
+
+def test_an_empty_input_says_what_is_there(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", ".hidden/1.png", "a.txt")
+    with pytest.raises(UsageError, match=r"an empty input: .*; 2: 1 hidden, 1 type not read: \.txt left out"):
+        list_inputs([folder])
+
+
+def test_a_folder_in_a_bucket_is_sorted_out_too(tmp_path: Path, bucket: Bucket) -> None:
+    folder = folder_of(tmp_path / "in", "cat/1.png", ".hidden/2.png", "old/run.json", "old/ledger/1.json", "a.csv")
+    listing = list_inputs([bucket.put(folder, "pictures")])
+    assert listing.sources[0].files == ("cat/1.png",)
+    assert listing.skipped == {"an output of regrad": 2, "hidden": 1, "type not read: .csv": 1}

@@ -1,0 +1,109 @@
+"""What other tools, and this one, leave in folders and tars beside the data: it is no input, and it is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from regrad.reading.naming.pictures import is_image
+
+BY_TOOLS = "left by a desktop or an archiver"
+HIDDEN = "hidden"
+OUTPUT = "an output of regrad"
+NO_EXTENSION = "no extension"
+OTHER = "other"
+_REASONS = 50  # of what was skipped in one place
+_TEMPORARY = "_tmp-"  # begins the names of files that are being written
+_TOOLS_FILES = frozenset((".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".localized"))
+_TOOLS_FOLDERS = frozenset(
+    ("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information", ".appledouble")
+)
+# What tells that a folder is an output: a file in it, and where there are JSON files beneath.
+_OUTPUT_FILES, _LEDGER = ("run.json", "filter.json"), "ledger"
+
+
+def why_tools(path: str) -> str | None:
+    """Why what has this name, in a folder or a tar, is no data, if a desktop or an archiver has left it.
+
+    >>> why_tools("a/__MACOSX/._1.png"), why_tools("a/1.png")
+    ('left by a desktop or an archiver', None)
+    """
+    *folders, base = path.lower().split("/")
+    tools = base.startswith("._") or base in _TOOLS_FILES or not _TOOLS_FOLDERS.isdisjoint(folders)
+    return BY_TOOLS if tools else None
+
+
+def in_hidden_folder(path: str) -> bool:
+    """Whether a folder on the way to a file, or to a member of a tar, begins with a dot.
+
+    >>> in_hidden_folder("a/.ipynb_checkpoints/1.png"), in_hidden_folder("./a/1.png")
+    (True, False)
+    """
+    return any(part.startswith(".") and part not in (".", "..") for part in path.split("/")[:-1])
+
+
+def why_left(path: str) -> str | None:
+    """Why a file at ``path`` below an input is no data, whatever is in it; None where it may be.
+
+    As everywhere in data, a name that begins with a dot or an underscore is hidden (``_SUCCESS``, ``_delta_log/``). But
+    cameras begin the names of pictures with an underscore.
+
+    >>> why_left("day/_MG_1.jpg"), why_left("_SUCCESS"), why_left(".ipynb_checkpoints/a.png")
+    (None, 'hidden', 'hidden')
+    """
+    *folders, base = path.split("/")
+    if why := why_tools(path):
+        return why
+    hidden = base.startswith((".", _TEMPORARY)) or (base.startswith("_") and not is_image(base))
+    return HIDDEN if hidden or any(name.startswith((".", "_")) for name in folders) else None
+
+
+def why_no_data(path: str) -> str:
+    """Why a file is neither a shard nor a picture."""
+    base = path.rpartition("/")[2]
+    _, dot, ending = base.rpartition(".")
+    return f"type not read: .{ending.lower()}" if dot and ending else NO_EXTENSION
+
+
+def outputs(paths: Iterable[str]) -> list[str]:
+    """The folders among ``paths`` that are outputs of a run or a filter, each with a slash at its end.
+
+    >>> outputs(["a/old/run.json", "a/old/ledger/1.json", "a/run.json"])
+    ['a/old/']
+    """
+    there = list(paths)
+    ledgers = {folder for path in there if (folder := _above_ledger(path)) is not None}
+    named = (path[: -len(name)] for path in there for name in _OUTPUT_FILES if path.endswith(f"/{name}"))
+    return sorted(set(named) & ledgers)
+
+
+def _above_ledger(path: str) -> str | None:
+    folder, _, base = path.rpartition("/")
+    above, slash, last = folder.rpartition("/")
+    return f"{above}{slash}" if last == _LEDGER and base.endswith(".json") else None
+
+
+def count(skipped: Counter[str], reason: str) -> None:
+    """Count something under its ``reason``; of very many reasons some have no name."""
+    skipped[reason if reason in skipped or len(skipped) < _REASONS else OTHER] += 1
+
+
+def counted(reasons: Iterable[str]) -> Counter[str]:
+    """How often each of the ``reasons`` comes, as :func:`count` does it."""
+    skipped: Counter[str] = Counter()
+    for reason in reasons:
+        count(skipped, reason)
+    return skipped
+
+
+def in_words(skipped: Counter[str]) -> str:
+    """All in one line, the most frequent first.
+
+    >>> in_words(Counter({"hidden": 1, "type not read: .json": 20}))
+    '21: 20 type not read: .json, 1 hidden'
+    """
+    return f"{skipped.total():,}: {', '.join(_each(skipped))}"
+
+
+def _each(skipped: Counter[str]) -> Iterator[str]:
+    return (f"{number:,} {reason}" for reason, number in sorted(skipped.items(), key=lambda item: (-item[1], item[0])))
