@@ -122,6 +122,15 @@ def build(network: type[nn.Module] = Digits, seed: int = 0) -> tuple[nn.Module, 
         return network(), {"image_size": 8, "channels": 1, "mean": 0.3, "std": 0.4}
 
 
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def build_named() -> tuple[nn.Module, dict[str, Any]]:
+    """The network of :func:`build` with the names of its classes."""
+    network, known = build()
+    return network, known | {"class_names": NAMES}
+
+
 def build_nan() -> tuple[nn.Module, dict[str, Any]]:
     """See NotFinite."""
     return build(NotFinite)

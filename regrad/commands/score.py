@@ -72,6 +72,7 @@ def summary(outcome: RunOutcome) -> str:
         lines.append(f"left out {leftovers.in_words(skipped)}")
     if held["accuracy"] is not None:
         lines.append(f"accuracy {held['accuracy']:.2%} of {held['labelled']} labelled images")
+    lines += job.listing.notes
     lines += [f"warning: {note}" for note in outcome.notes]
     measured, tolerance = outcome.measured or {"max_relative_error": 0.0}, job.options.tolerance
     if measured["max_relative_error"] > tolerance > 0 and job.scorer.plan["engine"] == "exact":
@@ -81,8 +82,8 @@ def summary(outcome: RunOutcome) -> str:
         )
     if held["labels_outside"]:
         lines.append(
-            f"warning: {held['labels_outside']} labels are outside the model's {job.classifier.num_classes} classes; "
-            "they are kept and left out of the accuracy"
+            f"warning: {held['labels_outside']} labels are none of the model's {job.classifier.num_classes} classes; "
+            "numbers are kept, and all are left out of the accuracy"
         )
     if outcome.exit_code == 4:
         lines.append(

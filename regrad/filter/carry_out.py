@@ -91,9 +91,9 @@ def _write_shards(
 ) -> Outcome:
     from regrad.cluster.tasks import each  # seconds to import: where all is done, nobody should wait for it
 
-    columns = Columns.of(run.info.get("config", {}))
+    columns = Columns.of(run.info)
     ledger = commit.Ledger(run.output, commit.committed(run.output))
-    wanted = list(shards.pieces(kept, ledger.records(sorted(ledger.keys)), ledger.ids))
+    wanted = list(shards.pieces(kept, ledger.records(sorted(ledger.keys)), ledger.ids, columns))
     todo = shards.settle(output, wanted)
     written = sum(
         1 for _ in each(shards.write, [shards.task(piece, output, columns, held) for piece in todo], *cluster)

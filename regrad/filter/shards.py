@@ -24,7 +24,7 @@ from regrad.errors import RegradError
 from regrad.ledger import commit
 from regrad.ledger.lease import Lease
 from regrad.reading.formats import Format, Part, ReadIds, format_of, open_reader, stem
-from regrad.reading.samples import Columns
+from regrad.reading.samples import DEFAULT_COLUMNS, Columns
 
 VERSION = 1
 
@@ -81,8 +81,10 @@ class Piece:
         return np.flatnonzero(np.unpackbits(bits)) + self.start
 
 
-def pieces(kept: Kept, records: Iterable[Mapping[str, Any]], read_ids: ReadIds) -> Iterator[Piece]:
-    """The shards that hold the rows ``kept``, of sources with these ledger ``records``.
+def pieces(
+    kept: Kept, records: Iterable[Mapping[str, Any]], read_ids: ReadIds, columns: Columns = DEFAULT_COLUMNS
+) -> Iterator[Piece]:
+    """The shards that hold the rows ``kept``, of sources with these ledger ``records`` that were read by ``columns``.
 
     Args:
         read_ids: gives the ids of units, where the format needs them.
@@ -96,7 +98,7 @@ def pieces(kept: Kept, records: Iterable[Mapping[str, Any]], read_ids: ReadIds) 
     for source, rows in kept.items():
         form = format_of(source)
         with _told(source):
-            for part, own in form.parts(source, by_source[source], rows, read_ids):
+            for part, own in form.parts(source, by_source[source], rows, read_ids, columns):
                 if own.size:
                     yield _piece(source, form, part, own)
 
@@ -129,7 +131,7 @@ def _digest(text: str) -> str:
 
 def task(piece: Piece, output: str, columns: Columns, held: Lease) -> dict[str, Any]:
     """What :func:`write` takes, as it travels."""
-    around = {"output": output, "columns": asdict(columns), "lease": asdict(held)}
+    around = {"output": output, "columns": [columns.image, columns.label, columns.id], "lease": asdict(held)}
     return {"source": piece.source, "piece": asdict(piece), **around}
 
 
@@ -139,7 +141,7 @@ def write(item: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RegradError: the source is not what was scored, the lease is lost, or the storage refused or failed.
     """
-    piece, columns, held = Piece(**item["piece"]), Columns(**item["columns"]), Lease(**item["lease"])
+    piece, columns, held = Piece(**item["piece"]), Columns(*item["columns"]), Lease(**item["lease"])
     held.check()
     reader = open_reader(piece.source, piece.kind, columns, piece.files, piece.labels, piece.start)
     with storage.writing(storage.join(item["output"], "shards", piece.name)) as file, _told(piece.source):

@@ -34,6 +34,7 @@ class Account:
     quarantined: list[tuple[Any, ...]] = field(default_factory=list)
     complete: bool = False
     reader: Format | None = None
+    no_class: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     changed: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -54,6 +55,7 @@ class Account:
             self.reject(sample, "score", f"{', '.join(bad)}: the network's outputs are not finite for this image")
             return False
         known = (sample.id, self.unit.source, sample.row, sample.label, prediction, confidence)
+        self.no_class += sample.no_class
         self.scored.append((*known, None if math.isnan(nll) else nll, sample.digest, *values))
         return True
 
@@ -69,7 +71,7 @@ class Account:
         )
 
     def record(self) -> dict[str, Any]:
-        """The unit's ledger record; labels outside the classes are counted and left out of the accuracy."""
+        """The unit's ledger record; labels that are no class of the model are counted and left out of the accuracy."""
         labelled = [(label, prediction) for _, _, _, label, prediction, *_ in self.scored if label is not None]
         known = [(label, prediction) for label, prediction in labelled if 0 <= label < self.num_classes]
         unit = self.unit
@@ -84,7 +86,7 @@ class Account:
             "rows_quarantined": len(self.quarantined),
             "labelled": len(known),
             "correct": sum(label == prediction for label, prediction in known),
-            "labels_outside": len(labelled) - len(known),
+            "labels_outside": len(labelled) - len(known) + self.no_class,
             "seconds": round(time.monotonic() - self.started, 3),
             "finished": now(),
             "reasons": reasons_of((stage, reason) for _, _, _, stage, reason, _ in self.quarantined),

@@ -267,7 +267,7 @@ class _Counted(commit.Ledger):
 def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str, Any]], findings: Findings) -> None:
     """Add what the inputs hold that the output does not, or no longer as it was."""
     config = run["config"]
-    columns = Columns.of(config)
+    columns = Columns.of(run)
     held = {record["unit"]: record for record in records}
     try:
         listing = list_inputs(run["inputs"], columns, output)
@@ -295,7 +295,7 @@ def _left_out(run: dict[str, Any], listing: Listing, found: Found) -> None:
     """Hold the run to what it says it left out of its inputs."""
     if "left_out" not in run:  # of an earlier version, or one that was cut short
         return
-    now = manifest.skipped(listing, run["counts"])
+    now = manifest.seen(listing, run["counts"])
     if now["left_out"] != run["left_out"]:
         told = leftovers.in_words(listing.skipped) if listing.skipped else "nothing"
         found.notes.append(f"other files beside the data than the run left out; now {told}")

@@ -125,13 +125,14 @@ def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return sums
 
 
-def skipped(listing: Listing, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``run.json`` says of all that was seen and is no row: files that were left out, and parts of sources.
+def seen(listing: Listing, counts: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``run.json`` says of its inputs: where labels come from, and all that is no row, be it a file or a member.
 
     ``counts`` has the latter. ``left_out`` stands for the names of the files.
     """
     by_name = sorted(listing.left_out.items())
     return {
+        "labels": list(listing.notes),
         "skipped": listing.skipped + Counter(counts["skipped"]),
         "left_out": hashlib.sha256(repr(by_name).encode()).hexdigest(),
     }

@@ -20,6 +20,7 @@ from regrad.pipeline.worker import Task, UnitScorer
 from regrad.reading.formats import Source, open_reader
 from regrad.reading.inputs import Listing, absolute, list_inputs
 from regrad.reading.naming import leftovers
+from regrad.reading.naming.classes import Classes
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns
 from regrad.scorer import Scorer
 from regrad.scores import in_order, load_module
@@ -71,6 +72,8 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
     held = manifest.existing(output)
     model = model_arguments(options)
     classifier = Classifier.load(**model)
+    columns = replace(columns, classes=Classes.of(classifier.num_classes, classifier.class_names))
+    listing = listing.labelled(columns.classes)
     settings = scorer_arguments(options)
     differences = _differences(held, options, classifier)
     posterior = fitting.fitted(options, classifier, output)
@@ -209,6 +212,7 @@ def describe(job: Job) -> str:
         f"{job.classifier.channels} x {' x '.join(map(str, job.classifier.image_size))}, "
         f"fingerprint {job.task.fingerprint[:12]}",
         *(f"assumed    {note}" for note in job.classifier.notes),
+        *(f"labels     {note}" for note in job.listing.notes),
         f"scores     {', '.join(job.scorer.names)}",
         f"engine     {job.scorer.plan['engine']}: {job.scorer.plan.get('why', '')}",
         f"output     {storage.mask(job.task.output)}",

@@ -18,7 +18,8 @@ from regrad.pipeline.options import OPTIONS
 from regrad.reading import decode, images
 from regrad.reading.images import DEFAULT_MAX_PIXELS
 from regrad.reading.inputs import absolute
-from regrad.reading.samples import as_label, as_text
+from regrad.reading.naming.classes import Classes
+from regrad.reading.samples import as_text
 from regrad.scorer import Scorer
 from regrad.scores import load_module
 
@@ -79,6 +80,7 @@ class ScoreImages:
         images.lift_limit()  # it is built where it works: by Ray Data, in the worker
         arguments = {role: {key: settings[key] for key in settings if key in keys} for role, keys in _SETTINGS.items()}
         self.classifier = Classifier.load(model, **arguments["model"])
+        self._classes = Classes.of(self.classifier.num_classes, self.classifier.class_names)
         self.scorer = Scorer(self.classifier, scores, **arguments["scorer"])
         self._columns = (image_column, id_column, label_column)
         self._prefix = f"{_bare(absolute(relative_to)).rstrip('/')}/" if relative_to else ""
@@ -92,7 +94,7 @@ class ScoreImages:
                 hint = "; read_images(..., include_paths=True) gives paths" if name == "path" else ""
                 raise UsageError(f"ScoreImages: no column {name!r}; the columns are {', '.join(batch)}{hint}")
         ids = [self._name(as_text(value)) for value in batch[identifier]]
-        labels = [as_label(value) for value in batch[label]] if label else None
+        labels = [self._classes.label(value) for value in batch[label]] if label else None
         with ThreadPoolExecutor(_THREADS) as pool:
             decoded = list(pool.map(self._tensor, batch[image]))
         return {**batch, **self._scored(decoded, ids, labels)}

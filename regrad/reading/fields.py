@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +22,16 @@ class NoImages(UsageError):
 
 @dataclass(frozen=True)
 class ParquetFields:
-    """The columns of one Parquet file that are read."""
+    """The columns of one Parquet file that are read.
+
+    Attributes:
+        label_names: the names of the classes that the numbers in ``label`` stand for, where the file has them.
+    """
 
     image: str
     label: str | None
     id: str | None
+    label_names: tuple[str, ...] = ()
 
     @classmethod
     def choose(cls, schema: pa.Schema, columns: Columns, uri: str) -> ParquetFields:
@@ -36,10 +42,12 @@ class ParquetFields:
         """
         candidates = [field.name for field in schema if holds_images(field.type)]
         fault = UsageError if candidates else NoImages
-        there = f"the columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}"
+        there = _there(schema)
         for flag, name in (("image", columns.image), ("label", columns.label), ("id", columns.id)):
-            if name is not None and name not in schema.names and not (flag == "id" and name == ROW_NUMBER):
-                raise fault(f"{storage.mask(uri)}: no column {name!r} for --{flag}-column; {there}")
+            if flag == "label" or (flag == "id" and name == ROW_NUMBER):
+                continue  # rows do without
+            if name is not None and name not in schema.names:
+                raise fault(str(no_column(schema, flag, name, uri)))
         for name in (columns.image or "image", columns.label or "label", columns.id or "id"):
             if schema.names.count(name) > 1:
                 raise UsageError(f"{storage.mask(uri)}: more than one column {name!r}; {there}")
@@ -56,15 +64,11 @@ class ParquetFields:
                 f"{storage.mask(uri)}: column {image!r} is {schema.field(image).type}, not encoded images (binary, "
                 f"or a struct with a binary field `bytes`); {there}; name another with --image-column"
             )
-        label = columns.label or ("label" if "label" in schema.names else None)
-        if label is not None and not pa.types.is_integer(schema.field(label).type):
-            if columns.label is not None:
-                raise UsageError(
-                    f"{storage.mask(uri)}: column {label!r} of --label-column is {schema.field(label).type}, not "
-                    f"a class index (an integer); {there}"
-                )
-            label = None
-        return cls(image, label, columns.id or ("id" if "id" in schema.names else None))
+        identifier = columns.id or ("id" if "id" in schema.names else None)
+        label = columns.label or "label"
+        if label not in schema.names:
+            return cls(image, None, identifier)
+        return cls(image, label, identifier, _class_names(schema, label))
 
     def names(self, schema: pa.Schema) -> list[str]:
         """The columns to read: those of the chosen ones that ``schema`` has."""
@@ -89,6 +93,41 @@ class ParquetFields:
         if self.id in batch.schema.names:
             return batch.column(batch.schema.get_field_index(self.id))
         return split_images(batch.column(batch.schema.get_field_index(self.image)))[1]
+
+
+def no_column(schema: pa.Schema, flag: str, name: str, uri: str) -> UsageError:
+    """That a file lacks the column that was asked for."""
+    return UsageError(f"{storage.mask(uri)}: no column {name!r} for --{flag}-column; {_there(schema)}")
+
+
+def _there(schema: pa.Schema) -> str:
+    return f"the columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}"
+
+
+def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
+    """The names that Hugging Face's datasets keep with a column of numbers, or an ``id2label`` beside them."""
+    metadata = {**(schema.metadata or {}), **(schema.field(label).metadata or {})}
+    for key, way in (
+        (b"huggingface", ("info", "features", label, "names")),
+        (b"huggingface", ("id2label",)),
+        (b"id2label", ()),
+    ):
+        try:
+            names = json.loads(metadata.get(key, b"null"))
+            for step in way:
+                names = names[step]
+            if isinstance(names, dict):
+                names = [names[place] for place in sorted(names, key=int)] if _counts(names) else []
+            if names and all(isinstance(name, str) for name in names):
+                return tuple(names)
+        except (ValueError, TypeError, KeyError):
+            continue
+    return ()
+
+
+def _counts(names: dict[str, Any]) -> bool:
+    """Whether the keys are the numbers from 0 on."""
+    return sorted(map(int, names)) == list(range(len(names)))
 
 
 def holds_images(kind: pa.DataType) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from regrad.errors import RegradError, UsageError
 from regrad.reading.formats import Format, Part, ReadIds, Source, kind_of, listing_identity, register
 from regrad.reading.naming import leftovers
 from regrad.reading.naming.pictures import is_decoded, is_image, why_unread
+from regrad.reading.naming.trees import labels_of
 from regrad.reading.samples import (
     DEFAULT_COLUMNS,
     MAX_IMAGE_BYTES,
@@ -132,12 +134,17 @@ class FolderReader(Format):
 
     @classmethod
     def parts(
-        cls, uri: str, records: Sequence[Mapping[str, Any]], rows: npt.NDArray[np.int64], read_ids: ReadIds
+        cls,
+        uri: str,
+        records: Sequence[Mapping[str, Any]],
+        rows: npt.NDArray[np.int64],
+        read_ids: ReadIds,
+        columns: Columns = DEFAULT_COLUMNS,
     ) -> Iterator[tuple[Part, npt.NDArray[np.int64]]]:
         """Every :data:`COPIED_FILES` of the files that were scored, in the order of their rows; of files that all are
         still what the records say. In a part, rows count without those that no unit has any more.
         """
-        source = list_folder(uri)
+        source = list_folder(uri, columns)
         records = sorted(records, key=lambda record: record["start"])
         located = locate(source, records, read_ids)
         if not all(unit.current for unit in located):
@@ -252,17 +259,12 @@ def other_pictures(files: Iterable[str]) -> dict[str, str]:
 
 
 def folder_source(fs: Any, path: str, files: Mapping[str, dict[str, Any]]) -> Source:
-    """The images among ``files`` as a source: row k is the k-th of their sorted paths.
-
-    Labels are the positions of the sorted first-level sub-folders.
-    """
+    """The images among ``files`` as a source without labels: row k is the k-th of their sorted paths."""
     prefix = path.rstrip("/") + "/"
     others = other_pictures(files)
     images = sorted(
         (name.removeprefix(prefix), info) for name, info in files.items() if is_image(name) and name not in others
     )
-    classes = sorted({name.partition("/")[0] for name, _ in images if "/" in name})
-    index = {name: position for position, name in enumerate(classes)}
     return Source(
         _source_name(full_name(fs, path)),
         FolderReader.kind,
@@ -270,13 +272,13 @@ def folder_source(fs: Any, path: str, files: Mapping[str, dict[str, Any]]) -> So
         sum(int(info.get("size") or 0) for _, info in images),
         len(images),
         tuple(name for name, _ in images),
-        tuple(index.get(name.partition("/")[0]) if "/" in name else None for name, _ in images),
+        (None,) * len(images),
         tuple(storage.identify(info) for _, info in images),
     )
 
 
-def list_folder(uri: str) -> Source:
-    """The images under ``uri``, as they are planned.
+def list_folder(uri: str, columns: Columns = DEFAULT_COLUMNS) -> Source:
+    """The images under ``uri``, as they are planned, with the labels that its folders give.
 
     Raises:
         RegradError: the storage refused or failed.
@@ -284,7 +286,8 @@ def list_folder(uri: str) -> Source:
     fs, path = storage.filesystem(uri)
     try:
         fs.invalidate_cache()
-        return folder_source(fs, path, files_under(fs, path).data)
+        source = folder_source(fs, path, files_under(fs, path).data)
+        return dataclasses.replace(source, labels=labels_of(source.files, columns.classes).of_files)
     except RegradError:
         raise
     except Exception as error:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regrad import storage
-from regrad.errors import RegradError
+from regrad.errors import RegradError, UsageError
 from regrad.reading import images
 from regrad.reading.naming import leftovers
 from regrad.reading.naming.pictures import is_image
@@ -66,6 +66,8 @@ class Format(abc.ABC):
         suffixes: how the names of its files end, in lower case.
         copied_as: the ending of what :meth:`copy` writes.
         skipped: what the rows read last, or counted, were not made of, by reason.
+        label_names: what its labels are called, if it has names for its numbers; known once its :meth:`length` is.
+        no_labels: what is said if no source has the labels that were asked for; known as these.
     """
 
     kind: ClassVar[str]
@@ -87,6 +89,8 @@ class Format(abc.ABC):
         self.labels = labels or [None] * len(files)
         self.first = first
         self.skipped: Counter[str] = Counter()
+        self.label_names: tuple[str, ...] = ()
+        self.no_labels: UsageError | None = None
 
     def skip(self, reason: str) -> None:
         """Count something of the source that is no row and no part of one; of very many reasons some have no name."""
@@ -161,7 +165,12 @@ class Format(abc.ABC):
 
     @classmethod
     def parts(
-        cls, uri: str, records: Sequence[Mapping[str, Any]], rows: npt.NDArray[np.int64], read_ids: ReadIds
+        cls,
+        uri: str,
+        records: Sequence[Mapping[str, Any]],
+        rows: npt.NDArray[np.int64],
+        read_ids: ReadIds,
+        columns: Columns = DEFAULT_COLUMNS,
     ) -> Iterator[tuple[Part, npt.NDArray[np.int64]]]:
         """How the ``rows`` of a source with these ledger ``records`` are divided into copies; by default it is one.
 
@@ -266,6 +275,7 @@ class Source:
         rows: how many there are; None where only reading the shard tells (a tar).
         files, labels, identities: of a listing (a folder), one entry per image, in row order.
         columns: what its rows are read by.
+        label_names, no_labels: of :class:`Format`.
     """
 
     uri: str
@@ -276,7 +286,9 @@ class Source:
     files: tuple[str, ...] = ()
     labels: tuple[int | None, ...] = ()
     identities: tuple[str, ...] = field(default=(), repr=False)
-    columns: Columns = DEFAULT_COLUMNS
+    columns: Columns = field(default=DEFAULT_COLUMNS, repr=False)
+    label_names: tuple[str, ...] = field(default=(), repr=False)
+    no_labels: UsageError | None = field(default=None, repr=False, compare=False)
 
     def identity_of(self, start: int, stop: int | None) -> str:
         """The identity of a range of rows: the shard's, or that of a listing's files in the range."""
@@ -320,4 +332,4 @@ def fetch_images(
 
 def fetcher(run: Mapping[str, Any]) -> Callable[[str, Mapping[int, str]], Iterator[tuple[int, bytes]]]:
     """:func:`fetch_images` from the columns that the run of this ``run.json`` read its images from."""
-    return partial(fetch_images, columns=Columns.of(run.get("config", {})))
+    return partial(fetch_images, columns=Columns.of(run))

@@ -17,7 +17,9 @@ from regrad.reading.fields import NoImages
 from regrad.reading.folder import files_under, folder_source, full_name, other_pictures
 from regrad.reading.formats import Source, formats, kind_of, stem
 from regrad.reading.naming import leftovers
+from regrad.reading.naming.classes import Classes, mapped_in_words
 from regrad.reading.naming.pictures import is_image
+from regrad.reading.naming.trees import labels_of
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns, as_text
 
 _THREADS = 16
@@ -32,10 +34,29 @@ class Listing:
     Attributes:
         sources: each once, in order.
         left_out: what else is there, each file by its name, and why it is no input.
+        notes: what was assumed of labels, or not found, a line each.
     """
 
     sources: list[Source]
     left_out: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    def labelled(self, classes: Classes) -> Listing:
+        """The same with the labels that they have for a model of these ``classes``."""
+        sources, notes = list[Source](), list[str]()
+        names: Counter[str] = Counter()
+        for source in self.sources:
+            found = labels_of(source.files, classes)
+            notes += [f"{storage.mask(source.uri)}: {found.told}"] if found.told else []
+            names.update(filter(None, [mapped_in_words(classes, source.label_names)]))
+            columns = dataclasses.replace(source.columns, classes=classes)
+            sources.append(dataclasses.replace(source, columns=columns, labels=found.of_files))
+        notes += [f"labels of {count:,} {'shard' if count == 1 else 'shards'}: {told}" for told, count in names.items()]
+        without = sum(source.no_labels is not None for source in sources)
+        if without:
+            flag = f"--label-column {sources[0].columns.label}"
+            notes.append(f"{flag}: {without:,} of {len(sources):,} sources have no such column, and no labels")
+        return dataclasses.replace(self, sources=sources, notes=tuple(notes))
 
     @property
     def skipped(self) -> Counter[str]:
@@ -67,10 +88,10 @@ def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, outpu
     """What ``inputs`` name (files, folders, globs, ``{000..123}`` ranges).
 
     A folder that holds shards (files of any format) at any depth stands for these; any other is a folder of images,
-    whose labels are the positions of its sorted first-level sub-folders; links to folders are not followed. Files under
-    ``output`` are no input, and are not counted either. A damaged shard, or one without the columns, has ``rows`` None:
-    reading it says why. A table that tells of images which lie elsewhere (as img2dataset leaves one beside each tar) is
-    no shard, unless it is named itself.
+    whose labels its sub-folders tell (:func:`labels_of`); links to folders are not followed. Files under ``output`` are
+    no input, and are not counted either. A damaged shard, or one without the columns, has ``rows`` None: reading it
+    says why. A table that tells of images which lie elsewhere (as img2dataset leaves one beside each tar) is no shard,
+    unless it is named itself.
 
     Raises:
         UsageError: nothing there, nothing usable there, or not one shard of its format with the columns.
@@ -101,7 +122,10 @@ def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, outpu
             else:
                 left_out |= dict.fromkeys((storage.join(folder.uri, name) for name in folder.files), _BESIDE)
     left_out = {name: why for name, why in left_out.items() if name not in named}
-    return Listing(list(named.values()), left_out)
+    faults = [source.no_labels for source in named.values()]
+    if faults and faults[0] and all(faults):
+        raise faults[0]
+    return Listing(list(named.values()), left_out).labelled(columns.classes)
 
 
 def _tables(
@@ -258,6 +282,9 @@ def _suffixes(between: str = " or ") -> str:
 
 def _with_rows(source: Source) -> tuple[Source, UsageError | None]:
     try:
-        return dataclasses.replace(source, rows=source.open().length()), None
+        reader = source.open()
+        rows = reader.length()
+        names, no_labels = reader.label_names, reader.no_labels
+        return dataclasses.replace(source, rows=rows, label_names=names, no_labels=no_labels), None
     except UsageError as error:
         return source, error

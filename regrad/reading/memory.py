@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from regrad.classifier import Classifier
 from regrad.errors import RegradError, UsageError
 from regrad.reading import decode
 from regrad.reading.inputs import list_sources
+from regrad.reading.naming.classes import Classes
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns
 
 
@@ -26,6 +28,7 @@ def load_images(
         UsageError: an input is not there.
         RegradError: an image cannot be read or decoded: such data is to be mended, not skipped, before training.
     """
+    columns = replace(columns, classes=Classes.of(classifier.num_classes, classifier.class_names))
     images: list[Tensor] = []
     labels: list[int] = []
     for source in list_sources(inputs, columns):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import pyarrow.parquet
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
-from regrad.reading.fields import ParquetFields, cell, split_images, texts
+from regrad.reading.fields import ParquetFields, cell, no_column, split_images, texts
 from regrad.reading.formats import Format, register
+from regrad.reading.naming.classes import whole
 from regrad.reading.samples import (
     DEFAULT_COLUMNS,
     MAX_IMAGE_BYTES,
@@ -24,9 +26,9 @@ from regrad.reading.samples import (
     Columns,
     Sample,
     Shard,
-    as_label,
     as_text,
     is_row_id,
+    labelled,
     reading,
     row_id,
 )
@@ -93,15 +95,20 @@ class ParquetReader(Format):
         super().__init__(uri, columns, *listing)
         self._position = -1
         self._samples: Iterator[Sample] = iter(())
+        self._mapping: tuple[int | None, ...] | None = None
         self._shared: frozenset[str] | None = None  # ids that several rows have; None: not looked for
 
     def length(self) -> int | None:
         """The number of rows, from the footer; None where that is damaged or the file cannot be opened."""
         try:
             with Shard(self.uri) as shard:
-                return _open(shard, self.columns)[0].metadata.num_rows
+                file, fields = _open(shard, self.columns)
         except (BadFile, _BadFooter):
             return None
+        self.label_names = fields.label_names
+        if self.columns.label is not None and fields.label is None:
+            self.no_labels = no_column(file.schema_arrow, "label", self.columns.label, self.uri)
+        return file.metadata.num_rows
 
     def count(self, at_most: int | None = None) -> tuple[int, float]:
         """The number of rows, and the bytes of one, from the footer."""
@@ -185,6 +192,7 @@ class ParquetReader(Format):
                 why = str(error).removeprefix(f"{storage.mask(self.uri)}: ")
                 yield Sample(None, None, error=why, stage="list")
                 return
+            self._mapping = self.columns.classes.mapping(fields.label_names)
             if self._shared is None and wanted is None:  # where rows are picked, their ids are known
                 self._shared = self._find_shared(file, fields)
             end = 0
@@ -242,7 +250,14 @@ class ParquetReader(Format):
             return Sample(row, name, error=f"the image is null{followed}")
         if len(content) > MAX_IMAGE_BYTES:
             return Sample(row, name, error=f"the image has {len(content)} bytes, more than {MAX_IMAGE_BYTES}")
-        return Sample(row, name, content, as_label(cell(columns.labels, offset)))
+        return self._labelled(Sample(row, name, content), cell(columns.labels, offset))
+
+    def _labelled(self, sample: Sample, value: Any) -> Sample:
+        """With the class that the label means, by name where the file has names for its numbers."""
+        number = None if self._mapping is None else whole(value)
+        if self._mapping is None or number is None or not 0 <= number < len(self._mapping):
+            return labelled(sample, value, self.columns.classes)
+        return dataclasses.replace(sample, label=self._mapping[number], no_class=self._mapping[number] is None)
 
     def _id(self, value: Any, row: int) -> str:
         name = "" if value is None else as_text(value)

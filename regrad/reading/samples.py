@@ -9,6 +9,7 @@ tomorrow.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import os
@@ -20,6 +21,7 @@ from typing import Any
 
 from regrad import storage
 from regrad.errors import RegradError
+from regrad.reading.naming.classes import UNKNOWN, Classes, is_missing
 
 MAX_IMAGE_BYTES = 512 * 2**20  # encoded; a header may claim anything, and what it claims would be allocated
 # What `open` says of one file of this machine, and not of the disk that it is on.
@@ -28,16 +30,23 @@ _FILE_ERRORS = frozenset((errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column (Parquet) or extension or JSON field (WebDataset) holds what; None: the default of the format."""
+    """Which column (Parquet) or extension or JSON field (WebDataset) holds what; None: the default of the format.
+
+    Attributes:
+        classes: what labels mean.
+    """
 
     image: str | None = None
     label: str | None = None
     id: str | None = None
+    classes: Classes = UNKNOWN
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Columns:
-        """Those that a run with this configuration read its rows by."""
-        return cls(*(config.get(f"{name}_column") for name in ("image", "label", "id")))
+    def of(cls, run: Mapping[str, Any]) -> Columns:
+        """Those that the run of this ``run.json`` read its rows by."""
+        config = run.get("config", {})
+        image, label, identifier = (config.get(f"{name}_column") for name in ("image", "label", "id"))
+        return cls(image, label, identifier, Classes.of_run(run))
 
 
 DEFAULT_COLUMNS = Columns()
@@ -49,6 +58,7 @@ class Sample:
 
     A sample without ``row`` stands for all rows from some place on, or for the whole shard. ``stage`` is ``list`` where
     the shard is not what its name says, so that not one row of it could be looked at. ``digest`` is that of the image.
+    ``no_class``: it has a label that is no number and no class of the model.
     """
 
     row: int | None
@@ -58,6 +68,7 @@ class Sample:
     error: str | None = None
     stage: str = "read"
     digest: str | None = None
+    no_class: bool = False
 
 
 def digest_of(image: bytes) -> str:
@@ -215,10 +226,7 @@ def is_row_id(name: str) -> bool:
     return _ROW_ID.search(name) is not None
 
 
-def as_label(value: Any) -> int | None:
-    """``value`` as a class index that fits the table's int32 column, else None: labels are carried, not judged."""
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if -(2**31) <= number < 2**31 else None
+def labelled(sample: Sample, value: Any, classes: Classes) -> Sample:
+    """``sample`` with what the ``value`` of its label means."""
+    label = classes.label(value)
+    return dataclasses.replace(sample, label=label, no_class=label is None and not is_missing(value))

@@ -13,7 +13,8 @@ from regrad import storage
 from regrad.reading.formats import Format, register
 from regrad.reading.grouping import Grouping, TarRow, Unread
 from regrad.reading.members import members, open_archive
-from regrad.reading.samples import BadFile, Sample, Shard, as_label, as_text, is_row_id, reading, row_id
+from regrad.reading.naming.classes import whole
+from regrad.reading.samples import BadFile, Sample, Shard, as_text, is_row_id, labelled, reading, row_id
 
 NO_SAMPLE = "no image in the tar"
 _APART = "lie apart from their images, so what they say was not read: sort the tar by name (tar --sort=name)"
@@ -137,12 +138,15 @@ class TarReader(Format):
         if row.picture is None:
             what = f".{self.columns.image} member" if self.columns.image else "image member"
             return Sample(number, name, error=f"no {what} under this key; it has {', '.join(sorted(row.fields))}")
-        return Sample(number, name, row.picture, self._label(row, details))
+        return labelled(Sample(number, name, row.picture), self._label(row, details), self.columns.classes)
 
-    def _label(self, row: TarRow, details: list[dict[str, Any]]) -> int | None:
+    def _label(self, row: TarRow, details: list[dict[str, Any]]) -> Any:
         column = self.columns.label
-        value = next(iter(map(_decoded, row.texts((column or "cls").lower()))), None)
-        return as_label(_detail(details, column or "label") if value is None else value)
+        text = next(iter(map(_decoded, row.texts((column or "cls").lower()))), None)
+        if text is None:
+            return _detail(details, column or "label")
+        number = whole(text)  # which WebDataset means first of all, also where classes are called like numbers
+        return text if number is None else number
 
 
 def _add(target: tarfile.TarFile, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:

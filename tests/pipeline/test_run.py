@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import safetensors.torch
 
@@ -28,7 +30,7 @@ ARGUMENTS = ("--model", "tests.shards:build", "--scores", "entropy", "--unit-row
 
 
 def job(output: Any, *arguments: Any) -> Job:
-    return prepare(parse([*map(str, arguments), "--output", str(output), *ARGUMENTS], "score", None))
+    return prepare(parse([*ARGUMENTS, "--output", str(output), *map(str, arguments)], "score", None))
 
 
 def score(output: Any, *arguments: Any) -> RunOutcome:
@@ -479,3 +481,118 @@ def test_what_was_left_out_is_counted_over_all_runs(tmp_path: Path) -> None:
     (tmp_path / "in/README").write_text("words")
     score(tmp_path / "out", tmp_path / "in")
     assert checked(tmp_path / "out")["skipped"] == {"type not read: .txt": 2, "no extension": 1}
+
+
+NAMED = ("--model", "tests.shards:build_named")
+
+
+def labels(output: Path) -> dict[str, int | None]:
+    return {row["id"]: row["label"] for row in table.read(str(output)).to_pylist()}
+
+
+def test_sub_folders_are_labels_by_the_names_of_the_model_s_classes(tmp_path: Path) -> None:
+    pictures = {
+        name: image for name, (_, image, _) in zip(("Seven/1.png", "two/1.png", "cow/1.png"), digits(), strict=False)
+    }
+    folder = write_folder(tmp_path / "in", [(name, image, 0) for name, image in pictures.items()])
+    outcome = score(tmp_path / "out", folder, *NAMED)
+    assert labels(tmp_path / "out") == {"Seven/1.png": 7, "two/1.png": 2, "cow/1.png": None}
+    told = f"{folder}: labels are the names of its sub-folders, 2 of which are classes of the model; cow gives none"
+    assert checked(tmp_path / "out")["labels"] == [told]
+    assert told in summary(outcome)
+    assert told in describe(job(tmp_path / "out", folder, *NAMED))
+    assert outcome.counts["labelled"] == 2
+    assert checks(str(tmp_path / "out")).notes == []  # which plans with the same labels
+    assert score(tmp_path / "out", folder, *NAMED).this_run["rows_in"] == 0
+
+
+def test_splits_and_days_are_no_classes(tmp_path: Path) -> None:
+    split = write_folder(tmp_path / "a", [(f"{name}/0.png", digits()[0][1], 0) for name in ("train/cat", "val/dog")])
+    days = write_folder(tmp_path / "b", [(f"2026-11-{day}/0.png", digits()[0][1], 0) for day in range(10, 20)])
+    outcome = score(tmp_path / "out", split, days)
+    assert set(labels(tmp_path / "out").values()) == {None}
+    assert outcome.counts["accuracy"] is None
+    assert all("no labels: " in line for line in checked(tmp_path / "out")["labels"])
+    assert [line.partition(": ")[0] for line in checked(tmp_path / "out")["labels"]] == [split, days]
+
+
+def test_other_folders_give_other_labels_and_are_scored_anew(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", digits(30))
+    assert score(tmp_path / "out", folder).counts["labelled"] == 30  # ten sub-folders, ten classes without names
+    (tmp_path / "in/more").mkdir()
+    (tmp_path / "in/more/1.png").write_bytes(digits()[0][1])
+    outcome = score(tmp_path / "out", folder)
+    assert (outcome.counts["rows_scored"], outcome.counts["labelled"]) == (31, 0)
+    assert "11 sub-folders" in checked(tmp_path / "out")["labels"][0]
+
+
+def test_labels_of_any_type_cost_no_row(tmp_path: Path) -> None:
+    images = [image for _, image, _ in digits(4)]
+    columns = [
+        pa.array([0, 1, 2, 77]),
+        pa.array([3.0, None, 1.5, 0.0]),
+        pa.nulls(4),
+        pa.array(["seven", "3", "cow", None]),
+        pa.array(["two", "one", "two", "one"]).dictionary_encode(),
+        pa.array([True, False, None, True]),
+        pa.array([[1], [], None, [2]]),
+    ]
+    (tmp_path / "in").mkdir()
+    for number, column in enumerate(columns):
+        pa.parquet.write_table(pa.table({"image": images, "label": column}), tmp_path / f"in/{number}.parquet")
+    pa.parquet.write_table(pa.table({"image": images}), tmp_path / "in/9.parquet")
+    for more in ((), ("--label-column", "label")):
+        output = tmp_path / f"out{len(more)}"
+        outcome = score(output, tmp_path / "in", *NAMED, *more)
+        found: dict[str, list[int | None]] = {}
+        for row in sorted(table.read(str(output)).to_pylist(), key=lambda row: (row["source"], row["row"])):
+            found.setdefault(Path(row["source"]).stem, []).append(row["label"])
+        assert list(found.values()) == [
+            [0, 1, 2, 77],
+            [3, None, None, 0],
+            [None] * 4,
+            [7, 3, None, None],
+            [2, 1, 2, 1],
+            [None] * 4,
+            [None] * 4,
+            [None] * 4,
+        ]
+        assert (outcome.exit_code, outcome.counts["labelled"]) == (0, 11)
+        assert outcome.counts["labels_outside"] == 1 + 1 + 1 + 3 + 3  # 77, 1.5, cow, the truth values, the lists
+        assert "9 labels are none of the model's 10 classes" in summary(outcome)
+        assert checks(str(output)).problems == []
+    told = "--label-column label: 1 of 8 sources have no such column, and no labels"
+    assert checked(tmp_path / "out2")["labels"] == [told]
+    with pytest.raises(UsageError, match=r"0\.parquet: no column 'kind' for --label-column; the columns are image"):
+        job(tmp_path / "out3", tmp_path / "in", "--label-column", "kind")
+
+
+def test_the_class_names_of_a_dataset_are_the_model_s(tmp_path: Path) -> None:
+    names = ["nine", "eight", "cow"]
+    feature = {"label": {"names": names, "_type": "ClassLabel"}, "image": {"_type": "Image"}}
+    metadata = {
+        "hub": {b"huggingface": json.dumps({"info": {"features": feature}}).encode()},
+        "map": {b"id2label": json.dumps(dict(enumerate(names))).encode()},
+    }
+    (tmp_path / "in").mkdir()
+    for name, told in metadata.items():
+        shard = pa.table({"image": [image for _, image, _ in digits(5)], "label": [0, 1, 2, -1, None]})
+        pa.parquet.write_table(shard.replace_schema_metadata(told), tmp_path / f"in/{name}.parquet")
+    outcome = score(tmp_path / "out", tmp_path / "in", *NAMED)
+    found = table.read(str(tmp_path / "out")).sort_by([("source", "ascending"), ("row", "ascending")])
+    assert found["label"].to_pylist() == 2 * [9, 8, None, -1, None]
+    assert (outcome.counts["labelled"], outcome.counts["labels_outside"]) == (4, 4)
+    assert checked(tmp_path / "out")["labels"] == [
+        "labels of 2 shards: by the names of 2 classes, which are in another order than the model's; the model has no "
+        "class called cow"
+    ]
+    assert score(tmp_path / "unnamed", tmp_path / "in").counts["labelled"] == 6  # its classes have no names to go by
+
+
+def test_class_names_in_a_tar(tmp_path: Path) -> None:
+    image = digits()[0][1]
+    members = [("1.png", image), ("1.cls", b"seven\n"), ("2.png", image), ("2.json", b'{"label": "Two"}')]
+    members += [("3.png", image), ("3.cls", b"3"), ("4.png", image), ("4.cls", b"cow")]
+    outcome = score(tmp_path / "out", write_members(tmp_path / "a.tar", members), *NAMED)
+    assert labels(tmp_path / "out") == {"1": 7, "2": 2, "3": 3, "4": None}
+    assert outcome.counts["labels_outside"] == 1

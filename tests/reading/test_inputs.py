@@ -14,6 +14,7 @@ from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
 from regrad.reading.formats import fetch_images, kind_of
 from regrad.reading.inputs import absolute, expand_braces, list_inputs, list_sources
+from regrad.reading.naming.classes import Classes
 from regrad.reading.samples import Columns
 from tests.services import Bucket
 from tests.shards import digits, write_folder, write_parquet, write_tar
@@ -33,7 +34,7 @@ def test_a_folder_stands_for_its_shards(tmp_path: Path) -> None:
 
 def test_a_folder_of_images_has_labels_from_its_sub_folders(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "images", [*digits(30), ("loose.png", b"x", 0)])
-    (source,) = list_sources([folder + "/"])
+    (source,) = list_sources([folder + "/"], Columns(classes=Classes(10)))
     assert source.uri == folder
     assert source.kind == "folder"
     assert source.files == tuple(sorted([*(name for name, *_ in digits(30)), "loose.png"]))

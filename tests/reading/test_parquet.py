@@ -1,7 +1,9 @@
+import dataclasses
 import json
 import re
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 from s3fs.core import S3File
 
 from regrad.errors import UsageError
+from regrad.reading.naming.classes import Classes
 from regrad.reading.parquet import ParquetReader, _open
 from regrad.reading.samples import Columns, Shard
 from tests.services import Bucket
@@ -238,7 +241,6 @@ def test_a_copy_keeps_every_type_and_all_metadata(tmp_path: Path, rows: list[int
         (Columns(), {"a": [b"1"], "b": [b"2"]}, "no image column"),
         (Columns(image="x"), {"a": [b"1"]}, r"no column 'x' for --image-column; the columns are a \(binary\)"),
         (Columns(), {"image": ["cat.png"]}, "'image' is string, not encoded images"),
-        (Columns(label="l"), {"image": [b"1"], "l": ["cat"]}, "'l' of --label-column is string, not a class index"),
         (Columns(id="name"), {"image": [b"1"]}, "no column 'name' for --id-column"),
     ],
 )
@@ -253,10 +255,58 @@ def test_unusable_columns_are_refused_by_name(
     assert re.search(message, str(sample.error))
 
 
-def test_a_label_column_of_text_is_left_alone_unless_asked_for(tmp_path: Path) -> None:
-    pa.parquet.write_table(pa.table({"image": [b"1"], "label": ["cat"]}), tmp_path / "a.parquet")
-    (sample,) = ParquetReader(str(tmp_path / "a.parquet")).rows()
-    assert (sample.image, sample.label) == (b"1", None)
+@pytest.mark.parametrize("columns", [Columns(), Columns(label="label")])
+def test_text_in_the_label_column_means_classes_by_name(tmp_path: Path, columns: Columns) -> None:
+    pa.parquet.write_table(pa.table({"image": [b"1"] * 2, "label": ["cat", "cow"]}), tmp_path / "a.parquet")
+    known = dataclasses.replace(columns, classes=Classes(2, ("dog", "cat")))
+    found = list(ParquetReader(str(tmp_path / "a.parquet"), known).rows())
+    assert [(sample.label, sample.no_class) for sample in found] == [(1, False), (None, True)]
+
+
+def test_a_file_without_the_label_column_has_rows_without_labels(tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"image": [b"1"] * 2, "label": [0, 1]}), tmp_path / "a.parquet")
+    reader = ParquetReader(str(tmp_path / "a.parquet"), Columns(label="kind"))
+    assert (reader.length(), "no column 'kind' for --label-column" in str(reader.no_labels)) == (2, True)
+    assert [sample.label for sample in reader.rows()] == [None, None]
+
+
+NAMES = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"huggingface": NAMES},
+        {"huggingface": {"id2label": {"1": "dog", "0": "cat"}}},
+        {"id2label": {"0": "cat", "1": "dog"}},
+        {"huggingface": NAMES, "id2label": {"0": "x"}},
+    ],
+)
+def test_the_names_that_a_file_has_for_its_classes(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    told = {key: json.dumps(value) for key, value in metadata.items()}
+    rows = pa.table({"image": [b"1"] * 4, "label": [0, 1, 2, None]}).replace_schema_metadata(told)
+    pa.parquet.write_table(rows, tmp_path / "a.parquet")
+    reader = ParquetReader(str(tmp_path / "a.parquet"), Columns(classes=Classes(2, ("dog", "cat"))))
+    assert (reader.length(), reader.label_names) == (4, ("cat", "dog"))
+    assert [sample.label for sample in reader.rows()] == [1, 0, 2, None]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"not json",
+        b"[]",
+        b'{"info": null}',
+        b'{"info": {"features": {"label": {"names": [1]}}}}',
+        b'{"id2label": {"x": "y"}}',
+    ],
+)
+def test_names_that_cannot_be_read_are_none(tmp_path: Path, metadata: bytes) -> None:
+    rows = pa.table({"image": [b"1"], "label": [0]}).replace_schema_metadata({b"huggingface": metadata})
+    pa.parquet.write_table(rows, tmp_path / "a.parquet")
+    reader = ParquetReader(str(tmp_path / "a.parquet"), Columns(classes=Classes(2, ("dog", "cat"))))
+    assert (reader.length(), reader.label_names) == (1, ())
+    assert [sample.label for sample in reader.rows()] == [0]
 
 
 def test_a_file_that_is_no_parquet_is_one_error(tmp_path: Path) -> None:
