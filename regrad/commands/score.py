@@ -82,8 +82,8 @@ def summary(outcome: RunOutcome) -> str:
         )
     if held["labels_outside"]:
         lines.append(
-            f"warning: {held['labels_outside']} labels are none of the model's {job.classifier.num_classes} classes; "
-            "numbers are kept, and all are left out of the accuracy"
+            f"warning: {held['labels_outside']} labels are outside the model's {job.classifier.num_classes} classes; "
+            "numbers are kept, and none counts in the accuracy"
         )
     if outcome.exit_code == 4:
         lines.append(

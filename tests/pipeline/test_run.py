@@ -559,7 +559,7 @@ def test_labels_of_any_type_cost_no_row(tmp_path: Path) -> None:
         ]
         assert (outcome.exit_code, outcome.counts["labelled"]) == (0, 11)
         assert outcome.counts["labels_outside"] == 1 + 1 + 1 + 3 + 3  # 77, 1.5, cow, the truth values, the lists
-        assert "9 labels are none of the model's 10 classes" in summary(outcome)
+        assert "9 labels are outside the model's 10 classes" in summary(outcome)
         assert checks(str(output)).problems == []
     told = "--label-column label: 1 of 8 sources have no such column, and no labels"
     assert checked(tmp_path / "out2")["labels"] == [told]
