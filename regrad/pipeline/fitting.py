@@ -32,7 +32,7 @@ def fitted(options: Options, classifier: Classifier, output: str) -> posterior.S
     if not options.fit_data:
         raise UsageError("--scores laplace: needs --fit-data, shards of labelled training images")
     columns = Columns(options.image_column, options.label_column, options.id_column)
-    shards = [(source.uri, source.identity) for source in list_sources(options.fit_data, columns)]
+    shards = [(source.uri, source.identity_of(0, None)) for source in list_sources(options.fit_data, columns)]
     settings = [classifier.fingerprint, shards, options.fit_structure, options.fit_limit]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     name = f"posterior-{key}.safetensors"

@@ -126,13 +126,15 @@ def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def seen(listing: Listing, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``run.json`` says of its inputs: where labels come from, and all that is no row, be it a file or a member.
+    """What ``run.json`` says of its inputs: where labels come from, how many sources may change
+    unnoticed, and all that is no row, be it a file or a member.
 
     ``counts`` has the latter. ``left_out`` stands for the names of the files.
     """
     by_name = sorted(listing.left_out.items())
     return {
         "labels": list(listing.notes),
+        "unidentified": len(listing.unidentified),
         "skipped": listing.skipped + Counter(counts["skipped"]),
         "left_out": hashlib.sha256(repr(by_name).encode()).hexdigest(),
     }

@@ -148,6 +148,7 @@ OPTIONS = (
         "max-quarantined", "run", "run", ALLOWANCE, "0", "a count or a share such as 1%; beyond it the exit code is 4"
     ),
     Option("replace", "run", "run", SWITCH, False, "score anew when the output holds another model or configuration"),
+    Option("rescan", "run", "run", SWITCH, False, "score sources anew whose changes cannot be noticed"),
     Option("dry-run", "run", "run", SWITCH, False, "show the plan and an estimate, and score nothing"),
     Option("verbose", "run", "run", SWITCH, False, "show tracebacks and Ray's own messages"),
     Option(

@@ -259,6 +259,12 @@ def _plan_listing(source: Source, cut: _Cut, held: _Held, others: _Held) -> Plan
     return Plan(tuple(todo), frozenset(done), obsolete, frozenset(elsewhere))
 
 
+def of_sources(sources: Iterable[Source], keys: Iterable[str]) -> set[str]:
+    """Those of ``keys`` that are of units of ``sources``."""
+    known = by_source(keys)
+    return {key for source in sources for key in known.get(source_digits(source.uri), ())}
+
+
 def _replacing(unit: Unit, partial: Iterable[dict[str, Any]]) -> Unit:
     overlapped = tuple(record["unit"] for record in partial if unit.overlaps(record["start"], record["stop"]))
     return dataclasses.replace(unit, replaces=overlapped)

@@ -15,7 +15,7 @@ from regrad.ledger import commit
 from regrad.pipeline import fitting, manifest
 from regrad.pipeline.cores import cores
 from regrad.pipeline.options import Options
-from regrad.pipeline.plan import Plan, Unit, make_plan
+from regrad.pipeline.plan import Plan, Unit, make_plan, of_sources
 from regrad.pipeline.worker import Task, UnitScorer
 from regrad.reading.formats import Source, open_reader
 from regrad.reading.inputs import Listing, absolute, list_inputs
@@ -85,8 +85,10 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
     committed = commit.committed(output)
     retired = committed if differences else set()
     salt = manifest.salt(classifier.fingerprint, manifest.configuration(options), scorer.plan)
-    ledger = commit.Ledger(output, committed - retired)
+    again = of_sources(listing.unidentified, committed - retired) if options.rescan else set()
+    ledger = commit.Ledger(output, committed - retired - again)
     plan = make_plan(listing.sources, options.unit_rows, salt, ledger, options.limit, elsewhere)
+    plan = replace(plan, obsolete=(*plan.obsolete, *sorted(again)))
     if not elsewhere:
         _refuse_empty(listing.sources, plan)
     named = {
@@ -213,6 +215,7 @@ def describe(job: Job) -> str:
         f"fingerprint {job.task.fingerprint[:12]}",
         *(f"assumed    {note}" for note in job.classifier.notes),
         *(f"labels     {note}" for note in job.listing.notes),
+        *(f"warning    {warning}" for warning in job.listing.warnings),
         f"scores     {', '.join(job.scorer.names)}",
         f"engine     {job.scorer.plan['engine']}: {job.scorer.plan.get('why', '')}",
         f"output     {storage.mask(job.task.output)}",

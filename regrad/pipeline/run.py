@@ -148,7 +148,8 @@ class RunCounts:
         self.committed = set(job.committed) - job.retired
         self.counts = dict(job.counts)
         self.this_run = manifest.totals([])
-        self._notes = dict.fromkeys(job.classifier.notes)  # in order, each once, whichever worker it came from
+        # In order, each once, whichever worker it came from.
+        self._notes = dict.fromkeys([*job.classifier.notes, *job.listing.warnings])
         self._retries: Counter[str] = Counter()
         self.expect(job)
 

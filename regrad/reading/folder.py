@@ -89,7 +89,7 @@ class FolderReader(Format):
                 raise storage.failure(storage.join(self.uri, file), "read", error) from error
             listed = _listed(fs, f"{folder}/{file}")
             if listed:  # else it is gone, and the unit is planned anew
-                self._identities[row] = storage.identify(listed)
+                self._identities[row] = storage.identity_in(fs, listed)
             return Sample(row, as_text(file), error=problem)
 
     def length(self) -> int:
@@ -273,8 +273,17 @@ def folder_source(fs: Any, path: str, files: Mapping[str, dict[str, Any]]) -> So
         len(images),
         tuple(name for name, _ in images),
         (None,) * len(images),
-        tuple(storage.identify(info) for _, info in images),
+        tuple(_identities(fs, [info for _, info in images])),
     )
+
+
+def _identities(fs: Any, infos: Sequence[dict[str, Any]]) -> list[str]:
+    """Of several files, which are asked for more at the same time where the listing does not tell."""
+    found = [storage.identify(info) for info in infos]
+    if all(map(storage.tells_change, found)):
+        return found
+    with concurrent.futures.ThreadPoolExecutor(_REQUESTS, "regrad-identities") as pool:
+        return list(pool.map(lambda info: storage.identity_in(fs, info), infos))
 
 
 def list_folder(uri: str, columns: Columns = DEFAULT_COLUMNS) -> Source:

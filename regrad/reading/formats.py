@@ -290,6 +290,11 @@ class Source:
     label_names: tuple[str, ...] = field(default=(), repr=False)
     no_labels: UsageError | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def tells_change(self) -> bool:
+        """Whether another content of it has another identity."""
+        return all(map(storage.tells_change, self.identities if self.files else (self.identity,)))
+
     def identity_of(self, start: int, stop: int | None) -> str:
         """The identity of a range of rows: the shard's, or that of a listing's files in the range."""
         return self.identity_at(range(len(self.files))[start:stop]) if self.files else self.identity

@@ -59,6 +59,22 @@ class Listing:
         return dataclasses.replace(self, sources=sources, notes=tuple(notes))
 
     @property
+    def unidentified(self) -> list[Source]:
+        """The sources whose changes cannot be noticed."""
+        return [source for source in self.sources if not source.tells_change]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the inputs do not tell, a line each."""
+        if not (some := self.unidentified):
+            return []
+        first = storage.mask(some[0].uri)
+        return [
+            f"{len(some):,} of {len(self.sources):,} sources (the first is {first}) have nothing but their size to "
+            "tell one content from another, so changes are not noticed; --rescan scores them again"
+        ]
+
+    @property
     def skipped(self) -> Counter[str]:
         """How many files were left out for each reason."""
         return leftovers.counted(self.left_out.values())
@@ -250,7 +266,7 @@ def _infos(fs: Any, path: str) -> tuple[list[dict[str, Any]], bool]:
 
 
 def _shard(fs: Any, kind: str, info: dict[str, Any]) -> Source:
-    return Source(_named(full_name(fs, info["name"])), kind, storage.identify(info), int(info.get("size") or 0))
+    return Source(_named(full_name(fs, info["name"])), kind, storage.identity_in(fs, info), int(info.get("size") or 0))
 
 
 def _named(name: str) -> str:

@@ -11,7 +11,7 @@ import errno
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 import fsspec
@@ -19,6 +19,7 @@ import fsspec
 from regrad.errors import UsageError
 from regrad.storage import retry
 from regrad.storage.faults import Changed, failure, is_precondition
+from regrad.storage.identities import identify, tells_change
 from regrad.storage.redact import hide, holds_credentials, mask, published, reason
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "hide",
     "identify",
     "identity",
+    "identity_in",
     "is_local",
     "is_path",
     "join",
@@ -44,6 +46,7 @@ __all__ = [
     "remove",
     "remove_folder",
     "request",
+    "tells_change",
     "working_directory",
     "write_atomically",
     "writing",
@@ -153,7 +156,8 @@ def read_identified(uri: str) -> tuple[bytes, str]:
         FileNotFoundError, RegradError: see :func:`read_bytes`.
     """
     content, info = _read(uri, identified=True)
-    return content, identify(info)
+    found = identify(info)
+    return content, found if tells_change(found) else identity(uri)
 
 
 def _read(uri: str, identified: bool = False) -> tuple[bytes, dict[str, Any]]:
@@ -177,33 +181,24 @@ def identity(uri: str) -> str:
     """
     fs, path = filesystem(uri)
     try:
-        return identify(request(fs, "info", path))
+        return identity_in(fs, {"name": path, **request(fs, "info", path)})
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{mask(uri)}: no such file") from error
     except Exception as error:
         raise failure(uri, "read", error) from error
 
 
-def identify(info: dict[str, Any]) -> str:
-    """What tells one content of a file from another, of what its listing says: ETag, or size and time of change."""
-    for name in ("ETag", "etag", "md5Hash", "content_md5", "generation"):
-        if info.get(name):
-            # Listings and single requests of one store differ in whether they quote it.
-            return f"{info.get('size')}:{str(info[name]).strip(chr(34))}"
-    if "islink" in info:
-        return _identify_local(info)
-    times = ("mtime", "LastModified", "last_modified", "updated", "created")
-    return f"{info.get('size')}:{next((info[name] for name in times if info.get(name)), '')}"
-
-
-def _identify_local(info: dict[str, Any]) -> str:
-    size, changed = info["size"], info["mtime"]
-    if info["islink"]:  # to a file, whose content it is
-        with contextlib.suppress(OSError):
-            status = os.stat(info["name"])
-            size, changed = status.st_size, status.st_mtime
-    # Permissions given change neither size nor time: the row that says they are missing must still be out of date.
-    return f"{size}:{changed}{'' if os.access(info['name'], os.R_OK) else ':unreadable'}"
+def identity_in(fs: Any, info: Mapping[str, Any]) -> str:
+    """The identity of the file that ``fs`` said this ``info`` of, asking it for more where that tells none."""
+    found = identify(info)
+    if tells_change(found) or is_local(fs):
+        return found
+    path = info["name"]
+    found = identify(request(fs, "info", path))  # of the listings of a web server, names are all that is told
+    if not tells_change(found):
+        with contextlib.suppress(NotImplementedError, KeyError, TypeError):
+            found += str(request(fs, "modified", path) or "")
+    return found
 
 
 def open_file(uri: str, read_ahead: int | None = None) -> Any:

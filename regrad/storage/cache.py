@@ -1,8 +1,9 @@
 """Files of a store kept on this machine: fetched once, whoever of its processes wants them.
 
 ``$REGRAD_CACHE``, or ``$XDG_CACHE_HOME/regrad``, or ``~/.cache/regrad``, holds one file for each content that was
-fetched, named by its URI and identity (ETag, or size and time of change). A file appears whole or not at all, and what
-nobody has asked for in thirty days goes. The folder may be deleted at any time.
+fetched, named by its URI and identity (ETag, or size and time of change). A file appears whole or not at all, and
+what nobody has asked for in thirty days goes. Of a store that tells no more than sizes, nothing is kept. The folder
+may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ def read_cached(uri: str) -> bytes:
     if folder is None or storage.is_local(storage.filesystem(uri)[0]):
         return storage.read_bytes(uri)
     with once(uri):
-        kept = folder / _name(uri, storage.identity(uri))
+        identity = storage.identity(uri)
+        if not storage.tells_change(identity):
+            return storage.read_bytes(uri)
+        kept = folder / _name(uri, identity)
         with contextlib.suppress(OSError):
             content = kept.read_bytes()
             os.utime(kept)

@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -25,6 +26,7 @@ from regrad.pipeline.run import RunOutcome, execute, score_here
 from regrad.scores import registry
 from tests.services import Bucket
 from tests.shards import build, digits, write_folder, write_members, write_parquet, write_tar
+from tests.storage.plain import PlainFileSystem
 
 ARGUMENTS = ("--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", "25")
 
@@ -596,3 +598,42 @@ def test_class_names_in_a_tar(tmp_path: Path) -> None:
     outcome = score(tmp_path / "out", write_members(tmp_path / "a.tar", members), *NAMED)
     assert labels(tmp_path / "out") == {"1": 7, "2": 2, "3": 3, "4": None}
     assert outcome.counts["labels_outside"] == 1
+
+
+def put(folder: Path, rows: Sequence[Any]) -> None:
+    """The same picture files under ``plain://``, whose listings tell sizes alone."""
+    fs = fsspec.filesystem(PlainFileSystem.protocol)
+    for name, image, _ in rows:
+        fs.pipe_file(f"{folder}/{name}", image)
+    fs.pipe_file(f"{folder}-shard/a.parquet", Path(write_parquet(folder / "a.parquet", rows)).read_bytes())
+
+
+def test_what_may_change_unnoticed_is_told_and_scanned_again(tmp_path: Path) -> None:
+    rows = digits(6)
+    put(tmp_path, rows)
+    certain = write_parquet(tmp_path / "certain.parquet", digits(5))
+    inputs = (f"plain://{tmp_path}", f"plain://{tmp_path}-shard/a.parquet", certain)
+    outcome = score(tmp_path / "out", *inputs)
+    assert outcome.counts["rows_scored"] == 17
+    told = f"2 of 3 sources (the first is plain://{tmp_path}) have nothing but their size"
+    assert f"warning: {told}" in summary(outcome)
+    assert told in describe(job(tmp_path / "out", *inputs))
+    assert checked(tmp_path / "out")["unidentified"] == 2
+    before = table.read(str(tmp_path / "out"))
+    put(tmp_path, [(name, image[:-1] + b"\0", label) for name, image, label in rows])  # as long as they were
+    assert score(tmp_path / "out", *inputs).this_run["rows_in"] == 0
+    outcome = score(tmp_path / "out", *inputs, "--rescan")
+    assert (outcome.this_run["rows_in"], outcome.counts["rows_in"]) == (12, 17)
+    assert checked(tmp_path / "out")["status"] == "done"
+    after = table.read(str(tmp_path / "out"))
+    digest = {row["id"]: row["digest"] for row in before.to_pylist() if row["source"] == inputs[0]}
+    again = {row["id"]: row["digest"] for row in after.to_pylist() if row["source"] == inputs[0]}
+    assert digest.keys() == again.keys()
+    assert not set(digest.values()) & set(again.values())
+
+
+def test_what_has_an_identity_is_not_scanned_again(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(5))
+    score(tmp_path / "out", source)
+    outcome = score(tmp_path / "out", source, "--rescan")
+    assert outcome.this_run["rows_in"] == checked(tmp_path / "out")["unidentified"] == 0
