@@ -84,7 +84,8 @@ def test_an_installed_plugin_decodes(kind: str, module: str) -> None:
     pytest.importorskip(module, exc_type=ImportError)
     images._load_plugins()
     sink = io.BytesIO()
-    Image.fromarray(PIXELS).save(sink, kind)
+    ramp = np.broadcast_to(np.linspace(0, 255, 48, dtype=np.uint8)[None, :, None], (32, 48, 3))
+    Image.fromarray(np.ascontiguousarray(ramp)).save(sink, kind)
     image = images.open_image(sink.getvalue(), 10**6)
     assert (image.format, image.size) == (kind, (48, 32))
-    assert np.abs(np.asarray(image.convert("RGB"), float) - PIXELS).mean() < 40
+    assert np.abs(np.asarray(image.convert("RGB"), float) - ramp).mean() < 3
