@@ -17,6 +17,7 @@ from regrad.errors import RegradError
 from regrad.pipeline.plan import Unit, make_plan
 from regrad.pipeline.worker import Task, UnitScorer
 from regrad.reading.inputs import list_sources
+from regrad.reading.naming.classes import Classes
 from regrad.reading.samples import Columns
 from tests.shards import Row, digits, png, records_of, write_folder, write_hugging_face, write_parquet, write_tar
 
@@ -31,7 +32,8 @@ def task(output: Path, factory: str = "build", **settings: Any) -> Task:
 
 
 def units(*inputs: str, unit_rows: int = 25) -> list[Unit]:
-    return list(make_plan(list_sources(inputs), unit_rows, "").pending)
+    columns = Columns(classes=Classes(10))  # of the network, without names
+    return list(make_plan(list_sources(inputs, columns), unit_rows, "").pending)
 
 
 def score(output: Path, *inputs: str, unit_rows: int = 25, **settings: Any) -> list[dict[str, Any]]:
