@@ -272,7 +272,7 @@ def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str,
     try:
         listing = list_inputs(run["inputs"], columns, output)
         plan = make_plan(listing.sources, config["unit_rows"], salt, _Counted(output, held))
-        _left_out(run, listing, found)
+        _left_out(run, listing, findings)
         for record in (held[key] for key in plan.done):
             findings.problems += _counted_again(record, columns)
     except RegradError as error:
@@ -291,17 +291,17 @@ def _shown(value: Any) -> Any:
     return dict(value) if isinstance(value, Counter) else value
 
 
-def _left_out(run: dict[str, Any], listing: Listing, found: Found) -> None:
+def _left_out(run: dict[str, Any], listing: Listing, findings: Findings) -> None:
     """Hold the run to what it says it left out of its inputs."""
     if "left_out" not in run:  # of an earlier version, or one that was cut short
         return
     now = manifest.seen(listing, run["counts"])
     if now["left_out"] != run["left_out"]:
         told = leftovers.in_words(listing.skipped) if listing.skipped else "nothing"
-        found.notes.append(f"other files beside the data than the run left out; now {told}")
+        findings.notes.append(f"other files beside the data than the run left out; now {told}")
     elif now["skipped"] != run["skipped"]:
         said = f"run.json says it left out {run['skipped']}, there are {dict(now['skipped'])}"
-        found.problems.append(Problem(said, repairable=False))
+        findings.problems.append(Problem(said, repairable=False))
 
 
 def _counted_again(record: dict[str, Any], columns: Columns) -> Iterator[Problem]:

@@ -238,6 +238,8 @@ class RunCounts:
         counts = self.counts | {"accuracy": accuracy, "ledger": manifest.ledger_digest(self.committed)}
         ended = {"status": status, "exit_code": code, "finished": formatting.now()}
         seen = manifest.seen(self._job.listing, self.counts)
-        manifest.write_run(self._job.task.output, self._job.run | ended | seen | {"this_run": this_run, "counts": counts})
+        manifest.write_run(
+            self._job.task.output, self._job.run | ended | seen | {"this_run": this_run, "counts": counts}
+        )
         notes = [*self._notes, *([retry.summary(self._retries)] if self._retries else ())]
         return RunOutcome(self._job, code, this_run, counts, self._job.run.get("measured"), notes)

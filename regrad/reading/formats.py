@@ -94,7 +94,7 @@ class Format(abc.ABC):
 
     def skip(self, reason: str) -> None:
         """Count something of the source that is no row and no part of one; of very many reasons some have no name."""
-        leftovers.count(self.skipped, reason)
+        leftovers.add_reason(self.skipped, reason)
 
     @abc.abstractmethod
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:

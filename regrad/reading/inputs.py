@@ -77,7 +77,7 @@ class Listing:
     @property
     def skipped(self) -> Counter[str]:
         """How many files were left out for each reason."""
-        return leftovers.counted(self.left_out.values())
+        return leftovers.by_reason(self.left_out.values())
 
 
 @dataclasses.dataclass
@@ -244,7 +244,9 @@ def _find(pattern: str, output: str | None) -> _Found:
             f"{storage.mask(strays[0])}: not a {_suffixes()} file; for single images give the folder that holds them"
         )
     else:
-        told = f"; {leftovers.in_words(left)} left out" if (left := leftovers.counted(found.left_out.values())) else ""
+        told = (
+            f"; {leftovers.in_words(left)} left out" if (left := leftovers.by_reason(found.left_out.values())) else ""
+        )
         raise UsageError(f"{shown}: an empty input: no {_suffixes(', no ')} and no image under it{told}")
     return found
 

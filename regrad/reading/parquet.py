@@ -18,7 +18,7 @@ from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.reading.fields import ParquetFields, cell, no_column, split_images, texts
 from regrad.reading.formats import Format, register
-from regrad.reading.naming.classes import whole
+from regrad.reading.naming.classes import whole_label
 from regrad.reading.samples import (
     DEFAULT_COLUMNS,
     MAX_IMAGE_BYTES,
@@ -254,7 +254,7 @@ class ParquetReader(Format):
 
     def _labelled(self, sample: Sample, value: Any) -> Sample:
         """With the class that the label means, by name where the file has names for its numbers."""
-        number = None if self._mapping is None else whole(value)
+        number = None if self._mapping is None else whole_label(value)
         if self._mapping is None or number is None or not 0 <= number < len(self._mapping):
             return labelled(sample, value, self.columns.classes)
         return dataclasses.replace(sample, label=self._mapping[number], no_class=self._mapping[number] is None)

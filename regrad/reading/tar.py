@@ -13,7 +13,7 @@ from regrad import storage
 from regrad.reading.formats import Format, register
 from regrad.reading.grouping import Grouping, TarRow, Unread
 from regrad.reading.members import members, open_archive
-from regrad.reading.naming.classes import whole
+from regrad.reading.naming.classes import whole_label
 from regrad.reading.samples import BadFile, Sample, Shard, as_text, is_row_id, labelled, reading, row_id
 
 NO_SAMPLE = "no image in the tar"
@@ -145,7 +145,7 @@ class TarReader(Format):
         text = next(iter(map(_decoded, row.texts((column or "cls").lower()))), None)
         if text is None:
             return _detail(details, column or "label")
-        number = whole(text)  # which WebDataset means first of all, also where classes are called like numbers
+        number = whole_label(text)  # which WebDataset means first of all, also where classes are called like numbers
         return text if number is None else number
 
 

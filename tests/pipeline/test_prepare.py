@@ -68,7 +68,7 @@ def test_a_plan_is_taken_over_from_the_output_and_made_again_for_what_has_change
     assert again.plan.pending == ()
     assert again.counts["rows_scored"] == 20
     write_parquet(tmp_path / "in.parquet", digits(22))
-    plan = plan_again(again, again.committed)
+    plan = plan_again(again, again.committed).plan
     assert [unit.rows for unit in plan.pending] == [22]
     assert set(plan.obsolete) == again.committed
 
@@ -79,7 +79,7 @@ def test_units_that_another_output_holds_are_left_alone(tmp_path: Path) -> None:
     first, second = prepare(options(*arguments)).plan.pending
     job = prepare(options(*arguments), commit.Ledger(str(tmp_path / "another"), [first.key]))
     assert [unit.key for unit in job.plan.pending] == [second.key]
-    assert plan_again(job, set()).pending == job.plan.pending
+    assert plan_again(job, set()).plan.pending == job.plan.pending
 
 
 def test_how_many_images_are_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

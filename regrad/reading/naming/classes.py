@@ -79,8 +79,8 @@ class Classes:
             return named if named is not None else int(value) if self.count == 2 else None
         if isinstance(value, str):
             named = self.index(value.strip())
-            return named if named is not None else whole(value)
-        return whole(value)
+            return named if named is not None else whole_label(value)
+        return whole_label(value)
 
     def mapping(self, names: Sequence[str]) -> tuple[int | None, ...] | None:
         """Which class of the model each of a dataset's classes is, in order; None: its numbers are the model's.
@@ -125,10 +125,10 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, numbers.Real) and math.isnan(value))
 
 
-def whole(value: Any) -> int | None:
+def whole_label(value: Any) -> int | None:
     """``value`` as a whole number that fits the table's labels; None: it is none.
 
-    >>> [whole(value) for value in (3, "7", 2.0, "2.0", 2.5, "x")]
+    >>> [whole_label(value) for value in (3, "7", 2.0, "2.0", 2.5, "x")]
     [3, 7, 2, 2, None, None]
     """
     if isinstance(value, str):

@@ -83,16 +83,16 @@ def _above_ledger(path: str) -> str | None:
     return f"{above}{slash}" if last == _LEDGER and base.endswith(".json") else None
 
 
-def count(skipped: Counter[str], reason: str) -> None:
+def add_reason(skipped: Counter[str], reason: str) -> None:
     """Count something under its ``reason``; of very many reasons some have no name."""
     skipped[reason if reason in skipped or len(skipped) < _REASONS else OTHER] += 1
 
 
-def counted(reasons: Iterable[str]) -> Counter[str]:
-    """How often each of the ``reasons`` comes, as :func:`count` does it."""
+def by_reason(reasons: Iterable[str]) -> Counter[str]:
+    """How often each of the ``reasons`` comes, as :func:`add_reason` does it."""
     skipped: Counter[str] = Counter()
     for reason in reasons:
-        count(skipped, reason)
+        add_reason(skipped, reason)
     return skipped
 
 

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from regrad.reading.naming.leftovers import OTHER, counted, in_words, outputs, why_left, why_no_data, why_tools
+from regrad.reading.naming.leftovers import OTHER, by_reason, in_words, outputs, why_left, why_no_data, why_tools
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,6 @@ def test_outputs_are_told_by_what_is_in_them() -> None:
 
 
 def test_reasons_are_bounded_and_told_in_one_line() -> None:
-    skipped = counted(why_no_data(f"x.e{number}") for number in range(60))
+    skipped = by_reason(why_no_data(f"x.e{number}") for number in range(60))
     assert (len(skipped), skipped.total(), skipped[OTHER]) == (51, 60, 10)
     assert in_words(Counter({"hidden": 2, why_no_data("README"): 1})) == "3: 2 hidden, 1 no extension"
