@@ -1,0 +1,34 @@
+"""The networks that a sweep tries."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from regrad.experiments.sweep.catalogue import CLASSES, Listed, listed, size, smallest_of_each_family, version
+
+
+def test_every_classification_network_is_listed_once() -> None:
+    import timm
+    import torchvision.models
+
+    names = {library: [item.name for item in listed((library,))] for library in ("torchvision", "timm")}
+    assert sorted(names["torchvision"]) == sorted(torchvision.models.list_models(module=torchvision.models))
+    assert sorted(names["timm"]) == sorted(timm.list_models())
+    assert len(listed()) == sum(map(len, names.values()))
+
+
+def test_the_smallest_of_a_family() -> None:
+    items = [Listed("torchvision", "resnet", name) for name in ("resnet50", "resnet18", "resnet34")]
+    items += [Listed("torchvision", "squeezenet", name) for name in ("squeezenet1_0", "squeezenet1_1")]
+    assert [item.name for item in smallest_of_each_family(items)] == ["resnet18", "squeezenet1_1"]
+    network = items[1].build()
+    assert size(items[1]) == sum(value.numel() for value in network.parameters())
+    with torch.no_grad():
+        assert network(torch.rand(1, 3, 32, 32)).shape == (1, CLASSES)
+    assert not network.training
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_the_version_is_told(library: str) -> None:
+    assert version(library)[0].isdigit()
