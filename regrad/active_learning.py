@@ -115,9 +115,11 @@ def at_random(model: Any, rows: Rows) -> npt.NDArray[np.float64]:
 
 
 def _checked(values: npt.ArrayLike, rows: int) -> npt.NDArray[np.float64]:
-    found = np.asarray(values, dtype=np.float64)
-    if found.shape != (rows,):
-        raise UsageError(f"score gave values of shape {found.shape} for {rows} rows; give one for each")
-    if np.isnan(found).any():
-        raise UsageError(f"score gave {int(np.isnan(found).sum())} NaN for {rows} rows: they have no place in an order")
-    return found
+    scores = np.asarray(values, dtype=np.float64)
+    if scores.shape != (rows,):
+        raise UsageError(f"score gave values of shape {scores.shape} for {rows} rows; give one for each")
+    if np.isnan(scores).any():
+        raise UsageError(
+            f"score gave {int(np.isnan(scores).sum())} NaN for {rows} rows: they have no place in an order"
+        )
+    return scores

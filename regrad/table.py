@@ -94,8 +94,8 @@ def dataset(output: str, kind: str = "scores", parts: Sequence[str] | None = Non
     if not names:
         return None
     fs, path = storage.filesystem(storage.join(output, kind))
-    found = pyarrow.dataset.dataset([f"{path}/{name}" for name in names], format="parquet", filesystem=fs)
-    return found.replace_schema(_with_later(found.schema))
+    whole = pyarrow.dataset.dataset([f"{path}/{name}" for name in names], format="parquet", filesystem=fs)
+    return whole.replace_schema(_with_later(whole.schema))
 
 
 def _with_later(schema: pa.Schema) -> pa.Schema:
@@ -111,7 +111,7 @@ def read_file(uri: str, schema: pa.Schema) -> pa.Table:
         RegradError: the storage refused or failed, or the file is damaged.
     """
     try:
-        found = pa.parquet.ParquetFile(pa.BufferReader(storage.read_bytes(uri))).read()
+        stored = pa.parquet.ParquetFile(pa.BufferReader(storage.read_bytes(uri))).read()
     except FileNotFoundError:
         return schema.empty_table()
     except pa.ArrowException as error:
@@ -119,7 +119,7 @@ def read_file(uri: str, schema: pa.Schema) -> pa.Table:
             f"{storage.mask(uri)}: not readable as Parquet ({storage.reason(error)}); move it away to begin anew"
         ) from error
     columns = [
-        found[field.name].cast(field.type) if field.name in found.column_names else pa.nulls(len(found), field.type)
+        stored[field.name].cast(field.type) if field.name in stored.column_names else pa.nulls(len(stored), field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)

@@ -66,15 +66,15 @@ def audit(arguments: Sequence[str]) -> int:
         process.set_up(planned.job.task.threads)
         print(planned.describe())
         return 0
-    outcome, found = audits.audit_night(planned, score_on_ray)
+    outcome, audited = audits.audit_night(planned, score_on_ray)
     notes = [f"warning: {note}" for note in outcome.notes]
-    print("\n".join([counted(outcome), *notes, *found["headline"], found["page"]]))
-    if warning := audits.tell(planned, found):
+    print("\n".join([counted(outcome), *notes, *audited["headline"], audited["page"]]))
+    if warning := audits.tell(planned, audited):
         print(warning, file=sys.stderr)
-    failed = [gate["gate"] for gate in found["gates"] if gate["verdict"] == "exceeded"]
+    failed = [gate["gate"] for gate in audited["gates"] if gate["verdict"] == "exceeded"]
     if failed:
         print(f"exit code 3: exceeded {'; '.join(failed)}", file=sys.stderr)
-    return int(found["exit_code"])
+    return int(audited["exit_code"])
 
 
 def parser() -> Parser:

@@ -49,28 +49,28 @@ def benchmark(arguments: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     contenders = chosen(args.contenders)
-    found: dict[str, Any] = {"machine": render.machine(device), "rounds": args.rounds, "cases": [], "sweeps": {}}
-    print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
+    measured: dict[str, Any] = {"machine": render.machine(device), "rounds": args.rounds, "cases": [], "sweeps": {}}
+    print(", ".join(f"{name} {value}" for name, value in measured["machine"].items()))
     for case in cases(args):
-        found["cases"].append(measure(case, contenders, args.rounds, device, say))
-        show(found["cases"][-1], args.output, found)
+        measured["cases"].append(measure(case, contenders, args.rounds, device, say))
+        show(measured["cases"][-1], args.output, measured)
     if args.sweep:
         for axis, values in SWEEPS.items():
-            found["sweeps"][axis] = []
+            measured["sweeps"][axis] = []
             for value in values:
                 case = variant(cases(args)[0], axis, value)
-                found["sweeps"][axis].append(measure(case, chosen(SWEPT), args.rounds, device, say, errors=False))
-                show(found["sweeps"][axis][-1], args.output, found)
+                measured["sweeps"][axis].append(measure(case, chosen(SWEPT), args.rounds, device, say, errors=False))
+                show(measured["sweeps"][axis][-1], args.output, measured)
     return 0
 
 
-def show(result: dict[str, Any], output: str | None, found: dict[str, Any]) -> None:
+def show(result: dict[str, Any], output: str | None, measured: dict[str, Any]) -> None:
     """Print the newest result, and write all that was found so far."""
     from regrad.experiments.benchmarks import render
 
     print(f"\n{render.table(result)}", flush=True)
     if output:
-        write(output, found)
+        write(output, measured)
 
 
 def cases(args: argparse.Namespace) -> list[Case]:
@@ -102,16 +102,16 @@ def chosen(names: Sequence[str] | None) -> list[Contender]:
     return [known[name] for name in names or known]
 
 
-def write(output: str, found: dict[str, Any]) -> None:
+def write(output: str, measured: dict[str, Any]) -> None:
     """``benchmark.json``, ``benchmark.md``, and ``benchmark.svg`` if there were sweeps."""
     from regrad.experiments.benchmarks import render
 
     files = {
-        "benchmark.json": json.dumps(found, indent=2).encode(),
-        "benchmark.md": "\n\n".join(render.markdown(case) for case in found["cases"]).encode(),
+        "benchmark.json": json.dumps(measured, indent=2).encode(),
+        "benchmark.md": "\n\n".join(render.markdown(case) for case in measured["cases"]).encode(),
     }
-    if found["sweeps"]:
-        files["benchmark.svg"] = render.plot(found["sweeps"])
+    if measured["sweeps"]:
+        files["benchmark.svg"] = render.plot(measured["sweeps"])
     for name, content in files.items():
         storage.write_atomically(storage.join(output, name), content)
 

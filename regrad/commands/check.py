@@ -35,21 +35,23 @@ def inspect(arguments: Sequence[str]) -> int:
     from regrad.reading.inputs import absolute
 
     output = absolute(args.output)
-    found = check(output)
-    print(summary(storage.mask(output), found))
-    if not found.problems:
+    findings = check(output)
+    print(summary(storage.mask(output), findings))
+    if not findings.problems:
         return 0
     if not args.repair:
         return 1
-    print(f"dropped {repair(output, found.problems)} units; run the same regrad score command again to score them anew")
-    return 0 if all(problem.repairable for problem in found.problems) else 1
+    print(
+        f"dropped {repair(output, findings.problems)} units; run the same regrad score command again to score them anew"
+    )
+    return 0 if all(problem.repairable for problem in findings.problems) else 1
 
 
-def summary(output: str, found: Findings) -> str:
+def summary(output: str, findings: Findings) -> str:
     """What was counted, what is wrong, and what is worth knowing."""
-    rows = f"{found.units} units, {found.rows_scored} rows scored, {found.rows_quarantined} in quarantine"
-    problems = [f"wrong: {problem.text}" for problem in found.problems]
-    notes = [f"note: {note}" for note in found.notes]
+    rows = f"{findings.units} units, {findings.rows_scored} rows scored, {findings.rows_quarantined} in quarantine"
+    problems = [f"wrong: {problem.text}" for problem in findings.problems]
+    notes = [f"note: {note}" for note in findings.notes]
     verdict = f"{len(problems)} problems" if problems else "OK"
     return "\n".join([*problems, *notes, f"{output}: {verdict}: {rows}"])
 

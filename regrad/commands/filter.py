@@ -66,14 +66,14 @@ def show(run: scored.Run, rule: rules.Rule, output: str, args: argparse.Namespac
     from regrad.filter import preview, rules
     from regrad.reading.formats import fetcher
 
-    found = rules.sort_out(run, rule, top=args.examples)
-    found = dataclasses.replace(found, **storage.published(dataclasses.asdict(found)))
-    readers = dict.fromkeys(found.examples, fetcher(run.info))
-    limit = thumbnails.limit(sum(map(len, found.examples.values())))
-    pictures = thumbnails.collect(found.examples, readers, limit, args.thumbnail_seconds)
+    sorted_out = rules.sort_out(run, rule, top=args.examples)
+    sorted_out = dataclasses.replace(sorted_out, **storage.published(dataclasses.asdict(sorted_out)))
+    readers = dict.fromkeys(sorted_out.examples, fetcher(run.info))
+    limit = thumbnails.limit(sum(map(len, sorted_out.examples.values())))
+    pictures = thumbnails.collect(sorted_out.examples, readers, limit, args.thumbnail_seconds)
     page = storage.join(output, "preview.html")
-    storage.write_atomically(page, preview.render(run, rule, found, pictures).encode())
-    print(f"{preview.headline(found)}\n{storage.mask(page)}")
+    storage.write_atomically(page, preview.render(run, rule, sorted_out, pictures).encode())
+    print(f"{preview.headline(sorted_out)}\n{storage.mask(page)}")
     return 0
 
 

@@ -77,10 +77,10 @@ def measure(study: Study, name: str, args: argparse.Namespace) -> None:
     from regrad.experiments.reproduce.quick import QUICK
     from regrad.experiments.reproduce.tables import TABLES
 
-    found = (QUICK[name] if args.quick else TABLES[name].compute)(study)
+    cells = (QUICK[name] if args.quick else TABLES[name].compute)(study)
     command = shlex.join(["regrad", "reproduce", name, *(["--quick"] if args.quick else settings(args))])
-    results.write_results(study.output, name, found, command=command, machine=machine(torch.device("cpu")))
-    for caption, grid in render.grids(TABLES[name], found):
+    results.write_results(study.output, name, cells, command=command, machine=machine(torch.device("cpu")))
+    for caption, grid in render.grids(TABLES[name], cells):
         print("\n".join([f"\n{caption}", *aligned(grid)]), flush=True)
 
 
@@ -105,8 +105,8 @@ def measured(study: Study) -> dict[str, tuple[list[results.Result], dict[str, An
     from regrad.experiments.measured import results
     from regrad.experiments.reproduce.tables import TABLES
 
-    found = {name: results.read_results(study.output, name) for name in TABLES}
-    return {name: table for name, table in found.items() if table is not None}
+    tables = {name: results.read_results(study.output, name) for name in TABLES}
+    return {name: table for name, table in tables.items() if table is not None}
 
 
 def plots(study: Study) -> dict[str, bytes]:

@@ -52,10 +52,10 @@ def rank(arguments: Sequence[str]) -> int:
     labelled = choose.Labelled(args.labelled)
     diverse = args.diversity != "none"
     rows = choose.candidates(run, score, labelled, args.budget, args.balance, args.pool if diverse else 1)
-    found = None
+    vectors = None
     if diverse:
-        rows, found = look(run, rows, args)
-    chosen = choose.choose(rows, args.balance, args.diversity, found, args.seed)
+        rows, vectors = look(run, rows, args)
+    chosen = choose.choose(rows, args.balance, args.diversity, vectors, args.seed)
     places = choose.write_choice(chosen, score, args.output)
     left_out = f", {len(labelled)} ids left out" if args.labelled else ""
     print(f"chose {len(chosen)} of {len(rows)} candidates by {score}{left_out}")
@@ -74,12 +74,12 @@ def look(run: scored.Run, rows: pa.Table, args: argparse.Namespace) -> tuple[pa.
 
     items = features.tasks(run.info, choose.order_of(rows))
     answers = list(each(features.compute, items, args.ray_address, args.num_workers, args.verbose))
-    found, there = choose.place_features([pair for answer in answers for pair in answer["features"]], len(rows))
+    vectors, there = choose.place_features([pair for answer in answers for pair in answer["features"]], len(rows))
     lost = sum(answer["lost"] for answer in answers)
     if lost:
         print(f"warning: {lost} candidates could not be read any more and are left out", file=sys.stderr)
     require({f"{storage.mask(run.output)}: not one of {len(rows)} images can still be read": bool(there)})
-    return rows.take(pa.array(there)), found
+    return rows.take(pa.array(there)), vectors
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -31,30 +31,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 def show(arguments: Sequence[str]) -> int:
     """Print the status."""
     args = parser().parse_args(arguments)
-    found = status(absolute(args.output), args.slowest)
-    print(json.dumps(found.to_dict(), indent=1) if args.json else describe(found))
+    held = status(absolute(args.output), args.slowest)
+    print(json.dumps(held.to_dict(), indent=1) if args.json else describe(held))
     return 0
 
 
-def describe(found: Status) -> str:
+def describe(held: Status) -> str:
     """The status in words."""
-    code = "" if found.exit_code is None else f", exit code {found.exit_code}"
-    ended = f", finished {found.finished}" if found.finished else ""
-    lines = [f"{found.output}: {found.state}, started {found.started}{ended}{code}"]
-    if found.holder:
-        lines.append(f"at work    {found.holder}")
-    total = "" if found.units is None else f" of {found.units}"
-    speed = "" if found.images_per_second is None else f", {found.images_per_second:.3g} images/s"
-    left = "" if found.seconds_left is None else f", about {duration(found.seconds_left)} left"
-    lines.append(f"units      {found.units_done}{total} done{speed}{left}")
-    lines.append(f"images     {found.rows_scored} scored, {found.rows_quarantined} quarantined")
-    reasons = list(found.reasons.items())
+    code = "" if held.exit_code is None else f", exit code {held.exit_code}"
+    ended = f", finished {held.finished}" if held.finished else ""
+    lines = [f"{held.output}: {held.state}, started {held.started}{ended}{code}"]
+    if held.holder:
+        lines.append(f"at work    {held.holder}")
+    total = "" if held.units is None else f" of {held.units}"
+    speed = "" if held.images_per_second is None else f", {held.images_per_second:.3g} images/s"
+    left = "" if held.seconds_left is None else f", about {duration(held.seconds_left)} left"
+    lines.append(f"units      {held.units_done}{total} done{speed}{left}")
+    lines.append(f"images     {held.rows_scored} scored, {held.rows_quarantined} quarantined")
+    reasons = list(held.reasons.items())
     lines += [f"  {rows:>8} {reason}" for reason, rows in reasons[:_SHOWN_REASONS]]
     if len(reasons) > _SHOWN_REASONS:
         lines.append(f"  {sum(rows for _, rows in reasons[_SHOWN_REASONS:]):>8} for other reasons")
-    if found.slowest:
+    if held.slowest:
         lines.append("slowest    seconds   images   unit")
-    for unit in found.slowest:
+    for unit in held.slowest:
         rows = f" rows {unit['start']} to {'the end' if unit['stop'] is None else unit['stop']}"
         lines.append(f"           {unit['seconds']:>7.1f} {unit['rows']:>8}   {unit['source']}{rows}")
     return "\n".join(lines)

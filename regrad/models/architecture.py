@@ -67,7 +67,7 @@ def _shapes(build: Build, **options: int) -> Shapes:
 
 def _grown(fitted: Fitted, small: Shapes, large: Shapes, a: int, b: int) -> dict[str, int]:
     """How far the file's entries have grown that are ``small`` with ``a`` and ``large`` with ``b``."""
-    found = {}
+    grown = {}
     for name, few in small.items():
         many, there = large.get(name), fitted.shapes.get(name)
         if not few or not many or not there or len(few) != len(many) or len(there) != len(few):
@@ -77,8 +77,8 @@ def _grown(fitted: Fitted, small: Shapes, large: Shapes, a: int, b: int) -> dict
             unit = (many[axes[0]] - few[axes[0]]) // (b - a)
             value, rest = divmod(there[axes[0]] - few[axes[0]], unit)
             if not rest and value + a >= 1:
-                found[name] = value + a
-    return found
+                grown[name] = value + a
+    return grown
 
 
 def _trained_size(fitted: Fitted, own: Shapes, side: int) -> int | None:

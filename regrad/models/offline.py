@@ -53,12 +53,12 @@ def fetching(spec: str, url: str, here: bool, remedy: str, asks: bool = False) -
 
 def unreachable(url: str) -> str | None:
     """Why ``url``'s server cannot be reached; None if it answers, whatever it says. Takes a few seconds at most."""
-    found: list[str | None] = []
+    answers: list[str | None] = []
     # In a thread, since the look-up of a name knows no limit.
-    looking = threading.Thread(target=lambda: found.append(_ask(url)), daemon=True)
+    looking = threading.Thread(target=lambda: answers.append(_ask(url)), daemon=True)
     looking.start()
     looking.join(_SECONDS + 1)
-    return found[0] if found else f"no answer in {_SECONDS:g} s"
+    return answers[0] if answers else f"no answer in {_SECONDS:g} s"
 
 
 def _ask(url: str) -> str | None:

@@ -181,9 +181,9 @@ def find_reading(
     """
     if outputs is not None and outputs not in OUTPUTS:
         raise UsageError(f"outputs {outputs!r}: one of {', '.join(OUTPUTS)}")
-    found = find_tensor(network(images), len(images), names)
-    rows = found.rows.detach()
-    alone = at(network(images[:1]), found.place)
+    returned = find_tensor(network(images), len(images), names)
+    rows = returned.rows.detach()
+    alone = at(network(images[:1]), returned.place)
     if not isinstance(alone, Tensor) or alone.numel() != rows.shape[1]:
         raise UsageError(f"returns {rows.shape[1]} numbers an image, but others for an image alone")
     if not bool(rows.isfinite().all()):
@@ -199,8 +199,8 @@ def find_reading(
         raise UsageError(
             f"returns {same:g} for every picture, as a softmax over one class does: there is nothing to score"
         )
-    reshapes = found.shape != tuple(rows.shape) or alone.dim() != 2
-    reading = Reading(found.place, rows.shape[1], outputs or "logits", reshapes, found.notes)
+    reshapes = returned.shape != tuple(rows.shape) or alone.dim() != 2
+    reading = Reading(returned.place, rows.shape[1], outputs or "logits", reshapes, returned.notes)
     if outputs is None:
         _refuse_probabilities(lambda x: reading.select(nn.Module(), (), network(x)), images, rows)
     else:

@@ -98,7 +98,7 @@ class _Candidate:
 
 def _candidates(there: Mapping[str, str], wanted: Mapping[str, str], shapes: Shapes, own: Shapes) -> list[_Candidate]:
     """What the names may be brought together by, the best first."""
-    found = []
+    candidates = []
     for inside in _common(wanted):
         targets = {name[len(inside) :]: key for name, key in wanted.items()}
         alike, same = Counter[str](), Counter[str]()
@@ -107,10 +107,10 @@ def _candidates(there: Mapping[str, str], wanted: Mapping[str, str], shapes: Sha
                 if rest in targets:
                     alike[prefix] += 1
                     same[prefix] += shapes[key] == own[targets[rest]]
-        found += [_Candidate(prefix, inside, count, same[prefix]) for prefix, count in alike.items()]
-    order = {candidate: place for place, candidate in enumerate(found)}
+        candidates += [_Candidate(prefix, inside, count, same[prefix]) for prefix, count in alike.items()]
+    order = {candidate: place for place, candidate in enumerate(candidates)}
     return sorted(
-        found,
+        candidates,
         key=lambda item: (
             -(item.names + item.shapes),
             bool(_AVERAGED.search(item.prefix)),
@@ -156,13 +156,13 @@ def _unwrapped(names: Iterable[str]) -> dict[str, str]:
 def _metadata(stored: Stored, best: _Candidate, modules: Iterable[str]) -> dict[str, Any]:
     """The file's metadata by the network's modules; empty where it has none."""
     own = _unwrapped(filter(None, modules))
-    found: dict[str, Any] = {}
+    by_module: dict[str, Any] = {}
     for name, told in stored.metadata.items():
         bare = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
         if f"{bare}.".startswith(best.prefix):
             rest = best.inside + bare[len(best.prefix) :]
-            found.setdefault(own.get(rest, rest.removesuffix(".")), told)
-    return found
+            by_module.setdefault(own.get(rest, rest.removesuffix(".")), told)
+    return by_module
 
 
 def _notes(stored: Stored, folders: set[str], used: set[str], candidates: list[_Candidate]) -> list[str]:

@@ -185,18 +185,18 @@ def locate(source: Source, records: Sequence[Mapping[str, Any]], read_ids: ReadI
     Where a unit is is told by the names of its files, which its parts have. Nothing is read for one whose rows are
     still the places of its files.
     """
-    found: dict[int, Located] = {}
+    located: dict[int, Located] = {}
     for number, record in enumerate(records):
         start, stop = record["start"], record["stop"]
         if source.identity_of(start, stop) == record["identity"]:
-            found[number] = Located(range(start, min(stop, len(source.files))), True)
-    left = [number for number in range(len(records)) if number not in found]
+            located[number] = Located(range(start, min(stop, len(source.files))), True)
+    left = [number for number in range(len(records)) if number not in located]
     place_of = {as_text(file): place for place, file in enumerate(source.files)} if left else {}
     for number, ids in zip(left, read_ids([records[number] for number in left]) if left else (), strict=True):
         places = [place_of[name] for name in ids or () if name in place_of]
         whole = ids is not None and len(places) == len(ids)
-        found[number] = Located(places, whole and source.identity_at(places) == records[number]["identity"])
-    return [found[number] for number in range(len(records))]
+        located[number] = Located(places, whole and source.identity_at(places) == records[number]["identity"])
+    return [located[number] for number in range(len(records))]
 
 
 @dataclass(frozen=True)
@@ -279,9 +279,9 @@ def folder_source(fs: Any, path: str, files: Mapping[str, dict[str, Any]]) -> So
 
 def _identities(fs: Any, infos: Sequence[dict[str, Any]]) -> list[str]:
     """Of several files, which are asked for more at the same time where the listing does not tell."""
-    found = [storage.identify(info) for info in infos]
-    if all(map(storage.tells_change, found)):
-        return found
+    identities = [storage.identify(info) for info in infos]
+    if all(map(storage.tells_change, identities)):
+        return identities
     with concurrent.futures.ThreadPoolExecutor(_REQUESTS, "regrad-identities") as pool:
         return list(pool.map(lambda info: storage.identity_in(fs, info), infos))
 

@@ -46,11 +46,11 @@ class Listing:
         sources, notes = list[Source](), list[str]()
         names: Counter[str] = Counter()
         for source in self.sources:
-            found = labels_of(source.files, classes)
-            notes += [f"{storage.mask(source.uri)}: {found.told}"] if found.told else []
+            labels = labels_of(source.files, classes)
+            notes += [f"{storage.mask(source.uri)}: {labels.told}"] if labels.told else []
             names.update(filter(None, [mapped_in_words(classes, source.label_names)]))
             columns = dataclasses.replace(source.columns, classes=classes)
-            sources.append(dataclasses.replace(source, columns=columns, labels=found.of_files))
+            sources.append(dataclasses.replace(source, columns=columns, labels=labels.of_files))
         notes += [f"labels of {count:,} {'shard' if count == 1 else 'shards'}: {told}" for told, count in names.items()]
         without = sum(source.no_labels is not None for source in sources)
         if without:
@@ -81,7 +81,7 @@ class Listing:
 
 
 @dataclasses.dataclass
-class _Found:
+class _Part:
     """What one pattern names: the shards, or the images of a folder that has none.
 
     Attributes:
@@ -113,15 +113,15 @@ def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, outpu
         UsageError: nothing there, nothing usable there, or not one shard of its format with the columns.
         RegradError: the storage refused or failed.
     """
-    found = [_find(pattern, output) for given in inputs for pattern in _patterns(given)]
+    parts = [_find(pattern, output) for given in inputs for pattern in _patterns(given)]
     with ThreadPoolExecutor(_THREADS, "regrad-footers") as pool:
-        shards = {source.uri: dataclasses.replace(source, columns=columns) for part in found for source in part.shards}
+        shards = {source.uri: dataclasses.replace(source, columns=columns) for part in parts for source in part.shards}
         counted = dict(zip(shards, pool.map(_with_rows, shards.values()), strict=True))
     usable = {source.kind for source, _ in counted.values() if source.rows is not None}
-    tables = _tables(found, counted, usable)
+    tables = _tables(parts, counted, usable)
     named: dict[str, Source] = {}
     left_out: dict[str, str] = {}
-    for part in found:
+    for part in parts:
         left_out |= part.left_out
         for shard in part.shards:
             source, mistake = counted[shard.uri]
@@ -145,20 +145,20 @@ def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, outpu
 
 
 def _tables(
-    found: Sequence[_Found], counted: Mapping[str, tuple[Source, UsageError | None]], usable: Collection[str]
+    parts: Sequence[_Part], counted: Mapping[str, tuple[Source, UsageError | None]], usable: Collection[str]
 ) -> set[str]:
     """The Parquet files without images that tell of images which lie elsewhere, and are no shards that lack theirs.
 
     They were not named one by one, and there is no Parquet file with images, or they have a shard's name beside it.
     """
-    chosen = {source.uri for part in found for source in part.shards if source.uri not in part.listed}
+    chosen = {source.uri for part in parts for source in part.shards if source.uri not in part.listed}
     stems = Counter(_stem(uri) for uri in counted)
     tables = {
         uri
         for uri, (source, mistake) in counted.items()
         if isinstance(mistake, NoImages) and uri not in chosen and (source.kind not in usable or stems[_stem(uri)] > 1)
     }
-    alone = tables == counted.keys() and not any(part.folders for part in found)
+    alone = tables == counted.keys() and not any(part.folders for part in parts)
     return set() if alone else tables  # else they are what is wrong
 
 
@@ -208,12 +208,12 @@ def absolute(uri: str) -> str:
     return os.path.abspath(path) if storage.is_local(fs) else uri.rstrip("/")
 
 
-def _find(pattern: str, output: str | None) -> _Found:
+def _find(pattern: str, output: str | None) -> _Part:
     shown = storage.mask(pattern)
     if not pattern.strip():
         raise UsageError("an INPUT without a name: name a shard, a folder or a pattern")
     storage.refuse_credentials(pattern)
-    found = _Found()
+    part = _Part()
     fs, path = storage.filesystem(pattern)
     try:
         fs.invalidate_cache()  # a shard may have changed since this process listed it last
@@ -223,32 +223,30 @@ def _find(pattern: str, output: str | None) -> _Found:
         strays: list[str] = []
         for info in infos:
             if info["type"] == "directory":
-                _add_folder(found, fs, info["name"], output, chosen=not by_pattern)
+                _add_folder(part, fs, info["name"], output, chosen=not by_pattern)
             elif by_pattern and (why := leftovers.why_left(info["name"].rpartition("/")[2])):
-                found.left_out[full_name(fs, info["name"])] = why
+                part.left_out[full_name(fs, info["name"])] = why
             elif (kind := kind_of(info["name"])) is None:
                 strays.append(full_name(fs, info["name"]))
             else:
-                found.shards.append(_shard(fs, kind, info))
-                found.listed |= {found.shards[-1].uri} if by_pattern else set()
+                part.shards.append(_shard(fs, kind, info))
+                part.listed |= {part.shards[-1].uri} if by_pattern else set()
     except FileNotFoundError as error:
         raise UsageError(f"{shown}: no such file or folder, and no object under this name") from error
     except RegradError:
         raise
     except Exception as error:
         raise storage.failure(pattern, "list", error) from error
-    if found.shards or found.folders:
-        found.left_out |= {name: _why_stray(name) for name in strays}
+    if part.shards or part.folders:
+        part.left_out |= {name: _why_stray(name) for name in strays}
     elif strays:
         raise UsageError(
             f"{storage.mask(strays[0])}: not a {_suffixes()} file; for single images give the folder that holds them"
         )
     else:
-        told = (
-            f"; {leftovers.in_words(left)} left out" if (left := leftovers.by_reason(found.left_out.values())) else ""
-        )
+        told = f"; {leftovers.in_words(left)} left out" if (left := leftovers.by_reason(part.left_out.values())) else ""
         raise UsageError(f"{shown}: an empty input: no {_suffixes(', no ')} and no image under it{told}")
-    return found
+    return part
 
 
 def _why_stray(name: str) -> str:
@@ -263,8 +261,8 @@ def _infos(fs: Any, path: str) -> tuple[list[dict[str, Any]], bool]:
     except FileNotFoundError:
         if not re.search(r"[*?\[]", path):
             raise
-    found = storage.request(fs, "glob", path, detail=True)
-    return [found[name] for name in sorted(found)], True
+    infos = storage.request(fs, "glob", path, detail=True)
+    return [infos[name] for name in sorted(infos)], True
 
 
 def _shard(fs: Any, kind: str, info: dict[str, Any]) -> Source:
@@ -277,20 +275,20 @@ def _named(name: str) -> str:
     return name
 
 
-def _add_folder(found: _Found, fs: Any, path: str, output: str | None, chosen: bool) -> None:
-    """Take what is under a folder to what was ``found``."""
+def _add_folder(part: _Part, fs: Any, path: str, output: str | None, chosen: bool) -> None:
+    """Add what is under a folder to ``part`` of the inputs."""
     files = files_under(fs, path, absolute(output) if output else None, chosen)
     shards = [(kind, info) for name, info in files.data.items() if (kind := kind_of(name)) and not name.endswith("/")]
     own = [_shard(fs, kind, info) for kind, info in shards]
     source = folder_source(fs, path, files.data)
     left_out = files.left_out | other_pictures(files.data)
     left_out |= {name: leftovers.why_no_data(name) for name in files.data if not kind_of(name) and not is_image(name)}
-    found.left_out |= {full_name(fs, name): why for name, why in left_out.items()}
-    found.shards += own
-    found.listed |= {shard.uri for shard in own}
+    part.left_out |= {full_name(fs, name): why for name, why in left_out.items()}
+    part.shards += own
+    part.listed |= {shard.uri for shard in own}
     if source.files:
         _named(source.uri)
-        found.folders.append((source, [shard.uri for shard in own]))
+        part.folders.append((source, [shard.uri for shard in own]))
 
 
 def _suffixes(between: str = " or ") -> str:

@@ -156,8 +156,8 @@ def read_identified(uri: str) -> tuple[bytes, str]:
         FileNotFoundError, RegradError: see :func:`read_bytes`.
     """
     content, info = _read(uri, identified=True)
-    found = identify(info)
-    return content, found if tells_change(found) else identity(uri)
+    told = identify(info)
+    return content, told if tells_change(told) else identity(uri)
 
 
 def _read(uri: str, identified: bool = False) -> tuple[bytes, dict[str, Any]]:
@@ -190,15 +190,15 @@ def identity(uri: str) -> str:
 
 def identity_in(fs: Any, info: Mapping[str, Any]) -> str:
     """The identity of the file that ``fs`` said this ``info`` of, asking it for more where that tells none."""
-    found = identify(info)
-    if tells_change(found) or is_local(fs):
-        return found
+    told = identify(info)
+    if tells_change(told) or is_local(fs):
+        return told
     path = info["name"]
-    found = identify(request(fs, "info", path))  # of the listings of a web server, names are all that is told
-    if not tells_change(found):
+    told = identify(request(fs, "info", path))  # of the listings of a web server, names are all that is told
+    if not tells_change(told):
         with contextlib.suppress(NotImplementedError, KeyError, TypeError):
-            found += str(request(fs, "modified", path) or "")
-    return found
+            told += str(request(fs, "modified", path) or "")
+    return told
 
 
 def open_file(uri: str, read_ahead: int | None = None) -> Any:

@@ -175,10 +175,10 @@ def in_short(names: Sequence[str], shown: int = 5, last: str = "and") -> str:
 
 def _once(pairs: Iterable[tuple[str, int]]) -> dict[str, int | None]:
     """Each name with its class; with None where two classes have it."""
-    found: dict[str, int | None] = {}
+    places: dict[str, int | None] = {}
     for name, place in pairs:
-        found[name] = place if found.get(name, place) == place else None
-    return found
+        places[name] = place if places.get(name, place) == place else None
+    return places
 
 
 def _plain(name: str) -> str:
