@@ -49,8 +49,17 @@ def test_a_server_that_says_nothing_is_given_up(silent: str, monkeypatch: pytest
 
 def test_a_name_that_is_looked_up_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offline, "_SECONDS", 0.1)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(30))
+    given_up, looked_up = threading.Event(), threading.Event()
+
+    def look_up(*args: object, **kwargs: object) -> None:
+        given_up.wait(30)
+        looked_up.set()
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     assert offline.unreachable("https://hub.example/file") == "no answer in 0.1 s"
+    given_up.set()
+    assert looked_up.wait(30)
 
 
 def test_no_way_is_a_line_with_the_remedy() -> None:

@@ -56,8 +56,6 @@ def parser() -> Parser:
 def try_all(arguments: Sequence[str]) -> int:
     """Try what is not in the output yet."""
     args = parser().parse_args(arguments)
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
     held = tried_before(args.output)
     if args.table:
         print(families_as_markdown(held))
@@ -114,6 +112,8 @@ def tried(item: Listed, seconds: float, engines: tuple[str, ...] = tuple(ENGINES
 
 def _send(connection: Connection, item: Listed, engines: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
     for piece in trial(item, engines):
         connection.send(piece)
 
