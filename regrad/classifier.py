@@ -22,7 +22,7 @@ from regrad.importing.modules import import_object
 from regrad.models import processors, settings
 from regrad.models.factory import Loaded
 from regrad.models.loading import load_network
-from regrad.models.outputs import Reading, find_reading, returning_logits, returning_own, taking_images
+from regrad.models.outputs import Reading, find_reading, keeping_images, returning_logits, returning_own, taking_images
 from regrad.network.head import find_head
 from regrad.network.probe import probe_images
 
@@ -270,14 +270,18 @@ class Classifier:
             _refuse_empty(network)
             bare = taking_images(network)
             with evaluating(bare), torch.no_grad():
-                return bare, find_reading(bare, self._received(bare, PROBED), outputs, names)
+                images = self._received(bare, PROBED)
+                bare = keeping_images(bare, images)
+                return bare, find_reading(bare, images, outputs, names)
         except UsageError as error:
             raise UsageError(f"{what} {error}") from error
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
+            remedy = "set --channels and --image-size"
+            if isinstance(network, torch.fx.GraphModule):
+                remedy = "a program takes what it was exported for alone: give the torch.nn.Module that it was made of"
             raise UsageError(
-                f"{what} does not take (channels, height, width) = {shape} images: set --channels and --image-size: "
-                f"{lines[0]}"
+                f"{what} does not take (channels, height, width) = {shape} images: {remedy}: {lines[0]}"
             ) from error
 
     def _received(self, network: nn.Module, count: int) -> Tensor:

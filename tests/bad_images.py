@@ -189,7 +189,7 @@ def bad() -> dict[str, tuple[bytes, str, str]]:
     files = {
         "zero bytes": (b"", "decode", "empty file"),
         "text called .jpg": (b"404: Not Found\n", "decode", unknown),
-        "HTML called .jpg": (b"<!DOCTYPE html><html></html>", "decode", "a web page, not an image"),
+        "HTML called .jpg": (b"<!DOCTYPE html><html></html>", "decode", "a web page, as a login"),
         "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "decode", unknown),
         "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "decode", "SVG pictures are not decoded here: convert"),
         "a pickle": (pickle.dumps(Poison()), "decode", unknown),

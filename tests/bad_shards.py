@@ -22,6 +22,8 @@ GOOD = digits(12)
 KEYS = [name.removesuffix(".png") for name, *_ in GOOD]
 NAMES = [name for name, *_ in GOOD]
 PNG = GOOD[0][1]
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2\nsize 44\n"
+PAGE = b"<!DOCTYPE html><html><title>Sign in</title></html>" * 40
 Fate = tuple[str, int | None, str]  # stage, row and pattern of the reason of a quarantined row
 
 
@@ -121,7 +123,12 @@ def tars() -> list[Case]:
         overlap[386 + 12 * number : 398 + 12 * number] = octal(value)
     kinds = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE)
     links = [member(f"{kind.decode()}.png", kind=kind, linkname="/etc/passwd") for kind in kinds]
-    refused = ("'1.png' is a link, .*--hard-dereference", "a link", "'3.png' is no regular file", "no regular file")
+    links_refused = (
+        "'1.png' is a link, .*--hard-dereference",
+        "a link",
+        "'3.png' is no regular file",
+        "no regular file",
+    )
     first = f"{KEYS[0]}.png"
     paths = [member("/etc/shadow.png", PNG), member("../../up.png", PNG), member("folder/", kind=tarfile.DIRTYPE)]
     pickles = [member(f"{KEYS[2]}.{end}", pickle.dumps(Poison())) for end in ("pyd", "pickle", "pkl")]
@@ -129,9 +136,11 @@ def tars() -> list[Case]:
         stops("cut.tar", changed(whole, lambda content: content[: place + 600]), 4),
         stops("no-end-mark.tar", raw(good_members(0, 3), end=b""), 3, "ends without a tar's end mark.*append 1,024"),
         stops("not-filled-up.tar", raw(good_members(0, 3)[:-511], end=b""), 3, "ends without a tar's end mark"),
-        stops("more-after-the-end.tar", raw(good_members(0, 3), bytes(1024), b"more" * 200), 2, "no tar.*cut it off"),
+        stops("more-after-the-end.tar", raw(good_members(0, 3), bytes(1024), b"more" * 200), 3, "no tar.*cut it off"),
         stops("header.tar", changed(whole, overwritten(place, 500)), 3, "damaged member header"),
-        stops("zero-bytes.tar", raw(end=b""), 0),
+        refused("zero-bytes.tar", lambda path: path.write_bytes(b""), "not readable as a tar: an empty file"),
+        refused("pointer.tar", lambda path: path.write_bytes(POINTER), "not readable as a tar: a Git LFS pointer"),
+        refused("page.tar", lambda path: path.write_bytes(PAGE), "not readable as a tar: a web page"),
         stops("text.tar", raw(b"404: Not Found\n" * 99), 0),
         stops("cut.tar.gz", changed(zipped, lambda content: content[: len(content) // 2]), 4),
         stops("damaged.tar.gz", changed(zipped, overwritten(900, 9)), 4),
@@ -156,7 +165,7 @@ def tars() -> list[Case]:
         Case("size-too-small.tar", inside(member("x.png", PNG, size=octal(20))), KEYS[:4], [("decode", 3, ".")]),
         Case("sparse.tar", inside(sealed(sparse)), KEYS[:4], [("read", 3, "'x.png' claims 4294967296 bytes")]),
         stops("sparse-overlap.tar", inside(sealed(overlap)), 2, "a piece of a sparse file at 0, of 9 bytes"),
-        Case("links.tar", inside(*links), KEYS[:4], [("read", row, why) for row, why in enumerate(refused, 3)]),
+        Case("links.tar", inside(*links), KEYS[:4], [("read", row, why) for row, why in enumerate(links_refused, 3)]),
         Case("paths.tar", inside(*paths), [*KEYS[:4], "/etc/shadow", "../../up"]),
         Case("pickles.tar", inside(*pickles), KEYS[:4]),
         Case("odd-header.tar", inside(member("x", b"17 mtime=1111111\n", pax)), KEYS[:4]),
@@ -242,7 +251,11 @@ def parquets() -> list[Case]:
         Case("row-group.parquet", damaged_group(whole=True), left, group),
         Case("page.parquet", damaged_group(whole=False), left, group),
         refused("cut.parquet", changed(sound, lambda content: content[:-40]), broken),
-        refused("zero-bytes.parquet", lambda path: path.write_bytes(b""), broken),
+        refused("zero-bytes.parquet", lambda path: path.write_bytes(b""), "not readable as Parquet: an empty file"),
+        refused(
+            "pointer.parquet", lambda path: path.write_bytes(POINTER), "not readable as Parquet: a Git LFS pointer"
+        ),
+        refused("web-page.parquet", lambda path: path.write_bytes(PAGE), "not readable as Parquet: a web page"),
         refused("text.parquet", lambda path: path.write_bytes(b"404: Not Found\n"), broken),
         refused("more-rows.parquet", changed(sound, claiming(13)), "13 rows in all, but 12 in its row groups; write"),
         refused("billions.parquet", changed(sound, claiming(2**40)), "1099511627776 rows in all"),

@@ -131,6 +131,12 @@ def build_named() -> tuple[nn.Module, dict[str, Any]]:
     return network, known | {"class_names": NAMES}
 
 
+def build_renamed() -> tuple[nn.Module, dict[str, Any]]:
+    """The same network, and another name for one of its classes."""
+    network, known = build()
+    return network, known | {"class_names": (*NAMES[:7], "cow", *NAMES[8:])}
+
+
 def build_nan() -> tuple[nn.Module, dict[str, Any]]:
     """See NotFinite."""
     return build(NotFinite)

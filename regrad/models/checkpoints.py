@@ -25,6 +25,7 @@ from torch import Tensor
 from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.storage import cache
+from regrad.storage.impostors import impostor
 
 CONVERT = (
     "convert it where its code is: torch.save(torch.load(FILE, weights_only=False).state_dict(), 'weights.pt'), with "
@@ -53,9 +54,6 @@ _RUNS_CODE = {
 _SHOWN = 3
 #: What a file may be instead, by how it begins.
 _BEGINNINGS: tuple[tuple[tuple[bytes, ...], str], ...] = (
-    ((b"version https://git-lfs",), "a Git LFS pointer, not the file itself: fetch that with `git lfs pull`"),
-    ((b"<!doctype html", b"<html"), "an HTML page, as a login or an error answers a download with"),
-    ((b"<?xml", b"<error"), "an XML page, as a store answers a wrong download with"),
     ((b"\x1f\x8b",), "compressed by gzip: unpack it"),
     ((b"bzh",), "compressed by bzip2: unpack it"),
     ((b"\xfd7zxz",), "compressed by xz: unpack it"),
@@ -272,6 +270,8 @@ def _refuse_others(content: bytes, what: str) -> None:
     """Refuse what is no weights, and say what it is."""
     if not content:
         raise UsageError(f"{what}: is empty")
+    if instead := impostor(content):
+        raise UsageError(f"{what}: is {instead}")
     start = content[:512].lstrip().lower()
     for beginnings, words in _BEGINNINGS:
         if start.startswith(beginnings) or content.startswith(beginnings):

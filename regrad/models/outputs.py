@@ -166,6 +166,25 @@ def _by_keyword(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     return ((), {_PIXELS: args[0], **kwargs}) if args else (args, kwargs)
 
 
+def keeping_images(network: nn.Module, images: Tensor) -> nn.Module:
+    """``network``, or a shallow copy that is given copies where it changes what it is given (``x.sub_(mean)``)."""
+    given = images.clone()
+    network(given)
+    if torch.equal(given, images):
+        return network
+    shallow = with_own_hooks(network)
+    shallow.register_forward_pre_hook(_copied, with_kwargs=True)
+    return shallow
+
+
+def _copied(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return tuple(_copy(value) for value in args), {name: _copy(value) for name, value in kwargs.items()}
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
 def find_reading(
     network: Callable[[Tensor], Any], images: Tensor, outputs: str | None = None, names: int | None = None
 ) -> Reading:

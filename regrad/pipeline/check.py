@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from regrad import storage, table
 from regrad.errors import RegradError
+from regrad.formatting import count
 from regrad.ledger import audited, commit, lease
 from regrad.pipeline import manifest
 from regrad.pipeline.plan import make_plan, unit_key
@@ -271,7 +272,9 @@ def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str,
     held = {record["unit"]: record for record in records}
     try:
         listing = list_inputs(run["inputs"], columns, output)
-        plan = make_plan(listing.sources, config["unit_rows"], salt, _Counted(output, held))
+        beside = run.get("elsewhere")  # of an audit: what its baseline holds is not scored again
+        others = commit.Ledger(beside, commit.committed(beside)) if beside else None
+        plan = make_plan(listing.sources, config["unit_rows"], salt, _Counted(output, held), elsewhere=others)
         _left_out(run, listing, findings)
         for record in (held[key] for key in plan.done):
             findings.problems += _counted_again(record, columns)
@@ -279,12 +282,12 @@ def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str,
         findings.notes.append(f"the inputs could not be compared: {error}")
         return
     if plan.obsolete:
-        findings.notes.append(
-            f"{len(plan.obsolete)} units are of sources that have changed; the next run scores them anew"
-        )
+        changed = count(len(plan.obsolete), "unit")
+        findings.notes.append(f"{changed} of sources that have changed since; the next run scores them anew")
     if plan.pending:
         rows = sum(unit.rows or 0 for unit in plan.pending)
-        findings.notes.append(f"{len(plan.pending)} units{f' ({rows} rows)' if rows else ''} are not scored yet")
+        known = f" ({count(rows, 'row')})" if rows else ""
+        findings.notes.append(f"not scored yet: {count(len(plan.pending), 'unit')}{known}")
 
 
 def _shown(value: Any) -> Any:
@@ -308,10 +311,10 @@ def _counted_again(record: dict[str, Any], columns: Columns) -> Iterator[Problem
     """The samples of a unit that is a whole source; one that cannot be read on has a row in quarantine instead."""
     if record["stop"] is None and not record["rows_quarantined"]:
         reader = format_of(record["source"])(record["source"], columns)
-        count = reader.count()[0] - record["start"]
+        samples = reader.count()[0] - record["start"]
         where = storage.mask(record["source"])
         if reader.skipped != record.get("skipped", reader.skipped):
             told = f"it has {dict(reader.skipped)} that are no row, the ledger {record['skipped']}"
             yield Problem(f"{where}: {told}", record["unit"])
-        if count != record["rows_in"]:
-            yield Problem(f"{where}: {count} samples, but {record['rows_in']} rows in the ledger", record["unit"])
+        if samples != record["rows_in"]:
+            yield Problem(f"{where}: {samples} samples, but {record['rows_in']} rows in the ledger", record["unit"])

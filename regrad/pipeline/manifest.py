@@ -17,6 +17,7 @@ from regrad.formatting import now
 from regrad.ledger import commit
 from regrad.pipeline.options import OPTIONS, Options
 from regrad.reading.inputs import Listing
+from regrad.reading.naming.classes import in_short
 from regrad.settings.option import MEANING, ROWS, VALUE
 
 COUNTS = ("rows_in", "rows_scored", "rows_quarantined", "labelled", "correct", "labels_outside")
@@ -86,6 +87,24 @@ def differences(
     if posterior and not changes and held_posterior != posterior:
         changes.append(f"what --fit-data holds (posterior {held_posterior}, now {posterior})")
     return changes
+
+
+def renamed_classes(run: Mapping[str, Any], names: Sequence[str] | None) -> list[str]:
+    """How the names of the model's classes differ from those of ``run``, by which labels were read: one line or none.
+
+    >>> renamed_classes({"model": {"class_names": ["cat", "dog"]}}, ["dog", "cat"])
+    ["the model's class 0 is called cat, now dog"]
+    >>> renamed_classes({"model": {"class_names": None}}, ["dog", "cat"])
+    ["the model's classes have no names, now dog and cat"]
+    """
+    held, wanted = (list(known or ()) for known in (run["model"]["class_names"], names))
+    if held == wanted:
+        return []
+    if len(held) != len(wanted):
+        told = [in_short(known) if known else "no names" for known in (held, wanted)]
+        return [f"the model's classes have {told[0]}, now {told[1]}"]
+    place = next(place for place, (old, new) in enumerate(zip(held, wanted, strict=True)) if old != new)
+    return [f"the model's class {place} is called {held[place]}, now {wanted[place]}"]
 
 
 def _shown(value: Any) -> str:

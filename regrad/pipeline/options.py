@@ -233,6 +233,8 @@ def parse(
         missing = ["INPUT"] * (not options.inputs) + [f"--{key}" for key in REQUIRED if not values[key]]
         if missing:
             parser.error(f"{', '.join(missing)} missing")
+    if options.rescan and options.limit is not None:
+        parser.error("--rescan with --limit would forget what lies behind the limit: name the inputs to scan instead")
     return options
 
 

@@ -100,6 +100,8 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
         "notes": list(classifier.notes),
     }
     run = manifest.start(options, named, scorer.plan)
+    if elsewhere:
+        run["elsewhere"] = storage.mask(elsewhere.output)
     if stored and held and "measured" in held:
         run["measured"] = held["measured"]
     provenance = {
@@ -140,7 +142,10 @@ def _differences(
     held: dict[str, Any] | None, options: Options, classifier: Classifier, posterior: str | None = None
 ) -> list[str]:
     """How the output's configuration differs; refused unless it is to be replaced."""
-    differences = manifest.differences(held, options, classifier.fingerprint, posterior) if held else []
+    differences: list[str] = []
+    if held:
+        differences = manifest.differences(held, options, classifier.fingerprint, posterior)
+        differences += manifest.renamed_classes(held, classifier.class_names)
     if differences and not options.replace:
         raise UsageError(
             f"{storage.mask(options.output)}: holds scores of another configuration: {'; '.join(differences)}; use "

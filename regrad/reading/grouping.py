@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from regrad import storage
 from regrad.reading import keys
-from regrad.reading.members import NoEndMark, is_compressed, last_name, members, open_archive
+from regrad.reading.members import CorruptEnd, is_compressed, last_name, members, open_archive
 from regrad.reading.naming import leftovers
 from regrad.reading.naming.pictures import is_image, why_unread
 from regrad.reading.samples import MAX_IMAGE_BYTES, Columns, Shard, as_text
@@ -147,7 +147,7 @@ class Grouping:
                         size += member.size
                     else:
                         self._skip(f"type not read: .{field.rpartition('.')[2]}")
-            except NoEndMark:
+            except CorruptEnd:
                 yield from self._close(group)
                 raise
         yield from self._close(group)

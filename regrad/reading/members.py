@@ -33,7 +33,11 @@ class CorruptTar(Exception):
     """The tar goes on with something that is no member."""
 
 
-class NoEndMark(CorruptTar):
+class CorruptEnd(CorruptTar):
+    """What goes wrong comes after a whole member, to whose sample no other member belongs."""
+
+
+class NoEndMark(CorruptEnd):
     """It ends after a whole member, as one that was cut there would."""
 
     def __init__(self) -> None:
@@ -93,7 +97,7 @@ class _StrictMember(tarfile.TarInfo):
             raise NoEndMark from error
         except (tarfile.HeaderError, ValueError) as error:
             if ended:
-                raise CorruptTar("what comes after its end mark is no tar, and was not read; cut it off") from error
+                raise CorruptEnd("what comes after its end mark is no tar, and was not read; cut it off") from error
             raise CorruptTar(f"damaged member header ({error})") from error
         finally:
             archive.extensions = depth  # type: ignore[attr-defined]

@@ -53,7 +53,8 @@ def _open(shard: Shard, columns: Columns) -> tuple[Any, ParquetFields]:
         schema, claim = file.schema_arrow, _false_claim(file.metadata, shard.size)
     except Exception as error:
         shard.raise_if_storage_failed()
-        raise _BadFooter(f"not readable as Parquet: {storage.reason(error)}; write the file again") from error
+        why = shard.instead() or f"{storage.reason(error)}; write the file again"
+        raise _BadFooter(f"not readable as Parquet: {why}") from error
     if claim:
         raise _BadFooter(f"a damaged Parquet footer: {claim}; write the file again")
     fields = ParquetFields.choose(schema, columns, shard.uri)

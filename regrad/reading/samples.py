@@ -22,6 +22,7 @@ from typing import Any
 from regrad import storage
 from regrad.errors import RegradError
 from regrad.reading.naming.classes import UNKNOWN, Classes, is_missing
+from regrad.storage.impostors import BEGIN_BYTES, impostor
 
 MAX_IMAGE_BYTES = 512 * 2**20  # encoded; a header may claim anything, and what it claims would be allocated
 # What `open` says of one file of this machine, and not of the disk that it is on.
@@ -154,6 +155,17 @@ class Shard:
     def seek(self, offset: int, whence: int = 0) -> int:
         """As of a file."""
         return self._call("seek", offset, whence)
+
+    def instead(self) -> str | None:
+        """What it is in place of a shard, and what to do; None where it may be damaged. The place in it is lost."""
+        if not self.size:
+            return "an empty file: write it again"
+        try:
+            self.seek(0)
+            return impostor(self.read(BEGIN_BYTES))
+        except Exception:
+            self.raise_if_storage_failed()
+            raise
 
     def tell(self) -> int:
         """As of a file."""

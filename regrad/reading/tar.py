@@ -12,7 +12,7 @@ from typing import IO, Any
 from regrad import storage
 from regrad.reading.formats import Format, register
 from regrad.reading.grouping import Grouping, TarRow, Unread
-from regrad.reading.members import members, open_archive
+from regrad.reading.members import CorruptTar, members, open_archive
 from regrad.reading.naming.classes import whole_label
 from regrad.reading.samples import BadFile, Sample, Shard, as_text, is_row_id, labelled, reading, row_id
 
@@ -51,8 +51,12 @@ class TarReader(Format):
                     number += 1
             except Exception as error:
                 shard.raise_if_storage_failed()
+                if not number and (instead := shard.instead()):
+                    yield Sample(None, None, error=f"not readable as a tar: {instead}", stage="list")
+                    return
+                why = str(error) if isinstance(error, CorruptTar) else storage.reason(error)
                 # The sample in hand is not whole, so it is lost too: "from row" names it.
-                yield Sample(None, None, error=f"the tar cannot be read from row {number} on: {storage.reason(error)}")
+                yield Sample(None, None, error=f"the tar cannot be read from row {number} on: {why}")
                 return
         if grouping.apart:
             first = as_text(grouping.first_apart)

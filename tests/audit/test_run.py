@@ -16,7 +16,10 @@ from regrad.audit import run as audits
 from regrad.audit.options import OPTIONS
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
+from regrad.pipeline.check import check
 from regrad.pipeline.options import parse
+from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import execute, score_here
 from tests.nights import Nights, noise
 from tests.services import Bucket
 from tests.shards import digits
@@ -75,6 +78,28 @@ def test_each_night_is_what_has_come_in_since(nights: Nights) -> None:
         ("n1", 60, 0),
         ("n2", 70, 3),
     ]
+
+
+def test_an_audit_that_lies_among_its_inputs_is_none_of_them(tmp_path: Path) -> None:
+    nights = Nights(tmp_path / "in", str(tmp_path / "in/audits"))
+    nights.arrive("known.parquet", digits(100))
+    nights.baseline()
+    for night, name in enumerate(("a.parquet", "b.parquet")):
+        nights.arrive(name, digits(30))
+        outcome, found = nights.audit("--night", f"n{night}")
+        assert (outcome.counts["rows_in"], found["images"]) == (30 * (night + 1), 30)
+    settings = ["--model", "tests.shards:build", "--scores", "entropy", "--output", str(tmp_path / "all")]
+    anew = prepare(parse([str(tmp_path / "in"), *settings], "score", None))
+    assert execute(anew, score_here).counts["rows_in"] == 160
+
+
+def test_what_the_baseline_holds_is_not_missing(nights: Nights) -> None:
+    nights.arrive("a.parquet", digits(30))
+    nights.audit("--night", "n1")
+    found = check(f"{nights.outputs}/audit")
+    assert (found.problems, found.notes, found.rows_scored) == ([], [], 30)
+    nights.arrive("b.parquet", digits(20))
+    assert check(f"{nights.outputs}/audit").notes == ["not scored yet: 1 unit (20 rows)"]
 
 
 def test_the_same_audit_again_changes_nothing(nights: Nights) -> None:

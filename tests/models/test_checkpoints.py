@@ -90,7 +90,7 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2\nsize 44\n",
         "is a Git LFS pointer, not the file itself: fetch that with `git lfs pull`",
     ),
-    "HTML": (lambda: b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is an HTML page, as a login"),
+    "HTML": (lambda: b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is a web page, as a login"),
     "XML": (lambda: b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is an XML page, as a store"),
     "settings": (lambda: b'{"architectures": ["ViT"]}', "is JSON without a weight_map: settings perhaps"),
     "gzip": (lambda: gzip.compress(tensors()), "is compressed by gzip: unpack it"),

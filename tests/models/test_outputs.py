@@ -202,6 +202,29 @@ def test_images_go_to_pixel_values_by_name_where_they_have_no_place() -> None:
         classifier(TwoInputs())
 
 
+class InPlace(nn.Module):
+    """Normalises the images it is given in their own memory."""
+
+    def __init__(self, own: bool):
+        super().__init__()
+        self.net, self.own = net(), own
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone() if self.own else x
+        return self.net(x.sub_(0.25).div_(0.5))
+
+
+@pytest.mark.parametrize("engine", ["exact", "reference"])
+def test_a_network_that_changes_its_images_is_given_copies(engine: str) -> None:
+    kept = X.clone()
+    wanted, found = (
+        Scorer(classifier(InPlace(own)), ("regrad",), samples=2, engine=engine)(X, IDS)["regrad"]
+        for own in (True, False)
+    )
+    assert torch.equal(X, kept)
+    assert torch.equal(found, wanted)
+
+
 class AnyPlaces(nn.Module):
     """Hands on whatever it is given, as wrappers do."""
 

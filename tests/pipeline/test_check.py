@@ -85,7 +85,7 @@ def test_what_attempts_left_and_what_is_not_scored_yet_is_no_problem(
     code, lines = check(capsys, output)
     assert code == 0
     assert "note: 3 files of attempts that were cut short; the next run removes them" in lines
-    assert any(re.fullmatch(r"note: 1 units( \(\d rows\))? are not scored yet", line) for line in lines)
+    assert any(re.fullmatch(r"note: not scored yet: 1 unit( \(\d rows\))?", line) for line in lines)
 
 
 def lose_part(output: Path) -> None:

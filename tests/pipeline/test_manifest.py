@@ -26,7 +26,7 @@ def options(*more: str) -> Options:
 
 
 def run(*more: str, plan: dict[str, Any] = PLAN) -> dict[str, Any]:
-    model = {"spec": "m:build", "fingerprint": "a" * 64}
+    model = {"spec": "m:build", "fingerprint": "a" * 64, "class_names": ["cat", "dog"]}
     return json.loads(json.dumps(manifest.start(options(*more), model, plan)))
 
 

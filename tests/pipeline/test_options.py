@@ -93,6 +93,11 @@ def test_what_is_required_is_named() -> None:
     assert parsed("--list-scores").list_scores
 
 
+def test_what_lies_behind_a_limit_is_not_forgotten() -> None:
+    with pytest.raises(UsageError, match="--rescan with --limit would forget what lies behind the limit"):
+        parsed(*REQUIRED, "--rescan", "--limit", "3")
+
+
 def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parsed("--help")

@@ -591,6 +591,19 @@ def test_the_class_names_of_a_dataset_are_the_model_s(tmp_path: Path) -> None:
     assert score(tmp_path / "unnamed", tmp_path / "in").counts["labelled"] == 6  # its classes have no names to go by
 
 
+def test_labels_by_other_class_names_are_another_configuration(tmp_path: Path) -> None:
+    feature = {"label": {"names": ["seven", "cow"], "_type": "ClassLabel"}, "image": {"_type": "Image"}}
+    metadata = {b"huggingface": json.dumps({"info": {"features": feature}}).encode()}
+    shard = pa.table({"image": [image for _, image, _ in digits(2)], "label": [0, 1]})
+    pa.parquet.write_table(shard.replace_schema_metadata(metadata), tmp_path / "a.parquet")
+    score(tmp_path / "out", tmp_path / "a.parquet", *NAMED)
+    assert list(labels(tmp_path / "out").values()) == [7, None]
+    with pytest.raises(UsageError, match=r"the model's class 7 is called seven, now cow; use another --output, or"):
+        score(tmp_path / "out", tmp_path / "a.parquet", "--model", "tests.shards:build_renamed")
+    score(tmp_path / "out", tmp_path / "a.parquet", "--model", "tests.shards:build_renamed", "--replace")
+    assert list(labels(tmp_path / "out").values()) == [None, 7]
+
+
 def test_class_names_in_a_tar(tmp_path: Path) -> None:
     image = digits()[0][1]
     members = [("1.png", image), ("1.cls", b"seven\n"), ("2.png", image), ("2.json", b'{"label": "Two"}')]

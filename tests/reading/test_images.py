@@ -17,7 +17,7 @@ def encoded(kind: str, **options: object) -> bytes:
     ("content", "reason"),
     [
         (b"", "empty file"),
-        (b"<html>", "a web page, not an image"),
+        (b"<html>", "a web page"),
         (encoded("EPS"), "not an image of a known format"),
         (encoded("PNG"), "10 x 5 pixels, more than --limit 49"),
         (scan_bomb(), "a JPEG of 20.. scans, more than 128"),

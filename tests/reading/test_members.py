@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from regrad.reading.members import CorruptTar, NoEndMark, is_compressed, last_name, members, open_archive
+from regrad.reading.members import CorruptEnd, CorruptTar, NoEndMark, is_compressed, last_name, members, open_archive
 from regrad.reading.samples import Shard
 
 NAMES = ["a.png", "b.cls", "c/d.json"]
@@ -71,7 +71,7 @@ MEMBER = 512 + 1024  # header and two blocks, of 700 bytes
     [
         (lambda whole: whole[: 3 * MEMBER], NoEndMark, "end mark", 3),
         (lambda whole: whole[: 2 * MEMBER - 600], CorruptTar, "ends inside a member", 2),
-        (lambda whole: whole + b"no tar at all".ljust(512, b"!"), CorruptTar, "after its end mark is no tar", 3),
+        (lambda whole: whole + b"no tar at all".ljust(512, b"!"), CorruptEnd, "after its end mark is no tar", 3),
         (lambda whole: whole[:MEMBER] + b"!" * 512 + whole[MEMBER + 512 :], CorruptTar, "damaged member header", 1),
     ],
     ids=["no end mark", "cut short", "something behind", "a damaged header"],

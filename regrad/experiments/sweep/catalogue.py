@@ -60,9 +60,13 @@ def _torchvision() -> list[Listed]:
 
 
 def size(item: Listed) -> int:
-    """How many parameters the network has, from one without memory."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in item.build().parameters())
+    """How many parameters the network has, from one without memory if it can be made without."""
+    try:
+        with torch.device("meta"):
+            network = item.build()
+    except (NotImplementedError, RuntimeError):  # it computes with its weights while it is made
+        network = item.build()
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def smallest_of_each_family(items: list[Listed]) -> list[Listed]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from regrad.storage.impostors import impostor
+
 DECODED = frozenset(("apng", "avif", "bmp", "dib", "gif", "jfi", "jfif", "jif", "jpe", "jpeg", "jpg")) | frozenset(
     ("pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp")
 )
@@ -40,11 +42,6 @@ _BEGINNINGS = (
     (b"IIRS", "camera RAW", _CONVERT),
     (b"MMOR", "camera RAW", _CONVERT),
     (b"FOVb", "camera RAW", _CONVERT),
-)
-_NO_PICTURES = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file: run git lfs pull"),
-    (b"<!doctype html", "a web page, not an image: fetch the file again"),
-    (b"<html", "a web page, not an image: fetch the file again"),
 )
 _DNG_VERSION, _NEW_SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330  # tags of TIFF
 
@@ -86,7 +83,7 @@ def why_unknown(content: bytes) -> str | None:
         return _of_brands(content)
     if content[128:132] == b"DICM":
         return _not_decoded("DICOM", _CONVERT)
-    return next((why for magic, why in _NO_PICTURES if begin.lower().startswith(magic)), None)
+    return impostor(content)
 
 
 def is_raw(tags: Mapping[int, Any], content: bytes) -> bool:
