@@ -20,9 +20,10 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from regrad.errors import UsageError, require
 from regrad.importing.modules import import_object
 from regrad.models import processors, settings
+from regrad.models.calls import depending_on_images_alone, taking_images
 from regrad.models.factory import Loaded
 from regrad.models.loading import load_network
-from regrad.models.outputs import Reading, find_reading, keeping_images, returning_logits, returning_own, taking_images
+from regrad.models.outputs import Reading, find_reading, returning_logits, returning_own
 from regrad.network.head import find_head
 from regrad.network.probe import probe_images
 
@@ -271,7 +272,7 @@ class Classifier:
             bare = taking_images(network)
             with evaluating(bare), torch.no_grad():
                 images = self._received(bare, PROBED)
-                bare = keeping_images(bare, images)
+                bare = depending_on_images_alone(bare, images[:1])
                 return bare, find_reading(bare, images, outputs, names)
         except UsageError as error:
             raise UsageError(f"{what} {error}") from error

@@ -12,8 +12,6 @@ and so do its gradients.
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,10 +24,10 @@ from torch.utils._pytree import tree_leaves
 
 from regrad.errors import UsageError
 from regrad.models.returned import Place, at, find_tensor
+from regrad.network.hooks import with_own_hooks
 
 OUTPUTS = ("logits", "probabilities", "log-probabilities")
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4}  # of a sum that is 1; halves have two or three digits
 _DRIVEN = (30.0, -30.0)  # inputs as strong as this leave a range if anything does
 _SPAN = 0.9  # of [0, 1]: what saturates covers as much, what only happens to be small does not
@@ -42,7 +40,6 @@ _SAME_NUMBERS = {
     *("view", "_unsafe_view", "_reshape_alias", "reshape", "squeeze", "unsqueeze", "clone", "_to_copy", "alias"),
     *("detach", "flatten", "select", "slice", "split", "permute", "transpose", "t", "expand", "contiguous", "copy_"),
 }
-_PIXELS = "pixel_values"  # what transformers' models call their images
 
 
 @dataclass(frozen=True)
@@ -108,16 +105,6 @@ _OF_TWO = {
 }
 
 
-def with_own_hooks(network: nn.Module) -> nn.Module:
-    """A shallow copy of ``network``: the same children and parameters, and hooks that the caller's does not get."""
-    if isinstance(network, torch.jit.ScriptModule):
-        raise UsageError("is a TorchScript program, which takes no hook: give the network that it was made of")
-    shallow = copy.copy(network)
-    for name in _HOOKS:
-        setattr(shallow, name, copy.copy(getattr(network, name)))
-    return shallow
-
-
 def returning_logits(network: nn.Module, reading: Reading) -> nn.Module:
     """``network`` if it returns logits itself, else a shallow copy that returns what ``reading`` makes of them."""
     if reading.conversion is None and not reading.place and not reading.reshapes:
@@ -132,57 +119,6 @@ def returning_own(network: nn.Module, reading: Reading) -> nn.Module:
     shallow = with_own_hooks(network)
     shallow.register_forward_hook(reading.select)
     return shallow
-
-
-def taking_images(network: nn.Module) -> nn.Module:
-    """``network``, or a shallow copy that hands its first argument on as ``pixel_values`` where forward has no place.
-
-    Raises:
-        UsageError: its forward needs more than images.
-    """
-    try:
-        parameters = list(inspect.signature(network.forward).parameters.values())
-    except (TypeError, ValueError):  # a program without a signature
-        return network
-    places = [item for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
-    variadic = [item for item in parameters if item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
-    first = places[0].name if places else None
-    by_name = first != _PIXELS and any(item.name == _PIXELS for item in parameters)
-    by_name = by_name or (first is None and not any(item.kind is item.VAR_POSITIONAL for item in variadic))
-    taken = _PIXELS if by_name else first
-    needed = [
-        item.name for item in parameters if item.default is item.empty and item.name != taken and item not in variadic
-    ]
-    if needed:
-        raise UsageError(f"wants {', '.join(needed)} besides the images: wrap it in a module that takes images alone")
-    if not by_name:
-        return network
-    shallow = with_own_hooks(network)
-    shallow.register_forward_pre_hook(_by_keyword, with_kwargs=True)
-    return shallow
-
-
-def _by_keyword(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return ((), {_PIXELS: args[0], **kwargs}) if args else (args, kwargs)
-
-
-def keeping_images(network: nn.Module, images: Tensor) -> nn.Module:
-    """``network``, or a shallow copy that is given copies where it changes what it is given (``x.sub_(mean)``)."""
-    given = images.clone()
-    network(given)
-    if torch.equal(given, images):
-        return network
-    shallow = with_own_hooks(network)
-    shallow.register_forward_pre_hook(_copied, with_kwargs=True)
-    return shallow
-
-
-def _copied(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return tuple(_copy(value) for value in args), {name: _copy(value) for name, value in kwargs.items()}
-
-
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
 
 
 def find_reading(

@@ -1,15 +1,21 @@
-"""What is put on a network for a while: whatever happens meanwhile, it is gone afterwards."""
+"""What is put on a network for a while, and gone afterwards whatever happens meanwhile; or on a copy of it for good."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from regrad.errors import UsageError
+
 Key = TypeVar("Key")
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
 
 
 @dataclass(frozen=True)
@@ -80,3 +86,13 @@ def requiring_grad(parameters: Iterable[Tensor]) -> Iterator[None]:
     finally:
         for parameter, required in before:
             parameter.requires_grad_(required)
+
+
+def with_own_hooks(network: nn.Module) -> nn.Module:
+    """A shallow copy of ``network``: the same children and parameters, and hooks that the caller's does not get."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UsageError("is a TorchScript program, which takes no hook: give the network that it was made of")
+    shallow = copy.copy(network)
+    for name in _HOOKS:
+        setattr(shallow, name, copy.copy(getattr(network, name)))
+    return shallow

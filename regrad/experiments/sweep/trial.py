@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from regrad import Classifier, Scorer
 from regrad.errors import UsageError
 from regrad.experiments.sweep.catalogue import CLASSES, Listed
+from regrad.network.head import find_head
 from regrad.storage.redact import reason
 
 SIDES = (32, 48, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512)
@@ -85,11 +86,24 @@ def _fitting(item: Listed) -> tuple[nn.Module | None, int]:
     plain = _built(item)
     for side in SIDES:
         if plain is not None and _takes(plain, side):
-            return shaken(plain), side
+            return _tempered(shaken(plain), side), side
         resized = _built(item, img_size=side) if item.library == "timm" else None  # some have the size built in
         if resized is not None and _takes(resized, side):
-            return shaken(resized), side
+            return _tempered(shaken(resized), side), side
     return None, 0
+
+
+def _tempered(network: nn.Module, side: int) -> nn.Module:
+    """``network`` with logits that differ by about 1: of a softmax that is 0 or 1, gradients are noise."""
+    images = torch.rand(2, _channels(network), side, side, generator=torch.Generator().manual_seed(2))
+    head = find_head(network, images)
+    if head is None:
+        return network
+    with torch.no_grad():
+        spread = float(network(images).std())
+        for parameter in network.get_submodule(head).parameters():
+            parameter.div_(max(spread, 1.0))
+    return network
 
 
 def _built(item: Listed, **settings: Any) -> nn.Module | None:

@@ -25,6 +25,7 @@ FAMILIES = {
     ("timm", "regnet"): "regnetx_002",
     ("timm", "ghostnet"): "ghostnet_050",
     ("timm", "mobilevit"): "mobilevit_xxs",
+    ("timm", "efficientvit_msra"): "efficientvit_m0",
     ("timm", "starnet"): "starnet_s050",
     ("torchvision", "squeezenet"): "squeezenet1_1",
     ("torchvision", "shufflenetv2"): "shufflenet_v2_x0_5",
