@@ -27,7 +27,7 @@ types: $(INSTALLED)  ## mypy
 	$(BIN)/mypy
 
 test: lint types  ## lint, types and every test; those whose programs are missing are skipped and say so
-	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --no-loadscope-reorder
 
 test-faults: $(INSTALLED)  ## the long form of the fault injection: some twenty minutes
 	$(BIN)/python -m pytest -m long tests/faults

@@ -24,7 +24,7 @@ from PIL import Image
 from regrad import table
 from tests.installed import installed
 from tests.services import bucket, ray_cluster, ray_session, s3_server
-from tests.side_by_side import SideBySide, group
+from tests.side_by_side import SideBySide, group, rank
 
 __all__ = ["bucket", "installed", "ray_cluster", "ray_session", "s3_server"]  # fixtures for every test
 
@@ -45,13 +45,13 @@ def workers_as_others() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
-    """Of ``pytest --numprocesses 2``."""
+    """Of ``pytest --numprocesses 3``."""
     return SideBySide(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: Ray's."""
-    items.sort(key=lambda item: group(item.nodeid.partition("::")[0]) != "ray")
+    """The longest first."""
+    items.sort(key=lambda item: (rank(file := item.nodeid.partition("::")[0]), group(file)))
 
 
 def png(seed: int, size: int = 8) -> bytes:
