@@ -56,7 +56,8 @@ def load_torchvision(name: str, stored: Stored | None, image_size: int | None = 
     options, notes = needs(build, stored, spec, image_size, _side(weights))
     rest = (lambda: _published(spec, weights)) if weights is not None else None
     network, more = filled(build, options, stored, spec, rest, version)
-    loaded = Loaded(network, _known_of(weights, options.get("image_size")), [*notes, *more])
+    side = options.get("image_size") or (_usual_side(name) if weights is None and not _has_positions(name) else None)
+    loaded = Loaded(network, _known_of(weights, side), [*notes, *more])
     if weights is None:
         loaded.assumed = _in_no_file(options)
     elif options.get("num_classes") not in (None, len(weights.meta["categories"])):
@@ -101,6 +102,14 @@ def _has_positions(name: str) -> bool:
 def _side(weights: Any) -> int:
     """The side that a network is built for, which not all that have published weights were trained on."""
     return int(weights.meta["min_size"][0]) if weights is not None and min(weights.meta["min_size"]) >= _SIDE else _SIDE
+
+
+def _usual_side(name: str) -> int:
+    """The side of the images that the network's first published weights are for: 299 of Inception v3."""
+    import torchvision.models
+
+    published = next(iter(torchvision.models.get_model_weights(name)), None)
+    return _SIDE if published is None else int(processors.of_preset(published.transforms())["image_size"])
 
 
 def _fetched(spec: str, name: str, weights: Any, build: Build, image_size: int | None) -> nn.Module:

@@ -49,6 +49,13 @@ def same(a: nn.Module, b: nn.Module, x: Tensor) -> None:
         torch.testing.assert_close(a.eval()(x), b.eval()(x), rtol=0, atol=0)
 
 
+def test_an_image_size_that_is_in_no_file_is_that_of_the_published_weights(tmp_path: Path) -> None:
+    weights = save(torchvision.models.inception_v3(num_classes=3, init_weights=False), tmp_path)
+    classifier = Classifier.load("torchvision:inception_v3", weights=weights)
+    assert classifier.image_size == (299, 299)
+    assert "assumed: --image-size 299, --mean" in classifier.notes[-1]
+
+
 @pytest.mark.parametrize(
     "name", ["mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5", "resnet18"]
 )
