@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-faults test-system docs audit lint types clean
+.PHONY: demo test pytest test-faults test-system docs audit lint types clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,7 +26,10 @@ lint: $(INSTALLED)  ## ruff, formatting included
 types: $(INSTALLED)  ## mypy
 	$(BIN)/mypy
 
-test: lint types  ## lint, types and every test; those whose programs are missing are skipped and say so
+test: lint  ## lint, types and every test; those whose programs are missing are skipped and say so
+	$(MAKE) --no-print-directory --jobs 2 types pytest
+
+pytest: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses 3 --no-loadscope-reorder
 
 test-faults: $(INSTALLED)  ## the long form of the fault injection: some twenty minutes

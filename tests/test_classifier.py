@@ -63,10 +63,13 @@ def test_arguments_override_the_factory() -> None:
     ("arguments", "message"),
     [
         ({"spec": "nonsense"}, "give torchvision:NAME"),
-        ({"spec": "torchvision:resnet1800"}, "no such classification model"),
+        (
+            {"spec": "torchvision:resnet1800"},
+            r"no such classification model in torchvision.models \(did you mean resnet1\d+\?\)",
+        ),
         ({"spec": "torchvision:resnet18"}, "no weights; add @DEFAULT"),
         ({"spec": "torchvision:resnet18@OLD"}, "no such weights; there are IMAGENET1K_V1"),
-        ({"spec": "timm:resnet1800"}, "timm knows no such model"),
+        ({"spec": "timm:resnet1800"}, r"timm knows no such model \(did you mean resnet\w+\?\)"),
         ({"spec": "no_such_package.module:factory"}, "no module no_such_package"),
         ({"spec": f"{__name__}:absent"}, "has no 'absent'"),
         ({"spec": BARE}, "image size is unknown; give --image-size"),

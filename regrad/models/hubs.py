@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from regrad.cli import nearest
 from regrad.errors import UsageError
 from regrad.models import processors, states
 from regrad.models.architecture import Build, Options, filled, interpolated, needs, restemmed
@@ -42,8 +43,9 @@ def load_torchvision(name: str, stored: Stored | None, image_size: int | None = 
 
     spec = f"torchvision:{name}"
     name, _, version = name.partition("@")
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise UsageError(f"{spec}: no such classification model in torchvision.models")
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise UsageError(f"{spec}: no such classification model in torchvision.models{nearest(name, known)}")
     if not version and stored is None:
         raise UsageError(f"{spec}: no weights; add @DEFAULT (or another published name) or --weights URI")
     weights = _named(name, version, spec) if version else None
@@ -206,7 +208,7 @@ def load_timm(name: str, stored: Stored | None, image_size: int | None = None, c
     except ImportError as error:
         raise UsageError(f"{spec}: timm is not installed; pip install 'regrad[timm]'") from error
     if not timm.is_model(name.partition(".")[0]):
-        raise UsageError(f"{spec}: timm knows no such model")
+        raise UsageError(f"{spec}: timm knows no such model{nearest(name.partition('.')[0], timm.list_models())}")
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError as error:

@@ -244,7 +244,7 @@ def _find(pattern: str, output: str | None) -> _Part:
             f"{storage.mask(strays[0])}: not a {_suffixes()} file; for single images give the folder that holds them"
         )
     else:
-        told = f"; {leftovers.in_words(left)} left out" if (left := leftovers.by_reason(part.left_out.values())) else ""
+        told = f"; left out {leftovers.in_words(left)}" if (left := leftovers.by_reason(part.left_out.values())) else ""
         raise UsageError(f"{shown}: an empty input: no {_suffixes(', no ')} and no image under it{told}")
     return part
 

@@ -289,7 +289,7 @@ def test_a_file_is_left_out_once_however_often_its_folder_is_named(tmp_path: Pat
 
 def test_an_empty_input_says_what_is_there(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "in", ".hidden/1.png", "a.txt")
-    with pytest.raises(UsageError, match=r"an empty input: .*; 2: 1 hidden, 1 type not read: \.txt left out"):
+    with pytest.raises(UsageError, match=r"an empty input: .*; left out 2: 1 hidden, 1 type not read: \.txt$"):
         list_inputs([folder])
 
 
