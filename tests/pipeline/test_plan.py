@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import itertools
-import time
+import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -142,15 +143,24 @@ def test_a_limit_goes_across_sources_and_cuts_tars(tmp_path: Path) -> None:
     assert full.done == {plan.pending[0].key}
 
 
-def test_planning_ten_thousand_committed_units_is_quick() -> None:
-    sources = [shard(50_000), *(shard(10, uri=f"{number}.parquet") for number in range(5_000))]
-    ledger = Ledger()
+def calls_to_plan(shards: int) -> int:
+    """How many functions are called to plan so many committed shards of one unit, and one of as many units."""
+    sources = [shard(10 * shards), *(shard(10, uri=f"{number}.parquet") for number in range(shards))]
+    ledger, called = Ledger(), Counter[str]()
     ledger.commit(ledger.plan(*sources))
-    started = time.perf_counter()
-    plan = ledger.plan(*sources)
-    assert time.perf_counter() - started < 2.0  # a third of that on an idle machine
-    assert len(plan.done) == 10_000
-    assert ledger.reads == 0
+    sys.setprofile(lambda frame, event, argument: called.update([event]))
+    try:
+        plan = ledger.plan(*sources)
+    finally:
+        sys.setprofile(None)
+    assert (len(plan.done), len(plan.pending), ledger.reads) == (2 * shards, 0, 0)
+    return called.total()
+
+
+def test_planning_committed_units_costs_the_same_for_each_of_them() -> None:
+    few, many = calls_to_plan(100), calls_to_plan(1000)
+    assert many < 10.5 * few
+    assert many < 150 * 2000
 
 
 def listing(files: Mapping[str, int]) -> Source:
