@@ -128,6 +128,9 @@ def heavy() -> dict[str, bytes]:
         "a profile bomb": with_chunk(png, b"IDAT", chunk(b"iCCP", b"k\0\0" + bomb)),
         "a text packed in an unknown way": with_chunk(png, b"IDAT", chunk(b"zTXt", b"k\0\7" + bomb)),
         "an orientation in much XMP": with_chunk(turned, b"IDAT", chunk(b"iTXt", xmp)),
+        "an orientation in more XMP than Pillow reads": with_chunk(
+            turned, b"IDAT", chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + history * 45)
+        ),
         "an orientation in little XMP": with_chunk(
             turned, b"IDAT", chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0tiff:Orientation="6"')
         ),
