@@ -63,22 +63,13 @@ def depending_on_images_alone(network: nn.Module, images: Tensor) -> nn.Module:
     would stand for other parameters, and have a gradient once at most.
 
     Args:
-        images: one or more, to try it with; calls are made with gradients.
+        images: one or more, to try it with.
     """
     if isinstance(network, torch.jit.ScriptModule):
         return network
-    before = {place: _without_graph(value) for place, value in _attributes(network)}
+    kept = _kept_between_calls(network, images)  # first: what a call without gradients leaves could not be told
     given = images.clone()
-    differentiable = [value for value in network.parameters() if value.is_floating_point()]
-    with torch.enable_grad(), requiring_grad(differentiable):
-        network(given)
-        first = _made_of_parameters(network)
-        network(images.clone())
-    kept = tuple(
-        (*place, before.get(place, _Absent))
-        for place, made in _made_of_parameters(network).items()
-        if any(tensor is earlier for tensor in made for earlier in first.get(place, ()))
-    )
+    network(given)
     writes = not torch.equal(given, images)
     if not kept and not writes:
         return network
@@ -123,6 +114,24 @@ class _Forgetting:
                 setattr(module, attribute, copy.copy(value))
             elif hasattr(module, attribute):
                 delattr(module, attribute)
+
+
+def _kept_between_calls(network: nn.Module, images: Tensor) -> tuple[tuple[str, str, Any], ...]:
+    """Module, attribute and first value of what the second of two calls, with gradients, still has of the first."""
+    before = {place: _without_graph(value) for place, value in _attributes(network)}
+    try:
+        differentiable = [value for value in network.parameters() if value.is_floating_point()]
+        with torch.enable_grad(), requiring_grad(differentiable):
+            network(images.clone())
+            first = _made_of_parameters(network)
+            network(images.clone())
+    except Exception:  # it can be called without gradients alone, which is told where they are asked for
+        return ()
+    return tuple(
+        (*place, before.get(place, _Absent))
+        for place, made in _made_of_parameters(network).items()
+        if any(tensor is earlier for tensor in made for earlier in first.get(place, ()))
+    )
 
 
 def _attributes(network: nn.Module) -> Iterator[tuple[_Place, Any]]:

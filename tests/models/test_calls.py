@@ -161,3 +161,15 @@ def test_what_is_kept_and_made_of_no_parameter_stays() -> None:
     network = Grid("nowhere")
     assert classifier(network).network is network
     assert network.ready is not None
+
+
+def test_a_network_that_is_called_without_gradients_alone_has_its_predictions_scored() -> None:
+    class ByNumPy(Changed):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.from_numpy(self.inner(x).numpy())
+
+    found = classifier(ByNumPy(lambda z: z))
+    wanted = Scorer(classifier(net()), ("entropy",))(X, IDS)["entropy"]
+    torch.testing.assert_close(Scorer(found, ("entropy",))(X, IDS)["entropy"], wanted)
+    with pytest.raises(UsageError, match="numpy"):
+        Scorer(found, ("regrad",))
