@@ -79,6 +79,16 @@ def test_parts_of_no_unit_are_swept(tmp_path: Path) -> None:
     assert len(files(tmp_path)) == 3
 
 
+def test_what_is_left_over_is_what_no_unit_has(tmp_path: Path) -> None:
+    other = "1" * 32
+    for key in (KEY, other):
+        commit.write_unit(str(tmp_path), *unit(key))
+    (tmp_path / "scores/_tmp-1-x.parquet").write_bytes(b"half")
+    left = {str(Path(uri).relative_to(tmp_path)) for uri in commit.left_over(str(tmp_path), {KEY})}
+    parts = {f"{kind}/part-{other}.parquet" for kind in commit.KINDS}
+    assert left == {"scores/_tmp-1-x.parquet", *parts}
+
+
 def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger/x.json").write_text("{")

@@ -26,6 +26,17 @@ def test_reads_ids_images_and_labels(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_group_without_rows_is_sound(tmp_path: Path) -> None:
+    rows = pa.table({"image": [image for _, image, _ in digits(6)]})
+    with pa.parquet.ParquetWriter(tmp_path / "a.parquet", rows.schema) as writer:
+        for start, count in ((0, 4), (4, 0), (4, 2)):
+            writer.write_table(rows.slice(start, count))
+    sizes = pa.parquet.ParquetFile(tmp_path / "a.parquet").metadata
+    assert [sizes.row_group(group).num_rows for group in range(3)] == [4, 0, 2]
+    samples = list(ParquetReader(str(tmp_path / "a.parquet")).rows())
+    assert [(sample.row, sample.image) for sample in samples] == [(row, digits()[row][1]) for row in range(6)]
+
+
 def test_reads_the_hugging_face_struct_with_its_path_as_id(tmp_path: Path) -> None:
     samples = list(ParquetReader(write_hugging_face(tmp_path / "a.parquet", digits(50))).rows())
     assert [(sample.id, sample.image, sample.label) for sample in samples] == digits(50)
