@@ -14,6 +14,7 @@ import pytest
 import regrad.commands.score
 from regrad.commands import COMMANDS
 from regrad.experiments.reproduce.tables import TABLES
+from regrad.experiments.sweep import __main__ as sweep
 from regrad.pipeline.run import score_here
 from regrad.reading import formats
 from regrad.scores import registry
@@ -136,7 +137,8 @@ def test_every_page_is_listed() -> None:
 
 
 def test_pages_name_flags_that_there_are() -> None:
-    flags = [action.option_strings for name in COMMANDS for action in command(name).parser()._actions]
+    parsers = [*(command(name).parser() for name in COMMANDS), sweep.parser()]
+    flags = [action.option_strings for parser in parsers for action in parser._actions]
     known = {flag for strings in flags for flag in strings} | {"--version", "--print-completion"}
     pages = [page for page in PAGES if page.stem in (*RUN, "cluster")]
     named = {(page.name, flag) for page in pages for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text())}
