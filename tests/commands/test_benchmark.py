@@ -17,7 +17,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "SWEEPS", {"classes": (2, 5)})
+    monkeypatch.setattr(benchmark, "SWEEPS", {"classes": (2, 5), "samples": (0, 1)})
     arguments = ["engine", "--cases", "tiny", "--contenders", "exact 1e-3", "reference", "--rounds", "2", "--sweep"]
     assert benchmark.main([*arguments, "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -25,6 +25,7 @@ def test_a_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     found = json.loads((tmp_path / "benchmark.json").read_text())
     assert [row["name"] for row in found["cases"][0]["rows"]] == ["exact 1e-3", "reference"]
     assert [case["classes"] for case in found["sweeps"]["classes"]] == [2, 5]
+    assert [case["samples"] for case in found["sweeps"]["samples"]] == [0, 1]
     assert (tmp_path / "benchmark.md").read_text().startswith("**tiny, 8x8")
     assert (tmp_path / "benchmark.svg").read_bytes().startswith(b"<?xml")
 
