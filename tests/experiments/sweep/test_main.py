@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,12 @@ def test_what_is_in_the_output_is_not_tried_again(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out == ""
     assert command.main(["--output", str(output), "--table"]) == 0
     assert "| timm resnet | 1 |" in capsys.readouterr().out
+
+
+def test_the_process_that_asks_is_as_it_was(tmp_path: Path) -> None:
+    before = (logging.root.manager.disable, [*warnings.filters])
+    assert command.main(["--output", str(tmp_path / "sweep.jsonl"), "--names", "test_resnet", "--engines"]) == 0
+    assert (logging.root.manager.disable, [*warnings.filters]) == before
 
 
 def test_a_network_that_takes_too_long_is_stopped_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
