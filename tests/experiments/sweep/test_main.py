@@ -33,6 +33,7 @@ def test_what_is_in_the_output_is_not_tried_again(tmp_path: Path, capsys: pytest
 
 
 def test_the_process_that_asks_is_as_it_was(tmp_path: Path) -> None:
+    logging.disable(logging.NOTSET)
     before = (logging.root.manager.disable, [*warnings.filters])
     assert command.main(["--output", str(tmp_path / "sweep.jsonl"), "--names", "test_resnet", "--engines"]) == 0
     assert (logging.root.manager.disable, [*warnings.filters]) == before
