@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before torch is imported: its threads wait instead of spinning, and where tests run side by side each has one core.
@@ -52,6 +53,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first."""
     items.sort(key=lambda item: (rank(file := item.nodeid.partition("::")[0]), group(file)))
+
+
+def pytest_collection_finish() -> None:
+    """All that was imported and collected stays: the collector need not look at a million objects again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def png(seed: int, size: int = 8) -> bytes:
