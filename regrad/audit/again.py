@@ -53,7 +53,8 @@ def count_new(
     """
     counted = Counted(manifest.totals(records))
     others = {row["night"] for row in nights.rows} - {night}
-    known_units = commit.by_source(key for key in commit.committed(baseline) if key not in apart)
+    ledger = commit.Ledger.read(baseline)
+    known_units = commit.by_source(key for key in ledger.keys if key not in apart)
     changed = set(audited.sources_of_retired(output))
     by_source: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
@@ -63,7 +64,7 @@ def count_new(
         known = audited.Known()
         if digits in changed:
             known = audited.Retired(output, digits).known(source, others.__contains__)
-        for record in commit.read_records(baseline, known_units.get(digits, ())):
+        for record in ledger.records(known_units.get(digits, ())):
             for image in audited.images(baseline, record) if record["source"] == source else ():
                 known.add(image.name, image.digest, image.scored)
         _count(output, source, units, known, counted)

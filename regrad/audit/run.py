@@ -79,7 +79,7 @@ def plan(options: Options, checked: Checked) -> Planned:
     except UsageError as error:
         raise UsageError(f"--baseline {error}; --make-baseline makes it of INPUT") from error
     # What the baseline holds is not new: the first night may be of the same bucket.
-    job = prepare(options, commit.Ledger(baseline, commit.committed(baseline)))
+    job = prepare(options, commit.Ledger.read(baseline))
     score = options.score or options.scores[0]
     _check_alike(info, job, baseline)
     known = scored.load_run(night.BASELINE, baseline)
@@ -151,9 +151,9 @@ def _audit(planned: Planned, outcome: RunOutcome, held: lease.Lease) -> dict[str
     job, options = outcome.job, outcome.job.options
     output = job.task.output
     nights = history.History(output)
-    committed = commit.committed(output)
-    units = nights.units_of(planned.checked.night, committed)
-    records = commit.read_records(output, units)
+    ledger = commit.Ledger.read(output)
+    units = nights.units_of(planned.checked.night, ledger.keys)
+    records = ledger.records(units)
     counted = again.count_new(
         output, planned.baseline.survey.run.output, nights, planned.checked.night, records, job.plan.held_elsewhere
     )

@@ -92,7 +92,7 @@ def _write_shards(
     from regrad.cluster.tasks import each  # seconds to import: where all is done, nobody should wait for it
 
     columns = Columns.of(run.info)
-    ledger = commit.Ledger(run.output, commit.committed(run.output))
+    ledger = commit.Ledger.read(run.output)
     wanted = list(shards.pieces(kept, ledger.records(sorted(ledger.keys)), ledger.ids, columns))
     todo = shards.settle(output, wanted)
     written = sum(

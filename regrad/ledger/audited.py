@@ -190,24 +190,29 @@ def keep(output: str, keys: Iterable[str], lost: Callable[[str], None]) -> None:
         by_source.setdefault(key[: commit.SOURCE_DIGITS], {}).setdefault(nights[key], []).append(key)
     there = set(history["night"].to_pylist())
     with ThreadPoolExecutor(_THREADS, "regrad-retired") as pool:
-        list(pool.map(lambda digits: _keep(output, digits, by_source[digits], there, lost), by_source))
+        ledger = commit.Ledger.read(output)
+        list(pool.map(lambda digits: _keep(ledger, digits, by_source[digits], there, lost), by_source))
 
 
 def _keep(
-    output: str, digits: str, keys: Mapping[str, Sequence[str]], nights: Container[str], lost: Callable[[str], None]
+    ledger: commit.Ledger,
+    digits: str,
+    keys: Mapping[str, Sequence[str]],
+    nights: Container[str],
+    lost: Callable[[str], None],
 ) -> None:
     """Add the images of units of one source, night -> keys, to its file; what is there already is not added again."""
-    retired = Retired(output, digits)
+    retired = Retired(ledger.output, digits)
     new: list[tuple[Any, ...]] = []
     for night, units in keys.items():
         by_name: dict[str, list[dict[str, Any]]] = {}
-        for record in commit.read_records(output, units):
+        for record in ledger.records(units):
             by_name.setdefault(record["source"], []).append(record)
         for source, records in by_name.items():
             # What another night had counted, this one did not; what it counted is there where this was cut short.
             there = retired.known(source, lambda name: name in nights)
             for record in records:
-                held = images(output, record)
+                held = images(ledger.output, record)
                 if len(held) < record["rows_in"]:
                     lost(record["unit"])
                 counted = (image for image in held if image.row is not None and not there.take(image))

@@ -1,16 +1,18 @@
 """What an output holds: units, each one part and one ledger record, whole or not at all.
 
 A unit is committed when its ledger record exists; the record is written last and removed first. A part without a
-record is the rest of an attempt that was cut short: it is overwritten by the next attempt or swept away.
+record is the rest of an attempt that was cut short: it is overwritten by the next attempt or swept away. Records are
+folded into snapshots now and then (:mod:`regrad.ledger.fold`), which keep them under the same names.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +20,10 @@ import pyarrow.parquet
 
 from regrad import storage, table
 from regrad.errors import RegradError
+from regrad.ledger import snapshots
+from regrad.ledger.snapshots import Snapshot
 
+_LOOKS = 8  # at a ledger whose snapshots are merged while it is read
 _THREADS = 32  # requests to a store at the same time; they wait far more than they compute
 KINDS = ("scores", "quarantine")
 WRITTEN = ("", *KINDS, "ledger")  # the folders of an output that a run writes units to
@@ -49,19 +54,90 @@ def record_uri(output: str, key: str) -> str:
     return storage.join(output, "ledger", f"{key}.json")
 
 
+def retirement_uri(output: str, key: str) -> str:
+    """Where it says that unit ``key``, whose record is in a snapshot, is no more."""
+    return storage.join(output, "ledger", f"{key}.gone")
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What a ledger held at one time.
+
+    Attributes:
+        loose: the units that have a record of their own.
+        retired: those of a snapshot that are no more, unless they are ``loose`` again.
+        snapshots, merged: those that count, oldest first, and those that do not.
+        rows: what the snapshots say, see :data:`regrad.ledger.snapshots.SCHEMA`.
+    """
+
+    loose: frozenset[str]
+    retired: frozenset[str]
+    snapshots: Sequence[Snapshot]
+    merged: Sequence[Snapshot]
+    rows: pa.Table
+
+    @functools.cached_property
+    def folded(self) -> dict[str, int]:
+        """The units that are committed by a snapshot alone, and the place of their rows."""
+        units, gone = self.rows["unit"].to_pylist(), self.rows["gone"].to_pylist()
+        places = enumerate(zip(units, gone, strict=True))
+        newer = self.loose | self.retired
+        return {unit: place for place, (unit, left) in places if not left and unit not in newer}
+
+
+def look(output: str) -> Held:
+    """What the ledger holds now: one listing, and the snapshots that this process has not read yet."""
+    for _ in range(_LOOKS):
+        names = storage.list_files(storage.join(output, "ledger"))
+        counting, merged = snapshots.named(names)
+        try:
+            rows = snapshots.read_snapshots(output, counting)
+        except FileNotFoundError:  # another process has merged it
+            continue
+        loose, retired = (
+            frozenset(name.removesuffix(suffix) for name in names if name.endswith(suffix))
+            for suffix in (".json", ".gone")
+        )
+        return Held(loose, retired, counting, merged, rows)
+    raise RegradError(f"{storage.mask(output)}: its ledger is rewritten all the time; try again when it is at rest")
+
+
 def committed(output: str) -> set[str]:
-    """The keys of the committed units, from the names in the ledger alone."""
-    return {name.removesuffix(".json") for name in storage.list_files(storage.join(output, "ledger"), ".json")}
+    """The keys of the committed units."""
+    held = look(output)
+    return {*held.loose, *held.folded}
 
 
-def read_records(output: str, keys: Iterable[str]) -> list[dict[str, Any]]:
+def read_records(output: str, keys: Iterable[str], held: Held | None = None) -> list[dict[str, Any]]:
     """The ledger records of ``keys``.
+
+    Args:
+        held: what the ledger held a moment ago, if the caller knows.
 
     Raises:
         RegradError: a record is missing or damaged.
     """
+    keys = list(keys)
+    if not keys:
+        return []
+    held = held or look(output)
+    apart = [key for key in keys if key not in held.folded]
     with ThreadPoolExecutor(_THREADS, "regrad-ledger") as pool:
-        return list(pool.map(lambda key: _read_record(record_uri(output, key)), keys))
+        own = pool.map(lambda key: read_record(output, key), apart)
+        records = {key: record for key, record in zip(apart, own, strict=True) if record is not None}
+    if len(records) < len(apart):  # folded since, or gone
+        held = look(output)
+    folded = [key for key in keys if key not in records]
+    for key in folded:
+        if key not in held.folded:
+            raise _unreadable(record_uri(output, key), FileNotFoundError("no such file"))
+    records |= zip(folded, snapshots.to_records(_rows_of(held, folded)), strict=True)
+    return [records[key] for key in keys]
+
+
+def _rows_of(held: Held, keys: Iterable[str]) -> pa.Table:
+    places = pa.array([held.folded[key] for key in keys], pa.int64())
+    return held.rows.select(snapshots.COLUMNS.names).take(places)
 
 
 def read_ids(output: str, records: Sequence[Mapping[str, Any]]) -> list[list[str] | None]:
@@ -113,29 +189,77 @@ class Ledger:
 
     Attributes:
         keys: of the units that count.
+        held: what the ledger was seen to hold, so that nobody need look again.
     """
 
     output: str
     keys: Collection[str]
+    held: Held | None = field(default=None, repr=False)
+
+    @classmethod
+    def read(cls, output: str) -> Ledger:
+        """All that ``output`` holds now."""
+        held = look(output)
+        return cls(output, frozenset([*held.loose, *held.folded]), held)
+
+    def only(self, keys: Collection[str]) -> Ledger:
+        """The same, of which these units alone count."""
+        return replace(self, keys=keys)
 
     def records(self, keys: Iterable[str]) -> list[dict[str, Any]]:
         """See :func:`read_records`."""
-        return read_records(self.output, keys)
+        return read_records(self.output, keys, self.held)
+
+    def table(self) -> pa.Table:
+        """The records of the units that count and are still there, in the order of their names, as rows of
+        :data:`regrad.ledger.snapshots.COLUMNS`: a million take less than a second where they are in snapshots.
+
+        Raises:
+            RegradError: a record is damaged, or the storage refused or failed.
+        """
+        held = self.held or look(self.output)
+        apart = sorted(key for key in self.keys if key not in held.folded)
+        with ThreadPoolExecutor(_THREADS, "regrad-ledger") as pool:
+            read = list(pool.map(lambda key: read_record(self.output, key), apart))
+        own = [record for record in read if record is not None]
+        rows = [_rows_of(held, (key for key in self.keys if key in held.folded))]
+        if len(own) < len(apart):  # folded since, or gone
+            since = look(self.output)
+            left = (key for key, record in zip(apart, read, strict=True) if record is None)
+            rows.append(_rows_of(since, (key for key in left if key in since.folded)))
+        try:
+            rows.append(snapshots.to_table(own))
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            (wrong, *_) = (record for record in own if not snapshots.foldable([record]))
+            raise _unreadable(record_uri(self.output, wrong["unit"]), error) from error
+        return pa.concat_tables(rows).sort_by("unit")
 
     def ids(self, records: Sequence[Mapping[str, Any]]) -> list[list[str] | None]:
         """See :func:`read_ids`."""
         return read_ids(self.output, records)
 
 
-def _read_record(uri: str) -> dict[str, Any]:
+def read_record(output: str, key: str) -> dict[str, Any] | None:
+    """The record of its own that unit ``key`` has; None where there is none.
+
+    Raises:
+        RegradError: it is damaged, or the storage refused or failed.
+    """
+    uri = record_uri(output, key)
     try:
         record = json.loads(storage.read_bytes(uri))
         return {**record, "unit": str(record["unit"])}
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise RegradError(
-            f"{storage.mask(uri)}: not a readable ledger record ({storage.reason(error)}); delete it to score its "
-            "unit again"
-        ) from error
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(uri, error) from error
+
+
+def _unreadable(uri: str, error: Exception) -> RegradError:
+    return RegradError(
+        f"{storage.mask(uri)}: not a readable ledger record ({storage.reason(error)}); delete it to score its "
+        "unit again"
+    )
 
 
 def write_unit(
@@ -182,7 +306,10 @@ def retire(output: str, keys: Iterable[str]) -> None:
     keys = list(keys)
     if not keys:
         return
+    folded = set(look(output).rows["unit"].to_pylist())
     with ThreadPoolExecutor(_THREADS, "regrad-retire") as pool:
+        noted = [retirement_uri(output, key) for key in keys if key in folded]
+        list(pool.map(lambda uri: storage.write_atomically(uri, b""), noted))
         list(pool.map(storage.remove, [record_uri(output, key) for key in keys]))
         list(pool.map(storage.remove, [part_uri(output, kind, key) for kind in KINDS for key in keys]))
 
@@ -191,12 +318,18 @@ def left_over(output: str, keep: Collection[str], folders: Sequence[str] = FOLDE
     """What attempts that were cut short left: temporary files in ``folders``, and parts of units not in ``keep``."""
     places = [storage.join(output, name) if name else output for name in folders]
     temporary = [storage.join(place, name) for place in places for name in storage.list_temporaries(place)]
-    return temporary + [
-        storage.join(output, kind, name)
-        for kind in KINDS
-        for name in storage.list_files(storage.join(output, kind), ".parquet")
-        if name.removeprefix("part-").removesuffix(".parquet") not in keep
-    ]
+    ledger = storage.join(output, "ledger")
+    merged = snapshots.named(storage.list_files(ledger, ".parquet"))[1] if "ledger" in folders else []
+    return (
+        temporary
+        + [storage.join(ledger, snapshot.name) for snapshot in merged]
+        + [
+            storage.join(output, kind, name)
+            for kind in KINDS
+            for name in storage.list_files(storage.join(output, kind), ".parquet")
+            if name.removeprefix("part-").removesuffix(".parquet") not in keep
+        ]
+    )
 
 
 def sweep(output: str, keep: Collection[str], folders: Sequence[str] = FOLDERS) -> int:

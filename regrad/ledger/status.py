@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import time
 from calendar import timegm
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from regrad import storage, table
-from regrad.errors import RegradError
 from regrad.ledger import commit, lease
 
-_THREADS = 32
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 ENDED = "cut short"
 
@@ -59,7 +58,8 @@ class Status:
 def status(output: str, slowest: int = 5) -> Status:
     """The state of the run at ``output``; it may be at work meanwhile.
 
-    The cost is one small request per committed unit. Speeds compare the clocks of the workers with the one here.
+    The cost is one small request for every unit that is not in a snapshot yet. Speeds compare the clocks of the workers
+    with the one here.
 
     Args:
         slowest: how many units to name.
@@ -69,18 +69,15 @@ def status(output: str, slowest: int = 5) -> Status:
         RegradError: the storage refused or failed.
     """
     run = table.read_run(output)
-    keys = sorted(commit.committed(output))
-    with ThreadPoolExecutor(_THREADS, "regrad-status") as pool:
-        records = [record for record in pool.map(lambda key: _record(output, key), keys) if record]
+    ledger = commit.Ledger.read(output)
+    records = ledger.table()
     holder = lease.holder(output)
     alive = holder is not None and not holder.is_dead_here()
     state = run["status"] if run["status"] != "running" or alive else ENDED
     until = time.time() if state == "running" else _seconds(run.get("finished"))
     speed, left = _speed(run, records, until, state == "running")
     planned = run.get("units")
-    reasons: Counter[str] = Counter()
-    for record in records:
-        reasons.update(record.get("reasons", {"not recorded": record["rows_quarantined"]}))
+    reasons = _reasons(records)
     return Status(
         output=storage.mask(output),
         state=state,
@@ -88,10 +85,10 @@ def status(output: str, slowest: int = 5) -> Status:
         started=run.get("started"),
         finished=run.get("finished"),
         exit_code=run.get("exit_code"),
-        units_done=len(keys),
-        units=planned and max(planned["planned"] + planned["done_before"], len(keys)),
-        rows_scored=sum(record["rows_scored"] for record in records),
-        rows_quarantined=sum(record["rows_quarantined"] for record in records),
+        units_done=len(ledger.keys),
+        units=planned and max(planned["planned"] + planned["done_before"], len(ledger.keys)),
+        rows_scored=pc.sum(records["rows_scored"]).as_py() or 0,
+        rows_quarantined=pc.sum(records["rows_quarantined"]).as_py() or 0,
         images_per_second=speed,
         seconds_left=left,
         reasons={reason: rows for reason, rows in reasons.most_common() if rows},
@@ -99,45 +96,42 @@ def status(output: str, slowest: int = 5) -> Status:
     )
 
 
-def _record(output: str, key: str) -> dict[str, Any] | None:
-    """One ledger record; None where it was retired meanwhile."""
-    with contextlib.suppress(RegradError):
-        return commit.read_records(output, [key])[0]
-    if key in commit.committed(output):  # it is there and cannot be read
-        return commit.read_records(output, [key])[0]
-    return None
+def _reasons(records: pa.Table) -> Counter[str]:
+    """Why rows are in quarantine, and how many."""
+    reasons: Counter[str] = Counter()
+    some = records.filter(pc.greater(records["rows_quarantined"], 0))
+    for rest, rows in zip(some["rest"].to_pylist(), some["rows_quarantined"].to_pylist(), strict=True):
+        reasons.update(json.loads(rest).get("reasons", {"not recorded": rows}))
+    return reasons
 
 
 def _speed(
-    run: dict[str, Any], records: Sequence[dict[str, Any]], until: float | None, running: bool
+    run: dict[str, Any], records: pa.Table, until: float | None, running: bool
 ) -> tuple[float | None, float | None]:
     """Images/s of this run, and the seconds left."""
     started = _seconds(run.get("started"))
     if started is None:
         return None, None
-    own = [record for record in records if (_seconds(record.get("finished")) or 0) >= started]
+    own = records.filter(pc.greater_equal(records["finished"], run["started"]))  # as text, times are in their order
     if until is None:  # cut short: up to its last sign of life
-        until = max((_seconds(record["finished"]) or 0 for record in own), default=started)
+        until = _seconds(pc.max(own["finished"]).as_py()) or started
     elapsed = until - started
-    if not own or elapsed <= 0:
+    if not len(own) or elapsed <= 0:
         return None, None
     planned = run.get("units")
     left = planned["planned"] - len(own) if planned and running else None
-    speed = sum(record["rows_in"] for record in own) / elapsed
+    speed = pc.sum(own["rows_in"]).as_py() / elapsed
     return speed, None if left is None else max(left, 0) * elapsed / len(own)
 
 
-def _slowest(records: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    ranked = sorted(records, key=lambda record: -record["seconds"] / max(record["rows_in"], 1))
+def _slowest(records: pa.Table, count: int) -> list[dict[str, Any]]:
+    """The ``count`` that took longest for a row."""
+    rows = pc.cast(pc.max_element_wise(records["rows_in"], 1), pa.float64())
+    ranked = pc.array_sort_indices(pc.divide(records["seconds"], rows), order="descending")[:count]
+    chosen = records.take(ranked).select(["source", "start", "stop", "rows_in", "seconds"])
     return [
-        {
-            "source": storage.mask(record["source"]),
-            "start": record["start"],
-            "stop": record["stop"],
-            "rows": record["rows_in"],
-            "seconds": record["seconds"],
-        }
-        for record in ranked[:count]
+        {**row, "source": storage.mask(row["source"])}
+        for row in chosen.rename_columns(["source", "start", "stop", "rows", "seconds"]).to_pylist()
     ]
 
 

@@ -85,10 +85,11 @@ def check(output: str) -> Findings:
     """
     run = table.read_run(output)
     findings = Findings()
-    keys = sorted(commit.committed(output))
+    ledger = commit.Ledger.read(output)
+    keys = sorted(ledger.keys)
     salt = manifest.salt(run["model"]["fingerprint"], run["config"], run["plan"])
     with ThreadPoolExecutor(_THREADS, "regrad-check") as pool:
-        records = list(pool.map(lambda key: _record(output, key, salt), keys))
+        records = list(pool.map(lambda key: _record(ledger, key, salt), keys))
         sound = [item for item in records if isinstance(item, dict)]
         findings.problems += [item for item in records if isinstance(item, Problem)]
         sound.sort(key=lambda record: (record["source"], record["start"]))
@@ -124,9 +125,9 @@ def repair(output: str, problems: Iterable[Problem]) -> int:
 # -- a unit ----------------------------------------------------------------------------------------------------------
 
 
-def _record(output: str, key: str, salt: str) -> dict[str, Any] | Problem:
+def _record(ledger: commit.Ledger, key: str, salt: str) -> dict[str, Any] | Problem:
     try:
-        (record,) = commit.read_records(output, [key])
+        (record,) = ledger.records([key])
         counts = [record[name] for name in ("rows_in", "rows_scored", "rows_quarantined")]
         made = unit_key(record["source"], record["identity"], record["start"], record["stop"], salt)
     except (RegradError, KeyError, TypeError) as error:
@@ -273,7 +274,7 @@ def _inputs(run: dict[str, Any], output: str, salt: str, records: list[dict[str,
     try:
         listing = list_inputs(run["inputs"], columns, output)
         beside = run.get("elsewhere")  # of an audit: what its baseline holds is not scored again
-        others = commit.Ledger(beside, commit.committed(beside)) if beside else None
+        others = commit.Ledger.read(beside) if beside else None
         plan = make_plan(listing.sources, config["unit_rows"], salt, _Counted(output, held), elsewhere=others)
         _left_out(run, listing, findings)
         for record in (held[key] for key in plan.done):

@@ -164,12 +164,13 @@ def ledger_digest(keys: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
 
 
-def held_totals(output: str, run: Mapping[str, Any] | None, keys: set[str]) -> dict[str, Any]:
-    """The totals of the committed units ``keys``: from ``run.json`` where it is of the same units, else re-read."""
+def held_totals(ledger: commit.Ledger, run: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The totals of the units of ``ledger``: from ``run.json`` where it is of the same units, else re-read."""
+    keys = ledger.keys
     counts = (run or {}).get("counts", {})
     if keys and counts.get("ledger") == ledger_digest(keys):
         return {name: counts[name] for name in ("units", *COUNTS)} | {"skipped": Counter(counts.get("skipped", {}))}
-    return totals(commit.read_records(output, sorted(keys)))
+    return totals(ledger.records(sorted(keys)))
 
 
 def write_run(output: str, run: Mapping[str, Any]) -> None:

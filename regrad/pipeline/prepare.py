@@ -82,11 +82,12 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
     stored = held["plan"] if held and not differences else None
     settings |= {"memory_budget": options.memory_budget, "posterior": posterior}
     scorer = Scorer(classifier, **settings, plan=stored)
-    committed = commit.committed(output)
+    ledger = commit.Ledger.read(output)
+    committed = set(ledger.keys)
     retired = committed if differences else set()
     salt = manifest.salt(classifier.fingerprint, manifest.configuration(options), scorer.plan)
     again = of_sources(listing.unidentified, committed - retired) if options.rescan else set()
-    ledger = commit.Ledger(output, committed - retired - again)
+    ledger = ledger.only(committed - retired - again)
     plan = make_plan(listing.sources, options.unit_rows, salt, ledger, options.limit, elsewhere)
     plan = replace(plan, obsolete=(*plan.obsolete, *sorted(again)))
     if not elsewhere:
@@ -124,7 +125,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
         batch_size=options.batch_size,
         threads=cores(),
     )
-    counts = manifest.held_totals(output, held, committed - retired)
+    counts = manifest.held_totals(ledger.only(committed - retired), held)
     return Job(options, task, listing, plan, run, committed, retired, counts, classifier, scorer, elsewhere)
 
 

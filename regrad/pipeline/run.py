@@ -12,7 +12,7 @@ from typing import Any
 from regrad import formatting, storage
 from regrad.cli import say
 from regrad.errors import RegradError, UsageError
-from regrad.ledger import audited, commit, lease
+from regrad.ledger import audited, commit, fold, lease
 from regrad.pipeline import manifest, process
 from regrad.pipeline.prepare import Job, plan_again, prepare
 from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, UnitResult
@@ -21,6 +21,7 @@ from regrad.settings.kinds import exceeds
 from regrad.storage import retry
 
 _NEW_PLANS = 3  # for sources that change while they are read; then they are not at rest
+_FOLDED_AFTER = 8192  # units that a run commits, so that no ledger has very many records
 _LAST_WORDS_SECONDS = 5.0  # how long a run that failed tries to say so in run.json
 
 ScoreUnits = Callable[[Job], Iterator[UnitResult]]
@@ -72,6 +73,7 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
     job.run["units"] = {"planned": len(job.plan.pending), "done_before": len(job.plan.done)}
     manifest.write_run(output, job.run)
     commit.sweep(output, tally.committed | {unit.key for unit in job.plan.pending})
+    _fold(job)
     try:
         changed = _score(job, tally, score_units)
         for _ in range(_NEW_PLANS):
@@ -88,6 +90,7 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
             )
         if job.plan.pending:  # a worker may have died over a unit; the lease goes on being renewed meanwhile
             commit.sweep(output, tally.committed, commit.WRITTEN)
+        _fold(job)
         return tally.finish()
     except BaseException as error:
         tally.fail(error)
@@ -107,6 +110,11 @@ def _remember(job: Job) -> None:
     audited.keep(job.task.output, {*job.plan.obsolete, *job.retired, *replaced}, lost)
 
 
+def _fold(job: Job) -> None:
+    if job.task.lease:
+        fold.fold(job.task.output, job.task.lease.check)
+
+
 def _score(job: Job, tally: RunCounts, score_units: ScoreUnits) -> list[str]:
     """Score what is pending; returns the sources that changed meanwhile."""
     changed: dict[str, None] = {}
@@ -115,6 +123,8 @@ def _score(job: Job, tally: RunCounts, score_units: ScoreUnits) -> list[str]:
             changed[result.source] = None
         else:
             tally.take(result)
+            if isinstance(result, Committed) and tally.this_run["units"] % _FOLDED_AFTER == 0:
+                _fold(job)
     return list(changed)
 
 

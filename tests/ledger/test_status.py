@@ -106,11 +106,12 @@ def test_a_unit_that_is_retired_meanwhile_is_left_out_and_a_damaged_record_is_to
     write_run(tmp_path)
     write_unit(tmp_path, 0, at(10))
     write_unit(tmp_path, 1, at(10))
-    there = commit.committed(str(tmp_path))
+    before = commit.look(str(tmp_path))
+    there = before.loose
     commit.retire(str(tmp_path), [min(there)])
-    listed = iter([there])  # first as it was before, then as it is
-    real = commit.committed
-    monkeypatch.setattr(commit, "committed", lambda output: next(listed, None) or real(output))
+    looks = iter([before])  # first as it was before, then as it is
+    real = commit.look
+    monkeypatch.setattr(commit, "look", lambda output: next(looks, None) or real(output))
     assert status(str(tmp_path)).rows_scored == 2
     (tmp_path / f"ledger/{max(there)}.json").write_text("{")
     with pytest.raises(RegradError, match="not a readable ledger record"):

@@ -1,0 +1,92 @@
+"""Ledger records folded into snapshots, see :mod:`regrad.ledger.snapshots`: under the lease, and at no time in doubt.
+
+A snapshot is written whole before anything that it holds is removed, and what it was made of says the same as it does
+while both are there: notes of retirement go first, since they speak of older snapshots; then records; then the
+snapshots that were merged. Whatever a fold that was cut short has left is taken in by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow.compute as pc
+
+from regrad import storage
+from regrad.errors import RegradError
+from regrad.ledger import commit, snapshots
+
+AT_LEAST = 512  # records, of less there is nothing to gain
+_AT_ONCE = 50_000  # records in memory
+_GROWTH = 2  # a snapshot of at most so many times the rows of what is newer is merged with it
+_THREADS = 32
+
+
+def fold(output: str, allowed: Callable[[], None], at_least: int | None = None) -> int:
+    """Fold what is not folded yet, if there is enough of it, and return how much there was.
+
+    A record that is damaged, or that lacks what every record has, stays as it is. The cost is that of the new records,
+    and, spread over all folds, a few times that of the whole: snapshots are merged with others of about their size.
+
+    Args:
+        allowed: raises where this process may no longer write; asked before each write, and before the first removal.
+        at_least: :data:`AT_LEAST` unless told.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    folded = 0
+    while True:
+        held = commit.look(output)
+        keys = sorted(held.loose | held.retired)
+        if len(keys) < (AT_LEAST if at_least is None else at_least):
+            return folded
+        if not (taken := _fold_some(output, held, keys[:_AT_ONCE], allowed)):
+            return folded
+        folded += taken
+
+
+def _fold_some(output: str, held: commit.Held, keys: list[str], allowed: Callable[[], None]) -> int:
+    records = _records(output, [key for key in keys if key in held.loose])
+    retired = [key for key in keys if key in held.retired]
+    gone = [key for key in retired if key not in records]
+    new = snapshots.newest([snapshots.gone(gone), snapshots.live(snapshots.to_table(list(records.values())))])
+    if not len(new):
+        return 0
+    older = list(held.snapshots)
+    merged: list[snapshots.Snapshot] = []
+    rows = new
+    while older and snapshots.row_count(output, older[-1]) <= _GROWTH * len(rows):
+        merged.insert(0, older.pop())
+        rows = snapshots.newest([snapshots.read_snapshots(output, [merged[0]]), rows])
+    if not older:  # nothing is left that a retired unit could be in
+        rows = rows.filter(pc.invert(rows["gone"]))
+    number = 1 + max((snapshot.last for snapshot in [*held.snapshots, *held.merged]), default=0)
+    allowed()
+    snapshots.write_snapshot(output, merged[0].first if merged else number, number, rows)
+    allowed()
+    _remove(commit.retirement_uri(output, key) for key in retired)
+    _remove(commit.record_uri(output, key) for key in records)
+    _remove(storage.join(output, "ledger", snapshot.name) for snapshot in [*merged, *held.merged])
+    return len(new)
+
+
+def _records(output: str, keys: list[str]) -> dict[str, Mapping[str, Any]]:
+    """The records of those of ``keys`` that can be folded."""
+
+    def one(key: str) -> dict[str, Any] | None:
+        with contextlib.suppress(RegradError):  # `regrad check` tells of what cannot be read
+            record = commit.read_record(output, key)
+            return record if record and record["unit"] == key else None
+        return None
+
+    with ThreadPoolExecutor(_THREADS, "regrad-fold") as pool:
+        records = [record for record in pool.map(one, keys) if record]
+    return {record["unit"]: record for record in snapshots.foldable(records)}
+
+
+def _remove(uris: Iterable[str]) -> None:
+    with ThreadPoolExecutor(_THREADS, "regrad-fold") as pool:
+        list(pool.map(storage.remove, uris))

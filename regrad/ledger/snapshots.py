@@ -1,0 +1,169 @@
+"""Ledger records in Parquet, so that a million units are a few objects to list and to read.
+
+``OUT/ledger/snapshot-<first>-<last>-<digest>.parquet`` holds what the folds of these numbers took in: a row for a
+unit that was committed, and one, marked ``gone``, for a unit of an earlier snapshot that was retired. A snapshot never
+changes (its name has the digest of its content); one whose numbers another covers has been merged into it and counts
+no more. Of the rows of one unit, that of the highest number holds. What is not folded yet is newer than every snapshot:
+``OUT/ledger/<key>.json`` is the record of a unit, ``OUT/ledger/<key>.gone`` retires one that is in a snapshot. A unit
+that has both was committed again, and is there.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from regrad import storage
+from regrad.errors import RegradError
+
+_NUMBERS = ("start", "stop", "rows_in", "rows_scored", "rows_quarantined", "labelled", "correct", "labels_outside")
+_TEXTS = ("unit", "source", "identity", "finished")
+#: A column for each value that all records have; what else a record holds is JSON in ``rest``.
+COLUMNS = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXTS),
+        *((name, pa.int64()) for name in _NUMBERS),
+        ("schema_version", pa.int64()),
+        ("seconds", pa.float64()),
+        ("rest", pa.string()),
+    ]
+)
+SCHEMA = COLUMNS.append(pa.field("gone", pa.bool_()))
+_VALUES = [name for name in COLUMNS.names if name != "rest"]
+_NAME = re.compile(r"snapshot-(\d{8})-(\d{8})-[0-9a-f]{16}\.parquet")
+
+
+@dataclass(frozen=True, order=True)
+class Snapshot:
+    """The name of one: the numbers of the folds it holds."""
+
+    first: int
+    last: int
+    name: str
+
+    def covers(self, other: Snapshot) -> bool:
+        """Whether it holds all that ``other`` does, and more."""
+        numbers, others = (self.first, self.last), (other.first, other.last)
+        return self.first <= other.first and other.last <= self.last and numbers != others
+
+
+def named(names: Iterable[str]) -> tuple[list[Snapshot], list[Snapshot]]:
+    """Of the names in a ledger, the snapshots that count, oldest first, and those that were merged into another.
+
+    >>> [len(part) for part in named(["snapshot-00000001-00000001-0123456789abcdef.parquet", "0a.json"])]
+    [1, 0]
+    """
+    matches = filter(None, map(_NAME.fullmatch, names))
+    all_of_them = sorted(Snapshot(int(match[1]), int(match[2]), match[0]) for match in matches)
+    merged = [one for one in all_of_them if any(other.covers(one) for other in all_of_them)]
+    return [one for one in all_of_them if one not in merged], merged
+
+
+def read_snapshots(output: str, snapshots: Sequence[Snapshot]) -> pa.Table:
+    """The rows that hold, ``gone`` ones among them, with the columns of :data:`SCHEMA`.
+
+    Raises:
+        FileNotFoundError: one has been merged into another meanwhile.
+        RegradError: one is damaged, or the storage failed.
+    """
+    tables = [_read(storage.join(output, "ledger", snapshot.name)) for snapshot in snapshots]
+    return newest(tables)
+
+
+def row_count(output: str, snapshot: Snapshot) -> int:
+    """How many rows it has."""
+    return len(_read(storage.join(output, "ledger", snapshot.name)))
+
+
+def newest(tables: Sequence[pa.Table]) -> pa.Table:
+    """One row a unit, the one of the last of ``tables`` that has it."""
+    rows = pa.concat_tables([SCHEMA.empty_table(), *tables])
+    if pc.count_distinct(rows["unit"]).as_py() == len(rows):
+        return rows
+    placed = pa.table({"unit": rows["unit"], "place": pa.array(range(len(rows)), pa.int64())})
+    return rows.take(placed.group_by("unit").aggregate([("place", "max")])["place_max"].sort())
+
+
+@functools.lru_cache(maxsize=16)  # the name has the digest of the content
+def _read(uri: str) -> pa.Table:
+    content = storage.read_bytes(uri)
+    try:
+        if _digest(content) not in uri.rpartition("/")[2]:
+            raise ValueError("its content is not that of its name")
+        return pa.parquet.ParquetFile(pa.BufferReader(content)).read().select(SCHEMA.names).cast(SCHEMA)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise RegradError(
+            f"{storage.mask(uri)}: not a readable ledger snapshot ({storage.reason(error)}); delete it to score its "
+            "units again"
+        ) from error
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def write_snapshot(output: str, first: int, last: int, rows: pa.Table) -> Snapshot:
+    """Write ``rows`` as the snapshot of these numbers."""
+    sink = io.BytesIO()
+    pa.parquet.write_table(rows.sort_by("unit"), sink, compression="zstd")
+    content = sink.getvalue()
+    snapshot = Snapshot(first, last, f"snapshot-{first:08}-{last:08}-{_digest(content)}.parquet")
+    storage.write_atomically(storage.join(output, "ledger", snapshot.name), content)
+    return snapshot
+
+
+def foldable(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that have every value that has a column, of the column's type, and come back as they are."""
+    complete = [record for record in records if all(name in record for name in _VALUES)]
+    try:
+        if to_records(to_table(complete)) == complete:
+            return complete
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        pass
+    if len(complete) == 1:
+        return []
+    middle = len(complete) // 2
+    return foldable(complete[:middle]) + foldable(complete[middle:])
+
+
+def to_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Records as rows of :data:`COLUMNS`; null where an earlier version did not write a value.
+
+    Raises:
+        pa.ArrowException: a value is not of its column's type.
+    """
+    columns = [pa.array([record.get(name) for record in records], COLUMNS.field(name).type) for name in _VALUES]
+    rest = [{name: value for name, value in record.items() if name not in _VALUES} for record in records]
+    return pa.table([*columns, pa.array([json.dumps(more, sort_keys=True) for more in rest])], schema=COLUMNS)
+
+
+def to_records(rows: pa.Table) -> list[dict[str, Any]]:
+    """The inverse of :func:`to_table`."""
+    return [
+        {name: value for name, value in row.items() if name in _VALUES} | json.loads(row["rest"])
+        for row in rows.to_pylist()
+    ]
+
+
+def gone(keys: Sequence[str]) -> pa.Table:
+    """A row of :data:`SCHEMA` for each unit that was retired."""
+    columns = [
+        pa.array(keys, pa.string()) if name == "unit" else pa.nulls(len(keys), COLUMNS.field(name).type)
+        for name in COLUMNS.names
+    ]
+    return pa.table([*columns, pa.array([True] * len(keys), pa.bool_())], schema=SCHEMA)
+
+
+def live(rows: pa.Table) -> pa.Table:
+    """Rows of :data:`COLUMNS` as committed units."""
+    return rows.append_column(SCHEMA.field("gone"), pa.array([False] * len(rows), pa.bool_()))
