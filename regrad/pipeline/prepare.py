@@ -19,6 +19,7 @@ from regrad.pipeline.plan import Plan, Unit, make_plan, of_sources
 from regrad.pipeline.worker import Task, UnitScorer
 from regrad.reading.formats import Source, open_reader
 from regrad.reading.inputs import Listing, absolute, list_inputs
+from regrad.reading.looked import Looked
 from regrad.reading.naming import leftovers
 from regrad.reading.naming.classes import Classes
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns
@@ -68,7 +69,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
     """
     output = absolute(options.output)
     columns = Columns(options.image_column, options.label_column, options.id_column)
-    listing = list_inputs(options.inputs, columns, output)
+    listing = list_inputs(options.inputs, columns, output, Looked(output, __version__))
     held = manifest.existing(output)
     model = model_arguments(options)
     classifier = Classifier.load(**model)
@@ -132,7 +133,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
 def plan_again(job: Job, committed: set[str]) -> Job:
     """``job``, planned for its inputs as they are now, on an output that holds the units ``committed``."""
     output, options = job.task.output, job.options
-    listing = list_inputs(options.inputs, job.task.columns, output)
+    listing = list_inputs(options.inputs, job.task.columns, output, job.listing.looked)
     salt = manifest.salt(job.task.fingerprint, manifest.configuration(options), job.scorer.plan)
     ledger = commit.Ledger(output, committed)
     plan = make_plan(listing.sources, options.unit_rows, salt, ledger, options.limit, job.elsewhere)

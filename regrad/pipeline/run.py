@@ -72,6 +72,7 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
     commit.retire(output, sorted({*job.plan.obsolete, *job.retired}))
     job.run["units"] = {"planned": len(job.plan.pending), "done_before": len(job.plan.done)}
     manifest.write_run(output, job.run)
+    job.listing.looked.save()
     commit.sweep(output, tally.committed | {unit.key for unit in job.plan.pending})
     _fold(job)
     try:

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from regrad import storage
-from regrad.reading import keys
 from regrad.reading.members import CorruptEnd, is_compressed, last_name, members, open_archive
-from regrad.reading.naming import leftovers
+from regrad.reading.naming import keys, leftovers
 from regrad.reading.naming.pictures import is_image, why_unread
 from regrad.reading.samples import MAX_IMAGE_BYTES, Columns, Shard, as_text
 

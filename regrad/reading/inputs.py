@@ -16,6 +16,7 @@ from regrad.errors import RegradError, UsageError
 from regrad.reading.fields import NoImages
 from regrad.reading.folder import files_under, folder_source, full_name, other_pictures
 from regrad.reading.formats import Source, formats, kind_of, stem
+from regrad.reading.looked import Look, Looked
 from regrad.reading.naming import leftovers
 from regrad.reading.naming.classes import Classes, mapped_in_words
 from regrad.reading.naming.pictures import is_image
@@ -35,11 +36,13 @@ class Listing:
         sources: each once, in order.
         left_out: what else is there, each file by its name, and why it is no input.
         notes: what was assumed of labels, or not found, a line each.
+        looked: what is known of shards, those of earlier runs included.
     """
 
     sources: list[Source]
     left_out: dict[str, str]
     notes: tuple[str, ...] = ()
+    looked: Looked = dataclasses.field(default_factory=Looked, compare=False)
 
     def labelled(self, classes: Classes) -> Listing:
         """The same with the labels that they have for a model of these ``classes``."""
@@ -100,7 +103,12 @@ def list_sources(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, outp
     return list_inputs(inputs, columns, output).sources
 
 
-def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, output: str | None = None) -> Listing:
+def list_inputs(
+    inputs: Sequence[str],
+    columns: Columns = DEFAULT_COLUMNS,
+    output: str | None = None,
+    looked: Looked | None = None,
+) -> Listing:
     """What ``inputs`` name (files, folders, globs, ``{000..123}`` ranges).
 
     A folder that holds shards (files of any format) at any depth stands for these; any other is a folder of images,
@@ -109,14 +117,22 @@ def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, outpu
     says why. A table that tells of images which lie elsewhere (as img2dataset leaves one beside each tar) is no shard,
     unless it is named itself.
 
+    Args:
+        looked: what is known of shards; only the others are opened.
+
     Raises:
         UsageError: nothing there, nothing usable there, or not one shard of its format with the columns.
         RegradError: the storage refused or failed.
     """
     parts = [_find(pattern, output) for given in inputs for pattern in _patterns(given)]
+    looked = looked or Looked()
+    shards = {source.uri: dataclasses.replace(source, columns=columns) for part in parts for source in part.shards}
+    counted = {uri: look for uri, source in shards.items() if (look := looked.recall(source))}
+    new = [source for uri, source in shards.items() if uri not in counted]
     with ThreadPoolExecutor(_THREADS, "regrad-footers") as pool:
-        shards = {source.uri: dataclasses.replace(source, columns=columns) for part in parts for source in part.shards}
-        counted = dict(zip(shards, pool.map(_with_rows, shards.values()), strict=True))
+        looks = list(pool.map(_with_rows, new))
+    looked.remember(looks)
+    counted |= {source.uri: look for source, look in zip(new, looks, strict=True)}
     usable = {source.kind for source, _ in counted.values() if source.rows is not None}
     tables = _tables(parts, counted, usable)
     named: dict[str, Source] = {}
@@ -141,12 +157,10 @@ def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS, outpu
     faults = [source.no_labels for source in named.values()]
     if faults and faults[0] and all(faults):
         raise faults[0]
-    return Listing(list(named.values()), left_out).labelled(columns.classes)
+    return Listing(list(named.values()), left_out, looked=looked).labelled(columns.classes)
 
 
-def _tables(
-    parts: Sequence[_Part], counted: Mapping[str, tuple[Source, UsageError | None]], usable: Collection[str]
-) -> set[str]:
+def _tables(parts: Sequence[_Part], counted: Mapping[str, Look], usable: Collection[str]) -> set[str]:
     """The Parquet files without images that tell of images which lie elsewhere, and are no shards that lack theirs.
 
     They were not named one by one, and there is no Parquet file with images, or they have a shard's name beside it.
@@ -296,7 +310,7 @@ def _suffixes(between: str = " or ") -> str:
     return between.join(form.suffixes[0] for form in formats().values() if form.suffixes)
 
 
-def _with_rows(source: Source) -> tuple[Source, UsageError | None]:
+def _with_rows(source: Source) -> Look:
     try:
         reader = source.open()
         rows = reader.length()

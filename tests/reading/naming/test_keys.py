@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from regrad.reading import keys
+from regrad.reading.naming import keys
 
 
 @pytest.mark.parametrize(
