@@ -8,7 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from regrad.ledger.commit import SOURCE_DIGITS, by_source, source_digits
 from regrad.reading.folder import locate
@@ -51,6 +51,14 @@ class Unit:
         """The inverse of :meth:`to_json`."""
         values = json.loads(text)
         return cls(**values | {name: tuple(values[name]) for name in ("files", "labels", "replaces")})
+
+
+class Span(NamedTuple):
+    """Some rows of a source that are, or may become, a unit: of a million, few are worth more than this."""
+
+    start: int
+    stop: int | None
+    key: str
 
     def overlaps(self, start: int, stop: int | None) -> bool:
         """Whether it shares a row with ``start <= row < stop``."""
@@ -101,13 +109,18 @@ def unit_key(source: str, identity: str, start: int, stop: int | None, salt: str
     return source_digits(source) + hashlib.sha256(content).hexdigest()[: 32 - SOURCE_DIGITS]
 
 
-def cut(source: Source, unit_rows: int, salt: str) -> Iterator[Unit]:
-    """The units of a whole source: ranges of ``unit_rows`` rows, or one where only reading tells how many there are."""
+def span(source: Source, start: int, stop: int | None, salt: str) -> Span:
+    """These rows, under the name that :func:`make_unit` gives them."""
+    return Span(start, stop, unit_key(source.uri, source.identity_of(start, stop), start, stop, salt))
+
+
+def cut(source: Source, unit_rows: int, salt: str) -> Iterator[Span]:
+    """A whole source as ranges of ``unit_rows`` rows, or as one where only reading tells how many there are."""
     if source.rows is None:
-        yield make_unit(source, 0, None, salt)
+        yield span(source, 0, None, salt)
         return
     for start in range(0, source.rows, unit_rows):
-        yield make_unit(source, start, min(start + unit_rows, source.rows), salt)
+        yield span(source, start, min(start + unit_rows, source.rows), salt)
 
 
 class HeldUnits(Protocol):
@@ -184,8 +197,12 @@ class _Cut:
 
     unit_rows: int
     salt: str
-    whole: Sequence[Unit]
-    wanted: Sequence[Unit]
+    whole: Sequence[Span]
+    wanted: Sequence[Span]
+
+    def unit(self, source: Source, rows: Span, replaces: tuple[str, ...] = ()) -> Unit:
+        """The unit of these rows."""
+        return dataclasses.replace(make_unit(source, rows.start, rows.stop, self.salt), replaces=replaces)
 
 
 def _plan_shard(source: Source, cut: _Cut, held: _Held, others: _Held) -> Plan:
@@ -200,12 +217,16 @@ def _plan_shard(source: Source, cut: _Cut, held: _Held, others: _Held) -> Plan:
     alike = (other for other in others.records(source) if other["identity"] == source.identity)
     known = [(other["start"], other["stop"]) for other in alike]
     grid = {unit.key for unit in cut.whole}
+
+    def overlapped(rows: Span) -> tuple[str, ...]:
+        return tuple(record["unit"] for record in partial if rows.overlaps(record["start"], record["stop"]))
+
     todo = [
-        _replacing(unit, partial)
-        for unit in cut.wanted
-        if unit.key not in held.keys
-        and unit.key not in others.keys
-        and not any(unit.within(*bounds) for bounds in (ranges if unit.key in grid else cut_ranges) + known)
+        cut.unit(source, rows, overlapped(rows))
+        for rows in cut.wanted
+        if rows.key not in held.keys
+        and rows.key not in others.keys
+        and not any(rows.within(*bounds) for bounds in (ranges if rows.key in grid else cut_ranges) + known)
     ]
     replaced = {key for unit in todo for key in unit.replaces}
     done = {unit.key for unit in full} | {record["unit"] for record in partial} - replaced
@@ -225,7 +246,7 @@ def _plan_listing(source: Source, cut: _Cut, held: _Held, others: _Held) -> Plan
     done, elsewhere = {unit.key for unit in full}, {unit.key for unit in left}
     records, foreign = held.records(source), others.records(source)
     if not records and not foreign:  # cut as it is listed, up to now
-        todo = [unit for unit in cut.wanted if unit.key not in done | elsewhere]
+        todo = [cut.unit(source, rows) for rows in cut.wanted if rows.key not in done and rows.key not in elsewhere]
         return Plan(tuple(todo), frozenset(done), (), frozenset(elsewhere))
     covered = {place for unit in full for place in range(unit.start, unit.stop or 0)}
     changed: list[tuple[dict[str, Any], Sequence[int]]] = []
@@ -265,27 +286,18 @@ def of_sources(sources: Iterable[Source], keys: Iterable[str]) -> set[str]:
     return {key for source in sources for key in known.get(source_digits(source.uri), ())}
 
 
-def _replacing(unit: Unit, partial: Iterable[dict[str, Any]]) -> Unit:
-    overlapped = tuple(record["unit"] for record in partial if unit.overlaps(record["start"], record["stop"]))
-    return dataclasses.replace(unit, replaces=overlapped)
-
-
 def _limited(
-    sources: Sequence[Source], whole: dict[str, list[Unit]], salt: str, limit: int | None
-) -> dict[str, list[Unit]]:
+    sources: Sequence[Source], whole: dict[str, list[Span]], salt: str, limit: int | None
+) -> dict[str, list[Span]]:
     if limit is None:
         return whole
-    wanted: dict[str, list[Unit]] = {source.uri: [] for source in sources}
+    wanted: dict[str, list[Span]] = {source.uri: [] for source in sources}
     left = limit
     for source in sources:
-        for unit in whole[source.uri]:
+        for rows in whole[source.uri]:
             if left <= 0:
                 return wanted
-            rows = unit.rows
-            if rows is None:
-                rows = source.open().count(at_most=left + 1)[0]
-            if rows > left:
-                unit = make_unit(source, unit.start, unit.start + left, salt)
-            wanted[source.uri].append(unit)
-            left -= rows
+            count = source.open().count(at_most=left + 1)[0] if rows.stop is None else rows.stop - rows.start
+            wanted[source.uri].append(span(source, rows.start, rows.start + left, salt) if count > left else rows)
+            left -= count
     return wanted
