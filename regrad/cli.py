@@ -92,7 +92,9 @@ def add_common(group: argparse._ArgumentGroup, verbose: str = "show tracebacks")
 def add_cluster(group: argparse._ArgumentGroup, workers: str) -> None:
     """The flags of commands that have shards looked at by Ray's workers; ``workers`` says what these do."""
     group.add_argument(
-        "--ray-address", metavar="ADDRESS", help="the cluster to run on (default: $RAY_ADDRESS, or this machine)"
+        "--ray-address",
+        metavar="ADDRESS",
+        help="the cluster to run on; `none`: no Ray (default: $RAY_ADDRESS, or Ray on this machine)",
     )
     group.add_argument("--num-workers", type=AT_LEAST_0, metavar="N", help=f"{workers} (default: one per CPU)")
 

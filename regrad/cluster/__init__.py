@@ -1,13 +1,17 @@
-"""All of Ray: sessions, actors, tasks, metrics and the job server."""
+"""All of Ray: sessions, actors, tasks, metrics and the job server; and what is better done without."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from regrad.cli import say
+
 if TYPE_CHECKING:
     from regrad.pipeline.prepare import Job
     from regrad.pipeline.results import UnitResult
+
+LOCAL, NO_CLUSTER = "local", "none"  # in place of an address: Ray on this machine alone, and no Ray
 
 
 def score_on_ray(job: Job) -> Iterator[UnitResult]:
@@ -17,3 +21,14 @@ def score_on_ray(job: Job) -> Iterator[UnitResult]:
     from regrad.cluster.actors import score_units
 
     return score_units(job)
+
+
+def score_where_it_pays(job: Job) -> Iterator[UnitResult]:
+    """On Ray, or in this process where that is sooner, see :func:`regrad.cluster.here.is_meant`."""
+    from regrad.cluster import here
+
+    if not here.is_meant(job):
+        return score_on_ray(job)
+    if job.options.ray_address != NO_CLUSTER:
+        say("without Ray, whose start would take longer than these images; `--ray-address local` starts it")
+    return here.score_alone(job)

@@ -25,12 +25,11 @@ from regrad.cluster.progress import Progress
 from regrad.cluster.sessions import Cluster, Workers, connected, share_out
 from regrad.errors import RegradError
 from regrad.pipeline import process
-from regrad.pipeline.plan import Unit
+from regrad.pipeline.plan import Unit, group_units
 from regrad.pipeline.prepare import Job, expected_images
 from regrad.pipeline.results import Committed, UnitResult, from_json, to_json
 from regrad.pipeline.worker import Task, UnitScorer
 
-_UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
 _REPORT_SECONDS = 0.5
 _TRIES = 8  # of work over which workers die: as often as a node may go, but not for ever
 STALL_SECONDS = 60.0
@@ -91,12 +90,6 @@ def _results(dataset: ray.data.Dataset) -> Iterator[UnitResult]:
                 yield from_json(row["result"])
         except ray.exceptions.RayError as error:
             raise RegradError(f"Ray failed: {_cause(error)}") from error
-
-
-def group_units(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
-    """``units`` in tasks of neighbours: large enough to read on without a pause, small enough to share out evenly."""
-    size = max(1, min(_UNITS_PER_TASK, len(units) // (4 * workers)))
-    return [units[start : start + size] for start in range(0, len(units), size)]
 
 
 def stalled(cluster: Cluster, workers: Workers, seconds: float) -> str:

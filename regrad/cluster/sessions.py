@@ -18,6 +18,7 @@ import ray
 from ray._private import services
 
 from regrad import storage
+from regrad.cluster import LOCAL
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline.cores import cores
 
@@ -64,7 +65,7 @@ def connected(address: str | None, workers: int | None, verbose: bool = False) -
         yield _describe(own=False)
         return
     handler = signal.getsignal(signal.SIGTERM)
-    own = not address or address == "local"
+    own = not address or address == LOCAL
     try:
         if own:
             start_local(max(cores(), workers or 1) + _SPARE_CPUS, verbose)
@@ -96,7 +97,7 @@ def start_local(cpus: int, verbose: bool = False) -> None:
     with _loopback():
         _init(
             verbose,
-            address="local",
+            address=LOCAL,
             num_cpus=cpus,
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,

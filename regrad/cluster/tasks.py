@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from regrad import storage
+from regrad.cluster import NO_CLUSTER
 from regrad.cluster.handover import WorkerFailure, settle_in, surroundings
 from regrad.cluster.sessions import connected
 from regrad.errors import RegradError
@@ -32,12 +33,16 @@ def each(
     done a part, since a worker may die. An item says what it is about by its ``source``.
 
     Args:
-        address: of the cluster, see :func:`regrad.cluster.sessions.connected`.
+        address: of the cluster, see :func:`regrad.cluster.sessions.connected`; :data:`regrad.cluster.NO_CLUSTER`: one
+            item after the other, in this process.
         workers: how many items are worked on at the same time; None: as many as there are CPUs to spare.
 
     Raises:
         RegradError: what ``function`` raised for the first item that failed, or the cluster failed.
     """
+    if address == NO_CLUSTER:
+        yield from map(function, items)
+        return
     queue = iter(items)
     first = list(itertools.islice(queue, 1))
     if not first:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from regrad.audit.options import FIRST, OPTIONS, check_options
 from regrad.cli import Parser, run_command
-from regrad.cluster import score_on_ray
+from regrad.cluster import score_where_it_pays
 from regrad.pipeline import options
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def audit(arguments: Sequence[str]) -> int:
             process.set_up(job.task.threads)  # of the estimate's batch
             print(describe(job))
             return 0
-        outcome = execute(job, score_on_ray)
+        outcome = execute(job, score_where_it_pays)
         print(f"{counted(outcome)}: the baseline; the next run of this command audits what has come in since")
         return outcome.exit_code
     planned = audits.plan(settings, checked)
@@ -66,7 +66,7 @@ def audit(arguments: Sequence[str]) -> int:
         process.set_up(planned.job.task.threads)
         print(planned.describe())
         return 0
-    outcome, audited = audits.audit_night(planned, score_on_ray)
+    outcome, audited = audits.audit_night(planned, score_where_it_pays)
     notes = [f"warning: {note}" for note in outcome.notes]
     print("\n".join([counted(outcome), *notes, *audited["headline"], audited["page"]]))
     if warning := audits.tell(planned, audited):

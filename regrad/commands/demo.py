@@ -50,10 +50,8 @@ def demonstrate(arguments: Sequence[str]) -> int:
     """Prepare model and shards, then score and report; the first exit code that is not 0, else 0."""
     folder, started = Path(parser().parse_args(arguments).folder), time.monotonic()
 
-    import numpy as np  # with torch and Ray below, seconds, which wrong usage need not wait for
+    import numpy as np  # with torch below, seconds, which wrong usage need not wait for
     from safetensors.torch import save_file
-
-    from regrad.cluster import sessions
 
     for name in ("data", "scores", "report"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -76,11 +74,10 @@ def demonstrate(arguments: Sequence[str]) -> int:
     commands = [["score", *inputs[name], *model, "--output", outputs[name]] for name in inputs]
     unknown = [f"{name}={outputs[name]}" for name in ("photos", "upside-down")]
     commands.append(["report", "--id", outputs["digits"], "--ood", *unknown, "--output", f"{folder}/report"])
-    with sessions.connected(address=None, workers=None):  # one Ray for all; a job that finds none starts its own
-        for name, *arguments in commands:
-            print(f"\n$ regrad {shlex.join([name, *arguments])}", flush=True)
-            if code := importlib.import_module(f"regrad.commands.{name}").main(arguments):
-                return code
+    for name, *arguments in commands:
+        print(f"\n$ regrad {shlex.join([name, *arguments])}", flush=True)
+        if code := importlib.import_module(f"regrad.commands.{name}").main(arguments):
+            return code
     print(f"\n{time.monotonic() - started:.0f} s. Open {(folder / 'report/report.html').resolve()}")
     return 0
 

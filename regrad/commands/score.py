@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from regrad import storage
 from regrad.cli import Parser, run_command
-from regrad.cluster import score_on_ray
+from regrad.cluster import score_where_it_pays
 from regrad.formatting import duration
 from regrad.pipeline import options
 from regrad.reading.naming import leftovers
@@ -48,7 +48,7 @@ def score(arguments: Sequence[str]) -> int:
         process.set_up(job.task.threads)  # of the estimate's batch
         print(describe(job))
         return 0
-    outcome = execute(job, score_on_ray)
+    outcome = execute(job, score_where_it_pays)
     print(summary(outcome))
     return outcome.exit_code
 

@@ -152,7 +152,14 @@ OPTIONS = (
     Option("dry-run", "run", "run", SWITCH, False, "show the plan and an estimate, and score nothing"),
     Option("verbose", "run", "run", SWITCH, False, "show tracebacks and Ray's own messages"),
     Option(
-        "ray-address", "run", "cluster", TEXT, None, "the cluster to run on", "$RAY_ADDRESS, or this machine", "ADDRESS"
+        "ray-address",
+        "run",
+        "cluster",
+        TEXT,
+        None,
+        "the cluster to run on; `local`: Ray on this machine; `none`: no Ray",
+        "$RAY_ADDRESS, or this machine, without Ray where that is sooner",
+        "ADDRESS",
     ),
     Option(
         "num-workers", "run", "cluster", AT_LEAST_1, None, "processes that score", "one per GPU, or one per four cores"

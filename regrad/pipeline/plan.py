@@ -15,6 +15,7 @@ from regrad.reading.folder import locate
 from regrad.reading.formats import ReadIds, Source
 
 DEFAULT_UNIT_ROWS = 1024
+_UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
 
 
 @dataclass(frozen=True)
@@ -278,6 +279,12 @@ def _plan_listing(source: Source, cut: _Cut, held: _Held, others: _Held) -> Plan
             row += len(some)
     obsolete = tuple(record["unit"] for record, _ in changed)
     return Plan(tuple(todo), frozenset(done), obsolete, frozenset(elsewhere))
+
+
+def group_units(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
+    """``units`` in tasks of neighbours: large enough to read on without a pause, small enough to share out evenly."""
+    size = max(1, min(_UNITS_PER_TASK, len(units) // (4 * workers)))
+    return [units[start : start + size] for start in range(0, len(units), size)]
 
 
 def of_sources(sources: Iterable[Source], keys: Iterable[str]) -> set[str]:

@@ -14,6 +14,7 @@ from regrad.cli import say
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import audited, commit, fold, lease
 from regrad.pipeline import manifest, process
+from regrad.pipeline.plan import group_units
 from regrad.pipeline.prepare import Job, plan_again, prepare
 from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, UnitResult
 from regrad.pipeline.worker import UnitScorer
@@ -138,11 +139,15 @@ def _planned_again(job: Job, tally: RunCounts) -> Job:
     return job
 
 
-def score_here(job: Job) -> Iterator[UnitResult]:
-    """Score the pending units in this process, without Ray: a few hundred images are done before it has started."""
+def score_here(job: Job, on_progress: Callable[[int, int], None] | None = None) -> Iterator[UnitResult]:
+    """Score the pending units in this process, without Ray: a few hundred images are done before it has started.
+
+    In the tasks that one worker would get: what is in a batch together decides a score's last bits.
+    """
     process.set_up(job.task.threads)
-    scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
-    return scorer.score(job.plan.pending, measure="measured" not in job.run)
+    scorer = UnitScorer(job.task, on_progress, classifier=job.classifier, scorer=job.scorer)
+    for number, units in enumerate(group_units(job.plan.pending, workers=1)):
+        yield from scorer.score(units, measure=number == 0 and "measured" not in job.run)
 
 
 class RunCounts:

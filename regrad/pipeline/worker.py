@@ -153,7 +153,8 @@ class UnitScorer:
             started = time.monotonic()
             with _ReadAhead(self, [account]) as rows:
                 self._score_batch(next(_batches(rows, count), []))
-        return len(account.scored), time.monotonic() - started
+                seconds = time.monotonic() - started  # without the end of the threads
+        return len(account.scored), seconds if account.scored else 0.0
 
     def _score_batch(self, batch: Sequence[_Read]) -> None:
         ready = [(row, image) for row in batch if (image := _decoded(row)) is not None]

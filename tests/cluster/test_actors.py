@@ -12,7 +12,7 @@ import safetensors.torch
 
 from regrad import table
 from regrad.cluster import progress, score_on_ray
-from regrad.cluster.actors import group_units, score_units
+from regrad.cluster.actors import score_units
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
@@ -117,15 +117,6 @@ def test_no_worker_after_a_while_is_said(tmp_path: Path, capfd: pytest.CaptureFi
     watcher.join()
     assert said[0].startswith("still waiting: no worker has started after 2 s; each needs 2 CPUs and 0 GPUs")
     assert "the cluster has 4 CPUs and 0 GPUs, of which 0 and 0 are free" in said[0]
-
-
-def test_units_are_shared_out_evenly(tmp_path: Path) -> None:
-    units = job(tmp_path / "out", write_parquet(tmp_path / "in.parquet", digits()), "--unit-rows", "1").plan.pending
-    for workers, size in ((1, 8), (2, 7), (100, 1)):
-        tasks = group_units(units, workers)
-        assert [unit for task in tasks for unit in task] == list(units)
-        assert max(map(len, tasks)) == size
-    assert [len(task) for task in group_units(units[:3], 2)] == [1, 1, 1]
 
 
 def test_a_file_over_which_every_worker_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

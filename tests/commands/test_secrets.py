@@ -57,7 +57,7 @@ def test_a_talkative_run_keeps_its_secrets(tmp_path: Path, bucket: Bucket, capfd
         *MODEL,
         "--output",
         f"{bucket.uri}/out",
-        "--verbose",
+        *("--ray-address", "local", "--verbose"),
     ]
     environment = {**os.environ, "RAY_TMPDIR": temporary}
     try:
@@ -98,7 +98,7 @@ def test_failures_keep_secrets(
     capfd: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(regrad.commands.score, "score_on_ray", score_here)
+    monkeypatch.setattr(regrad.commands.score, "score_where_it_pays", score_here)
     monkeypatch.setenv("REGRAD_STORAGE_PATIENCE", "0")
     source = bucket.put(write_tar(tmp_path / "in.tar", digits(10)), "in.tar")
     known: dict[str, Any] = {"name": bucket.uri.removeprefix("s3://"), "tmp": tmp_path, "in": source}

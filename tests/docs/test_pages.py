@@ -33,7 +33,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 def place(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with what the pages speak of, here and in ``s3://bucket``."""
     # Without Ray's workers: their starts would take most of the time, and tests/commands has them.
-    monkeypatch.setattr(regrad.commands.score, "score_on_ray", score_here)
+    monkeypatch.setattr(regrad.commands.score, "score_where_it_pays", score_here)
     monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))  # the pages' own scores are theirs alone
     monkeypatch.setattr(formats, "_formats", dict(formats.formats()))
     monkeypatch.chdir(tmp_path)
@@ -81,7 +81,7 @@ WITH_RAY = """
 import regrad.commands.score
 from regrad.cluster.sessions import start_local
 from regrad.pipeline.run import score_here
-regrad.commands.score.score_on_ray = score_here
+regrad.commands.score.score_where_it_pays = score_here
 start_local(3)
 """
 

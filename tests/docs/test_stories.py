@@ -28,7 +28,7 @@ import pytest
 import regrad.commands.audit, regrad.commands.score
 from regrad.__main__ import main
 from regrad.pipeline.run import score_here
-regrad.commands.score.score_on_ray = regrad.commands.audit.score_on_ray = score_here
+regrad.commands.score.score_where_it_pays = regrad.commands.audit.score_where_it_pays = score_here
 codes = {name: main(arguments) for name, arguments in json.loads(sys.argv[1]).items()}
 codes["tests"] = pytest.main(["-q", "-p", "no:cacheprovider", "tests/settings/test_scoring.py"])
 print(json.dumps(codes))

@@ -33,7 +33,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regrad.commands.score, "score_on_ray", score_here)
+    monkeypatch.setattr(regrad.commands.score, "score_where_it_pays", score_here)
 
 
 def score(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from regrad.pipeline.plan import Plan, Unit, make_plan, make_unit
+from regrad.pipeline.plan import Plan, Unit, group_units, make_plan, make_unit
 from regrad.reading.inputs import Source, list_sources
 from tests.shards import digits, write_folder, write_tar
 
@@ -263,3 +263,12 @@ def test_what_another_output_holds_is_left_to_it() -> None:
     short = Ledger()
     short.commit(short.plan(shard(25), limit=13))
     assert ranges(Ledger().plan(shard(25), elsewhere=short, salt="another")) == [(10, 20), (20, 25)]
+
+
+def test_units_are_shared_out_evenly() -> None:
+    units = [*map(str, range(60))]
+    for workers, size in ((1, 8), (2, 7), (100, 1)):
+        tasks = group_units(units, workers)  # type: ignore[arg-type]
+        assert [unit for task in tasks for unit in task] == units
+        assert max(map(len, tasks)) == size
+    assert [len(task) for task in group_units(units[:3], 2)] == [1, 1, 1]  # type: ignore[arg-type]
