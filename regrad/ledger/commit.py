@@ -136,8 +136,7 @@ def read_records(output: str, keys: Iterable[str], held: Held | None = None) -> 
 
 
 def _rows_of(held: Held, keys: Iterable[str]) -> pa.Table:
-    places = pa.array([held.folded[key] for key in keys], pa.int64())
-    return held.rows.select(snapshots.COLUMNS.names).take(places)
+    return snapshots.take(held.rows.select(snapshots.COLUMNS.names), [held.folded[key] for key in keys])
 
 
 def read_ids(output: str, records: Sequence[Mapping[str, Any]]) -> list[list[str] | None]:
@@ -232,7 +231,7 @@ class Ledger:
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             (wrong, *_) = (record for record in own if not snapshots.foldable([record]))
             raise _unreadable(record_uri(self.output, wrong["unit"]), error) from error
-        return pa.concat_tables(rows).sort_by("unit")
+        return snapshots.by_name(pa.concat_tables(rows))
 
     def ids(self, records: Sequence[Mapping[str, Any]]) -> list[list[str] | None]:
         """See :func:`read_ids`."""

@@ -19,8 +19,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.json
 import pyarrow.parquet
 
 from regrad import storage
@@ -87,11 +89,13 @@ def row_count(output: str, snapshot: Snapshot) -> int:
 
 def newest(tables: Sequence[pa.Table]) -> pa.Table:
     """One row a unit, the one of the last of ``tables`` that has it."""
-    rows = pa.concat_tables([SCHEMA.empty_table(), *tables])
+    rows = pa.concat_tables([pa.Table.from_batches([], schema=SCHEMA), *tables])
     if pc.count_distinct(rows["unit"]).as_py() == len(rows):
         return rows
-    placed = pa.table({"unit": rows["unit"], "place": pa.array(range(len(rows)), pa.int64())})
-    return rows.take(placed.group_by("unit").aggregate([("place", "max")])["place_max"].sort())
+    units = rows["unit"].combine_chunks().dictionary_encode()
+    last = np.empty(len(units.dictionary), np.int64)
+    last[units.indices.to_numpy()] = np.arange(len(rows))  # of several, the last is kept
+    return take(rows, np.sort(last))
 
 
 @functools.lru_cache(maxsize=16)  # the name has the digest of the content
@@ -112,10 +116,15 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def by_name(rows: pa.Table) -> pa.Table:
+    """``rows`` by the names of their units. (``Table.sort_by`` imports pandas.)"""
+    return rows.take(pc.array_sort_indices(rows["unit"].combine_chunks()))
+
+
 def write_snapshot(output: str, first: int, last: int, rows: pa.Table) -> Snapshot:
     """Write ``rows`` as the snapshot of these numbers."""
     sink = io.BytesIO()
-    pa.parquet.write_table(rows.sort_by("unit"), sink, compression="zstd")
+    pa.parquet.write_table(by_name(rows), sink, compression="zstd")
     content = sink.getvalue()
     snapshot = Snapshot(first, last, f"snapshot-{first:08}-{last:08}-{_digest(content)}.parquet")
     storage.write_atomically(storage.join(output, "ledger", snapshot.name), content)
@@ -142,9 +151,23 @@ def to_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
     Raises:
         pa.ArrowException: a value is not of its column's type.
     """
-    columns = [pa.array([record.get(name) for record in records], COLUMNS.field(name).type) for name in _VALUES]
-    rest = [{name: value for name, value in record.items() if name not in _VALUES} for record in records]
-    return pa.table([*columns, pa.array([json.dumps(more, sort_keys=True) for more in rest])], schema=COLUMNS)
+    if not records:
+        return pa.Table.from_batches([], schema=COLUMNS)
+    lines = []
+    for record in records:
+        rest = {name: value for name, value in record.items() if name not in _VALUES}
+        own = {name: value for name, value in record.items() if name in _VALUES}
+        lines.append(json.dumps(own | {"rest": json.dumps(rest, sort_keys=True)}).encode())
+    # Arrow's own arrays of Python values import pandas, which `regrad status` should not wait for.
+    reading = pyarrow.json.ReadOptions(block_size=max(2**20, 2 * max(map(len, lines))))
+    parsing = pyarrow.json.ParseOptions(explicit_schema=COLUMNS, unexpected_field_behavior="error")
+    return pyarrow.json.read_json(io.BytesIO(b"\n".join(lines)), reading, parsing).select(COLUMNS.names)
+
+
+def take(rows: pa.Table, places: Sequence[int] | np.ndarray[Any, Any]) -> pa.Table:
+    """The rows at these places."""
+    numbers = np.asarray(places, np.int64)
+    return rows.take(pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)]))
 
 
 def to_records(rows: pa.Table) -> list[dict[str, Any]]:

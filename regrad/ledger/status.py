@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import time
 from calendar import timegm
@@ -99,9 +100,9 @@ def status(output: str, slowest: int = 5) -> Status:
 def _reasons(records: pa.Table) -> Counter[str]:
     """Why rows are in quarantine, and how many."""
     reasons: Counter[str] = Counter()
-    some = records.filter(pc.greater(records["rows_quarantined"], 0))
-    for rest, rows in zip(some["rest"].to_pylist(), some["rows_quarantined"].to_pylist(), strict=True):
-        reasons.update(json.loads(rest).get("reasons", {"not recorded": rows}))
+    for rest, rows in zip(records["rest"].to_pylist(), records["rows_quarantined"].to_pylist(), strict=True):
+        if rows:
+            reasons.update(json.loads(rest).get("reasons", {"not recorded": rows}))
     return reasons
 
 
@@ -112,26 +113,32 @@ def _speed(
     started = _seconds(run.get("started"))
     if started is None:
         return None, None
-    own = records.filter(pc.greater_equal(records["finished"], run["started"]))  # as text, times are in their order
+    own = [
+        (finished, rows)
+        for finished, rows in zip(records["finished"].to_pylist(), records["rows_in"].to_pylist(), strict=True)
+        if finished and finished >= run["started"]  # as text, times are in their order
+    ]
     if until is None:  # cut short: up to its last sign of life
-        until = _seconds(pc.max(own["finished"]).as_py()) or started
+        until = max((_seconds(finished) or 0 for finished, _ in own), default=started)
     elapsed = until - started
-    if not len(own) or elapsed <= 0:
+    if not own or elapsed <= 0:
         return None, None
     planned = run.get("units")
     left = planned["planned"] - len(own) if planned and running else None
-    speed = pc.sum(own["rows_in"]).as_py() / elapsed
+    speed = sum(rows for _, rows in own) / elapsed
     return speed, None if left is None else max(left, 0) * elapsed / len(own)
 
 
 def _slowest(records: pa.Table, count: int) -> list[dict[str, Any]]:
     """The ``count`` that took longest for a row."""
-    rows = pc.cast(pc.max_element_wise(records["rows_in"], 1), pa.float64())
-    ranked = pc.array_sort_indices(pc.divide(records["seconds"], rows), order="descending")[:count]
-    chosen = records.take(ranked).select(["source", "start", "stop", "rows_in", "seconds"])
+    times = zip(records["seconds"].to_pylist(), records["rows_in"].to_pylist(), strict=True)
+    ranked = heapq.nlargest(count, ((seconds / max(rows, 1), -place) for place, (seconds, rows) in enumerate(times)))
+    names = ["source", "start", "stop", "rows_in", "seconds"]
+    chosen = [records.slice(-place, 1).select(names).to_pylist()[0] for _, place in ranked]
     return [
-        {**row, "source": storage.mask(row["source"])}
-        for row in chosen.rename_columns(["source", "start", "stop", "rows", "seconds"]).to_pylist()
+        {"source": storage.mask(row.pop("source")), "start": row["start"], "stop": row["stop"]}
+        | {"rows": row["rows_in"], "seconds": row["seconds"]}
+        for row in chosen
     ]
 
 

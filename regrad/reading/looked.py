@@ -8,6 +8,7 @@ the same columns and the same version of regrad; without it, or where it is dama
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -37,7 +38,7 @@ SCHEMA = pa.schema(
 
 
 class Looked:
-    """Looks by the name of their source.
+    """Looks by the name of their source; what is kept is read when it is first asked for.
 
     Args:
         output: where they are kept; None: nowhere.
@@ -50,12 +51,14 @@ class Looked:
     def __init__(self, output: str | None = None, version: str = ""):
         self._uri = storage.join(output, "sources.parquet") if output else ""
         self._version = version
-        self._rows: dict[str, tuple[Any, ...]] = {}
         self._names: dict[str, tuple[str, ...]] = {}  # each once, whatever the number of sources
         self._new = False
-        if output:
-            columns = [column.to_pylist() for column in _stored(self._uri).columns]
-            self._rows = {row[0]: row[1:] for row in zip(*columns, strict=True)}
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, tuple[Any, ...]]:
+        stored = _stored(self._uri) if self._uri else SCHEMA.empty_table()
+        columns = [column.to_pylist() for column in stored.columns]
+        return {row[0]: row[1:] for row in zip(*columns, strict=True)}
 
     def recall(self, source: Source) -> Look | None:
         """What a look into ``source`` would tell now; None where nobody looked, or it may have changed since."""
