@@ -30,7 +30,7 @@ test: lint  ## lint, types and every test; those whose programs are missing are 
 	$(MAKE) --no-print-directory --jobs 2 types pytest
 
 pytest: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses 3 --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --no-loadscope-reorder
 
 test-faults: $(INSTALLED)  ## the long form of the fault injection: some twenty minutes
 	$(BIN)/python -m pytest -m long tests/faults

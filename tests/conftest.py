@@ -12,7 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from PIL import Image
 
 from regrad import table
 from tests.installed import installed
-from tests.services import bucket, ray_cluster, ray_session, s3_server
+from tests.services import bucket, end_lasting, ray_cluster, ray_session, s3_server
 from tests.side_by_side import SideBySide, group, rank
 
 __all__ = ["bucket", "installed", "ray_cluster", "ray_session", "s3_server"]  # fixtures for every test
@@ -44,6 +44,19 @@ def workers_as_others() -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """What a group of files shares ends with it."""
+    yield
+    if nextitem is None or group_of(nextitem) != group_of(item):
+        end_lasting()
+
+
+def group_of(item: pytest.Item) -> str:
+    """What the item's file is run together with."""
+    return group(item.nodeid.partition("::")[0])
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
     """Of ``pytest --numprocesses 3``."""
@@ -59,6 +72,11 @@ def pytest_collection_finish() -> None:
     """All that was imported and collected stays: the collector need not look at a million objects again and again."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Libraries say so when what they made is not taken down at the end."""
+    gc.unfreeze()
 
 
 def png(seed: int, size: int = 8) -> bytes:

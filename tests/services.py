@@ -12,14 +12,16 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import fsspec
 import pytest
 
 BIN = Path(sys.executable).parent
+T = TypeVar("T")
 TOKEN = "a-token-of-the-tests-0123456789abcdef"  # the job server's and its clients'
 
 
@@ -44,9 +46,33 @@ def wait_for(port: int, process: subprocess.Popen[bytes], host: str = "127.0.0.1
     raise TimeoutError(f"{process.args} does not listen on {host}:{port}")
 
 
-@pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
+_lasting: dict[Callable[[], Any], tuple[Any, contextlib.ExitStack]] = {}
+
+
+def lasting(make: Callable[[], contextlib.AbstractContextManager[T]]) -> T:
+    """What ``make`` gives, begun by the first test that asks for it and kept until :func:`end_lasting`."""
+    if make not in _lasting:
+        stack = contextlib.ExitStack()
+        _lasting[make] = (stack.enter_context(make()), stack)
+    value: T = _lasting[make][0]
+    return value
+
+
+def end_lasting() -> None:
+    """End what was begun: no test that comes next needs it, and an idle Ray takes a share of a core."""
+    while _lasting:
+        _, (_, stack) = _lasting.popitem()
+        stack.close()
+
+
+@pytest.fixture
+def ray_session() -> None:
     """One local Ray for all tests that need it: starting it takes longer than most of them."""
+    lasting(_local_ray)
+
+
+@contextlib.contextmanager
+def _local_ray() -> Iterator[None]:
     import ray
 
     from regrad.cluster.sessions import start_local
@@ -155,9 +181,14 @@ class RayCluster:
     environment: dict[str, str]
 
 
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[RayCluster]:
-    """A head of one CPU and two nodes of three, on addresses of their own."""
+@pytest.fixture
+def ray_cluster() -> RayCluster:
+    """A head of one CPU and two nodes of three, on addresses of their own; one for all tests that need it."""
+    return lasting(_ray_cluster)
+
+
+@contextlib.contextmanager
+def _ray_cluster() -> Iterator[RayCluster]:
     access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     gcs, dashboard, client = (free_port() for _ in range(3))
     exports = [free_port() for _ in range(3)]

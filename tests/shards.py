@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-import sklearn.datasets
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -32,7 +31,9 @@ def records_of(results: Iterable[UnitResult]) -> list[dict[str, Any]]:
 @functools.cache
 def digits(count: int = 60) -> list[Row]:
     """The first digits of scikit-learn as PNG files; ids carry their class, as files in class folders do."""
-    data = sklearn.datasets.load_digits()
+    from sklearn.datasets import load_digits  # a second, that workers, which load networks, need not wait
+
+    data = load_digits()
     images, labels = data.images[:count], data.target[:count]
     return [
         (f"{label}/{row:04}.png", png(image * 15.9375), int(label))

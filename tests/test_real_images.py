@@ -21,11 +21,11 @@ pytestmark = pytest.mark.data
 
 def _score(source: Path, output: Path, *arguments: str) -> dict[str, Any]:
     command = [str(source), "--output", str(output), "--scores", SCORES, "--limit", str(LIMIT), *arguments]
-    assert score.main(command) == 0
+    assert score.main([*command, "--ray-address", "none"]) == 0
     return json.loads((output / "run.json").read_text())
 
 
-def test_mnist_against_fashion_mnist_and_omniglot(tmp_path: Path, ray_session: object) -> None:
+def test_mnist_against_fashion_mnist_and_omniglot(tmp_path: Path) -> None:
     weights = str(tmp_path / "mnist-cnn.safetensors")
     model = ["--model", "regrad.networks:mnist_cnn", "--weights", weights, "--samples", "4"]
     training = [str(data_path("mnist-train.parquet")), "--model", "regrad.networks:mnist_cnn", "--output", weights]
@@ -49,7 +49,7 @@ def test_mnist_against_fashion_mnist_and_omniglot(tmp_path: Path, ray_session: o
             assert got > 0.8, (column, name)
 
 
-def test_a_pretrained_cifar10_network(tmp_path: Path, ray_session: object) -> None:
+def test_a_pretrained_cifar10_network(tmp_path: Path) -> None:
     weights = str(data_path("weights/resnet20-cifar10.safetensors"))
     run = _score(
         data_path("cifar10-test.parquet"),

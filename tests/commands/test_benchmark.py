@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from regrad.experiments.benchmarks.cases import CASES, Case
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.freeze()  # before each time the garbage is collected, which is not to look at all that the tests hold
     monkeypatch.setitem(CASES, "tiny", Case("tiny", "tests.shards:build", 2, samples=1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ from tests.shards import digits, write_parquet
 
 CPU = torch.device("cpu")
 TINY = Case("tiny", "tests.shards:build", 3, samples=1)
+
+
+@pytest.fixture(autouse=True)
+def little_garbage() -> None:
+    """Before each time it is collected, which is not to look at all that the tests hold."""
+    gc.freeze()
 
 
 def quiet(line: str) -> None:
