@@ -29,6 +29,15 @@ ROOT = Path(__file__).parents[2]
 WORKER = "MapWorker"  # in the title of the processes that score
 START_SECONDS = 8.0  # about what a run takes until its first unit: kills fall before it too
 PATIENCE = 240.0
+#: `regrad`, folding its ledger after a few units instead of thousands: kills fall into folds too.
+FOLDING = """
+import sys
+from regrad.__main__ import main
+from regrad.ledger import fold
+from regrad.pipeline import run
+fold.AT_LEAST, run._FOLDED_AFTER = 3, 5
+sys.exit(main())
+"""
 
 
 @dataclass
@@ -50,7 +59,7 @@ class Job:
 
     def start(self) -> Run:
         """One run of the command, with a process group of its own."""
-        command = [sys.executable, "-m", "regrad", "score", *self.arguments, "--output", self.output]
+        command = [sys.executable, "-c", FOLDING, "score", *self.arguments, "--output", self.output]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
         log = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: what outlives a killed driver would hold its other end
         process = subprocess.Popen(
@@ -65,9 +74,7 @@ class Job:
 
     def units(self) -> int:
         """How many units are committed now."""
-        with contextlib.suppress(FileNotFoundError):
-            return sum(name.endswith(".json") and not name.startswith("_") for name in os.listdir(self.ledger))
-        return 0
+        return len(commit.committed(str(self.ledger.parent)))
 
 
 @dataclass
@@ -162,4 +169,5 @@ def assert_sound(job: Job, capture: Callable[[], str]) -> None:
     assert (content["status"], content["exit_code"]) == ("done", 0)
     assert content["counts"]["rows_scored"] == len(held)
     assert commit.left_over(job.output, commit.committed(job.output)) == []
+    assert len(commit.look(job.output).loose) < 3 <= len(commit.committed(job.output))  # they were folded
     assert check.main([job.output]) == 0, capture()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -18,8 +19,9 @@ _TOOLS_FILES = frozenset((".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"
 _TOOLS_FOLDERS = frozenset(
     ("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information", ".appledouble")
 )
-# What tells that a folder is an output: a file in it, and where there are JSON files beneath.
+# What tells that a folder is an output: a file in it, and what beneath it records its units.
 _OUTPUT_FILES, _LEDGER = ("run.json", "filter.json"), "ledger"
+_RECORDS = re.compile(r".*\.json|snapshot-\d{8}-\d{8}-\w+\.parquet")
 
 
 def why_tools(path: str) -> str | None:
@@ -80,7 +82,7 @@ def outputs(paths: Iterable[str]) -> list[str]:
 def _above_ledger(path: str) -> str | None:
     folder, _, base = path.rpartition("/")
     above, slash, last = folder.rpartition("/")
-    return f"{above}{slash}" if last == _LEDGER and base.endswith(".json") else None
+    return f"{above}{slash}" if last == _LEDGER and _RECORDS.fullmatch(base) else None
 
 
 def add_reason(skipped: Counter[str], reason: str) -> None:

@@ -38,7 +38,9 @@ def test_outputs_are_told_by_what_is_in_them() -> None:
     run = ["old/run.json", "old/ledger/1.json", "old/scores/part-1.parquet"]
     kept = ["kept/filter.json", "kept/ledger/2.json", "kept/shards/a.tar"]
     assert outputs([*run, *kept, "run.json", "ledger/3.json"]) == ["kept/", "old/"]
-    assert outputs(["mine/run.json", "mine/a.png", "other/ledger/1.json"]) == []
+    folded = ["night/run.json", "night/ledger/snapshot-00000001-00000003-0123456789abcdef.parquet"]
+    assert outputs(folded) == ["night/"]
+    assert outputs(["mine/run.json", "mine/a.png", "other/ledger/1.json", "mine/ledger/snapshot.parquet"]) == []
 
 
 def test_reasons_are_bounded_and_told_in_one_line() -> None:
