@@ -11,6 +11,11 @@ from torch import nn
 
 LIBRARIES = ("torchvision", "timm")
 CLASSES = 5
+LARGE = 200_000_000  # parameters; what has more is tried with few of its blocks, if it can be had so
+_FEW_BLOCKS: tuple[dict[str, Any], ...] = (
+    {"depth": 2},
+    *({name: (1, 1, 1, 1)} for name in ("depths", "stages", "layers")),
+)
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,27 @@ def _torchvision() -> list[Listed]:
     return [Listed("torchvision", builder.__module__.rpartition(".")[2], name) for name, builder in builders.items()]
 
 
-def size(item: Listed) -> int:
+def few_blocks(item: Listed) -> dict[str, Any]:
+    """Settings that leave a :data:`LARGE` timm network few blocks, each as wide as it is; none for another."""
+    if item.library != "timm" or (whole := size(item)) <= LARGE:
+        return {}
+    return next((settings for settings in _FEW_BLOCKS if _size_with(item, settings) < whole / 2), {})
+
+
+def _size_with(item: Listed, settings: dict[str, Any]) -> float:
+    try:
+        return size(item, **settings)
+    except Exception:  # it has no such setting, and its builder raises whatever it likes
+        return float("inf")
+
+
+def size(item: Listed, **settings: Any) -> int:
     """How many parameters the network has, from one without memory if it can be made without."""
     try:
         with torch.device("meta"):
-            network = item.build()
+            network = item.build(**settings)
     except (NotImplementedError, RuntimeError):  # it computes with its weights while it is made
-        network = item.build()
+        network = item.build(**settings)
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -16,8 +16,9 @@ def families_as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     families: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         families.setdefault((row["library"], row["family"]), []).append(row)
+    short = sum("blocks" in row for row in rows)
     lines = [
-        f"{len(rows)} networks of {len(families)} families.",
+        f"{len(rows)} networks of {len(families)} families, {short} of them with few of their blocks.",
         "",
         "| family | tried | auto | reference | exact | sketch | equal to `reference` |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from regrad import Classifier, Scorer
 from regrad.errors import UsageError
-from regrad.experiments.sweep.catalogue import CLASSES, Listed
+from regrad.experiments.sweep.catalogue import CLASSES, Listed, few_blocks
 from regrad.network.head import find_head
 from regrad.storage.redact import reason
 
@@ -30,15 +30,18 @@ ENGINES: dict[str, dict[str, Any]] = {
 def trial(item: Listed, engines: tuple[str, ...] = tuple(ENGINES)) -> Iterator[dict[str, Any]]:
     """What is found out about a network, piece by piece, so that a time limit costs the rest alone.
 
-    ``side`` and ``parameters`` come first; then for each engine ``outcome`` (scored, refused or failed), ``reason``,
-    ``seconds``, and for those without noise of their own ``error``, the largest relative difference from ``reference``.
+    ``side`` and ``parameters`` come first, and ``blocks``, the settings that leave a large network few of its blocks;
+    then for each engine ``outcome`` (scored, refused or failed), ``reason``, ``seconds``, and for those without noise
+    of their own ``error``, the largest relative difference from ``reference``.
     """
-    network, side = _fitting(item)
+    blocks = few_blocks(item)
+    network, side = _fitting(item, blocks)
     if network is None:
         yield {"outcome": "refused", "reason": f"takes no square image of {SIDES[0]} to {SIDES[-1]} pixels"}
         return
     channels = _channels(network)
-    yield {"side": side, "parameters": sum(value.numel() for value in network.parameters())}
+    parameters = sum(value.numel() for value in network.parameters())
+    yield {"side": side, "parameters": parameters} | ({"blocks": blocks} if blocks else {})
     images = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(1))
     scores: dict[str, Tensor] = {}
     for engine in engines:
@@ -81,13 +84,14 @@ def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
     return network
 
 
-def _fitting(item: Listed) -> tuple[nn.Module | None, int]:
+def _fitting(item: Listed, blocks: dict[str, Any]) -> tuple[nn.Module | None, int]:
     """The network for the smallest image it takes, and the side of that."""
-    plain = _built(item)
+    plain = _built(item, **blocks)
     for side in SIDES:
         if plain is not None and _takes(plain, side):
             return _tempered(shaken(plain), side), side
-        resized = _built(item, img_size=side) if item.library == "timm" else None  # some have the size built in
+        # Some have the size built in.
+        resized = _built(item, img_size=side, **blocks) if item.library == "timm" else None
         if resized is not None and _takes(resized, side):
             return _tempered(shaken(resized), side), side
     return None, 0

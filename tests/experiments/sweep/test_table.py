@@ -26,7 +26,7 @@ ROWS = [
 def test_a_row_a_family_and_every_reason() -> None:
     text = families_as_markdown(ROWS)
     lines = text.splitlines()
-    assert lines[0] == "4 networks of 3 families."
+    assert lines[0] == "4 networks of 3 families, 0 of them with few of their blocks."
     assert "| timm a | 2 | 2 scored | 2 scored | 2 scored | 1 scored, 1 not reached | 1 of 2, at most 3e-03 |" in lines
     assert "| timm b | 1 | 1 refused | 1 refused | 1 refused | 1 refused |  |" in lines
     assert "- auto failed 1: no derivative" in lines
