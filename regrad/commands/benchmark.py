@@ -1,10 +1,13 @@
-"""Measure the engines beside the definition and beside what others offer: time over plain passes, memory, error.
+"""Measure the engines beside the definition and beside what others offer, or what a plan costs where all is done.
 
     regrad benchmark engine --images cifar10-test.parquet --weights resnet18=resnet18.safetensors
     regrad benchmark engine --sweep --output benchmark
+    regrad benchmark plan --units 1000 10000 100000 1000000 --output benchmark
 
-Everything runs in one process, in interleaved rounds, so that ratios hold on a machine that others use too. The peers
-are in the extra `benchmark`; one that is missing, or cannot do the work, is shown with the reason.
+engine: time over plain passes, memory, error. Everything runs in one process, in interleaved rounds, so that ratios
+hold on a machine that others use too. The peers are in the extra `benchmark`; one that is missing, or cannot do the
+work, is shown with the reason. plan: seconds and memory of listing, ledger, plan and status of outputs with so many
+units.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
 """
@@ -38,9 +41,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def benchmark(arguments: Sequence[str]) -> int:
-    """Measure every case, then the sweeps, and write what was found."""
+    """Measure what is asked for."""
     args = parser().parse_args(arguments)
+    return MEASURED[args.what](args)
 
+
+def plans(args: argparse.Namespace) -> int:
+    """Measure plans, and write ``plan.json``, ``plan.md`` and ``plan.svg``."""
+    from regrad.experiments.benchmarks import planning
+
+    measured = [planning.measure_plan(units, say) for units in args.units]
+    print(planning.plans_as_markdown(measured))
+    files = {
+        "plan.json": json.dumps(measured, indent=2).encode(),
+        "plan.md": planning.plans_as_markdown(measured).encode(),
+        "plan.svg": planning.plot_of_plans(measured),
+    }
+    for name, content in files.items() if args.output else ():
+        storage.write_atomically(storage.join(args.output, name), content)
+    return 0
+
+
+def engines(args: argparse.Namespace) -> int:
+    """Measure every case, then the sweeps, and write what was found."""
     import torch  # with what follows seconds, which wrong usage need not wait for
 
     from regrad.experiments.benchmarks import render
@@ -122,12 +145,15 @@ def say(line: str) -> None:
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
+MEASURED = {"engine": engines, "plan": plans}
+
+
 def parser() -> Parser:
     """Its flags."""
     require_experiments("benchmark")
-    flags = Parser("benchmark", __doc__, "engine [--FLAG ...]")
+    flags = Parser("benchmark", __doc__, "engine|plan [--FLAG ...]")
     most, run = flags.groups("run")
-    most.add_argument("what", choices=("engine",), metavar="engine", help="what is measured")
+    most.add_argument("what", choices=tuple(MEASURED), metavar="engine|plan", help="what is measured")
     most.add_argument(
         "--cases", nargs="+", default=["resnet18"], metavar="NAME", help="a wrong one lists them (default: resnet18)"
     )
@@ -141,6 +167,14 @@ def parser() -> Parser:
     run.add_argument("--batch", type=AT_LEAST_1, metavar="N", help="images at once (default: the case's)")
     run.add_argument(
         "--rounds", type=AT_LEAST_1, default=5, metavar="N", help="of which medians are taken (default: %(default)s)"
+    )
+    run.add_argument(
+        "--units",
+        nargs="+",
+        type=AT_LEAST_1,
+        default=[1_000, 10_000, 100_000, 1_000_000],
+        metavar="N",
+        help="of a plan (default: 1000 to 1000000)",
     )
     run.add_argument("--sweep", action="store_true", help="also the first case over classes and over copies")
     add_common(run)

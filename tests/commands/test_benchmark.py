@@ -32,6 +32,18 @@ def test_a_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert (tmp_path / "benchmark.svg").read_bytes().startswith(b"<?xml")
 
 
+def test_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["plan", "--units", "20", "200", "--output", str(tmp_path)]) == 0
+    assert "| 200 | 20 |" in capsys.readouterr().out
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert [(row["units"], row["shards"]) for row in found] == [(20, 2), (200, 20)]
+    for row in found:
+        assert all(row[name] > 0 for name in ("first", "list", "ledger", "plan", "status"))
+        assert 50 < row["peak_mb"] < 1000
+    assert (tmp_path / "plan.md").read_text().count("\n") == 3
+    assert b"<svg" in (tmp_path / "plan.svg").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
