@@ -27,7 +27,7 @@ def _score(source: Path, output: Path, *arguments: str) -> dict[str, Any]:
 
 def test_mnist_against_fashion_mnist_and_omniglot(tmp_path: Path) -> None:
     weights = str(tmp_path / "mnist-cnn.safetensors")
-    model = ["--model", "regrad.networks:mnist_cnn", "--weights", weights, "--samples", "4"]
+    model = ["--model", "regrad.networks:mnist_cnn", "--weights", weights, "--samples", "2"]
     training = [str(data_path("mnist-train.parquet")), "--model", "regrad.networks:mnist_cnn", "--output", weights]
     assert train.main([*training, "--limit", "4000", "--epochs", "2"]) == 0
     known = _score(data_path("mnist-test.parquet"), tmp_path / "mnist", *model)

@@ -25,9 +25,14 @@ def forward_copy(network: nn.Module, example: Tensor) -> nn.Module:
 
 
 def convolution_format(network: nn.Module) -> nn.Module:
-    """``network`` with its memory laid out channels-last, what convolutions are fastest in; changed in place."""
+    """``network`` with its memory laid out channels-last, what convolutions are fastest in; changed in place.
+
+    By hand, since ``Module.to`` asks this layout of tensors of five dimensions too, which have none.
+    """
     if any(isinstance(module, nn.Conv2d) for module in network.modules()):
-        network.to(memory_format=torch.channels_last)
+        for value in (*network.parameters(), *network.buffers()):
+            if value.dim() == 4:
+                value.data = value.data.contiguous(memory_format=torch.channels_last)
     return network
 
 

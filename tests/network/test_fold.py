@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from regrad import Classifier, Scorer
 from regrad.network.copies import private_copy
-from regrad.network.fold import fold_batch_norms
+from regrad.network.fold import convolution_format, fold_batch_norms
 from tests.networks import build, copies
 
 
@@ -53,3 +54,25 @@ def test_a_convolution_that_is_also_used_bare_is_not_folded() -> None:
 def test_a_norm_before_its_convolution_is_left_alone() -> None:
     network = private_copy(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.Flatten()).double())
     assert fold_batch_norms(network, set(), copies()[:1, 0]) == 0
+
+
+def test_a_network_with_weights_of_five_dimensions_is_laid_out_too() -> None:
+    class Lambda(nn.Module):
+        """As timm's lambda layers: positions in a three-dimensional convolution."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.positions = nn.Conv2d(3, 4, 3, padding=1), nn.Conv3d(1, 2, (1, 3, 3), padding=(0, 1, 1))
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.positions(self.conv(x).unsqueeze(1)).mean((3, 4)).flatten(1))
+
+    network = private_copy(Lambda().double())
+    x = copies(images=2)[:, 0]
+    before, weight = network(x), network.conv.weight
+    torch.testing.assert_close(convolution_format(network)(x), before, rtol=1e-12, atol=1e-12)
+    assert network.conv.weight is weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert network.positions.weight.is_contiguous()
+    assert set(Scorer(Classifier(Lambda(), 8, mean=0.5, std=0.25), ("regrad",))(torch.rand(2, 3, 8, 8), ["a", "b"]))
