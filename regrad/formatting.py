@@ -53,6 +53,29 @@ def file_name(uri: str) -> str:
     return uri.rstrip("/").rsplit("/", 1)[-1]
 
 
+class Laps:
+    """The seconds of the steps of a work that began at ``begin``, in seconds since 1970.
+
+    >>> laps = Laps(begin=time.time() - 2)
+    >>> laps.end("imports")
+    >>> str(laps)
+    'imports 2.0 s'
+    """
+
+    def __init__(self, begin: float):
+        self._last = begin
+        self._seconds: dict[str, float] = {}
+
+    def end(self, step: str) -> None:
+        """The step is done now; one that is done again adds to it."""
+        now = time.time()
+        self._seconds[step] = self._seconds.get(step, 0.0) + now - self._last
+        self._last = now
+
+    def __str__(self) -> str:
+        return ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self._seconds.items())
+
+
 def duration(seconds: float) -> str:
     """``seconds`` for people.
 

@@ -12,17 +12,20 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 done but more ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import psutil
+
 from regrad import storage
-from regrad.cli import Parser, run_command
+from regrad.cli import Parser, run_command, say
 from regrad.cluster import score_where_it_pays
-from regrad.formatting import duration
+from regrad.formatting import Laps, duration
 from regrad.pipeline import options
 from regrad.reading.naming import leftovers
 
 if TYPE_CHECKING:
+    from regrad.pipeline.results import UnitResult
     from regrad.pipeline.run import RunOutcome
 
 
@@ -33,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score(arguments: Sequence[str]) -> int:
     """Plan, score and commit, and say what came of it."""
+    laps = Laps(psutil.Process().create_time())
     settings = options.parse(arguments, "score", __doc__)
 
     from regrad.pipeline import process  # with what follows seconds to import, which wrong usage need not wait for
@@ -43,14 +47,25 @@ def score(arguments: Sequence[str]) -> int:
     if settings.list_scores:
         print(listing(settings.score_module))
         return 0
-    job = prepare(settings)
+    laps.end("start")
+    job = prepare(settings, laps=laps)
     if settings.dry_run:
         process.set_up(job.task.threads)  # of the estimate's batch
         print(describe(job))
         return 0
-    outcome = execute(job, score_where_it_pays)
+    outcome = execute(job, lambda job: _until_the_first(score_where_it_pays(job), laps))
+    if settings.verbose:
+        say(f"until the first unit: {laps}")
     print(summary(outcome))
     return outcome.exit_code
+
+
+def _until_the_first(results: Iterator[UnitResult], laps: Laps) -> Iterator[UnitResult]:
+    """``results``; the first, if there is one, ends a lap."""
+    for number, result in enumerate(results):
+        if number == 0:
+            laps.end("first unit")
+        yield result
 
 
 def parser() -> Parser:

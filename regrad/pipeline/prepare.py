@@ -10,7 +10,7 @@ from typing import Any
 from regrad import __version__, storage, table
 from regrad.classifier import Classifier
 from regrad.errors import UsageError
-from regrad.formatting import duration
+from regrad.formatting import Laps, duration
 from regrad.ledger import commit
 from regrad.pipeline import fitting, manifest
 from regrad.pipeline.cores import cores
@@ -57,22 +57,26 @@ class Job:
     elsewhere: commit.Ledger | None = None
 
 
-def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
+def prepare(options: Options, elsewhere: commit.Ledger | None = None, laps: Laps | None = None) -> Job:
     """Check the options against inputs and output, load the model, and plan.
 
     Args:
         elsewhere: what another output holds; it is not scored.
+        laps: told how long it took to list, to load the model, to choose the engine, and to plan.
 
     Raises:
         UsageError: a setting, the model or an input is wrong, or the output holds another configuration.
         RegradError: the storage refused or failed.
     """
+    laps = laps or Laps(0.0)
     output = absolute(options.output)
     columns = Columns(options.image_column, options.label_column, options.id_column)
     listing = list_inputs(options.inputs, columns, output, Looked(output, __version__))
     held = manifest.existing(output)
+    laps.end("inputs")
     model = model_arguments(options)
     classifier = Classifier.load(**model)
+    laps.end("model")
     columns = replace(columns, classes=Classes.of(classifier.num_classes, classifier.class_names))
     listing = listing.labelled(columns.classes)
     settings = scorer_arguments(options)
@@ -83,6 +87,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
     stored = held["plan"] if held and not differences else None
     settings |= {"memory_budget": options.memory_budget, "posterior": posterior}
     scorer = Scorer(classifier, **settings, plan=stored)
+    laps.end("engine")
     ledger = commit.Ledger.read(output)
     committed = set(ledger.keys)
     retired = committed if differences else set()
@@ -127,6 +132,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None) -> Job:
         threads=cores(),
     )
     counts = manifest.held_totals(ledger.only(committed - retired), held)
+    laps.end("plan")
     return Job(options, task, listing, plan, run, committed, retired, counts, classifier, scorer, elsewhere)
 
 

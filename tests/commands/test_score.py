@@ -52,6 +52,17 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "out").exists()
 
 
+def test_what_the_time_until_the_first_unit_went_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_tar(tmp_path / "in.tar", digits())
+    here = ("--ray-address", "none", "--output", tmp_path / "out")
+    code, _, err = run(capsys, source, *MODEL, *here, "--verbose")
+    assert code == 0
+    steps = ("start", "inputs", "model", "engine", "plan", "first unit")
+    pattern = ", ".join(rf"{step} \d+\.\d s" for step in steps)
+    assert re.search(f"^until the first unit: {pattern}$", err, re.MULTILINE)
+    assert "until the first unit" not in run(capsys, source, *MODEL, *here)[2]
+
+
 def test_the_scores_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--list-scores")
     assert code == 0
