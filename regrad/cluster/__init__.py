@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from regrad.cli import say
+from regrad.settings.places import NO_CLUSTER
 
 if TYPE_CHECKING:
     from regrad.pipeline.prepare import Job
     from regrad.pipeline.results import UnitResult
-
-LOCAL, NO_CLUSTER = "local", "none"  # in place of an address: Ray on this machine alone, and no Ray
 
 
 def score_on_ray(job: Job) -> Iterator[UnitResult]:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import torch
 
-from regrad.cluster import NO_CLUSTER
 from regrad.cluster.progress import Progress
 from regrad.pipeline import process
 from regrad.pipeline.prepare import Job, expected_images
 from regrad.pipeline.results import UnitResult
 from regrad.pipeline.run import score_here
 from regrad.pipeline.worker import UnitScorer
+from regrad.settings.places import NO_CLUSTER
 
 WORTHWHILE_SECONDS = 20.0  # Ray takes about ten to start and end, and saves a run that a broken file would end
 _SURE_SECONDS = 3.0  # what a look at a whole batch may cost

@@ -18,9 +18,9 @@ import ray
 from ray._private import services
 
 from regrad import storage
-from regrad.cluster import LOCAL
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline.cores import cores
+from regrad.settings.places import LOCAL
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # only descriptions of units travel through it
 _SPARE_CPUS = 2  # Ray hangs without a word when actors take every CPU

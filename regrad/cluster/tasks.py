@@ -9,10 +9,10 @@ from typing import Any
 import ray
 
 from regrad import storage
-from regrad.cluster import NO_CLUSTER
 from regrad.cluster.handover import WorkerFailure, settle_in, surroundings
 from regrad.cluster.sessions import connected
 from regrad.errors import RegradError
+from regrad.settings.places import NO_CLUSTER
 
 _TRIES = 8
 _SPARE_CPUS = 2
@@ -33,8 +33,8 @@ def each(
     done a part, since a worker may die. An item says what it is about by its ``source``.
 
     Args:
-        address: of the cluster, see :func:`regrad.cluster.sessions.connected`; :data:`regrad.cluster.NO_CLUSTER`: one
-            item after the other, in this process.
+        address: of the cluster, see :func:`regrad.cluster.sessions.connected`; ``none``: one item after the other, in
+            this process.
         workers: how many items are worked on at the same time; None: as many as there are CPUs to spare.
 
     Raises:

@@ -32,6 +32,7 @@ from regrad.settings.kinds import (
     one_of,
 )
 from regrad.settings.option import NOTHING, Option
+from regrad.settings.places import NO_CLUSTER
 from regrad.settings.scoring import SCORER
 
 _OWN = "the model's own"
@@ -240,6 +241,10 @@ def parse(
         missing = ["INPUT"] * (not options.inputs) + [f"--{key}" for key in REQUIRED if not values[key]]
         if missing:
             parser.error(f"{', '.join(missing)} missing")
+    if options.ray_address == NO_CLUSTER:
+        for name in ("num-workers", "cpus-per-worker", "gpus-per-worker"):
+            if getattr(options, name.replace("-", "_")) is not None:
+                parser.error(f"--{name} with --ray-address {NO_CLUSTER}: without Ray there are no workers")
     if options.rescan and options.limit is not None:
         parser.error("--rescan with --limit would forget what lies behind the limit: name the inputs to scan instead")
     return options

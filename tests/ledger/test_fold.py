@@ -14,6 +14,7 @@ import pytest
 from regrad import storage
 from regrad.errors import RegradError
 from regrad.ledger import commit, fold, snapshots
+from tests.services import Bucket
 
 Records = dict[str, dict[str, Any]]
 
@@ -171,6 +172,21 @@ def test_a_reader_goes_on_when_what_it_saw_is_folded_meanwhile(tmp_path: Path, m
     monkeypatch.setattr(storage, "list_files", lambda *given: next(listings, None) or real(*given))
     snapshots._read.cache_clear()
     assert len(commit.committed(output)) == 8  # its snapshot was merged into another
+
+
+def test_in_a_bucket(bucket: Bucket) -> None:
+    output, model = f"{bucket.uri}/out", {record(number)["unit"]: record(number) for number in range(6)}
+    for content in model.values():
+        write(output, content)
+    fold.fold(output, lambda: None, at_least=1)
+    commit.retire(output, [record(2)["unit"], record(3)["unit"]])
+    write(output, again := record(3, seconds=9.0))
+    model[again["unit"]] = again
+    del model[record(2)["unit"]]
+    _same(output, model)
+    fold.fold(output, lambda: None, at_least=1)
+    assert [name for name in names(output) if not name.endswith(".parquet")] == []
+    _same(output, model)
 
 
 def test_the_parts_of_a_retired_unit_go_and_its_note_stays_until_the_next_fold(tmp_path: Path) -> None:

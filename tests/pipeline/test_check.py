@@ -13,7 +13,7 @@ import pytest
 
 from regrad import table
 from regrad.commands.check import main
-from regrad.ledger import lease
+from regrad.ledger import commit, fold, lease
 from regrad.pipeline import options
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
@@ -206,10 +206,20 @@ HARM = {
 }
 
 
-@pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
+OF_RECORDS = (lie_about_rows, lie_about_range, break_record)
+
+
+@pytest.mark.parametrize(
+    ("harm", "folded"),
+    [(harm, False) for harm in HARM] + [(harm, True) for harm in HARM if harm not in OF_RECORDS],
+    ids=lambda value: getattr(value, "__name__", "in a snapshot" if value else "loose"),
+)
 def test_harm_is_named_and_repaired_by_scoring_again(
-    made: Path, output: Path, harm: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+    made: Path, output: Path, harm: Callable[[Path], None], folded: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if folded:
+        fold.fold(str(output), lambda: None, at_least=1)
+        assert not commit.look(str(output)).loose
     before = table.read(str(output)).sort_by([("source", "ascending"), ("row", "ascending")])
     harm(output)
     code, lines = check(capsys, output)

@@ -93,6 +93,13 @@ def test_what_is_required_is_named() -> None:
     assert parsed("--list-scores").list_scores
 
 
+@pytest.mark.parametrize("flag", ["--num-workers", "--cpus-per-worker", "--gpus-per-worker"])
+def test_without_ray_there_are_no_workers(flag: str) -> None:
+    with pytest.raises(UsageError, match=f"{flag} with --ray-address none: without Ray there are no workers"):
+        parsed(*REQUIRED, "--ray-address", "none", flag, "1")
+    assert parsed(*REQUIRED, "--ray-address", "none").ray_address == "none"
+
+
 def test_what_lies_behind_a_limit_is_not_forgotten() -> None:
     with pytest.raises(UsageError, match="--rescan with --limit would forget what lies behind the limit"):
         parsed(*REQUIRED, "--rescan", "--limit", "3")
