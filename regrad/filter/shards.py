@@ -192,7 +192,8 @@ def settle(output: str, wanted: Sequence[Piece]) -> list[Piece]:
         storage.remove(commit.record_uri(output, key))
     names = {piece.name for piece in wanted if piece.key in done}
     folder = storage.join(output, "shards")
-    for name in [*storage.list_files(folder), *storage.list_temporaries(folder)]:
+    files, temporaries = storage.list_all(folder)
+    for name in [*files, *temporaries]:
         if name not in names:
             storage.remove(storage.join(folder, name))
     return [piece for piece in wanted if piece.key not in done]

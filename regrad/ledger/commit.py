@@ -314,21 +314,23 @@ def retire(output: str, keys: Iterable[str]) -> None:
 
 
 def left_over(output: str, keep: Collection[str], folders: Sequence[str] = FOLDERS) -> list[str]:
-    """What attempts that were cut short left: temporary files in ``folders``, and parts of units not in ``keep``."""
-    places = [storage.join(output, name) if name else output for name in folders]
-    temporary = [storage.join(place, name) for place in places for name in storage.list_temporaries(place)]
-    ledger = storage.join(output, "ledger")
-    merged = snapshots.named(storage.list_files(ledger, ".parquet"))[1] if "ledger" in folders else []
-    return (
-        temporary
-        + [storage.join(ledger, snapshot.name) for snapshot in merged]
-        + [
-            storage.join(output, kind, name)
-            for kind in KINDS
-            for name in storage.list_files(storage.join(output, kind), ".parquet")
-            if name.removeprefix("part-").removesuffix(".parquet") not in keep
-        ]
-    )
+    """What attempts that were cut short left in ``folders``: temporary files, parts of units that are not in ``keep``,
+    and snapshots that were merged.
+    """
+    stray: list[str] = []
+    for folder in folders:
+        place = storage.join(output, folder) if folder else output
+        files, temporaries = storage.list_all(place)
+        if folder in KINDS:
+            temporaries += [name for name in files if name.endswith(".parquet") and _unit_of(name) not in keep]
+        elif folder == "ledger":
+            temporaries += [snapshot.name for snapshot in snapshots.named(files)[1]]
+        stray += [storage.join(place, name) for name in temporaries]
+    return stray
+
+
+def _unit_of(part: str) -> str:
+    return part.removeprefix("part-").removesuffix(".parquet")
 
 
 def sweep(output: str, keep: Collection[str], folders: Sequence[str] = FOLDERS) -> int:

@@ -34,8 +34,8 @@ __all__ = [
     "is_local",
     "is_path",
     "join",
+    "list_all",
     "list_files",
-    "list_temporaries",
     "mask",
     "open_file",
     "published",
@@ -362,12 +362,14 @@ def remove_folder(uri: str) -> None:
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """The file names (not paths) directly under ``uri`` that end with ``suffix`` and are not temporary, sorted."""
-    return [name for name in _list(uri) if name.endswith(suffix) and not name.startswith(("_", "."))]
+    return [name for name in list_all(uri)[0] if name.endswith(suffix)]
 
 
-def list_temporaries(uri: str) -> list[str]:
-    """The names directly under ``uri`` of files that were being written, by this or another process, sorted."""
-    return [name for name in _list(uri) if name.startswith(TEMPORARY_PREFIX)]
+def list_all(uri: str) -> tuple[list[str], list[str]]:
+    """The names directly under ``uri``, sorted: of files, and of those that were being written, by any process."""
+    names = _list(uri)
+    files = [name for name in names if not name.startswith(("_", "."))]
+    return files, [name for name in names if name.startswith(TEMPORARY_PREFIX)]
 
 
 def _list(uri: str) -> list[str]:

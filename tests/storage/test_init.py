@@ -82,7 +82,7 @@ def test_files_are_listed_by_name_without_what_is_being_written(place: tuple[str
         storage.write_atomically(f"{uri}/{name}", b"x")
     assert storage.list_files(uri, ".json") == ["a.json", "b.json"]
     assert storage.list_files(uri) == ["a.json", "b.json", "c.txt", "deep"]
-    assert storage.list_temporaries(uri) == [f"{storage.TEMPORARY_PREFIX}x.json"]
+    assert storage.list_all(uri)[1] == [f"{storage.TEMPORARY_PREFIX}x.json"]
     assert storage.list_files(f"{uri}/nowhere") == []
 
 
