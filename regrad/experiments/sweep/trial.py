@@ -36,6 +36,9 @@ def trial(item: Listed, engines: tuple[str, ...] = tuple(ENGINES)) -> Iterator[d
     """
     blocks = few_blocks(item)
     network, side = _fitting(item, blocks)
+    if network is None and blocks:  # so few do not fit together
+        blocks = {}
+        network, side = _fitting(item, blocks)
     if network is None:
         yield {"outcome": "refused", "reason": f"takes no square image of {SIDES[0]} to {SIDES[-1]} pixels"}
         return
