@@ -17,7 +17,7 @@ from regrad.pipeline.worker import UnitScorer
 from regrad.settings.places import NO_CLUSTER
 
 WORTHWHILE_SECONDS = 20.0  # Ray takes about ten to start and end, and saves a run that a broken file would end
-_SURE_SECONDS = 3.0  # what a look at a whole batch may cost
+_LOOK_SECONDS = 8.0  # what a look at a whole batch may cost, where it may save Ray's start
 _BATCH = 16
 
 
@@ -46,7 +46,8 @@ def _seconds(job: Job) -> float:
     process.set_up(job.task.threads)
     scorer = UnitScorer(job.task, classifier=job.classifier, scorer=job.scorer)
     count, seconds = scorer.trial(job.plan.pending[0], 1)
-    if images * seconds > WORTHWHILE_SECONDS and 2 * _BATCH * seconds < _SURE_SECONDS:
+    in_doubt = WORTHWHILE_SECONDS < images * seconds <= _BATCH * WORTHWHILE_SECONDS  # a batch may be so much faster
+    if in_doubt and 2 * _BATCH * seconds < _LOOK_SECONDS:
         count, seconds = scorer.trial(job.plan.pending[0], _BATCH)
     return images * seconds / max(count, 1)
 

@@ -71,7 +71,9 @@ def test_a_cluster_a_session_or_a_gpu_is_used(tmp_path: Path, monkeypatch: pytes
     [
         (0.001, 0.01, True, [1]),
         (0.35, 0.0, False, [1]),  # a batch would take too long to try
+        (1.2, 0.0, False, [1]),  # no batch is so much faster
         (0.05, 0.2, True, [1]),
+        (0.2, 16 * 0.01, True, [1, 16]),
         (0.09, 16 * 0.01, True, [1, 16]),
         (0.09, 16 * 0.07, False, [1, 16]),
     ],
