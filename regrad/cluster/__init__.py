@@ -29,5 +29,5 @@ def score_where_it_pays(job: Job) -> Iterator[UnitResult]:
     if not here.is_meant(job):
         return score_on_ray(job)
     if job.options.ray_address != NO_CLUSTER:
-        say("without Ray, whose start would take longer than these images; `--ray-address local` starts it")
+        say("without Ray: these images take some seconds in this process; `--ray-address local` starts it")
     return here.score_alone(job)

@@ -1,4 +1,4 @@
-"""Without Ray: a run that is over before Ray has started is done in the process of the command."""
+"""Without Ray: a run of some seconds, of which Ray's start would be a large part, is done in the command's process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BATCH = 16
 
 def is_meant(job: Job) -> bool:
     """Whether the run is to do without Ray: it says so, or it names no cluster and nothing of workers, and what is
-    pending takes less than Ray's start, by the time of its first images.
+    pending takes at most :data:`WORTHWHILE_SECONDS`, by the time of its first images.
     """
     options = job.options
     if options.ray_address == NO_CLUSTER:

@@ -228,10 +228,17 @@ class Ledger:
             rows.append(_rows_of(since, (key for key in left if key in since.folded)))
         try:
             rows.append(snapshots.to_table(own))
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            (wrong, *_) = (record for record in own if not snapshots.foldable([record]))
-            raise _unreadable(record_uri(self.output, wrong["unit"]), error) from error
+        except pa.ArrowException:
+            for record in own:
+                self._check_types(record)
+            raise
         return snapshots.by_name(pa.concat_tables(rows))
+
+    def _check_types(self, record: dict[str, Any]) -> None:
+        try:
+            snapshots.to_table([record])
+        except pa.ArrowException as error:
+            raise _unreadable(record_uri(self.output, record["unit"]), error) from error
 
     def ids(self, records: Sequence[Mapping[str, Any]]) -> list[list[str] | None]:
         """See :func:`read_ids`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_the_rows_are_those_of_a_run_on_ray(
     capsys.readouterr()
     threads = torch.get_num_threads()
     alone = job(tmp_path, "--unit-rows", 25, "--ray-address", "none", name="here")
-    alone.task.__dict__["threads"] = 1  # as the worker's
+    alone = replace(alone, task=replace(alone.task, threads=1))  # as the worker's
     try:
         outcome = execute(alone, score_where_it_pays)
     finally:
@@ -115,7 +116,7 @@ def test_the_rows_are_those_of_a_run_on_ray(
 @pytest.mark.usefixtures("nowhere")
 def test_what_was_not_asked_for_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     execute(job(tmp_path), score_where_it_pays)
-    assert capsys.readouterr().err.startswith("without Ray, whose start would take longer")
+    assert capsys.readouterr().err.startswith("without Ray: these images take some seconds in this process; ")
     execute(job(tmp_path, "--ray-address", "none", name="asked"), score_where_it_pays)
     assert "without Ray" not in capsys.readouterr().err
 

@@ -26,6 +26,20 @@ def work(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_without_a_cluster_one_item_comes_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regrad.cluster.tasks.connected", lambda *_: pytest.fail("asked for Ray"))
+    seen: list[int] = []
+
+    def note(item: dict[str, int]) -> dict[str, int]:
+        seen.append(item["number"])
+        return {"double": 2 * item["number"]}
+
+    results = each(note, [{"number": number} for number in range(3)], "none")
+    assert next(results) == {"double": 0}
+    assert seen == [0]
+    assert [*results] == [{"double": 2}, {"double": 4}]
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_every_item_is_worked_on_once_though_a_worker_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGRAD_TESTS", "here")

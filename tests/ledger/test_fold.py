@@ -174,6 +174,17 @@ def test_a_reader_goes_on_when_what_it_saw_is_folded_meanwhile(tmp_path: Path, m
     assert len(commit.committed(output)) == 8  # its snapshot was merged into another
 
 
+def test_of_records_that_lack_values_and_are_wrong_the_wrong_one_is_told(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    old = {name: value for name, value in record(1).items() if name not in ("labelled", "reasons")}
+    for content in (old, record(2)):
+        write(output, content)
+    assert commit.Ledger.read(output).table()["labelled"].to_pylist() == [None, 0]
+    write(output, record(3, rows_in="three"))
+    with pytest.raises(RegradError, match=rf"{3:032x}\.json: not a readable ledger record"):
+        commit.Ledger.read(output).table()
+
+
 def test_in_a_bucket(bucket: Bucket) -> None:
     output, model = f"{bucket.uri}/out", {record(number)["unit"]: record(number) for number in range(6)}
     for content in model.values():
