@@ -13,6 +13,7 @@ from regrad import table
 from regrad.cluster import here, progress, score_where_it_pays
 from regrad.errors import RegradError
 from regrad.pipeline.options import parse
+from regrad.pipeline.plan import group_units
 from regrad.pipeline.prepare import Job, prepare
 from regrad.pipeline.run import execute
 from regrad.pipeline.worker import UnitScorer
@@ -111,6 +112,21 @@ def test_the_rows_are_those_of_a_run_on_ray(
     assert " of 60 images, " in capsys.readouterr().err
     rows = [table.read(str(tmp_path / name)).sort_by("row") for name in ("here", "ray")]
     assert rows[0].equals(rows[1])  # to the last bit
+
+
+def test_units_are_scored_in_the_tasks_that_one_worker_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks: list[list[str]] = []
+    real = UnitScorer.score
+
+    def noting(self: UnitScorer, units: Any, measure: bool = False) -> Any:
+        tasks.append([unit.key for unit in units])
+        return real(self, units, measure)
+
+    monkeypatch.setattr(UnitScorer, "score", noting)
+    ready = job(tmp_path, "--unit-rows", 6, "--ray-address", "none")
+    execute(ready, score_where_it_pays)
+    assert tasks == [[unit.key for unit in units] for units in group_units(ready.plan.pending, workers=1)]
+    assert [len(task) for task in tasks] == [2] * 5
 
 
 @pytest.mark.usefixtures("nowhere")
