@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from regrad.gradients import cut
 from regrad.gradients.directions import SHARED_ROWS
@@ -27,6 +26,7 @@ from regrad.gradients.layers import Layer
 from regrad.gradients.rules import Outer, find_rule
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked
+from regrad.network.operations import Multiplications
 
 WORTH = 2.0  # an estimate must be so many times as fast as the exact number
 
@@ -154,27 +154,24 @@ class _Sizes:
 
 def _measure(network: nn.Module, layers: list[Layer], probe: Tensor) -> _Sizes:
     """Count the multiplications of one forward pass over ``probe`` (1, channels, H, W)."""
-    counter = FlopCounterMode(display=False)
+    counter = Multiplications()
     before: dict[int, float] = {}
     own: dict[int, float] = {}
     outer: dict[int, list[tuple[int, int, int, int]]] = {}
     modules = dict(network.named_modules(remove_duplicate=False))
     watched = {i: modules[layer.name] for i, layer in enumerate(layers)}
 
-    def now() -> float:
-        return counter.get_total_flops() / 2
-
     def enter(i: int, call: Call) -> None:
-        before.setdefault(i, now())
+        before.setdefault(i, counter.total)
 
     def leave(i: int, call: Call) -> None:
         module = watched[i]
-        own[i] = own.get(i, 0.0) + now() - before[i] if not list(module.children()) else 0.0
+        own[i] = own.get(i, 0.0) + counter.total - before[i] if not list(module.children()) else 0.0
         outer.setdefault(i, []).extend(_shapes(module, call))
 
     with hooked(watched, enter, leave), counter, torch.no_grad(), plain_attention():
         logits = network(probe)
-    return _Sizes(max(now(), 1.0), logits.shape[1], before, own, outer)
+    return _Sizes(max(counter.total, 1.0), logits.shape[1], before, own, outer)
 
 
 def _shapes(module: nn.Module, call: Call) -> list[tuple[int, int, int, int]]:

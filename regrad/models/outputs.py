@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from regrad.errors import UsageError
 from regrad.models.returned import Place, at, find_tensor
 from regrad.network.hooks import with_own_hooks
+from regrad.network.operations import Operations
 
 OUTPUTS = ("logits", "probabilities", "log-probabilities")
 
@@ -247,7 +247,7 @@ def _last_operation(call: Callable[[], Tensor]) -> str | None:
     return None
 
 
-class _Recording(TorchDispatchMode):
+class _Recording(Operations):
     """Notes what each operation made, and what of."""
 
     def __init__(self) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from regrad.network.operations import Operations
 
 _DROPPED = 13  # bits of float32's 23
 _aten = torch.ops.aten
@@ -44,7 +45,7 @@ def emulated() -> Iterator[None]:
         yield
 
 
-class _Rounding(TorchDispatchMode):
+class _Rounding(Operations):
     def __torch_dispatch__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
