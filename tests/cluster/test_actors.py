@@ -35,17 +35,13 @@ def scores(output: Any) -> np.ndarray:
     return np.array([[row[name] for name in SCORES] for row in rows])
 
 
-@pytest.mark.parametrize(("workers", "unit_rows"), [(1, 25), (2, 7)])
 def test_ray_gives_the_scores_of_the_plain_loop(
-    tmp_path: Path,
-    workers: int,
-    unit_rows: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Two workers; tests/cluster/test_here.py has one."""
     monkeypatch.setattr(progress, "_PERIODS", {True: 0.0, False: 0.0})
     source = write_parquet(tmp_path / "in.parquet", digits())
-    outcome = execute(job(tmp_path / "ray", source, "--num-workers", workers, "--unit-rows", unit_rows), score_on_ray)
+    outcome = execute(job(tmp_path / "ray", source, "--num-workers", 2, "--unit-rows", 7), score_on_ray)
     assert (outcome.exit_code, outcome.this_run["rows_scored"]) == (0, 60)
     printed = capfd.readouterr().err.splitlines()  # the progress, and nothing of Ray's
     assert printed
@@ -123,7 +119,7 @@ def test_a_file_over_which_every_worker_dies_is_named(tmp_path: Path, monkeypatc
     monkeypatch.setattr("regrad.cluster.actors._TRIES", 2)
     good = write_parquet(tmp_path / "a.parquet", digits(20))
     bad = write_parquet(tmp_path / "b.parquet", [*digits(3), ("white", png(np.full((8, 8), 255.0)), 0)])
-    execute(job(tmp_path / "out", good, model="tests.shards:build_deadly"), score_on_ray)
+    execute(job(tmp_path / "out", good, model="tests.shards:build_deadly"), score_here)
     with pytest.raises(RegradError, match=r"2 workers died over \S*b\.parquet from row 0: "):
         execute(job(tmp_path / "out", good, bad, model="tests.shards:build_deadly"), score_on_ray)
     assert table.read(str(tmp_path / "out")).num_rows == 20  # what was committed stays

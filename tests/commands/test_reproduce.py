@@ -31,7 +31,7 @@ def cells(out: Path, name: str) -> Cells:
 def test_the_quick_form_of_every_table(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reproduce, "QUICK_IMAGES", 50)
+    monkeypatch.setattr(reproduce, "QUICK_IMAGES", 30)
     # The same code on fewer of what is alike: each temperature and setting costs a scorer of its own.
     monkeypatch.setattr(temperature, "TEMPERATURES", (1, 2))
     few = ("a layer is a stage", "N = 1", "σ = 0.02 of the pixel")

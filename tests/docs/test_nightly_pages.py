@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 
 from regrad.__main__ import main
+from regrad.cluster import here
 from tests.data import ROOT
 from tests.services import Bucket
 from tests.shards import build, digits, write_parquet
@@ -28,6 +29,8 @@ def commands(page: str) -> list[list[str]]:
 def prepared(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """What the pages take for granted: images known and new, a model, a run, a list of labelled images."""
     monkeypatch.chdir(tmp_path)
+    # Of Ray the tasks alone: workers take seconds to start, and tests/commands has them.
+    monkeypatch.setattr(here, "_is_in_a_session", lambda: False)
     for name, rows in {"known": digits(300), "incoming": digits(600)[300:]}.items():
         bucket.put(write_parquet(tmp_path / f"{name}.parquet", rows), f"{name}/0.parquet")
     weights = tmp_path / "model.safetensors"

@@ -92,7 +92,7 @@ class Run:
             if self.process.poll() is not None:
                 return False
             assert time.monotonic() < end, "the run makes no progress"
-            time.sleep(0.02)
+            time.sleep(0.1)
         return True
 
     def moment(self, dice: random.Random) -> bool:

@@ -109,7 +109,7 @@ def test_a_killed_store_that_comes_back_costs_retries(
     folder.mkdir()
     with S3Server(folder, free_port()).running() as server, server.bucket(monkeypatch) as bucket:
         source = bucket.put(write_parquet(tmp_path / "digits.parquet", digits(240)), "digits.parquet")
-        arguments = [source, *MODEL, "--unit-rows", "8"]
+        arguments = [source, *MODEL, "--num-workers", "1", "--unit-rows", "8"]
         scores = undisturbed(arguments, str(tmp_path / "undisturbed"))
         job = Job(f"{bucket.uri}/out", bucket.folder / "out/ledger", arguments, scores)
         run = job.start()
