@@ -11,7 +11,7 @@ from regrad.networks import CifarDenseNet, CifarResNet
 from regrad.reading.memory import load_labelled
 from tests.data import data_path
 
-IMAGES = 256  # the packs are in random order
+IMAGES = 128  # the packs are in random order
 
 
 @pytest.mark.data

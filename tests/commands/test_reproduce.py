@@ -12,7 +12,7 @@ import pytest
 
 from regrad import table
 from regrad.commands import reproduce
-from regrad.experiments.material import methods, models
+from regrad.experiments.material import image_sets, methods, models
 from regrad.experiments.measured import hyperparameters, labelling, runtime, temperature
 from regrad.experiments.reproduce import quick
 from regrad.experiments.reproduce.tables import TABLES
@@ -32,9 +32,10 @@ def test_the_quick_form_of_every_table(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reproduce, "QUICK_IMAGES", 30)
+    monkeypatch.setattr(image_sets, "SHARD_ROWS", 30)  # whole shards are scored
     # The same code on fewer of what is alike: each temperature and setting costs a scorer of its own.
     monkeypatch.setattr(temperature, "TEMPERATURES", (1, 2))
-    few = ("a layer is a stage", "N = 1", "σ = 0.02 of the pixel")
+    few = ("a layer is a stage", "σ = 0.02 of the pixel")
     monkeypatch.setattr(hyperparameters, "OPEN", [row for row in hyperparameters.OPEN if row.name in few])
     monkeypatch.setattr(runtime, "ROUNDS", 2)
     monkeypatch.setattr(runtime, "BATCH", 4)
