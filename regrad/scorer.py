@@ -29,8 +29,8 @@ from regrad.precision import computing
 from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
 from regrad.scores.draws import predictions
 from regrad.scores.draws.posterior import PosteriorDraws, State, fingerprint
+from regrad.settings.columns import STANDARD_ERROR
 from regrad.settings.scoring import check_values
-from regrad.table import STANDARD_ERROR
 
 MAX_INPUTS = {"cpu": 128, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
 _ROUNDING = 10  # of a type: as far as two ways to the same logits may lie apart
@@ -228,6 +228,10 @@ class Scorer:
                 raise
             self.warn("the error of the gradients was not measured: out of memory with all layers of an image")
             return None
+
+    def planned_bytes(self, images: int) -> int:
+        """Memory that scoring so many images at once was planned to take beside the network: of gradients, if any."""
+        return self._passes.planned_bytes(min(images, self._step)) if self._passes else 0
 
     def _split_further(self, error: RuntimeError, images: int) -> None:
         """Halve how many images go at once when ``images`` were too many for the memory; else raise."""

@@ -19,23 +19,18 @@ import pyarrow.parquet
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
+from regrad.settings.columns import FIXED
 
 if TYPE_CHECKING:
     import pyarrow.dataset
 
 SCHEMA_VERSION = 2
 PROVENANCE_KEY = b"regrad"
-FIXED_COLUMNS = (
-    ("id", pa.string()),
-    ("source", pa.string()),
-    ("row", pa.int64()),
-    ("label", pa.int32()),
-    ("prediction", pa.int32()),
-    ("confidence", pa.float32()),
-    ("nll", pa.float64()),
-    ("digest", pa.string()),
+_TYPES = (
+    *(pa.string(), pa.string(), pa.int64()),  # id, source, row
+    *(pa.int32(), pa.int32(), pa.float32(), pa.float64(), pa.string()),  # label to digest
 )
-STANDARD_ERROR = "_se"  # ends the column of a score's standard error
+FIXED_COLUMNS = tuple(zip(FIXED, _TYPES, strict=True))
 QUARANTINE_SCHEMA = pa.schema(
     [
         ("id", pa.string()),

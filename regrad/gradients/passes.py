@@ -181,6 +181,15 @@ class Passes:
                 run.engine.most_inputs = max(2, fitting)
             run.step = max(1, fitting // copies)
 
+    def planned_bytes(self, images: int) -> int:
+        """The most that a pass over so many images was planned to take beside the network."""
+        planned = []
+        for run in self._runs:
+            inputs = min(images, run.step or images) * self._copies(run.smoothed)
+            fitting = min(inputs, run.engine.most_inputs or inputs)
+            planned.append(run.engine.bytes_beside + fitting * run.engine.bytes_per_input)
+        return max(planned)
+
     def error(self, copies: Copies, images: int, dtype: torch.dtype | None = None) -> Tensor:
         """|S - S'| / S with S = sum_c sqrt(p_c) ||a g_c|| over all layers, by autograd, and S' of the engine: (B,).
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from regrad import storage, table
 from regrad.errors import RegradError, UsageError
+from regrad.settings.columns import FIXED, STANDARD_ERROR
 from regrad.settings.scoring import COMPARABLE
 
 PREFERRED_SCORE = "regrad"
@@ -107,15 +108,14 @@ def load_run(name: str, output: str) -> Run:
         RegradError: the storage refused or failed.
     """
     info = table.read_run(output)
-    fixed = [column for column, _ in table.FIXED_COLUMNS]
     try:
         parts = table.dataset(output)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(output, error) from error
     if parts is None:
         raise UsageError(f"{storage.mask(output)}: no rows under scores/; has the scoring run finished?")
-    names = [column for column in parts.schema.names if column not in fixed]
-    errors = {f"{column}{table.STANDARD_ERROR}" for column in names}
+    names = [column for column in parts.schema.names if column not in FIXED]
+    errors = {f"{column}{STANDARD_ERROR}" for column in names}
     run = Run(name, output, info, tuple(column for column in names if column not in errors))
     if not run.scores:
         raise UsageError(f"{storage.mask(output)}: the run has no score column; score it again with --scores")

@@ -21,7 +21,7 @@ from regrad.cli import nearest
 from regrad.errors import UsageError
 from regrad.importing.code import users_code
 from regrad.importing.folders import on_path
-from regrad.table import FIXED_COLUMNS
+from regrad.settings.columns import FIXED
 
 FAMILIES = ("gradient", "perturbation", "entropy")
 ENTRY_POINTS = "regrad.scores"
@@ -115,7 +115,7 @@ def score(need: Need | None = None) -> Callable[[Callable[[Inputs], Tensor]], Ca
     """Register the decorated function as the score of its name, which needs the logits and ``need``."""
 
     def register(function: Callable[[Inputs], Tensor]) -> Callable[[Inputs], Tensor]:
-        if function.__name__ in dict(FIXED_COLUMNS):
+        if function.__name__ in FIXED:
             raise UsageError(
                 f"{function.__module__}: the score table has a column {function.__name__} of its own; name "
                 "the score differently"

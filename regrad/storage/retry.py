@@ -13,11 +13,12 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, NoReturn, TypeVar
-
-import tenacity
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from regrad.storage import faults
+
+if TYPE_CHECKING:
+    import tenacity
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ def call(function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
     Raises:
         Outage: it kept failing that way.
     """
+    import tenacity  # of which whoever asks no store has no need
+
     result: T = tenacity.Retrying(**_policy())(function, *arguments, **keywords)
     _outage.clear()
     return result
@@ -46,6 +49,8 @@ def call(function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
 
 async def call_async(function: Callable[..., Awaitable[T]], *arguments: Any, **keywords: Any) -> T:
     """As :func:`call`, of a coroutine function."""
+    import tenacity
+
     result: T = await tenacity.AsyncRetrying(**_policy())(function, *arguments, **keywords)
     _outage.clear()
     return result
@@ -85,6 +90,8 @@ def summary(counts: Mapping[str, int]) -> str:
 
 
 def _policy() -> dict[str, Any]:
+    import tenacity
+
     enough = tenacity.stop_before_delay(_seconds())
     return {
         "retry": tenacity.retry_if_exception(lambda error: faults.kind(error) is not None),
