@@ -46,6 +46,19 @@ def test_scores_are_those_of_the_cpu(
         torch.testing.assert_close(value, wanted[column], rtol=1e-6, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("engine", ["exact", "sketch"])
+def test_the_host_waits_for_no_class(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    with pretended_gpu(monkeypatch) as waits:
+        scorer = Scorer(classifier(NETWORKS[0]), ("regrad", "negrad"), engine=engine, samples=2, device="cuda")
+        assert scorer._passes is not None
+        on_device = images.to("cuda")
+        waits.clear()
+        norms, _ = scorer._passes(lambda smoothed, part: scorer._copies(on_device, IDS, smoothed, part), len(images))
+        assert waits == []
+        assert {found.squared.device.type for found in norms.values()} == {"cuda"}
+
+
 def test_a_posterior_is_drawn_from_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(8, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     state = posterior.fit(build(NETWORKS[0], torch.float32), images, torch.arange(8) % 3)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from regrad.errors import UsageError
-from regrad.gradients.recording import Recording, Use, Watched
+from regrad.gradients.recording import Recording, Sums, Use, Watched
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked, requiring_grad
 from regrad.network.memory import out_of_memory
@@ -114,8 +114,8 @@ def _failing(
 
 def _norms(use: Use, classes: int, images: int) -> list[float]:
     use.prepare(classes)
-    squares = use.squared()
-    return [0.0] * images if squares is None else squares.tolist()
+    addends = use.take()
+    return [0.0] * images if addends is None else Sums(1)([(0, addends)])[:, 0].tolist()
 
 
 def _attempt(call: Callable[[], Any]) -> Any:

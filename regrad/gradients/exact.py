@@ -138,8 +138,9 @@ class ExactEngine:
                 gradients = torch.autograd.grad(
                     logits, inputs, cotangent.flatten(0, 1).to(logits.dtype), retain_graph=True, allow_unused=True
                 )
-                for name, squares in recording.squares().items():
-                    per_layer[self._place[name], :, column] += squares
+                of_layers = recording.squares(self._place)
+                if of_layers is not None:
+                    per_layer[: of_layers.shape[1], :, column] += of_layers.T
                 for name, gradient in zip(self._plain, gradients[len(recording.leaves) :], strict=True):
                     if gradient is not None:
                         per_layer[self._place[name], :, column] += gradient.double().square().sum()

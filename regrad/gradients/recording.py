@@ -12,7 +12,7 @@ multiplications; the cheaper one is chosen from these sizes alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,6 +23,7 @@ from regrad.network.hooks import Call
 
 _RUN = 4096  # entries summed in float32: longer sums are less precise, and not faster
 _SHORT_RUN = 16  # shorter ones are slow
+_FEW = 512  # entries of a gradient that are not worth a sum of their own
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,52 @@ class Watched:
     def without(self, names: Collection[str]) -> Watched:
         """The same, with the parameters that the network calls ``names`` left to others."""
         return replace(self, parameters={own: name for own, name in self.parameters.items() if name not in names})
+
+
+@dataclass(frozen=True)
+class Addends:
+    """Numbers of each image, (B, k), which add up to ||block||^2, or whose squares do."""
+
+    numbers: Tensor
+    to_square: bool
+
+
+Layout = tuple[tuple[int, int], ...]  # of addends side by side: the column that each adds up in, and its width
+
+
+class Sums:
+    """Adds up the addends of many blocks by one product with zeros and ones: hundreds of small sums cost more.
+
+    Args:
+        columns: of what comes out.
+    """
+
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        self._made: dict[Layout, Tensor] = {}  # the same for every target
+
+    def __call__(self, addends: Sequence[tuple[int, Addends]]) -> Tensor:
+        """Float64 (B, columns), where each of ``addends`` comes with the column that it counts in."""
+        total = None
+        for to_square in (True, False):
+            own = [(column, each.numbers) for column, each in addends if each.to_square == to_square]
+            if own:
+                numbers = torch.cat([numbers for _, numbers in own], 1).double()
+                ones = self._ones(tuple((column, numbers.shape[1]) for column, numbers in own), numbers)
+                sums = (numbers.square() if to_square else numbers) @ ones
+                total = sums if total is None else total + sums
+        assert total is not None, "there are addends"
+        return total
+
+    def _ones(self, layout: Layout, like: Tensor) -> Tensor:
+        if layout not in self._made:
+            ones = like.new_zeros(sum(width for _, width in layout), self._columns)
+            start = 0
+            for column, width in layout:
+                ones[start : start + width, column] = 1
+                start += width
+            self._made[layout] = ones
+        return self._made[layout]
 
 
 @dataclass
@@ -85,18 +132,17 @@ class Use:
             return outer[0].shape[0] * (copies * sum(factor.shape[1] for factor in outer)) ** 2
         return sum(math.prod(factor.shape[:3]) * copies for factor in outer if factor.gradient is None)
 
-    def squared(self) -> Tensor | None:
-        """||block||^2 for the gradients that have arrived, float64 (B,); None if none has. They are forgotten."""
+    def take(self) -> Addends | None:
+        """Of the gradients that have arrived, which are forgotten; None if none has."""
         arrived, self.arrived = self.arrived, [None] * len(self.arrived)
         if all(d is None for d in arrived):
             return None
         if self.gram is not None and all(d is not None for d in arrived):
             rows = torch.cat([f.rows(d) for f, d in zip(self.factors, arrived, strict=True)], dim=2)  # type: ignore[arg-type, union-attr]
-            products = self.gram * (rows @ rows.transpose(2, 3))
-            return products.sum(3).sum((1, 2), dtype=torch.float64)
+            return Addends((self.gram * (rows @ rows.transpose(2, 3))).sum(3).flatten(1), to_square=False)
         gradient = sum(self._gradient(i, d) for i, d in enumerate(arrived) if d is not None)
         assert isinstance(gradient, Tensor)
-        return _squared_norms(gradient)
+        return Addends(_norms_of_runs(gradient), to_square=True)
 
     def _gradient(self, call: int, d: Tensor) -> Tensor:
         """The parameter's gradient from one call, one row an image."""
@@ -114,11 +160,13 @@ class Recording:
     Attributes:
         uses: by parameter, as the network calls it.
         leaves: where the graph begins: outputs of watched modules that would have had none.
+        sums: adds up what the uses give.
     """
 
     images: int
     uses: dict[str, Use] = field(default_factory=dict)
     leaves: list[Tensor] = field(default_factory=list)
+    sums: Sums | None = None
 
     def note(self, watched: Watched, call: Call) -> Tensor:
         """Take down a call of a module; returns the output that goes on, from which the gradient will be received."""
@@ -146,10 +194,17 @@ class Recording:
         for use in self.uses.values():
             use.prepare(targets)
 
-    def squares(self) -> dict[str, Tensor]:
-        """||block||^2 of every parameter for the gradients that have just arrived: float64 (B,)."""
-        squares = {name: use.squared() for name, use in self.uses.items()}
-        return {name: value for name, value in squares.items() if value is not None}
+    def squares(self, columns: Mapping[str, int]) -> Tensor | None:
+        """||block||^2 for the gradients that have just arrived, which are forgotten: float64 (B, columns).
+
+        Args:
+            columns: of each parameter; those of one column are added up. None if no gradient has arrived.
+        """
+        taken = [(columns[name], use.take()) for name, use in self.uses.items()]
+        arrived = [(column, addends) for column, addends in taken if addends is not None]
+        if self.sums is None:
+            self.sums = Sums(max(columns.values(), default=0) + 1)
+        return self.sums(arrived) if arrived else None
 
     def bytes_per_input(self, targets: int, copies: int, element_size: int) -> int:
         """What gradients and prepared forms take for one copy, where one copy of one image was recorded."""
@@ -169,8 +224,9 @@ def _gram_is_cheaper(calls: list[Outer], targets: int, copies: int = 1) -> bool:
     return n * n * (d_out + d_in / targets) < n * d_in * d_out
 
 
-def _squared_norms(rows: Tensor) -> Tensor:
-    """Float64 (B,) for ``rows`` (B, P): runs of entries as they are, without a copy, then float64."""
+def _norms_of_runs(rows: Tensor) -> Tensor:
+    """Norms of runs of the entries of ``rows`` (B, P), as they are and without a copy; few entries are their own."""
+    if rows.shape[1] <= _FEW:
+        return rows
     run = math.gcd(rows.shape[1], _RUN)
-    runs = rows.unflatten(1, (-1, run if run >= _SHORT_RUN else rows.shape[1]))
-    return torch.linalg.vector_norm(runs, dim=2).double().square().sum(1)
+    return torch.linalg.vector_norm(rows.unflatten(1, (-1, run if run >= _SHORT_RUN else rows.shape[1])), dim=2)

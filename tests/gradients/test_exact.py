@@ -14,6 +14,7 @@ from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.reference import ReferenceEngine
 from regrad.network.copies import private_copy
+from regrad.network.operations import Operations
 from tests.networks import NETWORKS, WITHOUT_RULE, build, copies
 
 LAMBDAS = (0.0, 0.3, math.inf)
@@ -144,3 +145,29 @@ def test_an_extra_convolution_by_function_is_found_by_the_self_check() -> None:
     torch.testing.assert_close(
         got, ReferenceEngine(private_copy(network), layers, weights)(x).squared, rtol=1e-9, atol=0
     )
+
+
+class Counted(Operations):
+    """Of what makes new numbers; a view launches nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_class_costs_few_operations_a_parameter() -> None:
+    """On a GPU each is a launch: about four for a parameter, the backward pass included, and few for all together."""
+    network, x = build("ResNet"), copies(images=2, number=2)
+    layers = find_layers(private_copy(network), x[:, 0])
+    engine = ExactEngine(private_copy(network), layers, layer_weights(layers, 0.3), x[:, 0])
+    counts = []
+    for targets in (2, 12):
+        cotangents = torch.eye(targets, build("ResNet")(x[0]).shape[1], dtype=x.dtype).repeat(len(x), 1, 1)
+        with Counted() as counted:
+            engine(x, lambda log_p, q=cotangents: q, classes=False)
+        counts.append(counted.count)
+    assert (counts[1] - counts[0]) / 10 <= 5 * sum(len(layer.parameters) for layer in layers)

@@ -54,12 +54,12 @@ def test_norms_are_those_of_autograd_for_a_layer_called_twice(targets: int) -> N
     assert forms == {"0.weight": targets == 1000, "3.weight": True, "5.weight": True}
     d = torch.randn_like(y)
     torch.autograd.grad(y, recording.leaves, d)
-    squares = recording.squares()
+    columns = {name: column for column, name in enumerate(recording.uses)}
+    squares = recording.squares(columns)
     wanted = _wanted(network.requires_grad_(True), x, d)
-    assert squares.keys() == wanted.keys()
-    for name, value in wanted.items():
-        torch.testing.assert_close(squares[name], value, rtol=1e-9, atol=0)
-    assert recording.squares() == {}
+    assert columns.keys() == wanted.keys()
+    torch.testing.assert_close(squares, torch.stack([wanted[name] for name in columns], 1), rtol=1e-9, atol=0)
+    assert recording.squares(columns) is None
 
 
 def test_what_comes_before_the_first_watched_module_builds_no_graph() -> None:
