@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
-import time
 import warnings
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from regrad.cli import Parser, add_common, run_command
+from regrad.experiments.apart import Ended, in_a_process
 from regrad.experiments.sweep.catalogue import LIBRARIES, Listed, listed, smallest_of_each_family, version
 from regrad.experiments.sweep.table import families_as_markdown
 from regrad.experiments.sweep.trial import ENGINES, trial
@@ -83,39 +81,27 @@ def tried_before(path: Path) -> list[dict[str, Any]]:
 
 
 def tried(item: Listed, seconds: float, engines: tuple[str, ...] = tuple(ENGINES)) -> dict[str, Any]:
-    """One network in a process of its own, stopped after ``seconds``: what it was piece to be until then."""
-    context = multiprocessing.get_context("fork")  # which has torch and timm already
-    mine, its = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(its, item, engines))
+    """One network in a process of its own, stopped after ``seconds``: what was found out until then."""
     row: dict[str, Any] = {"library": item.library, "family": item.family, "name": item.name, "results": []}
     row["version"] = version(item.library)
-    end = time.monotonic() + seconds
-    process.start()
-    its.close()
-    try:
-        while mine.poll(max(0.0, end - time.monotonic())):
-            piece = mine.recv()
+    for piece in in_a_process(_trial, (item, engines), seconds, "fork"):  # which has torch and timm already
+        if not isinstance(piece, Ended):
             if "engine" in piece or "outcome" in piece:
                 row["results"].append(piece)
             else:
                 row |= piece
-        row["stopped"] = f"after {seconds:g} s"
-    except EOFError:  # it is through
-        process.join()
-        if process.exitcode:
-            row["results"].append({"outcome": "failed", "reason": f"its process ended with {process.exitcode}"})
-    finally:
-        process.kill()
-        process.join()
+        elif piece.stopped:
+            row["stopped"] = f"after {seconds:g} s"
+        elif piece.code:
+            row["results"].append({"outcome": "failed", "reason": f"its process ended with {piece.code}"})
     return row
 
 
-def _send(connection: Connection, item: Listed, engines: tuple[str, ...]) -> None:
+def _trial(item: Listed, engines: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    for piece in trial(item, engines):
-        connection.send(piece)
+    yield from trial(item, engines)
 
 
 def in_one_line(row: dict[str, Any]) -> str:

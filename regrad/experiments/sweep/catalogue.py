@@ -14,6 +14,7 @@ CLASSES = 5
 LARGE = 200_000_000  # parameters; what has more is tried with few of its blocks, if it can be had so
 _FEW_BLOCKS: tuple[dict[str, Any], ...] = (
     {"depth": 2},
+    {"depth": 2, "num_kv_heads": 8},  # which others name for each block
     *({name: (1, 1, 1, 1)} for name in ("depths", "stages", "layers")),
 )
 
