@@ -1,13 +1,14 @@
-"""Measure the engines beside the definition and beside what others offer, or what a plan costs where all is done.
+"""Measure the engines beside the definition and beside what others offer, what a plan costs, or all of a GPU.
 
     regrad benchmark engine --images cifar10-test.parquet --weights resnet18=resnet18.safetensors
     regrad benchmark engine --sweep --output benchmark
     regrad benchmark plan --units 1000 10000 100000 1000000 --output benchmark
+    regrad benchmark gpu --images cifar10.npz --output gpu --minutes 8
 
 engine: time over plain passes, memory, error. Everything runs in one process, in interleaved rounds, so that ratios
 hold on a machine that others use too. The peers are in the extra `benchmark`; one that is missing, or cannot do the
 work, is shown with the reason. plan: seconds and memory of listing, ledger, plan and status of outputs with so many
-units.
+units. gpu: speed, error, equality and memory on the GPU of this machine, by PyTorch alone; docs/gpu.md says more.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
 """
@@ -20,6 +21,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regrad import UsageError, storage
@@ -43,7 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def benchmark(arguments: Sequence[str]) -> int:
     """Measure what is asked for."""
     args = parser().parse_args(arguments)
+    refuse_others(args.what, arguments)
     return MEASURED[args.what](args)
+
+
+def refuse_others(what: str, arguments: Sequence[str]) -> None:
+    """Flags of another measurement would be without effect."""
+    for flag in dict.fromkeys(argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+        owners = OWNERS.get(flag, (what,))
+        if what not in owners:
+            raise UsageError(f"{flag}: of `regrad benchmark {'` and `'.join(owners)}`, without effect on {what}")
 
 
 def plans(args: argparse.Namespace) -> int:
@@ -60,6 +72,40 @@ def plans(args: argparse.Namespace) -> int:
     for name, content in files.items() if args.output else ():
         storage.write_atomically(storage.join(args.output, name), content)
     return 0
+
+
+def gpus(args: argparse.Namespace) -> int:
+    """Write the file of images, or docs/gpu.md, or measure and write ``gpu.json``."""
+    if args.render:
+        from regrad.experiments.gpu.page import gpu_page
+
+        results = json.loads(storage.read_bytes(storage.join(args.render, "gpu.json")))
+        storage.write_atomically(args.output or "docs/gpu.md", gpu_page(results).encode())
+        return 0
+    images = "".join(args.images or ()) or None
+    if args.pack:
+        from regrad.experiments.gpu.pack import write_pictures
+
+        if images is None:
+            raise UsageError("--pack: --images names the file to write")
+        train, test = args.pack
+        write_pictures(train, test, images)
+        return 0
+    import torch
+
+    from regrad.experiments.gpu.bench import Bench
+    from regrad.experiments.gpu.parts import measure_all
+
+    if args.output is None:
+        raise UsageError("--output missing: the folder for gpu.json and the trained weights")
+    Path(args.output).mkdir(parents=True, exist_ok=True)
+    there = torch.cuda.is_available()
+    if not there:
+        print("no GPU: the tiny form, on the CPU", flush=True)
+    results = measure_all(
+        Bench("cuda" if there else "cpu", not there, args.output, images), args.minutes, partial(print, flush=True)
+    )
+    return int(any(part["ended"] != "whole" for part in results["parts"].values()))
 
 
 def engines(args: argparse.Namespace) -> int:
@@ -145,15 +191,24 @@ def say(line: str) -> None:
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
-MEASURED = {"engine": engines, "plan": plans}
+MEASURED = {"engine": engines, "plan": plans, "gpu": gpus}
+#: Whose flags they are, of those that are not everyone's.
+OWNERS = {
+    **dict.fromkeys(
+        ("--cases", "--contenders", "--weights", "--samples", "--batch", "--rounds", "--sweep"), ("engine",)
+    ),
+    "--images": ("engine", "gpu"),
+    "--units": ("plan",),
+    **dict.fromkeys(("--minutes", "--pack", "--render"), ("gpu",)),
+}
 
 
 def parser() -> Parser:
     """Its flags."""
     require_experiments("benchmark")
-    flags = Parser("benchmark", __doc__, "engine|plan [--FLAG ...]")
+    flags = Parser("benchmark", __doc__, "engine|plan|gpu [--FLAG ...]")
     most, run = flags.groups("run")
-    most.add_argument("what", choices=tuple(MEASURED), metavar="engine|plan", help="what is measured")
+    most.add_argument("what", choices=tuple(MEASURED), metavar="engine|plan|gpu", help="what is measured")
     most.add_argument(
         "--cases", nargs="+", default=["resnet18"], metavar="NAME", help="a wrong one lists them (default: resnet18)"
     )
@@ -161,7 +216,9 @@ def parser() -> Parser:
     most.add_argument(
         "--weights", nargs="+", default=[], type=pair("CASE=URI"), metavar="CASE=URI", help="fitted weights"
     )
-    most.add_argument("--images", nargs="+", metavar="INPUT", help="shards to take pictures from (default: blobs)")
+    most.add_argument(
+        "--images", nargs="+", metavar="INPUT", help="shards to take pictures from (default: blobs); of gpu, its file"
+    )
     most.add_argument("--output", metavar="DIR", help="folder or URI for JSON, Markdown and plot")
     run.add_argument("--samples", type=AT_LEAST_0, metavar="N", help="noisy copies (default: the case's, which is 10)")
     run.add_argument("--batch", type=AT_LEAST_1, metavar="N", help="images at once (default: the case's)")
@@ -176,6 +233,9 @@ def parser() -> Parser:
         metavar="N",
         help="of a plan (default: 1000 to 1000000)",
     )
+    run.add_argument("--minutes", type=AT_LEAST_1, default=8, metavar="N", help="that gpu takes (default: %(default)s)")
+    run.add_argument("--pack", nargs=2, metavar=("TRAIN", "TEST"), help="write the file of --images from these shards")
+    run.add_argument("--render", metavar="DIR", help="write docs/gpu.md from what gpu wrote there")
     run.add_argument("--sweep", action="store_true", help="also the first case over classes and over copies")
     add_common(run)
     return flags

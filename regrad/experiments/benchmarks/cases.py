@@ -13,7 +13,6 @@ from regrad.classifier import Classifier
 from regrad.errors import UsageError
 from regrad.network.head import find_head
 from regrad.network.probe import probe_images
-from regrad.reading.memory import load_images
 
 SIGMA = 0.02
 
@@ -68,6 +67,8 @@ class Case:
 def copies_of(case: Case, classifier: Classifier, device: torch.device) -> Tensor:
     """What the network receives of the first images of the case's shards, or of blobs: (B, N+1, channels, H, W)."""
     if case.images:
+        from regrad.reading.memory import load_images  # which reads with Arrow, and blobs need none
+
         images, _ = load_images(list(case.images), classifier, case.batch)
     else:
         images = probe_images(case.batch, classifier.channels, classifier.image_size)

@@ -1,0 +1,42 @@
+"""(c) Whether every engine and every score gives on the device what it gives on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from regrad import Scorer
+from regrad.experiments.gpu import speed
+from regrad.experiments.gpu.bench import Bench
+from regrad.network.probe import probe_images
+from regrad.scores import SCORES
+
+IMAGES, SAMPLES, DRAWS = 32, 2, 3
+NEEDS_DATA = ("laplace",)
+
+
+def compared(bench: Bench) -> Iterator[dict[str, Any]]:
+    """For each engine and score the largest difference over the largest score, on 32 images at N = 2, float32."""
+    names = [name for name in SCORES if name not in NEEDS_DATA]
+    gradients = [name for name in names if SCORES[name].norms is not None]
+    for case in speed.cases(bench)[:2]:
+        classifier = case.classifier()
+        images = probe_images(4 if bench.tiny else IMAGES, classifier.channels, classifier.image_size)
+        ids = [str(row) for row in range(len(images))]
+        for engine in ("exact", "sketch", "reference"):
+            asked = names if engine == "exact" else gradients
+            wanted, found = (
+                Scorer(classifier, asked, samples=SAMPLES, draws=DRAWS, engine=engine, device=device)(images, ids)
+                for device in ("cpu", bench.device)
+            )
+            differences = {
+                name: float((found[name] - wanted[name]).abs().max() / wanted[name].abs().max().clamp_min(1e-300))
+                for name in asked
+            }
+            same = float((found["prediction"] == wanted["prediction"]).double().mean())
+            yield {"case": case.name, "engine": engine, "same_prediction": same, "differences": differences}
+
+
+def worst(differences: dict[str, float]) -> tuple[str, float]:
+    """The score that differs most, and by how much."""
+    return max(differences.items(), key=lambda item: (item[1] != item[1], item[1]))

@@ -1,0 +1,95 @@
+"""(b), (e) Time, error and memory: every engine and precision over plain passes, and the whole scorer over batches."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from regrad import Scorer
+from regrad.experiments.benchmarks.cases import Case
+from regrad.experiments.benchmarks.contenders import Contender, engine, reference
+from regrad.experiments.benchmarks.timing import measure, peak
+from regrad.experiments.gpu.bench import Bench
+from regrad.network.memory import out_of_memory
+from regrad.network.probe import probe_images
+
+NETWORKS = "regrad.experiments.gpu.networks"
+CASES = (
+    Case("ResNet-18, C = 10", f"{NETWORKS}:small_resnet18", 64),
+    Case("ResNet-18, C = 100", f"{NETWORKS}:small_resnet18_of_100", 64),
+    Case("ResNet-50, C = 1000", f"{NETWORKS}:plain_resnet50", 4),
+    Case("ViT-B/16, C = 1000", f"{NETWORKS}:plain_vit_b_16", 4),
+)
+TINY_CASES = (
+    Case("tiny ResNet", f"{NETWORKS}:tiny_resnet", 2, samples=1),
+    Case("tiny transformer", f"{NETWORKS}:tiny_vit", 2, samples=1),
+)
+PRECISIONS = ("float32", "tf32", "bfloat16")
+CONTENDERS = (
+    *(Contender(f"exact, {each}", engine("exact", 2e-3, precision=each), classes=(4, 28)) for each in PRECISIONS),
+    *(Contender(f"sketch 16, {each}", engine("sketch", 2e-3, 16, precision=each)) for each in PRECISIONS),
+    Contender("reference", reference, images=1, classes=(1, 3)),
+)
+ROUNDS = 3
+BATCHES, BUDGETS = (16, 64, 256), (None, 8 << 30, 2 << 30)
+_LEAST_SECONDS = 1.0  # of a measurement
+
+
+def cases(bench: Bench) -> tuple[Case, ...]:
+    """Those of the bench, the first with the weights that were trained."""
+    first, *others = TINY_CASES if bench.tiny else CASES
+    return (replace(first, weights=bench.weights), *others)
+
+
+def engines(bench: Bench) -> Iterator[dict[str, Any]]:
+    """What :func:`regrad.experiments.benchmarks.timing.measure` finds out about each case; errors against float64."""
+    for case in cases(bench):
+        found = measure(case, CONTENDERS, 1 if bench.tiny else ROUNDS, torch.device(bench.device), lambda _: None)
+        reference_ = next(row for row in found["rows"] if row["name"] == "reference")
+        if reference_["ratio"] is not None:
+            found["reference_seconds_per_image"] = reference_["ratio"] * found["forward_seconds_per_image"]
+        yield found
+        gc.collect()
+
+
+def batches(bench: Bench) -> Iterator[dict[str, Any]]:
+    """REGrad, N = 10, over sizes of the batch and memory budgets: images a second, and the peak beside the planned."""
+    device = torch.device(bench.device)
+    sizes, budgets = ((2,), (None, 1 << 24)) if bench.tiny else (BATCHES, BUDGETS)
+    for case in cases(bench):
+        classifier = case.classifier()
+        images = probe_images(max(sizes), classifier.channels, classifier.image_size)
+        ids = [str(row) for row in range(len(images))]
+        for budget in budgets:
+            # Its peak without the weights, which lie there already.
+            scorer = Scorer(classifier, samples=case.samples, precision="tf32", memory_budget=budget, device=device)
+            for size in sizes if case.batch >= min(sizes) else (case.batch,):
+                found = {"case": case.name, "engine": scorer.plan["engine"], "budget": budget, "batch": size}
+                try:
+                    found |= _measured(scorer, images[:size], ids[:size], device)
+                except RuntimeError as error:
+                    if not out_of_memory(error):
+                        raise
+                    found["cannot"] = "out of memory"
+                yield found
+            del scorer
+            gc.collect()
+
+
+def _measured(scorer: Scorer, images: torch.Tensor, ids: list[str], device: torch.device) -> dict[str, Any]:
+    highest = peak(lambda: scorer(images, ids), device)  # which warms up, too
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < _LEAST_SECONDS:
+        scorer(images, ids)  # whose result is on the host: nothing is under way any more
+        count += len(images)
+    seconds = time.perf_counter() - started
+    return {
+        "images_per_second": count / seconds,
+        "peak_mb": highest,
+        "planned_mb": scorer.planned_bytes(len(images)) / 1e6,
+    }

@@ -1,0 +1,80 @@
+"""Speed, memory, equality and profiles in their tiny form: what they tell, on a CPU."""
+
+from __future__ import annotations
+
+import gc
+import math
+from typing import Any
+
+import pytest
+
+from regrad.experiments.benchmarks.cases import Case
+from regrad.experiments.gpu import equality, profiling, speed
+from regrad.experiments.gpu.bench import Bench
+from regrad.scores import SCORES
+
+BENCH = Bench("cpu", True, "")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.freeze()  # before each time the garbage is collected, which is not to look at all that the tests hold
+    monkeypatch.setattr(speed, "TINY_CASES", speed.TINY_CASES[:1])
+    monkeypatch.setattr(speed, "_LEAST_SECONDS", 0.05)
+
+
+def test_every_engine_and_precision_beside_the_definition() -> None:
+    (found,) = speed.engines(BENCH)
+    rows = {row["name"]: row for row in found["rows"]}
+    assert [*rows] == [contender.name for contender in speed.CONTENDERS]
+    assert all(row["cannot"] is None for row in rows.values())
+    errors = {name: row["error"]["median"] for name, row in rows.items() if row["error"]}
+    assert len(errors) == 6
+    assert all(0 < error < (0.5 if "sketch" in name else 0.05) for name, error in errors.items()), errors
+    definition = rows["reference"]["ratio"] * found["forward_seconds_per_image"]
+    assert found["reference_seconds_per_image"] == pytest.approx(definition)
+
+
+def test_batches_have_their_rate_and_the_memory_that_was_planned() -> None:
+    pieces = [*speed.batches(BENCH)]
+    assert [(piece["batch"], piece["budget"]) for piece in pieces] == [(2, None), (2, 1 << 24)]
+    for piece in pieces:
+        assert piece["images_per_second"] > 1
+        assert 0 < piece["planned_mb"] < 1 << 4
+
+
+def test_a_batch_that_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(*_: Any) -> dict[str, Any]:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 99 bytes")
+
+    monkeypatch.setattr(speed, "_measured", measured)
+    assert [piece["cannot"] for piece in speed.batches(BENCH)] == ["out of memory"] * 2
+
+
+def test_the_trained_weights_are_those_of_the_first_case() -> None:
+    first, *others = speed.cases(Bench("cpu", False, "", weights="w"))
+    assert (first.name, first.weights) == ("ResNet-18, C = 10", "w")
+    assert all(isinstance(case, Case) and case.weights is None for case in others)
+
+
+def test_every_score_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [*equality.compared(BENCH)]
+    assert [piece["engine"] for piece in pieces] == ["exact", "sketch", "reference"]
+    assert {*pieces[0]["differences"], *equality.NEEDS_DATA} == set(SCORES)
+    assert {name for name in SCORES if SCORES[name].norms} == set(pieces[1]["differences"])
+    for piece in pieces:
+        assert piece["same_prediction"] == 1.0
+        assert equality.worst(piece["differences"])[1] < 1e-6
+    assert equality.worst({"a": 0.1, "b": math.nan, "c": 0.2})[0] == "b"
+
+
+def test_a_profile_names_what_was_dear() -> None:
+    found = {piece["engine"]: piece for piece in profiling.profiles(BENCH)}
+    assert [*found] == ["exact", "sketch"]
+    for piece in found.values():
+        assert piece["operations"] > 100
+        assert 0 < piece["busy"] < 60
+        dearest = [each["seconds"] for each in piece["dearest"]]
+        assert len(dearest) == profiling.SHOWN
+        assert dearest == sorted(dearest, reverse=True)
+    assert any("convolution" in each["name"] for each in found["exact"]["dearest"])
