@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from regrad.errors import UsageError
+from regrad.gradients.norms import squared_norm
 from regrad.gradients.recording import Recording, Sums, Use, Watched
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked, requiring_grad
@@ -62,7 +63,7 @@ def _autograd(network: nn.Module, parameters: Mapping[str, nn.Parameter], probe:
                     logits, list(parameters.values()), _cotangent(logits), allow_unused=True
                 )
                 for name, gradient in zip(parameters, gradients, strict=True):
-                    squares[name].append(0.0 if gradient is None else float(gradient.double().square().sum()))
+                    squares[name].append(float(squared_norm(gradient)))
     except Exception as error:
         if out_of_memory(error):
             raise

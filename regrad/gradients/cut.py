@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients.layers import Layer, layer_parameters
+from regrad.gradients.norms import squared_norm
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import requiring_grad
 
@@ -46,14 +47,10 @@ def layer_shares(network: nn.Module, layers: list[Layer], weights: Tensor, input
                         logits, parameters, v.to(logits.dtype), retain_graph=draw + 1 < DRAWS, allow_unused=True
                     )
                 )
-                squared = [sum(_squared(next(gradients)) for _ in group) for group in groups]
+                squared = [sum(float(squared_norm(next(gradients))) for _ in group) for group in groups]
                 contributions += torch.tensor(squared, dtype=torch.float64) * weights.cpu().double().square()
             shares += contributions / contributions.sum().clamp_min(1e-300)
     return shares / len(inputs)
-
-
-def _squared(gradient: Tensor | None) -> float:
-    return 0.0 if gradient is None else float(gradient.double().square().sum())
 
 
 def first_kept(layers: list[Layer], shares: Tensor, tolerance: float) -> tuple[int, float]:

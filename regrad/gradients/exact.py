@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from regrad.gradients import check
 from regrad.gradients.layers import Layer, layer_parameters
-from regrad.gradients.norms import ClassNorms
+from regrad.gradients.norms import ClassNorms, squared_norm
 from regrad.gradients.recording import Recording, Watched
 from regrad.gradients.rules import Rule, find_rule
 from regrad.network import head
@@ -142,8 +142,7 @@ class ExactEngine:
                 if of_layers is not None:
                     per_layer[: of_layers.shape[1], :, column] += of_layers.T
                 for name, gradient in zip(self._plain, gradients[len(recording.leaves) :], strict=True):
-                    if gradient is not None:
-                        per_layer[self._place[name], :, column] += gradient.double().square().sum()
+                    per_layer[self._place[name], :, column] += squared_norm(gradient)
         return ClassNorms(torch.einsum("sl,lbt->sbt", self.weights.square(), per_layer), exact_logits)
 
     def _record(self, x: Tensor, images: int) -> tuple[Tensor, Recording, Tensor | None]:

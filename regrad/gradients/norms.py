@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+_RUN = 4096  # entries summed in float32: longer sums are less precise, and not faster
+_SHORT_RUN = 16  # shorter ones are slow
+_FEW = 512  # entries that are not worth a sum of their own
+
+
+def norms_of_runs(rows: Tensor) -> Tensor:
+    """Norms of runs of the entries of ``rows`` (B, P), as they are and without a copy; few entries are their own."""
+    if rows.shape[1] <= _FEW:
+        return rows
+    run = math.gcd(rows.shape[1], _RUN)
+    return torch.linalg.vector_norm(rows.unflatten(1, (-1, run if run >= _SHORT_RUN else rows.shape[1])), dim=2)
+
+
+def squared_norm(gradient: Tensor | None) -> Tensor | float:
+    """||g||^2 of a gradient of any shape, float64 (); 0 where autograd gives none."""
+    return 0.0 if gradient is None else norms_of_runs(gradient.reshape(1, -1)).double().square().sum()
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from regrad.gradients.norms import norms_of_runs
 from regrad.gradients.rules import Direct, Outer, Rule
 from regrad.network.hooks import Call
-
-_RUN = 4096  # entries summed in float32: longer sums are less precise, and not faster
-_SHORT_RUN = 16  # shorter ones are slow
-_FEW = 512  # entries of a gradient that are not worth a sum of their own
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ class Use:
             return Addends((self.gram * (rows @ rows.transpose(2, 3))).sum(3).flatten(1), to_square=False)
         gradient = sum(self._gradient(i, d) for i, d in enumerate(arrived) if d is not None)
         assert isinstance(gradient, Tensor)
-        return Addends(_norms_of_runs(gradient), to_square=True)
+        return Addends(norms_of_runs(gradient), to_square=True)
 
     def _gradient(self, call: int, d: Tensor) -> Tensor:
         """The parameter's gradient from one call, one row an image."""
@@ -223,10 +220,3 @@ def _gram_is_cheaper(calls: list[Outer], targets: int, copies: int = 1) -> bool:
     n = copies * sum(factor.shape[1] for factor in calls)
     return n * n * (d_out + d_in / targets) < n * d_in * d_out
 
-
-def _norms_of_runs(rows: Tensor) -> Tensor:
-    """Norms of runs of the entries of ``rows`` (B, P), as they are and without a copy; few entries are their own."""
-    if rows.shape[1] <= _FEW:
-        return rows
-    run = math.gcd(rows.shape[1], _RUN)
-    return torch.linalg.vector_norm(rows.unflatten(1, (-1, run if run >= _SHORT_RUN else rows.shape[1])), dim=2)

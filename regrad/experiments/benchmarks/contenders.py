@@ -34,11 +34,14 @@ class EngineRun:
 
     Attributes:
         emulated: whether its precision is one that the device lacks: it has an error, and no time worth telling.
+        against: the type of what its error is measured against; None: the network's own, and float64 where the
+            precision is a coarser one.
     """
 
     passes: Passes
     precision: str
     emulated: bool = False
+    against: torch.dtype | None = None
 
     @torch.no_grad()
     def __call__(self, copies: Tensor) -> Any:
@@ -48,8 +51,8 @@ class EngineRun:
 
     @torch.no_grad()
     def error(self, copies: Tensor) -> Tensor:
-        """See :meth:`regrad.gradients.passes.Passes.error`; of a coarser precision, against float64."""
-        dtype = None if self.precision == "float32" else torch.float64
+        """See :meth:`regrad.gradients.passes.Passes.error`."""
+        dtype = self.against or (None if self.precision == "float32" else torch.float64)
         with computing(self.precision), tf32.emulated() if self.emulated else nullcontext():
             return self.passes.error(lambda smoothed, part: copies[part], len(copies), dtype)
 
@@ -84,7 +87,12 @@ def forward(network: nn.Module, inputs: Tensor, samples: int) -> Run:
 
 
 def engine(
-    name: str, tolerance: float = 0.0, directions: int = 16, depth_decay: float = 0.3, precision: str = "float32"
+    name: str,
+    tolerance: float = 0.0,
+    directions: int = 16,
+    depth_decay: float = 0.3,
+    precision: str = "float32",
+    against: torch.dtype | None = None,
 ) -> Any:
     """One of ours, with the smoothed and weighted norms of REGrad."""
 
@@ -93,7 +101,7 @@ def engine(
         norms = Norms(smoothed=samples > 0, decayed=True)
         dtype = torch.bfloat16 if precision == "bfloat16" else inputs.dtype
         lacking = precision == "tf32" and inputs.device.type != "cuda"
-        return EngineRun(Passes(network, [norms], inputs, settings, dtype), precision, lacking)
+        return EngineRun(Passes(network, [norms], inputs, settings, dtype), precision, lacking, against)
 
     return make
 

@@ -25,7 +25,7 @@ def profiles(bench: Bench) -> Iterator[dict[str, Any]]:
         classifier = case.classifier()
         images = probe_images(case.batch, classifier.channels, classifier.image_size)
         ids = [str(row) for row in range(len(images))]
-        for engine in ("exact", "sketch") if classifier.num_classes <= 100 else ("sketch",):
+        for engine in ("exact", "sketch") if classifier.num_classes <= speed.MOST_CLASSES else ("sketch",):
             scorer = Scorer(classifier, samples=case.samples, engine=engine, precision="tf32", device=bench.device)
             scorer(images, ids)  # warms up
             started = time.perf_counter()

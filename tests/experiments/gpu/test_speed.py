@@ -37,7 +37,9 @@ def test_every_engine_and_precision_beside_the_definition() -> None:
 
 def test_batches_have_their_rate_and_the_memory_that_was_planned() -> None:
     pieces = [*speed.batches(BENCH)]
-    assert [(piece["batch"], piece["budget"]) for piece in pieces] == [(2, None), (2, 1 << 24)]
+    assert [(piece["engine"], piece["batch"], piece["budget"]) for piece in pieces] == [
+        (engine, 2, budget) for engine in ("exact", "sketch") for budget in (None, 1 << 24)
+    ]
     for piece in pieces:
         assert piece["images_per_second"] > 1
         assert 0 < piece["planned_mb"] < 1 << 4
@@ -48,7 +50,7 @@ def test_a_batch_that_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> N
         raise RuntimeError("CUDA out of memory. Tried to allocate 99 bytes")
 
     monkeypatch.setattr(speed, "_measured", measured)
-    assert [piece["cannot"] for piece in speed.batches(BENCH)] == ["out of memory"] * 2
+    assert [piece["cannot"] for piece in speed.batches(BENCH)] == ["out of memory"] * 4
 
 
 def test_the_trained_weights_are_those_of_the_first_case() -> None:
