@@ -219,4 +219,3 @@ def _gram_is_cheaper(calls: list[Outer], targets: int, copies: int = 1) -> bool:
     _, _, d_in, d_out = calls[0].shape
     n = copies * sum(factor.shape[1] for factor in calls)
     return n * n * (d_out + d_in / targets) < n * d_in * d_out
-

@@ -18,7 +18,8 @@ from tests.faults.kills import Job, Run, assert_sound, undisturbed
 from tests.services import S3Server, free_port
 from tests.shards import digits, write_parquet
 
-MODEL = ["--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", "2", "--num-workers", "2"]
+SCORED = ["--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", "2"]
+MODEL = [*SCORED, "--num-workers", "2"]
 Capture = Callable[[], str]
 
 
@@ -109,8 +110,10 @@ def test_a_killed_store_that_comes_back_costs_retries(
     folder.mkdir()
     with S3Server(folder, free_port()).running() as server, server.bucket(monkeypatch) as bucket:
         source = bucket.put(write_parquet(tmp_path / "digits.parquet", digits(240)), "digits.parquet")
-        arguments = [source, *MODEL, "--num-workers", "1", "--unit-rows", "8"]
-        scores = undisturbed(arguments, str(tmp_path / "undisturbed"))
+        settings = (*SCORED, "--unit-rows", "8")
+        scores = undisturbed([source, *settings], str(tmp_path / "undisturbed"))
+        # Without Ray, whose workers tests/faults/test_storage.py has: it is the process that is to live through it.
+        arguments = [source, *settings, "--ray-address", "none"]
         job = Job(f"{bucket.uri}/out", bucket.folder / "out/ledger", arguments, scores)
         run = job.start()
         try:
