@@ -5,6 +5,8 @@ Without a GPU a pretended one stands in (:mod:`tests.pretended`), which shows wh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -18,6 +20,15 @@ LABELS = [0, 1, None, 2]
 GRADIENTS = ("regrad", "regrad_layers", "exgrad", "negrad", "gradnorm")
 OTHERS = ("perturb_x", "perturb_theta", "mc_aa", "inserted_dropout", "entropy", "energy")
 NETWORKS = ("BatchNorm CNN", "torchvision ViT")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """So that a CPU takes the images in the pieces that a GPU takes: pieces of other sizes are rounded otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def classifier(name: str) -> Classifier:

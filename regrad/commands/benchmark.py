@@ -3,12 +3,14 @@
     regrad benchmark engine --images cifar10-test.parquet --weights resnet18=resnet18.safetensors
     regrad benchmark engine --sweep --output benchmark
     regrad benchmark plan --units 1000 10000 100000 1000000 --output benchmark
+    regrad benchmark sharing --cases resnet20 --rounds 3
     regrad benchmark gpu --images cifar10.npz --output gpu --minutes 8
 
 engine: time over plain passes, memory, error. Everything runs in one process, in interleaved rounds, so that ratios
 hold on a machine that others use too. The peers are in the extra `benchmark`; one that is missing, or cannot do the
 work, is shown with the reason. plan: seconds and memory of listing, ledger, plan and status of outputs with so many
-units. gpu: speed, error, equality and memory on the GPU of this machine, by PyTorch alone; docs/gpu.md says more.
+units. sharing: an engine beside other work on its cores. gpu: speed, error, equality and memory on the GPU of this
+machine, by PyTorch alone; docs/gpu.md says more.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
 """
@@ -71,6 +73,19 @@ def plans(args: argparse.Namespace) -> int:
     }
     for name, content in files.items() if args.output else ():
         storage.write_atomically(storage.join(args.output, name), content)
+    return 0
+
+
+def shares(args: argparse.Namespace) -> int:
+    """Measure every case beside every load, and write ``sharing.json`` and ``sharing.md``."""
+    from regrad.experiments.benchmarks import sharing
+
+    measured = [sharing.measure_sharing(case, args.rounds, say) for case in cases(args)]
+    table = sharing.sharing_as_markdown(measured)
+    print(table)
+    files = {"sharing.json": json.dumps(measured, indent=2), "sharing.md": table}
+    for name, content in files.items() if args.output else ():
+        storage.write_atomically(storage.join(args.output, name), content.encode())
     return 0
 
 
@@ -191,12 +206,11 @@ def say(line: str) -> None:
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
-MEASURED = {"engine": engines, "plan": plans, "gpu": gpus}
+MEASURED = {"engine": engines, "plan": plans, "sharing": shares, "gpu": gpus}
 #: Whose flags they are, of those that are not everyone's.
 OWNERS = {
-    **dict.fromkeys(
-        ("--cases", "--contenders", "--weights", "--samples", "--batch", "--rounds", "--sweep"), ("engine",)
-    ),
+    **dict.fromkeys(("--contenders", "--sweep"), ("engine",)),
+    **dict.fromkeys(("--cases", "--weights", "--samples", "--batch", "--rounds"), ("engine", "sharing")),
     "--images": ("engine", "gpu"),
     "--units": ("plan",),
     **dict.fromkeys(("--minutes", "--pack", "--render"), ("gpu",)),
@@ -206,9 +220,9 @@ OWNERS = {
 def parser() -> Parser:
     """Its flags."""
     require_experiments("benchmark")
-    flags = Parser("benchmark", __doc__, "engine|plan|gpu [--FLAG ...]")
+    flags = Parser("benchmark", __doc__, "engine|plan|sharing|gpu [--FLAG ...]")
     most, run = flags.groups("run")
-    most.add_argument("what", choices=tuple(MEASURED), metavar="engine|plan|gpu", help="what is measured")
+    most.add_argument("what", choices=tuple(MEASURED), metavar="engine|plan|sharing|gpu", help="what is measured")
     most.add_argument(
         "--cases", nargs="+", default=["resnet18"], metavar="NAME", help="a wrong one lists them (default: resnet18)"
     )

@@ -10,7 +10,9 @@ gradients follow by rules (:mod:`regrad.gradients.recording`). Layers that weigh
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ from regrad.gradients.norms import ClassNorms, squared_norm
 from regrad.gradients.recording import Recording, Watched
 from regrad.gradients.rules import Rule, find_rule
 from regrad.network import head
-from regrad.network.copies import plain_attention
+from regrad.network.copies import plain_attention, private_copy
 from regrad.network.fold import convolution_format, fold_batch_norms
 from regrad.network.hooks import Call, hooked, requiring_grad
 from regrad.network.memory import forward_bytes, saved_for_backward
@@ -97,6 +99,18 @@ class ExactEngine:
     def convert(self, dtype: torch.dtype) -> None:
         """Compute in ``dtype`` from now on; rules have been checked in the one before."""
         self.network.to(dtype)
+
+    def twins(self, count: int) -> list[ExactEngine]:
+        """Others with networks of their own, whose parameters lie in the same memory; none if it cannot be copied."""
+        made: list[ExactEngine] = []
+        for _ in range(count):
+            copied: dict[int, Any] = {}
+            try:
+                private_copy(self.network, copied)
+                made.append(copy.deepcopy(self, copied))
+            except Exception:  # whatever a module of the user's raises: one engine does, too
+                return []
+        return made
 
     def __call__(
         self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None, classes: bool = True

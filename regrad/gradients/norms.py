@@ -102,6 +102,10 @@ class Engine(Protocol):
         """Compute in ``dtype`` from now on."""
         ...
 
+    def twins(self, count: int) -> Sequence[Engine]:
+        """Up to ``count`` others that do the same with the same weights, each for a thread of its own."""
+        ...
+
     def __call__(
         self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None = None, classes: bool = True
     ) -> ClassNorms:

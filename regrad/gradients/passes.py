@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import torch
@@ -16,8 +18,9 @@ from regrad.gradients.layers import Layer, find_layers, layer_weights
 from regrad.gradients.norms import ClassNorms, Engine
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
-from regrad.network.copies import computes_in, floating_type, private_copy
+from regrad.network.copies import computes_in, floating_type, plain_attention, private_copy
 from regrad.network.memory import FEWEST, even_slices, out_of_memory
+from regrad.network.threads import SideBySide
 from regrad.precision import computing
 from regrad.storage.redact import reason
 
@@ -82,7 +85,8 @@ ENGINES: dict[str, Build] = {"exact": _exact, "sketch": _sketch, "reference": _r
 class _Run:
     """One engine over one set of copies, and which of its weightings and targets each kind takes.
 
-    ``step`` is how many images go at once, where memory has been planned.
+    ``step`` is how many images go at once, where memory has been planned, and ``twins`` are further engines that are
+    the same, for pieces side by side.
     """
 
     smoothed: bool
@@ -91,9 +95,27 @@ class _Run:
     targets: list[str]
     engine: Engine
     step: int | None = None
+    twins: Sequence[Engine] = ()
 
-    def __call__(self, copies: Tensor) -> ClassNorms:
-        return self.engine(copies, _distributions(self.targets), self.classes)
+    def __call__(self, copies: Tensor, engine: Engine | None = None) -> ClassNorms:
+        return (engine or self.engine)(copies, _distributions(self.targets), self.classes)
+
+    def pieces(self, copies: Copies, images: int, dtype: torch.dtype, together: SideBySide) -> ClassNorms:
+        """Of all ``images``, piece by piece or several side by side."""
+        free = SimpleQueue[Engine]()
+        for engine in (self.engine, *self.twins):
+            free.put(engine)
+
+        def piece(part: slice) -> ClassNorms:
+            engine = free.get()
+            try:
+                return self(copies(self.smoothed, part).to(dtype), engine)
+            finally:
+                free.put(engine)
+
+        slices = even_slices(images, self.step, 1 + len(self.twins))
+        functions = [partial(piece, part) for part in slices]
+        return ClassNorms.of_parts(together(functions) if self.twins else [function() for function in functions])
 
     @property
     def classes(self) -> bool:
@@ -138,6 +160,7 @@ class Passes:
         own = self._copy()
         self._layers = find_layers(own, inputs[:3], settings.layers)
         self._decayed = layer_weights(self._layers, settings.depth_decay)
+        self._together = SideBySide(1)
         self._groups = {
             smoothed: group for smoothed in (True, False) if (group := [k for k in kinds if k.smoothed == smoothed])
         }
@@ -166,26 +189,34 @@ class Passes:
         by_kind: dict[Kind, ClassNorms] = {}
         logits: dict[bool, Tensor] = {}
         for run in self._runs:
-            parts = [run(copies(run.smoothed, part).to(self._dtype)) for part in even_slices(images, run.step)]
-            norms = ClassNorms.of_parts(parts)
+            with plain_attention():  # once: it is of the process, not of a thread
+                norms = run.pieces(copies, images, self._dtype, self._together)
             logits[run.smoothed] = norms.logits
             by_kind |= {kind: run.part(norms, kind) for kind in run.kinds}
         return by_kind, logits
 
     def plan_memory(self, memory: int, most_inputs: int) -> None:
-        """Keep each pass within ``memory`` bytes: so many images at once or, where one is too much, copies."""
+        """Keep each pass within ``memory`` bytes: so many images at once or, where one is too much, copies.
+
+        On a CPU pieces of the batch go side by side, as many as there are threads and as have some images each.
+        """
+        threads = torch.get_num_threads() if self._inputs.device.type == "cpu" else 1
         for run in self._runs:
             copies, left = self._copies(run.smoothed), max(0, memory - run.engine.bytes_beside)
             fitting = min(most_inputs, left // run.engine.bytes_per_input)
+            run.twins = run.engine.twins(min(threads, fitting // (FEWEST * copies)) - 1)
+            fitting //= 1 + len(run.twins)
             if fitting < FEWEST * copies:
                 run.engine.most_inputs = max(2, fitting)
             run.step = max(1, fitting // copies)
+        self._together = SideBySide(threads)
 
     def planned_bytes(self, images: int) -> int:
         """The most that a pass over so many images was planned to take beside the network."""
         planned = []
         for run in self._runs:
-            inputs = min(images, run.step or images) * self._copies(run.smoothed)
+            at_once = (run.step or images) * (1 + len(run.twins))
+            inputs = min(images, at_once) * self._copies(run.smoothed)
             fitting = min(inputs, run.engine.most_inputs or inputs)
             planned.append(run.engine.bytes_beside + fitting * run.engine.bytes_per_input)
         return max(planned)

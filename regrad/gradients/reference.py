@@ -49,6 +49,10 @@ class ReferenceEngine:
         self.weights = weights.double().cpu().reshape(-1, len(layers))
         self._groups = layer_parameters(self.network, layers)
 
+    def twins(self, count: int) -> list[ReferenceEngine]:
+        """None: it goes one image and one class at a time."""
+        return []
+
     def convert(self, dtype: torch.dtype) -> None:
         """Stay as it is: whatever the others compute in, this is what they are measured against."""
 

@@ -109,6 +109,10 @@ class SketchEngine:
             self._mode = self._find_mode(probe)
             self._mode = replace(self._mode, shortcuts=self._find_shortcuts(probe))
 
+    def twins(self, count: int) -> list[SketchEngine]:
+        """None: its directions are large operations already, and forward mode is of the process."""
+        return []
+
     def convert(self, dtype: torch.dtype) -> None:
         """Compute in ``dtype`` from now on; shortcuts have been tried in the one before."""
         self.network.to(dtype)

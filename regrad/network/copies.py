@@ -34,18 +34,23 @@ _BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 _SHARED = (ModuleType, io.IOBase, type(threading.Lock()), type(threading.RLock()))
 
 
-def private_copy(network: nn.Module) -> nn.Module:
+def private_copy(network: nn.Module, copied: dict[int, Any] | None = None) -> nn.Module:
     """``network`` in eval mode with parameters that share memory but need no gradient, and in-place layers off.
 
     Hooks, modes and buffers of the copy are its own, so nothing done to it can be seen on the caller's network. Its
     forward hooks come along, since they may be part of the function; backward hooks do not, since no function has them.
     What is only wrapped, to run on several devices or to be compiled, is taken out of its wrapper.
 
+    Args:
+        network: whose copy is made.
+        copied: gets what stands for what in the copy, for ``copy.deepcopy`` of something that holds the network.
+
     Raises:
         UsageError: it cannot be copied.
     """
     try:
-        memo: dict[int, Any] = {id(value): _private(value) for value in network.parameters()}
+        memo = {} if copied is None else copied
+        memo |= {id(value): _private(value) for value in network.parameters()}
         memo |= _attributes(network)
         functions = _rebound(network, memo)
         _unwrap(network, memo)

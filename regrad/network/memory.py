@@ -42,16 +42,22 @@ def largest_outputs(network: nn.Module, probe: Tensor, counted: Collection[str] 
     return max(before) // len(probe), max(behind) // len(probe)
 
 
-def even_slices(images: int, step: int | None) -> list[slice]:
+def even_slices(images: int, step: int | None, together: int = 1) -> list[slice]:
     """``images`` in pieces of about equal size: at most ``step`` (None: all), but two if there are two.
 
     >>> even_slices(7, 3)
     [slice(0, 3, None), slice(3, 5, None), slice(5, 7, None)]
 
+    Where so many pieces go ``together`` there are as many, or a multiple, if there are images enough:
+
+    >>> even_slices(5, 5, together=2)
+    [slice(0, 3, None), slice(3, 5, None)]
+
     A matrix of one row takes another kernel, whose rounding a confident image's small probabilities show (2e-5 in
     ExGrad); from two rows on, results do not depend on the batch.
     """
-    number = max(1, min(-(-images // (step or images)), images // FEWEST))
+    number = -(-images // (step or images))
+    number = max(1, min(-(-number // together) * together, images // FEWEST))
     size, longer = divmod(images, number)
     starts = [k * size + min(k, longer) for k in range(number + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(starts)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils.flop_counter import flop_registry
 
 
@@ -18,6 +19,11 @@ class Operations(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
+
+
+def operations_are_seen() -> bool:
+    """Whether a mode is open in this thread, ours or another: it sees nothing of what other threads do."""
+    return _get_current_dispatch_mode() is not None or torch.overrides._get_current_function_mode() is not None
 
 
 class Multiplications(Operations):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from regrad.errors import UsageError
+from regrad.gradients import exact
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.passes import ENGINES, GradientSettings, Passes
 from regrad.gradients.reference import ReferenceEngine
 from regrad.network.copies import private_copy
 from regrad.scores import Norms
-from tests.networks import build, copies
+from tests.networks import NETWORKS, build, copies
 
 KINDS = (
     Norms(smoothed=True, decayed=True),
@@ -62,6 +65,62 @@ def test_a_small_memory_cuts_the_batch_and_changes_nothing(engine: str) -> None:
     parts, _ = passes(_copies, len(X))
     for kind in KINDS:
         torch.testing.assert_close(parts[kind].squared, whole[kind].squared, rtol=1e-9, atol=0)
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pieces_side_by_side_give_what_one_after_another_gives(name: str) -> None:
+    many = copies(images=9, number=4)
+    passes = _passes("exact", name)
+    alone, logits = passes(lambda smoothed, part: many[part] if smoothed else many[part, :1], len(many))
+    passes.plan_memory(1 << 40, 128)
+    assert [len(run.twins) for run in passes._runs] == [2, 2]
+    for _ in range(3):
+        found, again = passes(lambda smoothed, part: many[part] if smoothed else many[part, :1], len(many))
+        for kind in KINDS:
+            torch.testing.assert_close(found[kind].squared, alone[kind].squared, rtol=1e-9, atol=1e-20)
+        for smoothed, value in logits.items():
+            torch.testing.assert_close(again[smoothed], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_twins_have_the_weights_in_the_same_memory_and_networks_of_their_own() -> None:
+    passes = _passes("exact", "unknown layer")
+    passes.plan_memory(1 << 40, 128)
+    for run in passes._runs:
+        engines = [run.engine, *run.twins]
+        places = [{value.data_ptr() for value in engine.network.parameters()} for engine in engines]  # type: ignore[attr-defined]
+        assert places[0] == places[1] == places[2] != set()
+        modules = [id(module) for engine in engines for module in engine.network.modules()]  # type: ignore[attr-defined]
+        assert len(modules) == len(set(modules))
+        for engine in engines:
+            own = set(engine.network.modules())  # type: ignore[attr-defined]
+            assert {item.module for item in engine._watched} <= own  # type: ignore[attr-defined]
+            assert engine.without_rule == run.engine.without_rule != ()
+    # As many as have two images each: four copies of them, of 128 inputs or of 20.
+    passes.plan_memory(1 << 40, 20)
+    assert [(len(run.twins), run.step) for run in passes._runs] == [(1, 2), (2, 6)]
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_network_that_cannot_be_copied_once_more_goes_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = _passes("exact")
+
+    def failing(*_: Any) -> None:
+        raise UsageError("cannot be copied")
+
+    monkeypatch.setattr(exact, "private_copy", failing)
+    passes.plan_memory(1 << 40, 128)
+    assert [len(run.twins) for run in passes._runs] == [0, 0]
+    passes(_copies, len(X))
 
 
 def test_a_reference_is_never_coarser_and_the_others_are_as_asked() -> None:

@@ -99,6 +99,7 @@ CASES = {
     case.name: case
     for case in (
         Case("resnet18", "regrad.networks:resnet18_cifar10", 8),
+        Case("resnet20", "regrad.networks:resnet20_cifar10", 8),
         Case("resnet18-100", "regrad.networks:resnet18_cifar100", 8),
         Case("resnet50", "regrad.networks:resnet50", 2),
         Case("vit-s", "regrad.networks:vit_small", 2),
