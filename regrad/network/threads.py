@@ -20,7 +20,11 @@ T = TypeVar("T")
 
 
 class SideBySide:
-    """Runs functions in ``count`` threads, each of which computes alone, and without gradients unless told."""
+    """Runs functions in ``count`` threads, each of which computes alone, and without gradients unless told.
+
+    A single function goes to such a thread, too: an operation of several threads is rounded otherwise, which a score
+    is not to show.
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -32,7 +36,7 @@ class SideBySide:
         Raises:
             Exception: the first that one of them raised, when all have ended.
         """
-        if self.count == 1 or len(functions) == 1 or operations_are_seen():  # which a mode sees in its own thread alone
+        if self.count == 1 or operations_are_seen():  # which a mode sees in its own thread alone
             return [function() for function in functions]
         if self._pool is None:
             self._pool = self._started()

@@ -39,9 +39,10 @@ def test_results_come_in_order_from_threads_that_compute_alone() -> None:
         torch.set_num_threads(before)
 
 
-def test_one_function_or_one_thread_stays_here() -> None:
+def test_one_function_computes_alone_too_and_one_thread_is_this_one() -> None:
     here = threading.current_thread().name
-    assert SideBySide(3)([lambda: threading.current_thread().name]) == [here]
+    assert SideBySide(3)([torch.get_num_threads]) == [1]
+    assert SideBySide(3)([lambda: threading.current_thread().name]) != [here]
     assert SideBySide(1)([lambda: threading.current_thread().name] * 2) == [here] * 2
 
 
