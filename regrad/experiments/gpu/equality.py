@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
+
+import torch
 
 from regrad import Scorer
 from regrad.experiments.gpu import speed
 from regrad.experiments.gpu.bench import Bench
 from regrad.network.probe import probe_images
 from regrad.scores import SCORES
+from regrad.scores.draws import posterior
 
 IMAGES, SAMPLES, DRAWS = 32, 2, 3
-NEEDS_DATA = ("laplace",)
+NEEDS_DATA = "laplace"  # and laplace-torch, to fit a posterior with; compared where that is installed
 
 
 def compared(bench: Bench) -> Iterator[dict[str, Any]]:
     """For each engine and score the largest difference over the largest score, on 32 images at N = 2, float32."""
-    names = [name for name in SCORES if name not in NEEDS_DATA]
+    fitting = importlib.util.find_spec("laplace") is not None
+    names = [name for name in SCORES if fitting or name != NEEDS_DATA]
     gradients = [name for name in names if SCORES[name].norms is not None]
     for case in speed.cases(bench)[:2]:
         classifier = case.classifier()
         images = probe_images(4 if bench.tiny else IMAGES, classifier.channels, classifier.image_size)
         ids = [str(row) for row in range(len(images))]
+        labels = torch.arange(len(images)) % classifier.num_classes
+        state = posterior.fit(classifier.network, classifier.normalize(images), labels) if fitting else None
         for engine in ("exact", "sketch", "reference"):
             asked = names if engine == "exact" else gradients
             wanted, found = (
-                Scorer(classifier, asked, samples=SAMPLES, draws=DRAWS, engine=engine, device=device)(images, ids)
+                Scorer(
+                    classifier,
+                    asked,
+                    samples=SAMPLES,
+                    draws=DRAWS,
+                    engine=engine,
+                    posterior=state if NEEDS_DATA in asked else None,
+                    device=device,
+                )(images, ids)
                 for device in ("cpu", bench.device)
             )
             differences = {
