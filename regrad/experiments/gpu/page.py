@@ -14,9 +14,9 @@ INTRODUCTION = """# On a GPU
 
 One command measures everything, with PyTorch, NumPy, Pillow, safetensors and this repository: no Ray, no network.
 
-    regrad benchmark gpu --images cifar10.npz --pack cifar10-train.parquet cifar10-test.parquet   # once, anywhere
-    python jobs/benchmark.py gpu --images cifar10.npz --output gpu --minutes 8                    # where the GPU is
-    regrad benchmark gpu --render gpu                                                             # writes this page
+    regrad benchmark gpu --images cifar10.npz --pack cifar10-train.parquet cifar10-test.parquet
+    python -m regrad benchmark gpu --images cifar10.npz --output gpu --minutes 8   # where the GPU is, in a clone
+    regrad benchmark gpu --render gpu                                              # writes this page
 
 The first makes one file of at most 50 MB: the training images as lossy WebP of quality 95, 5,000 test images as they
 are. The second runs its parts one after another, each in a process of its own and with its share of the minutes;

@@ -22,6 +22,7 @@ BARE = ("torch", "torchgen", "numpy", "numpy.libs", "PIL", "pillow.libs", "safet
 BARE = (*BARE, "networkx", "jinja2", "markupsafe", "filelock", "typing_extensions.py", "setuptools", "nvidia", "triton")
 PROGRAM = """
 import importlib, sys
+from regrad.__main__ import main
 from regrad.commands import benchmark
 from regrad.experiments.gpu import bench, parts
 for part in parts.PARTS.values():
