@@ -152,9 +152,9 @@ class ExactEngine:
                 gradients = torch.autograd.grad(
                     logits, inputs, cotangent.flatten(0, 1).to(logits.dtype), retain_graph=True, allow_unused=True
                 )
-                of_layers = recording.squares(self._place)
+                of_layers = recording.squares(self._place, len(self.layers))
                 if of_layers is not None:
-                    per_layer[: of_layers.shape[1], :, column] += of_layers.T
+                    per_layer[:, :, column] += of_layers.T
                 for name, gradient in zip(self._plain, gradients[len(recording.leaves) :], strict=True):
                     per_layer[self._place[name], :, column] += squared_norm(gradient)
         return ClassNorms(torch.einsum("sl,lbt->sbt", self.weights.square(), per_layer), exact_logits)

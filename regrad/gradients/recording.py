@@ -191,16 +191,19 @@ class Recording:
         for use in self.uses.values():
             use.prepare(targets)
 
-    def squares(self, columns: Mapping[str, int]) -> Tensor | None:
-        """||block||^2 for the gradients that have just arrived, which are forgotten: float64 (B, columns).
+    def squares(self, columns: Mapping[str, int], number: int) -> Tensor | None:
+        """||block||^2 for the gradients that have just arrived, which are forgotten: float64 (B, number).
+
+        None if no gradient has arrived.
 
         Args:
-            columns: of each parameter; those of one column are added up. None if no gradient has arrived.
+            columns: of each parameter, the same in every call; those of one column are added up.
+            number: of columns.
         """
         taken = [(columns[name], use.take()) for name, use in self.uses.items()]
         arrived = [(column, addends) for column, addends in taken if addends is not None]
         if self.sums is None:
-            self.sums = Sums(max(columns.values(), default=0) + 1)
+            self.sums = Sums(number)
         return self.sums(arrived) if arrived else None
 
     def bytes_per_input(self, targets: int, copies: int, element_size: int) -> int:

@@ -55,11 +55,11 @@ def test_norms_are_those_of_autograd_for_a_layer_called_twice(targets: int) -> N
     d = torch.randn_like(y)
     torch.autograd.grad(y, recording.leaves, d)
     columns = {name: column for column, name in enumerate(recording.uses)}
-    squares = recording.squares(columns)
+    squares = recording.squares(columns, len(columns))
     wanted = _wanted(network.requires_grad_(True), x, d)
     assert columns.keys() == wanted.keys()
     torch.testing.assert_close(squares, torch.stack([wanted[name] for name in columns], 1), rtol=1e-9, atol=0)
-    assert recording.squares(columns) is None
+    assert recording.squares(columns, len(columns)) is None
 
 
 def test_what_comes_before_the_first_watched_module_builds_no_graph() -> None:
