@@ -54,7 +54,9 @@ def benchmark(arguments: Sequence[str]) -> int:
 
 def refuse_others(what: str, arguments: Sequence[str]) -> None:
     """Flags of another measurement would be without effect."""
-    for flag in dict.fromkeys(argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+    for given in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+        # It may be shortened, as far as it is still one flag's.
+        flag = given if given in OWNERS else next((each for each in OWNERS if each.startswith(given)), given)
         owners = OWNERS.get(flag, (what,))
         if what not in owners:
             raise UsageError(f"{flag}: of `regrad benchmark {'` and `'.join(owners)}`, without effect on {what}")

@@ -55,3 +55,28 @@ def test_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_names_are_told(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert benchmark.main(["engine", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "--sweep"], "--sweep: of `regrad benchmark engine`, without effect on plan"),
+        (["plan", "--swe"], "--sweep: of `regrad benchmark engine`, without effect on plan"),
+        (["engine", "--minutes=3"], "--minutes: of `regrad benchmark gpu`, without effect on engine"),
+        (["gpu", "--rounds", "2"], "--rounds: of `regrad benchmark engine` and `sharing`, without effect on gpu"),
+        (["gpu", "--pack", "a", "b"], "--pack: --images names the file to write"),
+        (["gpu"], "--output missing"),
+    ],
+)
+def test_flags_of_another_measurement_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert benchmark.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_flag_has_an_owner_or_is_everyones() -> None:
+    flags = {flag for action in benchmark.parser()._actions for flag in action.option_strings if flag.startswith("--")}
+    assert set(benchmark.OWNERS) <= flags
+    assert flags - set(benchmark.OWNERS) == {"--output", "--help", "--verbose"}
+    assert {owner for owners in benchmark.OWNERS.values() for owner in owners} == set(benchmark.MEASURED)
