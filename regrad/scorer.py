@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,13 +21,14 @@ from regrad.errors import RegradError, UsageError, require
 from regrad.gradients import cut
 from regrad.gradients.norms import ClassNorms
 from regrad.gradients.passes import GradientSettings, Kind, Passes
+from regrad.network import head
 from regrad.network.copies import floating_type, plain_attention, private_copy
 from regrad.network.fold import forward_copy
 from regrad.network.memory import FEWEST, even_slices, forward_bytes, out_of_memory
 from regrad.network.probe import probe_images
 from regrad.network.upload import Upload
 from regrad.precision import computing
-from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
+from regrad.scores import Head, Inputs, Norms, Predictions, Score, find_scores
 from regrad.scores.draws import predictions
 from regrad.scores.draws.posterior import PosteriorDraws, State, fingerprint
 from regrad.settings.columns import STANDARD_ERROR
@@ -48,6 +50,7 @@ class Scorer:
         sigma: deviation of the input noise (Eq. 13), in the units of ``noise_space``.
         samples: N, how many noisy copies an image gets; 0 turns smoothing off.
         depth_decay: lambda of Eq. 12; 0 weighs all layers alike, ``math.inf`` keeps the last alone.
+        exponent: gamma, REGrad weighs the gradient of a class by p^gamma: 0.5 is Eq. 11's root, 1 ExGrad's weighing.
         seed: of the noise, and of the sketch engine's directions.
         engine: ``auto``, ``exact``, ``sketch`` (random directions: an estimate, whose cost does not depend on the
             number of classes), or ``reference`` (float64, one class at a time: slow, for checks).
@@ -86,6 +89,7 @@ class Scorer:
         sigma: float = 0.02,
         samples: int = 10,
         depth_decay: float = 0.3,
+        exponent: float = 0.5,
         seed: int = 0,
         engine: str = "auto",
         tolerance: float = 2e-3,
@@ -115,6 +119,7 @@ class Scorer:
         self.scores = find_scores(scores)
         self.sigma, self.samples, self.seed, self.noise_space = sigma, samples, seed, noise_space
         self.standard_errors, self.precision = standard_errors, precision
+        self.exponent = exponent
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.warn: Callable[[str], None] = warnings.warn
         self._upload = Upload(self.device)
@@ -126,6 +131,7 @@ class Scorer:
         inputs = classifier.normalize(probe).to(self.device, self._dtype)
         _check_copy(classifier.network, network, inputs[:FEWEST])
         self._network = forward_copy(network, inputs)
+        self._head = self._head_input(inputs[:2])
         kinds = list(dict.fromkeys(_kind(item, samples) for item in self.scores if item.norms is not None))
         if kinds:
             coarse = torch.bfloat16 if precision == "bfloat16" else self._dtype
@@ -195,20 +201,31 @@ class Scorer:
             # (2e-5 in ExGrad); from two rows on, results do not depend on the batch.
             twice = self._score(images.repeat(2, 1, 1, 1), [*ids, *ids], None if labels is None else [*labels, *labels])
             return {name: column[:1] for name, column in twice.items()}
-        norms, draws, logits = self._shared(self._upload(images), ids)
+        shared = self._shared(self._upload(images), ids)
+        logits = shared.logits
         p = logits.softmax(1)
         columns = {"prediction": p.argmax(1), "confidence": p.amax(1)}
         broken = ~logits.isfinite().all(1)
         if labels is not None:
             columns["nll"] = _nll(logits, labels).masked_fill(broken, math.nan)
         for item in self.scores:
-            own = norms[_kind(item, self.samples)] if item.norms else None
-            drawn = draws[item.predictions.source] if item.predictions else None
-            value = item.compute(Inputs(logits, _of(item, own.norms[0]) if own else None, drawn))
-            columns[item.name] = value.masked_fill(broken, math.nan)
+            inputs = self._inputs(item, shared)
+            columns[item.name] = item.compute(inputs).masked_fill(broken, math.nan)
             for name in self._error_names(item):
-                columns[name] = _jackknife(item, logits, own).masked_fill(broken, math.nan)
+                own = shared.norms[_kind(item, self.samples)]
+                columns[name] = _jackknife(item, inputs, own).masked_fill(broken, math.nan)
         return columns
+
+    def _inputs(self, item: Score, shared: _Shared) -> Inputs:
+        """Of what the scores share, what one of them asked for."""
+        return Inputs(
+            shared.logits,
+            _of(item, shared.norms[_kind(item, self.samples)].norms[0]) if item.norms else None,
+            shared.draws[item.predictions.source] if item.predictions else None,
+            shared.features if item.features else None,
+            Head(self._head.weight, self._head.bias) if item.features and self._head else None,
+            self.exponent,
+        )
 
     @torch.no_grad()
     def measure_error(self, images: Tensor, ids: Sequence[str]) -> Tensor | None:
@@ -250,8 +267,7 @@ class Scorer:
     def _error_names(self, item: Score) -> list[str]:
         return [f"{item.name}{STANDARD_ERROR}"] if self.standard_errors and item.norms else []
 
-    def _shared(self, images: Tensor, ids: Sequence[str]) -> tuple[dict[Kind, ClassNorms], dict[str, Tensor], Tensor]:
-        """What scores are functions of, each piece once: norms by kind, draws by source, and clean logits (B, C)."""
+    def _shared(self, images: Tensor, ids: Sequence[str]) -> _Shared:
         copies = partial(self._copies, images, ids)
         with computing(self.precision):
             norms, logits = self._passes(copies, len(images)) if self._passes else ({}, {})
@@ -259,6 +275,10 @@ class Scorer:
             logits = {}
         noisy = "noise" in self._needed
         with computing("float32"), plain_attention():
+            features = None
+            if self._head:
+                of_clean, features = self._head(copies(False, slice(None))[:, 0])
+                logits = logits or {False: of_clean[:, None]}
             if noisy not in logits and (noisy or not logits):
                 step = max(1, self._step // (self.samples + 1)) if noisy else None
                 parts = [copies(noisy, part) for part in even_slices(len(images), step)]
@@ -269,7 +289,22 @@ class Scorer:
             if self._sources:
                 x = copies(False, slice(None))[:, 0]
                 draws |= {name: source(x, ids) for name, source in self._sources.items()}
-        return norms, draws, next(iter(logits.values()))[:, 0]
+        return _Shared(norms, draws, next(iter(logits.values()))[:, 0], features)
+
+    def _head_input(self, probe: Tensor) -> head.HeadInput | None:
+        """What reads the input of the last layer, where some score needs it.
+
+        Raises:
+            UsageError: the logits come from no Linear layer.
+        """
+        needing = [item.name for item in self.scores if item.features]
+        name = head.find_head(self._network, probe) if needing else None
+        if needing and name is None:
+            raise UsageError(
+                f"{', '.join(needing)}: made of the input of a last Linear layer, and the logits of "
+                f"{type(self.classifier.network).__name__} come from none; choose other scores"
+            )
+        return head.HeadInput(self._network, name) if name else None
 
     @property
     def _needed(self) -> list[str]:
@@ -313,6 +348,22 @@ class Scorer:
         return max(1, min(most, memory // forward_bytes(self._network, probe)))
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What the scores of some images are functions of, each piece once.
+
+    Attributes:
+        norms, draws: by kind and by source.
+        logits: clean ones, float64 (B, C).
+        features: what the head makes them of, float64 (B, d); None where no score needs it.
+    """
+
+    norms: dict[Kind, ClassNorms]
+    draws: dict[str, Tensor]
+    logits: Tensor
+    features: Tensor | None
+
+
 def _check_copy(network: nn.Module, clone: nn.Module, probe: Tensor) -> None:
     """Refuse a network whose private copy is another function: what is scored has to be what was given.
 
@@ -341,15 +392,15 @@ def _of(item: Score, norms: Tensor) -> Tensor:
     return norms[:, 0] if item.norms and item.norms.target else norms
 
 
-def _jackknife(item: Score, logits: Tensor, norms: ClassNorms | None) -> Tensor:
+def _jackknife(item: Score, inputs: Inputs, norms: ClassNorms) -> Tensor:
     """Standard error of a score over the draws of its norms: sqrt((k-1)/k sum_j (U_(j) - mean U)^2), float64 (B,).
 
     U_(j) is the score from the norms without draw j; 0 where nothing is drawn. Source: Tukey 1958.
     """
-    without = norms.norms_without_each() if norms else None
+    without = norms.norms_without_each()
     if without is None:
-        return logits.new_zeros(len(logits))
-    values = torch.stack([item.compute(Inputs(logits, _of(item, others[0]))) for others in without])
+        return inputs.logits.new_zeros(len(inputs.logits))
+    values = torch.stack([item.compute(replace(inputs, norms=_of(item, others[0]))) for others in without])
     return (values.var(0, correction=0) * (len(values) - 1)).sqrt()
 
 

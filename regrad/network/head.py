@@ -48,6 +48,32 @@ def without_head(network: nn.Module, name: str) -> nn.Linear:
     return module
 
 
+class HeadInput:
+    """Logits and what the head makes them of, h, from one forward pass.
+
+    Args:
+        network: in eval mode; it is run as it is.
+        name: of its head, from :func:`find_head`.
+
+    Attributes:
+        weight, bias: of the head, float64 (C, d) and (C,), the latter None where it has none.
+    """
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        module = network.get_submodule(name)
+        assert isinstance(module, nn.Linear)
+        self._network, self._head = network, module
+        self.weight = module.weight.detach().double()
+        self.bias = None if module.bias is None else module.bias.detach().double()
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and h (B, d), float64, of inputs (B, channels, H, W)."""
+        seen: list[Tensor] = []
+        with hooked({0: self._head}, leave=lambda _, call: seen.append(call.input)):
+            logits: Tensor = self._network(x)
+        return logits.double(), seen[0].double()
+
+
 def _identity(input: Tensor) -> Tensor:
     return input
 

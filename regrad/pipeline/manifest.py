@@ -27,7 +27,8 @@ _PACKAGES = ("torch", "torchvision", "timm", "ray", "pyarrow", "pillow", "numpy"
 
 def configuration(options: Options) -> dict[str, Any]:
     """All settings that the rows of an output depend on, as JSON keeps them."""
-    return {key: _plain(value) for key, value in options.deciding().items()}
+    decided = options.deciding().items()
+    return {option.key: _plain(value) for option, value in decided if not option.later or value != option.default}
 
 
 def _plain(value: Any) -> Any:
@@ -67,14 +68,15 @@ def differences(
         posterior: the fingerprint of the posterior, once there is one.
         levels: what must not differ, see :class:`regrad.settings.option.Option`.
     """
-    wanted, held = configuration(options), run["config"]
-    differing = [key for key in options.deciding(*levels) if held.get(key) != wanted[key]]
+    values = {
+        option: (option.held(run["config"]), _plain(value)) for option, value in options.deciding(*levels).items()
+    }
 
     def told(model: bool) -> list[str]:
         return [
-            f"{key.replace('_', '-')} {_shown(held.get(key))}, now {_shown(wanted[key])}"
-            for key in differing
-            if (key in _MODEL) == model
+            f"{option.name} {_shown(held)}, now {_shown(wanted)}"
+            for option, (held, wanted) in values.items()
+            if held != wanted and (option.key in _MODEL) == model
         ]
 
     changes = told(model=False)

@@ -198,10 +198,10 @@ class Options:
         except KeyError:
             raise AttributeError(name) from None
 
-    def deciding(self, *levels: str) -> dict[str, Any]:
-        """Key -> value of the options that decide something of the rows, of one of ``levels`` if any are given."""
+    def deciding(self, *levels: str) -> dict[Option, Any]:
+        """Option -> value of those that decide something of the rows, of one of ``levels`` if any are given."""
         return {
-            option.key: self.values[option.key]
+            option: self.values[option.key]
             for option in OPTIONS
             if option.decides != NOTHING and (not levels or option.decides in levels)
         }

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from regrad import storage, table
 from regrad.errors import RegradError, UsageError
 from regrad.settings.columns import FIXED, STANDARD_ERROR
-from regrad.settings.scoring import COMPARABLE
+from regrad.settings.scoring import comparable
 
 PREFERRED_SCORE = "regrad"
 ID_NAME = "in-distribution"
@@ -51,10 +51,9 @@ class Run:
         The preprocessing may rightly differ: drawings of black on white, say, are inverted for a model of white on
         black.
         """
-        config = self.info.get("config", {})
         posterior = self.info.get("plan", {}).get("posterior")
         own = {"network": self.model["network"][:12], "posterior": posterior}
-        return own | {name: config.get(name) for name in COMPARABLE}
+        return own | comparable(self.info.get("config", {}))
 
     def count_rows(self) -> int:
         """How many rows there are, from the parts' footers.

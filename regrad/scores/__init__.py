@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from regrad.scores import registry
 from regrad.scores.registry import (
+    Features,
+    Head,
     Inputs,
     Norms,
     Predictions,
@@ -22,6 +24,8 @@ registry.load_families()
 
 __all__ = [
     "SCORES",
+    "Features",
+    "Head",
     "Inputs",
     "Norms",
     "Predictions",

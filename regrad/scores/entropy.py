@@ -7,6 +7,8 @@ from torch import Tensor
 
 from regrad.scores.registry import Inputs, score
 
+_LARGEST, _GEN_EXPONENT = 100, 0.1  # M and gamma of GEN
+
 
 @score()
 def entropy(inputs: Inputs) -> Tensor:
@@ -61,3 +63,17 @@ def energy(inputs: Inputs) -> Tensor:
     Source: Liu et al., NeurIPS 2020.
     """
     return -inputs.logits.logsumexp(1)
+
+
+@score()
+def gen(inputs: Inputs) -> Tensor:
+    """sum_c p_c^0.1 (1 - p_c)^0.1 over the 100 largest p on the clean image: generalised entropy.
+
+    Source: Liu et al., CVPR 2023 (GEN), with its own constants.
+    """
+    logits = inputs.logits.sort(1, descending=True).values
+    total = logits.logsumexp(1, keepdim=True)
+    p = (logits - total).exp()
+    rest = 1 - p
+    rest[:, 0] = (logits[:, 1:].logsumexp(1) - total[:, 0]).exp()  # where p is nearly 1, 1 - p is mostly rounding
+    return (p * rest)[:, :_LARGEST].pow(_GEN_EXPONENT).sum(1)

@@ -12,11 +12,12 @@ def regrad(inputs: Inputs) -> Tensor:
     """sum_c sqrt(p_c) ||a * g_c||, gradients smoothed over N noisy copies, layers weighed towards the last.
 
     REGrad with layer-selective gradients and perturbation: the paper's method. The norm stands under the root of
-    Eq. 11 ("root-normalized"), and p is the prediction on the clean image.
+    Eq. 11 ("root-normalized"), and p is the prediction on the clean image. ``--exponent`` puts p_c^gamma in place of
+    the root: 1 is ExGrad's weighing, 0 UNGrad's.
 
     Source: Wang & Ji, CVPR 2024, Eqs. 11, 12 and 13.
     """
-    return _root_sum(inputs)
+    return _weighed_sum(inputs)
 
 
 @score(Norms(smoothed=False, decayed=True))
@@ -25,7 +26,7 @@ def regrad_layers(inputs: Inputs) -> Tensor:
 
     Source: Wang & Ji 2024, Eqs. 11 and 12 (the ablation of Table 4).
     """
-    return _root_sum(inputs)
+    return _weighed_sum(inputs)
 
 
 @score(Norms(smoothed=False, decayed=False))
@@ -34,7 +35,7 @@ def regrad_plain(inputs: Inputs) -> Tensor:
 
     Source: Wang & Ji 2024, Eq. 11 (the ablation of Table 4).
     """
-    return _root_sum(inputs)
+    return _weighed_sum(inputs)
 
 
 @score(Norms(smoothed=False, decayed=False))
@@ -103,8 +104,8 @@ def gradnorm_negated(inputs: Inputs) -> Tensor:
     return -_norms(inputs)
 
 
-def _root_sum(inputs: Inputs) -> Tensor:
-    return (inputs.p.sqrt() * _norms(inputs)).sum(1)
+def _weighed_sum(inputs: Inputs) -> Tensor:
+    return (inputs.p.pow(inputs.exponent) * _norms(inputs)).sum(1)
 
 
 def _expected(inputs: Inputs) -> Tensor:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
+import torch
 from torch import Tensor
 
 from regrad.cli import nearest
@@ -23,7 +24,7 @@ from regrad.importing.code import users_code
 from regrad.importing.folders import on_path
 from regrad.settings.columns import FIXED
 
-FAMILIES = ("gradient", "perturbation", "entropy")
+FAMILIES = ("gradient", "perturbation", "entropy", "features")
 ENTRY_POINTS = "regrad.scores"
 
 
@@ -55,7 +56,29 @@ class Predictions:
     source: str
 
 
-Need = Norms | Predictions
+@dataclass(frozen=True)
+class Features:
+    """The input h of the last Linear layer on the clean image, and that layer, z = W h + b."""
+
+
+Need = Norms | Predictions | Features
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last Linear layer.
+
+    Attributes:
+        weight: W, float64 (C, d).
+        bias: b, float64 (C,); None where it has none.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The logits W h + b, float64 (B, C), of ``features`` (B, d)."""
+        return torch.nn.functional.linear(features, self.weight, self.bias)
 
 
 @dataclass(frozen=True)
@@ -66,11 +89,17 @@ class Inputs:
         logits: of the clean image, float64 (B, C).
         norms: of the kind the score asked for, float64 (B, C), or (B,) for a target; None if it asked for none.
         draws: log-probabilities of the kind it asked for, float64 (B, K, C); None if it asked for none.
+        features: h, float64 (B, d), if it asked for features; else None.
+        head: the layer that makes the logits of them; None where ``features`` are.
+        exponent: gamma, to which REGrad raises the probabilities.
     """
 
     logits: Tensor
     norms: Tensor | None = None
     draws: Tensor | None = None
+    features: Tensor | None = None
+    head: Head | None = None
+    exponent: float = 0.5
 
     @property
     def log_p(self) -> Tensor:
@@ -100,6 +129,11 @@ class Score:
     def predictions(self) -> Predictions | None:
         """The perturbed predictions it needs, if any."""
         return self.need if isinstance(self.need, Predictions) else None
+
+    @property
+    def features(self) -> Features | None:
+        """The features it needs, if any."""
+        return self.need if isinstance(self.need, Features) else None
 
     @property
     def description(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ _DECIDES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Option:
     """One setting.
 
@@ -40,6 +41,8 @@ class Option:
         metavar: what stands for the value; None: as its kind has it.
         repeat: whether the flag takes several values and may be given again; then ``kind`` takes a list.
         decides: what of the rows depends on it, if something else than is usual for its role.
+        later: whether there were outputs before there was the option. At its default it is then no part of a
+            configuration, so that the units of those outputs stay valid.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Option:
     metavar: str | None = None
     repeat: bool = False
     decides: str = ""
+    later: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "decides", self.decides or _DECIDES[self.role])
@@ -60,3 +64,7 @@ class Option:
     def key(self) -> str:
         """``name`` as a Python name: the key in ``--config`` and in ``run.json``."""
         return self.name.replace("-", "_")
+
+    def held(self, configuration: Mapping[str, Any]) -> Any:
+        """Its value in a stored ``configuration``; None where that does not say."""
+        return configuration.get(self.key, self.default if self.later else None)

@@ -34,6 +34,15 @@ SCORER = (
         0.3,
         "lambda, how fast layers lose weight with distance; inf: the last alone",
     ),
+    Option(
+        "exponent",
+        "scorer",
+        "scores",
+        finite(0),
+        0.5,
+        "gamma: REGrad weighs the gradient of a class by p^gamma",
+        later=True,
+    ),
     Option("seed", "scorer", "scores", whole_number(), 0, "of the noise", decides=VALUE),
     Option(
         "noise-space",
@@ -99,6 +108,11 @@ SCORER = (
 )
 #: What runs must share for their scores to mean the same, besides the network.
 COMPARABLE = tuple(option.key for option in SCORER if option.decides == MEANING)
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of :data:`COMPARABLE` that a stored configuration has, or that it means where it has none."""
+    return {option.key: option.held(config) for option in SCORER if option.key in COMPARABLE}
 
 
 def check_values(values: Mapping[str, Any]) -> None:

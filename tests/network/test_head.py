@@ -46,6 +46,15 @@ def test_its_class_gradients_follow_from_its_input(bias: bool) -> None:
             torch.testing.assert_close(found[b, target], wanted, rtol=1e-9, atol=1e-12)
 
 
+def test_logits_and_what_the_head_makes_them_of_come_from_one_pass() -> None:
+    network, x = private_copy(build("ResNet")), copies()[:, 0]
+    read = head.HeadInput(network, "fc")
+    logits, h = read(x)
+    torch.testing.assert_close(logits, network(x).double(), rtol=0, atol=0)
+    torch.testing.assert_close(F.linear(h, read.weight, read.bias), logits, rtol=1e-12, atol=1e-12)
+    assert not network.get_submodule("fc")._forward_hooks
+
+
 def test_without_its_head_a_network_returns_the_heads_input() -> None:
     network, x = private_copy(build("ResNet")), copies()[:, 0]
     wanted = network(x)

@@ -18,6 +18,7 @@ from regrad.settings.option import MEANING, NOTHING, VALUE
 from tests.ledger.test_commit import unit
 
 REQUIRED = ["in", "--model", "m:build", "--output", "out"]
+OTHER = ["--exponent", "1"]
 PLAN = {"engine": "exact", "first_layer": 3, "directions": None, "why": "it is the cheapest"}
 
 
@@ -32,10 +33,22 @@ def run(*more: str, plan: dict[str, Any] = PLAN) -> dict[str, Any]:
 
 def test_the_configuration_is_what_rows_depend_on_as_json_has_it() -> None:
     config = manifest.configuration(options("--depth-decay", "inf", "--weights", "https://host/w?token=1"))
-    assert config.keys() == {option.key for option in OPTIONS if option.decides != NOTHING}
+    assert config.keys() == {option.key for option in OPTIONS if option.decides != NOTHING and not option.later}
     assert {"output", "limit", "num_workers", "memory_budget"} & config.keys() == set()
     assert (config["depth_decay"], config["weights"]) == ("inf", "https://host/w?***")
     assert json.loads(json.dumps(config, allow_nan=False)) == config
+
+
+def test_a_setting_that_outputs_are_older_than_is_in_a_configuration_where_it_is_set() -> None:
+    """So that units which were committed before there was the setting stay valid."""
+    older, default = manifest.configuration(options()), manifest.configuration(options("--exponent", "0.5"))
+    assert "exponent" not in older
+    assert older == default
+    assert manifest.salt("a", older, PLAN) != manifest.salt(
+        "a", manifest.configuration(options("--exponent", "1")), PLAN
+    )
+    assert manifest.differences(run(), options(*OTHER), "a" * 64) == ["exponent 0.5, now 1.0"]
+    assert manifest.differences(run(*OTHER), options(), "a" * 64) == ["exponent 1.0, now 0.5"]
 
 
 @pytest.mark.parametrize(

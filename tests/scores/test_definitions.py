@@ -130,6 +130,52 @@ def inserted_dropout(network: nn.Module, x: Tensor, name: str, p: Tensor) -> Ten
     return information(found)
 
 
+def number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def head_of(network: nn.Module) -> nn.Linear:
+    (*_, last) = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    return last
+
+
+def features(network: nn.Module, x: Tensor) -> list[float]:
+    seen: list[Tensor] = []
+    handle = head_of(network).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    network(x[None])
+    handle.remove()
+    (numbers,) = seen[0].tolist()
+    return list(numbers)
+
+
+def energy_of(network: nn.Module, numbers: list[float]) -> Tensor:
+    head = head_of(network)
+    products = [sum(w * h for w, h in zip(row, numbers, strict=True)) for row in head.weight.tolist()]
+    z = [product + b for product, b in zip(products, head.bias.tolist(), strict=True)]
+    return number(-max(z) - math.log(sum(math.exp(value - max(z)) for value in z)))
+
+
+def shaped(network: nn.Module, x: Tensor, left_out: float, prune: bool) -> Tensor:
+    h = features(network, x)
+    threshold = sorted(h)[round(left_out * len(h))]  # the smallest that is kept
+    factor = math.exp(sum(v for v in h if v > 0) / sum(v for v in h if v > 0 and v >= threshold))
+    return energy_of(network, [v * factor if v >= threshold or not prune else 0.0 for v in h])
+
+
+def fdbd(network: nn.Module, x: Tensor) -> Tensor:
+    z, weight = network(x[None])[0].tolist(), head_of(network).weight.tolist()
+    y = z.index(max(z))
+    distances = [(z[y] - z[c]) / math.dist(weight[y], weight[c]) for c in range(len(z)) if c != y]
+    return number(-sum(distances) / len(distances) / math.hypot(*features(network, x)))
+
+
+def l1_of_head(network: nn.Module, x: Tensor) -> Tensor:
+    own = list(head_of(network).parameters())
+    log_p = network(x[None]).log_softmax(1)[0]
+    norms = [sum(g.abs().sum() for g in torch.autograd.grad(v, own, retain_graph=True)) for v in log_p]
+    return sum((v.exp() * n for v, n in zip(log_p, norms, strict=True)), start=log_p.new_zeros(()))
+
+
 GRADIENT: dict[str, Callable[[nn.Module, Tensor, str, Tensor], Tensor]] = {
     "regrad": lambda f, x, name, p: (p.sqrt() * norms(f, x, name, True, DECAY)).sum(),
     "regrad_layers": lambda f, x, name, p: (p.sqrt() * norms(f, x, name, False, DECAY)).sum(),
@@ -151,6 +197,12 @@ GRADIENT: dict[str, Callable[[nn.Module, Tensor, str, Tensor], Tensor]] = {
     "margin": lambda f, x, name, p: p.sort().values[-2] - p.max(),
     "max_logit": lambda f, x, name, p: -f(x[None]).max(),
     "energy": lambda f, x, name, p: -f(x[None]).exp().sum().log(),
+    "gen": lambda f, x, name, p: number(sum((q * (1 - q)) ** 0.1 for q in p.tolist())),
+    "ash": lambda f, x, name, p: shaped(f, x, 0.90, prune=True),
+    "scale": lambda f, x, name, p: shaped(f, x, 0.85, prune=False),
+    "feature_norm": lambda f, x, name, p: number(-math.hypot(*features(f, x))),
+    "fdbd": lambda f, x, name, p: fdbd(f, x),
+    "exgrad_l1_last": lambda f, x, name, p: l1_of_head(f, x),
 }
 
 
@@ -169,6 +221,21 @@ def test_a_score_is_its_formula(scored: tuple[str, dict[str, Tensor]], score: st
     if score != "negrad":
         assert float(got.abs().min()) > 1e-12
         assert len(set(got.tolist())) == 3
+
+
+def test_the_exponent_weighs_the_classes_of_regrad() -> None:
+    classifier = Classifier(build("BatchNorm CNN"), SIZE, mean=MEAN, std=STD)
+    settings: dict[str, Any] = {"samples": SAMPLES, "seed": SEED, "tolerance": 0, "engine": "exact"}
+    columns = Scorer(classifier, ("regrad", "exgrad_smoothed"), exponent=0.25, **settings)(images(), IDS)
+    network = network_of("BatchNorm CNN")
+    wanted = []
+    for image, own in zip(images(), IDS, strict=True):
+        x = (image - MEAN) / STD
+        p = network(x[None]).softmax(1)[0].detach()
+        wanted.append((p**0.25 * norms(network, x, own, True, DECAY)).sum())
+    torch.testing.assert_close(columns["regrad"], torch.stack(wanted), rtol=1e-6, atol=1e-13)
+    expected = Scorer(classifier, ("regrad", "exgrad_smoothed"), exponent=1.0, **settings)(images(), IDS)
+    torch.testing.assert_close(expected["regrad"], columns["exgrad_smoothed"], rtol=1e-12, atol=0)
 
 
 def test_negrad_is_zero_beside_the_gradients(scored: tuple[str, dict[str, Tensor]]) -> None:

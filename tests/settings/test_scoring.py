@@ -11,7 +11,7 @@ import pytest
 
 from regrad import Scorer, UsageError
 from regrad.settings.option import MEANING, ROWS, VALUE
-from regrad.settings.scoring import COMPARABLE, SCORER, check_values
+from regrad.settings.scoring import COMPARABLE, SCORER, check_values, comparable
 
 # What a scorer is given that is no setting: what it scores with, and where and in how much memory.
 OTHERS = {"self", "classifier", "posterior", "memory_budget", "device", "plan"}
@@ -63,3 +63,9 @@ def test_what_a_setting_decides() -> None:
     assert {key for key, level in decided.items() if level == VALUE} == {"seed"}
     assert set(COMPARABLE) == {key for key, level in decided.items() if level == MEANING}
     assert {"sigma", "samples", "engine", "tolerance", "draws", "precision"} <= set(COMPARABLE)
+
+
+def test_a_stored_configuration_means_the_default_of_what_is_younger_than_it() -> None:
+    assert comparable({"sigma": 0.1})["exponent"] == 0.5
+    assert comparable({"sigma": 0.1, "exponent": 0.25})["exponent"] == 0.25
+    assert comparable({})["sigma"] is None
