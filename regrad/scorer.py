@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,9 +28,12 @@ from regrad.network.memory import FEWEST, even_slices, forward_bytes, out_of_mem
 from regrad.network.probe import probe_images
 from regrad.network.upload import Upload
 from regrad.precision import computing
-from regrad.scores import Head, Inputs, Norms, Predictions, Score, find_scores
+from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
 from regrad.scores.draws import predictions
-from regrad.scores.draws.posterior import PosteriorDraws, State, fingerprint
+from regrad.scores.draws.posterior import PosteriorDraws
+from regrad.scores.entropy import nll
+from regrad.scores.state import State, fingerprint
+from regrad.scores.statistics import FeatureStatistics
 from regrad.settings.columns import STANDARD_ERROR
 from regrad.settings.scoring import check_values
 
@@ -67,6 +70,7 @@ class Scorer:
         dropout_rate, dropout_at: of ``inserted_dropout``: the share of features dropped, and whether before ``all``
             layers but the first, or the ``last``.
         posterior: from :func:`regrad.scores.draws.posterior.fit`, for ``laplace``.
+        statistics: from :func:`regrad.scores.statistics.fit_statistics`, for scores that compare with training data.
         precision: of gradients: ``float32``, ``tf32`` or ``bfloat16``. Predictions, the perturbed ones included, are
             always computed in the network's own type: small differences of them are what several scores are made of.
         memory_budget: bytes the engine may use beside the network, for any number of classes; larger batches are
@@ -102,6 +106,7 @@ class Scorer:
         dropout_rate: float = 0.1,
         dropout_at: str = "all",
         posterior: State | None = None,
+        statistics: State | None = None,
         precision: str = "float32",
         memory_budget: int | None = None,
         device: str | torch.device | None = None,
@@ -132,6 +137,7 @@ class Scorer:
         _check_copy(classifier.network, network, inputs[:FEWEST])
         self._network = forward_copy(network, inputs)
         self._head = self._head_input(inputs[:2])
+        self._fitted = self._statistics(statistics)
         kinds = list(dict.fromkeys(_kind(item, samples) for item in self.scores if item.norms is not None))
         if kinds:
             coarse = torch.bfloat16 if precision == "bfloat16" else self._dtype
@@ -143,6 +149,8 @@ class Scorer:
         self._sources = self._build_sources(network, perturbing, inputs[:1], posterior)
         if posterior is not None and "laplace" in self._sources:
             self.plan = self.plan | {"posterior": fingerprint(posterior)[:16]}
+        if statistics is not None and self._fitted:
+            self.plan = self.plan | {"statistics": fingerprint(statistics)[:16]}
         self._planned_step = self._step = self._plan_memory(memory, inputs[:1])
 
     @torch.no_grad()
@@ -207,23 +215,24 @@ class Scorer:
         columns = {"prediction": p.argmax(1), "confidence": p.amax(1)}
         broken = ~logits.isfinite().all(1)
         if labels is not None:
-            columns["nll"] = _nll(logits, labels).masked_fill(broken, math.nan)
+            columns["nll"] = nll(logits, labels).masked_fill(broken, math.nan)
         for item in self.scores:
             inputs = self._inputs(item, shared)
             columns[item.name] = item.compute(inputs).masked_fill(broken, math.nan)
             for name in self._error_names(item):
-                own = shared.norms[_kind(item, self.samples)]
-                columns[name] = _jackknife(item, inputs, own).masked_fill(broken, math.nan)
+                without = shared.norms[_kind(item, self.samples)].norms_without_each()
+                columns[name] = item.standard_error(inputs, without).masked_fill(broken, math.nan)
         return columns
 
     def _inputs(self, item: Score, shared: _Shared) -> Inputs:
         """Of what the scores share, what one of them asked for."""
         return Inputs(
             shared.logits,
-            _of(item, shared.norms[_kind(item, self.samples)].norms[0]) if item.norms else None,
+            item.own(shared.norms[_kind(item, self.samples)].norms[0]) if item.norms else None,
             shared.draws[item.predictions.source] if item.predictions else None,
             shared.features if item.features else None,
-            Head(self._head.weight, self._head.bias) if item.features and self._head else None,
+            self._head.layer if item.features and self._head else None,
+            self._fitted if item.fitted == "statistics" else None,
             self.exponent,
         )
 
@@ -306,6 +315,12 @@ class Scorer:
             )
         return head.HeadInput(self._network, name) if name else None
 
+    def _statistics(self, state: State | None) -> FeatureStatistics | None:
+        needing = [item.name for item in self.scores if item.fitted == "statistics"]
+        if needing and state is None:
+            raise UsageError(f"{', '.join(needing)}: needs training data: --fit-data, or statistics.fit_statistics")
+        return FeatureStatistics(state, self._head.layer) if self._head and needing and state is not None else None
+
     @property
     def _needed(self) -> list[str]:
         """The sources of perturbed predictions that some score needs."""
@@ -385,28 +400,3 @@ def _kind(item: Score, samples: int) -> Norms:
     """The norms a score needs; without copies, smoothed norms are the clean ones."""
     assert item.norms is not None
     return item.norms if samples else Norms(False, item.norms.decayed, item.norms.target)
-
-
-def _of(item: Score, norms: Tensor) -> Tensor:
-    """(B, C), or (B,) for a score that asked for the norm of one target distribution."""
-    return norms[:, 0] if item.norms and item.norms.target else norms
-
-
-def _jackknife(item: Score, inputs: Inputs, norms: ClassNorms) -> Tensor:
-    """Standard error of a score over the draws of its norms: sqrt((k-1)/k sum_j (U_(j) - mean U)^2), float64 (B,).
-
-    U_(j) is the score from the norms without draw j; 0 where nothing is drawn. Source: Tukey 1958.
-    """
-    without = norms.norms_without_each()
-    if without is None:
-        return inputs.logits.new_zeros(len(inputs.logits))
-    values = torch.stack([item.compute(replace(inputs, norms=_of(item, others[0]))) for others in without])
-    return (values.var(0, correction=0) * (len(values) - 1)).sqrt()
-
-
-def _nll(logits: Tensor, labels: Sequence[int | None]) -> Tensor:
-    """-log softmax(logits)[label], float64 (B,); NaN where the label is None or no class."""
-    known = [label is not None and 0 <= label < logits.shape[1] for label in labels]
-    places = logits.new_tensor([label if fits else 0 for label, fits in zip(labels, known, strict=True)]).long()
-    loss = torch.nn.functional.cross_entropy(logits.double(), places, reduction="none")
-    return loss.masked_fill(~torch.tensor(known, device=loss.device), math.nan)

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from regrad import Classifier, Scorer
+from regrad.scores import SCORES
 from regrad.scores.draws import posterior
+from regrad.scores.statistics import fit_statistics
 from tests.networks import SIZE, build
 from tests.pretended import pretended_gpu
 
@@ -77,6 +79,18 @@ def test_a_posterior_is_drawn_from_on_the_device(monkeypatch: pytest.MonkeyPatch
     with pretended_gpu(monkeypatch):
         columns = Scorer(classifier(NETWORKS[0]), ("laplace",), posterior=state, device="cuda")(images[:4], IDS)
     torch.testing.assert_close(columns["laplace"], wanted["laplace"], rtol=1e-6, atol=0)
+
+
+def test_features_are_set_against_training_data_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(12, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    names = [name for name, item in SCORES.items() if item.features]
+    cpu = torch.device("cpu")
+    state = fit_statistics(build(NETWORKS[0], torch.float32), [(images, torch.arange(12) % 3)], cpu)
+    wanted = Scorer(classifier(NETWORKS[0]), names, statistics=state, device="cpu")(images[:4], IDS)
+    with pretended_gpu(monkeypatch):
+        columns = Scorer(classifier(NETWORKS[0]), names, statistics=state, device="cuda")(images[:4], IDS)
+    for name in names:
+        torch.testing.assert_close(columns[name], wanted[name], rtol=1e-4, atol=1e-6)
 
 
 def test_a_mix_of_devices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,9 +105,7 @@ def _check_night(job: Job, name: str) -> None:
 
 def _check_alike(info: dict[str, Any], job: Job, baseline: str) -> None:
     # Which rows there are may differ: what else was scored, and how the images were stored.
-    changes = manifest.differences(
-        info, job.options, job.task.fingerprint, job.run["plan"].get("posterior"), (MEANING, VALUE)
-    )
+    changes = manifest.differences(info, job.options, job.task.fingerprint, job.run["plan"], (MEANING, VALUE))
     if not changes:
         ours, theirs = (manifest.choices(plan) for plan in (job.run["plan"], info["plan"]))
         changes = [

@@ -7,6 +7,8 @@ For logits z_i = W h_i + b and a target distribution q, with k(i, j) = h_i . h_j
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,6 +50,23 @@ def without_head(network: nn.Module, name: str) -> nn.Linear:
     return module
 
 
+@dataclass(frozen=True)
+class Head:
+    """A last Linear layer, z = W h + b.
+
+    Attributes:
+        weight: W, float64 (C, d).
+        bias: b, float64 (C,); None where it has none.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The logits, float64 (B, C), of ``features`` (B, d)."""
+        return F.linear(features, self.weight, self.bias)
+
+
 class HeadInput:
     """Logits and what the head makes them of, h, from one forward pass.
 
@@ -56,15 +75,15 @@ class HeadInput:
         name: of its head, from :func:`find_head`.
 
     Attributes:
-        weight, bias: of the head, float64 (C, d) and (C,), the latter None where it has none.
+        layer: the head by its values.
     """
 
     def __init__(self, network: nn.Module, name: str) -> None:
         module = network.get_submodule(name)
         assert isinstance(module, nn.Linear)
         self._network, self._head = network, module
-        self.weight = module.weight.detach().double()
-        self.bias = None if module.bias is None else module.bias.detach().double()
+        bias = None if module.bias is None else module.bias.detach().double()
+        self.layer = Head(module.weight.detach().double(), bias)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and h (B, d), float64, of inputs (B, channels, H, W)."""

@@ -19,6 +19,7 @@ from regrad.pipeline.options import OPTIONS, Options
 from regrad.reading.inputs import Listing
 from regrad.reading.naming.classes import in_short
 from regrad.settings.option import MEANING, ROWS, VALUE
+from regrad.settings.scoring import FITTED
 
 COUNTS = ("rows_in", "rows_scored", "rows_quarantined", "labelled", "correct", "labels_outside")
 _MODEL = {option.key for option in OPTIONS if option.role == "model"}  # the fingerprint stands for these
@@ -58,14 +59,14 @@ def differences(
     run: Mapping[str, Any],
     options: Options,
     fingerprint: str,
-    posterior: str | None = None,
+    plan: Mapping[str, Any] | None = None,
     levels: Sequence[str] = (MEANING, VALUE, ROWS),
 ) -> list[str]:
     """How the configuration of ``run`` differs from the one asked for, one ``name old, now new`` each.
 
     Args:
         fingerprint: of the classifier.
-        posterior: the fingerprint of the posterior, once there is one.
+        plan: with the fingerprints of what was fitted (:data:`regrad.settings.scoring.FITTED`), once there are any.
         levels: what must not differ, see :class:`regrad.settings.option.Option`.
     """
     values = {
@@ -85,9 +86,10 @@ def differences(
         changes += told(model=True) or [
             f"the model's content (fingerprint {run['model']['fingerprint'][:12]}, now {fingerprint[:12]})"
         ]
-    held_posterior = run["plan"].get("posterior")
-    if posterior and not changes and held_posterior != posterior:
-        changes.append(f"what --fit-data holds (posterior {held_posterior}, now {posterior})")
+    fitted = {name: (run["plan"].get(name), (plan or {}).get(name)) for name in FITTED}
+    other = [f"{name} {held}, now {now}" for name, (held, now) in fitted.items() if now and held != now]
+    if other and not changes:
+        changes.append(f"what --fit-data holds ({'; '.join(other)})")
     return changes
 
 

@@ -85,7 +85,7 @@ OPTIONS = (
         "scores",
         NAMES,
         [],
-        "comma-separated labelled training shards, for laplace; held in memory",
+        "comma-separated labelled training shards, for laplace, knn, vim, mahalanobis, ...",
         metavar="INPUTS",
     ),
     Option("fit-limit", "fit", "scores", AT_LEAST_1, None, "the first so many training images only", "all"),

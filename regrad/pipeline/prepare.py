@@ -25,7 +25,7 @@ from regrad.reading.naming.classes import Classes
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns
 from regrad.scorer import Scorer
 from regrad.scores import in_order, load_module
-from regrad.scores.draws.posterior import fingerprint
+from regrad.scores.state import fingerprint
 
 _COUNTED = 8  # up to so many sources that do not say their length are counted whole, of more a sample
 _SAMPLED, _SAMPLED_ROWS = 3, 64
@@ -81,11 +81,11 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None, laps: Laps
     listing = listing.labelled(columns.classes)
     settings = scorer_arguments(options)
     differences = _differences(held, options, classifier)
-    posterior = fitting.fitted(options, classifier, output)
-    if posterior and not differences:
-        differences = _differences(held, options, classifier, fingerprint(posterior)[:16])
+    fitted = fitting.fitted(options, classifier, output)
+    if fitted and not differences:
+        differences = _differences(held, options, classifier, {name: fingerprint(s)[:16] for name, s in fitted.items()})
     stored = held["plan"] if held and not differences else None
-    settings |= {"memory_budget": options.memory_budget, "posterior": posterior}
+    settings |= {"memory_budget": options.memory_budget, **fitted}
     scorer = Scorer(classifier, **settings, plan=stored)
     laps.end("engine")
     ledger = commit.Ledger.read(output)
@@ -147,12 +147,12 @@ def plan_again(job: Job, committed: set[str]) -> Job:
 
 
 def _differences(
-    held: dict[str, Any] | None, options: Options, classifier: Classifier, posterior: str | None = None
+    held: dict[str, Any] | None, options: Options, classifier: Classifier, plan: dict[str, str] | None = None
 ) -> list[str]:
     """How the output's configuration differs; refused unless it is to be replaced."""
     differences: list[str] = []
     if held:
-        differences = manifest.differences(held, options, classifier.fingerprint, posterior)
+        differences = manifest.differences(held, options, classifier.fingerprint, plan)
         differences += manifest.renamed_classes(held, classifier.class_names)
     if differences and not options.replace:
         raise UsageError(

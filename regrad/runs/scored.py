@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from regrad import storage, table
 from regrad.errors import RegradError, UsageError
 from regrad.settings.columns import FIXED, STANDARD_ERROR
-from regrad.settings.scoring import comparable
+from regrad.settings.scoring import FITTED, comparable
 
 PREFERRED_SCORE = "regrad"
 ID_NAME = "in-distribution"
@@ -51,8 +51,8 @@ class Run:
         The preprocessing may rightly differ: drawings of black on white, say, are inverted for a model of white on
         black.
         """
-        posterior = self.info.get("plan", {}).get("posterior")
-        own = {"network": self.model["network"][:12], "posterior": posterior}
+        plan = self.info.get("plan", {})
+        own = {"network": self.model["network"][:12], **{name: plan.get(name) for name in FITTED}}
         return own | comparable(self.info.get("config", {}))
 
     def count_rows(self) -> int:

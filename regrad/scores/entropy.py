@@ -1,6 +1,9 @@
-"""Scores that are functions of the clean prediction alone: one forward pass, mostly aleatoric."""
+"""Functions of the clean prediction alone: scores, mostly aleatoric, at one forward pass, and the likelihood."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -77,3 +80,11 @@ def gen(inputs: Inputs) -> Tensor:
     rest = 1 - p
     rest[:, 0] = (logits[:, 1:].logsumexp(1) - total[:, 0]).exp()  # where p is nearly 1, 1 - p is mostly rounding
     return (p * rest)[:, :_LARGEST].pow(_GEN_EXPONENT).sum(1)
+
+
+def nll(logits: Tensor, labels: Sequence[int | None]) -> Tensor:
+    """-log softmax(logits)[label], float64 (B,); NaN where the label is None or no class."""
+    known = [label is not None and 0 <= label < logits.shape[1] for label in labels]
+    places = logits.new_tensor([label if fits else 0 for label, fits in zip(labels, known, strict=True)]).long()
+    loss = torch.nn.functional.cross_entropy(logits.double(), places, reduction="none")
+    return loss.masked_fill(~torch.tensor(known, device=loss.device), math.nan)

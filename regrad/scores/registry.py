@@ -12,8 +12,9 @@ import inspect
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,9 +23,13 @@ from regrad.cli import nearest
 from regrad.errors import UsageError
 from regrad.importing.code import users_code
 from regrad.importing.folders import on_path
+from regrad.network.head import Head
 from regrad.settings.columns import FIXED
 
-FAMILIES = ("gradient", "perturbation", "entropy", "features")
+if TYPE_CHECKING:
+    from regrad.scores.statistics import FeatureStatistics
+
+FAMILIES = ("gradient", "perturbation", "entropy", "features", "fitted")
 ENTRY_POINTS = "regrad.scores"
 
 
@@ -58,27 +63,16 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Features:
-    """The input h of the last Linear layer on the clean image, and that layer, z = W h + b."""
+    """The input h of the last Linear layer on the clean image, and that layer, z = W h + b.
+
+    Attributes:
+        fitted: whether statistics of h over training data (``--fit-data``) are needed too.
+    """
+
+    fitted: bool = False
 
 
 Need = Norms | Predictions | Features
-
-
-@dataclass(frozen=True)
-class Head:
-    """The last Linear layer.
-
-    Attributes:
-        weight: W, float64 (C, d).
-        bias: b, float64 (C,); None where it has none.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """The logits W h + b, float64 (B, C), of ``features`` (B, d)."""
-        return torch.nn.functional.linear(features, self.weight, self.bias)
 
 
 @dataclass(frozen=True)
@@ -91,6 +85,7 @@ class Inputs:
         draws: log-probabilities of the kind it asked for, float64 (B, K, C); None if it asked for none.
         features: h, float64 (B, d), if it asked for features; else None.
         head: the layer that makes the logits of them; None where ``features`` are.
+        fitted: statistics of the features of training data, if it asked for them; else None.
         exponent: gamma, to which REGrad raises the probabilities.
     """
 
@@ -99,6 +94,7 @@ class Inputs:
     draws: Tensor | None = None
     features: Tensor | None = None
     head: Head | None = None
+    fitted: FeatureStatistics | None = None
     exponent: float = 0.5
 
     @property
@@ -134,6 +130,31 @@ class Score:
     def features(self) -> Features | None:
         """The features it needs, if any."""
         return self.need if isinstance(self.need, Features) else None
+
+    @property
+    def fitted(self) -> str | None:
+        """Which of :data:`regrad.settings.scoring.FITTED` it needs, if any: then it needs training data."""
+        if self.predictions and self.predictions.source == "laplace":
+            return "posterior"
+        return "statistics" if self.features and self.features.fitted else None
+
+    def own(self, norms: Tensor) -> Tensor:
+        """``norms`` (B, T) as it takes them: (B, C), or (B,) where it asked for the norm of one target distribution."""
+        return norms[:, 0] if self.norms and self.norms.target else norms
+
+    def standard_error(self, inputs: Inputs, without_each: Tensor | None) -> Tensor:
+        """sqrt((k-1)/k sum_j (U_(j) - mean U)^2), U_(j) from the norms without draw j: float64 (B,).
+
+        Args:
+            inputs: what the score was made of.
+            without_each: the norms without each of k draws, (k, 1, B, T); None where nothing is drawn: all is 0.
+
+        Source: the jackknife, Tukey 1958.
+        """
+        if without_each is None:
+            return inputs.logits.new_zeros(len(inputs.logits))
+        values = torch.stack([self.compute(replace(inputs, norms=self.own(others[0]))) for others in without_each])
+        return (values.var(0, correction=0) * (len(values) - 1)).sqrt()
 
     @property
     def description(self) -> str:

@@ -109,6 +109,9 @@ SCORER = (
 #: What runs must share for their scores to mean the same, besides the network.
 COMPARABLE = tuple(option.key for option in SCORER if option.decides == MEANING)
 
+#: What is fitted on training data: the plan of a run has the fingerprint of each, where its scores need it.
+FITTED = ("posterior", "statistics")
+
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of :data:`COMPARABLE` that a stored configuration has, or that it means where it has none."""

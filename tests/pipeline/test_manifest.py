@@ -15,6 +15,7 @@ from regrad.ledger import commit
 from regrad.pipeline import manifest
 from regrad.pipeline.options import OPTIONS, Options, parse
 from regrad.settings.option import MEANING, NOTHING, VALUE
+from regrad.settings.scoring import FITTED
 from tests.ledger.test_commit import unit
 
 REQUIRED = ["in", "--model", "m:build", "--output", "out"]
@@ -81,11 +82,12 @@ def test_some_levels_may_differ() -> None:
     assert manifest.differences(run(), asked, "a" * 64, levels=(MEANING,)) == ["sigma 0.02, now 0.5"]
 
 
-def test_another_posterior_is_told_where_nothing_else_differs() -> None:
-    held = run(plan=PLAN | {"posterior": "1" * 16})
-    assert manifest.differences(held, options(), "a" * 64, "1" * 16) == []
-    (told,) = manifest.differences(held, options(), "a" * 64, "2" * 16)
-    assert told.startswith("what --fit-data holds (posterior 1111")
+@pytest.mark.parametrize("name", FITTED)
+def test_other_training_data_are_told_where_nothing_else_differs(name: str) -> None:
+    held = run(plan=PLAN | {name: "1" * 16})
+    assert manifest.differences(held, options(), "a" * 64, {name: "1" * 16}) == []
+    (told,) = manifest.differences(held, options(), "a" * 64, {name: "2" * 16})
+    assert told == f"what --fit-data holds ({name} {'1' * 16}, now {'2' * 16})"
 
 
 def test_a_units_key_depends_on_what_decides_and_on_nothing_else() -> None:

@@ -400,43 +400,6 @@ def test_a_score_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert run_json(tmp_path / "out")["config"]["score_module"] == ["their_scores"]
 
 
-def laplace(tmp_path: Path, fit_data: str, *more: str) -> Job:
-    source = str(tmp_path / "in.parquet")
-    if not Path(source).exists():
-        write_parquet(tmp_path / "in.parquet", digits(20))
-    arguments = [*ARGUMENTS[:2], "--scores", "laplace", "--fit-data", fit_data, *more]
-    return prepare(parse([source, "--output", str(tmp_path / "out"), *arguments], "", None))
-
-
-def test_laplace_fits_once_and_keeps_its_posterior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = write_parquet(tmp_path / "train.parquet", digits(40))
-    laplace(tmp_path, training, "--dry-run")
-    assert not (tmp_path / "out").exists()
-    first = execute(laplace(tmp_path, training), score_here)
-    assert (first.exit_code, first.counts["rows_scored"]) == (0, 20)
-    assert min(table.read(str(tmp_path / "out"))["laplace"].to_pylist()) > 0
-    assert len(list((tmp_path / "out").glob("posterior-*.safetensors"))) == 1
-    monkeypatch.setattr("regrad.scores.draws.posterior.fit", lambda *_: pytest.fail("fitted again"))
-    assert laplace(tmp_path, training).plan.pending == ()
-
-
-def test_other_training_data_are_another_configuration(tmp_path: Path) -> None:
-    training = write_parquet(tmp_path / "train.parquet", digits(40))
-    execute(laplace(tmp_path, training), score_here)
-    write_parquet(tmp_path / "train.parquet", digits(50))
-    with pytest.raises(UsageError, match=r"another configuration: what --fit-data holds \(posterior"):
-        laplace(tmp_path, training)
-    assert len(laplace(tmp_path, training, "--replace").plan.pending) == 1
-
-
-def test_laplace_without_usable_training_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--scores laplace: needs --fit-data"):
-        laplace(tmp_path, "")
-    wrong = [(name, image, 99) for name, image, _ in digits(5)]
-    with pytest.raises(UsageError, match=r"wrong\.parquet: 5 of 5 labels are missing or outside 0\.\.9"):
-        laplace(tmp_path, write_parquet(tmp_path / "wrong.parquet", wrong))
-
-
 PHONE = ("1.png", "2.heic", "3.HEIC", "4.heif", "5.jxl", "6.jp2", "7.dng")
 
 

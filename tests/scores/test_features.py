@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from regrad import Classifier, Scorer, UsageError
 from regrad.scores import SCORES, Features, Head, Inputs, Score
 
-NAMES = [name for name, item in SCORES.items() if item.features]
+NAMES = [name for name, item in SCORES.items() if item.features and not item.fitted]
 IDS = ["a", "b", "c"]
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from regrad import Scorer, UsageError
 from regrad.settings.option import MEANING, ROWS, VALUE
-from regrad.settings.scoring import COMPARABLE, SCORER, check_values, comparable
+from regrad.settings.scoring import COMPARABLE, FITTED, SCORER, check_values, comparable
 
 # What a scorer is given that is no setting: what it scores with, and where and in how much memory.
-OTHERS = {"self", "classifier", "posterior", "memory_budget", "device", "plan"}
+OTHERS = {"self", "classifier", *FITTED, "memory_budget", "device", "plan"}
 
 
 def test_every_setting_is_a_parameter_with_the_same_default() -> None:

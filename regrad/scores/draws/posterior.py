@@ -11,7 +11,6 @@ Source: Daxberger et al., NeurIPS 2021 (laplace-torch); a baseline of Wang & Ji 
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -26,10 +25,10 @@ from regrad.errors import UsageError
 from regrad.network.copies import plain_attention, private_copy
 from regrad.network.fold import forward_copy
 from regrad.network.head import find_head, without_head
+from regrad.scores.state import State
 
 OTHER_NETWORK = "the posterior was fitted on another network; fit it again"
 STRUCTURES = {"last": ("last_layer", "kron"), "all": ("all", "diag")}
-State = dict[str, Tensor]
 _NAMES = ("mean", "loss", "prior_mean", "prior_precision", "sigma_noise")
 
 
@@ -58,15 +57,6 @@ def fit(network: nn.Module, inputs: Tensor, labels: Tensor, structure: str = "la
         return state | {"curvature": curvature.detach().clone()}
     factors = {f"curvature.{i}.{j}": f for i, group in enumerate(curvature) for j, f in enumerate(group)}
     return state | {name: factor.detach().clone().contiguous() for name, factor in factors.items()}
-
-
-def fingerprint(state: State) -> str:
-    """SHA-256 of a posterior."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(f"{name}|{tuple(state[name].shape)}|".encode())
-        digest.update(state[name].cpu().double().numpy().tobytes())
-    return digest.hexdigest()
 
 
 class PosteriorDraws:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import gc
-import math
 from typing import Any
 
 import pytest
 
 from regrad.experiments.benchmarks.cases import Case
-from regrad.experiments.gpu import equality, profiling, speed
+from regrad.experiments.gpu import profiling, speed
 from regrad.experiments.gpu.bench import Bench
-from regrad.scores import SCORES
 
 BENCH = Bench("cpu", True, "")
 
@@ -57,19 +55,6 @@ def test_the_trained_weights_are_those_of_the_first_case() -> None:
     first, *others = speed.cases(Bench("cpu", False, "", weights="w"))
     assert (first.name, first.weights) == ("ResNet-18, C = 10", "w")
     assert all(isinstance(case, Case) and case.weights is None for case in others)
-
-
-def test_every_score_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = [*equality.compared(BENCH)]
-    assert [piece["engine"] for piece in pieces] == ["exact", "sketch", "reference"]
-    assert {*pieces[0]["differences"]} == set(SCORES)
-    assert {name for name in SCORES if SCORES[name].norms} == set(pieces[1]["differences"])
-    for piece in pieces:
-        assert piece["same_prediction"] == 1.0
-        assert equality.worst(piece["differences"])[1] < 1e-6
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert {*next(equality.compared(BENCH))["differences"]} == {*SCORES} - {equality.NEEDS_DATA}
-    assert equality.worst({"a": 0.1, "b": math.nan, "c": 0.2})[0] == "b"
 
 
 def test_a_profile_names_what_was_dear() -> None:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from regrad import Classifier, Scorer, UsageError
 from regrad.network.copies import private_copy
 from regrad.scores.draws import posterior
+from regrad.scores.state import State, fingerprint
 from tests.networks import SIZE, build, copies
 
 IDS = ["a", "b", "c"]
@@ -25,7 +26,7 @@ def data(count: int = 40) -> tuple[Tensor, Tensor]:
     return copies(count)[:, 0], torch.randint(0, 5, (count,), generator=torch.Generator().manual_seed(0))
 
 
-def fitted(name: str, structure: str = "last") -> tuple[nn.Module, posterior.State]:
+def fitted(name: str, structure: str = "last") -> tuple[nn.Module, State]:
     network = build(name)
     return network, posterior.fit(network, *data(), structure=structure)
 
@@ -107,7 +108,7 @@ class Largest(TorchDispatchMode):
 def test_a_stored_posterior_gives_the_same_draws(structure: str) -> None:
     network, state = fitted("BatchNorm CNN", structure)
     restored = safetensors.torch.load(safetensors.torch.save(state))
-    assert posterior.fingerprint(restored) == posterior.fingerprint(state)
+    assert fingerprint(restored) == fingerprint(state)
     x = data()[0][:3]
     first, second = (posterior.PosteriorDraws(network, one, 5, 0, x)(x, IDS) for one in (state, restored))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
@@ -134,7 +135,7 @@ def test_the_score_is_the_mutual_information_of_the_draws() -> None:
     classifier = Classifier(network, SIZE, mean=0.0, std=1.0)
     x = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     scorer = Scorer(classifier, ["laplace", "entropy"], draws=50, posterior=state)
-    assert scorer.plan["posterior"] == posterior.fingerprint(state)[:16]
+    assert scorer.plan["posterior"] == fingerprint(state)[:16]
     p = posterior.PosteriorDraws(network, state, 50, 0, x)(x, IDS).exp()
     wanted = -(p.mean(1) * p.mean(1).log()).sum(1) + (p * p.log()).sum(2).mean(1)
     torch.testing.assert_close(scorer(x, IDS)["laplace"], wanted, rtol=1e-6, atol=1e-9)
