@@ -6,7 +6,7 @@ behind its first counted layer (T multiplications a copy from there on, of which
     exact:   1 + Q (T + G) / F,      G = sum_l min(n^2 (d_out + d_in / Q), n d_in d_out) / (N+1),
     sketch:  1 + k (T + W') / F,
 
-Q target distributions (the C classes, unless every score asked for is of a few others), n positions in all copies, and
+Q target distributions (the C classes, or others that scores ask for), n positions in all copies, and
 W' = W without the layers whose rows share signs, which need one product for all directions. A pass over the clean image
 alone counts 1 / (N+1) of that. ``regrad benchmark engine`` shows these estimates beside the times they stand for.
 """
@@ -38,12 +38,14 @@ class Pass:
     Attributes:
         copies: of an image.
         weights: a_l, (S, layers), before the cut.
-        targets: how many target distributions; None: the classes.
+        targets: how many targets beside those that are as many as classes.
+        classes: how many times there are as many as classes.
     """
 
     copies: int
     weights: Tensor
-    targets: int | None = None
+    targets: int = 0
+    classes: int = 1
 
 
 def resolve(
@@ -118,7 +120,7 @@ def estimate(
         counted = [i for i in range(len(layers)) if float(item.weights[:, i].max()) > 0]
         before = min((sizes.before[i] for i in counted if i in sizes.before), default=sizes.total)
         tail = sizes.total - before
-        targets = item.targets or sizes.classes
+        targets = item.targets + item.classes * sizes.classes
         grams = sum(sizes.products(i, item.copies, targets) for i in counted)
         own = sum(sizes.own.get(i, 0) for i in counted if not sizes.shared(i))
         exact = 1 + targets * (tail + grams) / sizes.total

@@ -24,9 +24,37 @@ from regrad.network.threads import SideBySide
 from regrad.precision import computing
 from regrad.storage.redact import reason
 
-TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
-    "predicted": lambda log_p: log_p.exp(),
-    "uniform": lambda log_p: torch.full_like(log_p, 1 / log_p.shape[1]),
+
+@dataclass(frozen=True)
+class Target:
+    """Weights q of the classes, which add up to 1, of whose gradient sum_c q_c g_c the norm is asked for.
+
+    Attributes:
+        weights: of log-probabilities (B, C): (B, E, C).
+        of_each_class: whether there are as many as classes, E = C, or one, E = 1.
+    """
+
+    weights: Callable[[Tensor], Tensor]
+    of_each_class: bool = False
+
+    def count(self, classes: int) -> int:
+        """E."""
+        return classes if self.of_each_class else 1
+
+
+def contrasts(log_p: Tensor) -> Tensor:
+    """p + e_c - e_y for every class c, y the most probable: the gradient of these weights is g_c - g_y, (B, C, C).
+
+    That of y itself is p, whose gradient is zero.
+    """
+    units = torch.eye(log_p.shape[1], dtype=log_p.dtype, device=log_p.device)
+    return log_p.exp()[:, None] + (units - units[log_p.argmax(1)][:, None])
+
+
+TARGETS = {
+    "predicted": Target(lambda log_p: log_p.exp()[:, None]),
+    "uniform": Target(lambda log_p: torch.full_like(log_p, 1 / log_p.shape[1])[:, None]),
+    "contrast": Target(contrasts, of_each_class=True),
 }
 Copies = Callable[[bool, slice], Tensor]  # with noise or not, of some images: (B, copies, channels, H, W)
 LIKELY, OTHERS = 5, 5  # classes of an image on which the error is measured: the most probable, and some at random
@@ -35,7 +63,7 @@ LIKELY, OTHERS = 5, 5  # classes of an image on which the error is measured: the
 class Kind(Protocol):
     """Which norms: over the perturbed copies or on the clean image, layers weighed by Eq. 12 or all alike.
 
-    ``target`` None stands for all classes, a name of :data:`TARGETS` for one distribution over them.
+    ``target`` None stands for all classes, a name of :data:`TARGETS` for what is said there.
     """
 
     @property
@@ -65,7 +93,7 @@ Build = Callable[[nn.Module, list[Layer], choose.Pass, Tensor, GradientSettings]
 
 
 def _exact(network: nn.Module, layers: list[Layer], cut: choose.Pass, probe: Tensor, _: GradientSettings) -> Engine:
-    return ExactEngine(network, layers, cut.weights, probe, cut.copies, cut.targets)
+    return ExactEngine(network, layers, cut.weights, probe, cut.copies, None if cut.classes else cut.targets)
 
 
 def _sketch(
@@ -124,10 +152,13 @@ class _Run:
 
     def part(self, norms: ClassNorms, kind: Kind) -> ClassNorms:
         """What ``kind`` asks for, of all the run's ``norms``."""
-        classes = norms.logits.shape[-1] if self.classes else 0
-        place = classes + self.targets.index(kind.target) if kind.target else 0
-        columns = slice(place, place + 1) if kind.target else slice(0, classes)
-        return norms.part(self.decays.index(kind.decayed), columns)
+        classes = norms.logits.shape[-1]
+        first, count = 0, classes
+        if kind.target:
+            before = self.targets[: self.targets.index(kind.target)]
+            first = classes * self.classes + sum(TARGETS[name].count(classes) for name in before)
+            count = TARGETS[kind.target].count(classes)
+        return norms.part(self.decays.index(kind.decayed), slice(first, first + count))
 
 
 class Passes:
@@ -245,7 +276,9 @@ class Passes:
             else:
                 got, wanted = norms, reference(x, _distributions(run.targets), classes=False).norms[0]
                 # The norm for the prediction itself is zero, and has no relative error.
+                counts = [TARGETS[name].count(p.shape[1]) for name in run.targets]
                 factor = got.new_tensor([float(name != "predicted") for name in run.targets])
+                factor = factor.repeat_interleave(torch.tensor(counts, device=got.device))
         difference = (factor * (got - wanted)).sum(1).abs()
         return (difference / (factor * wanted).sum(1).clamp_min(1e-300)).cpu()
 
@@ -282,8 +315,9 @@ class Passes:
             ) from error
 
     def _pass(self, smoothed: bool, kinds: Sequence[Kind]) -> choose.Pass:
-        targets = None if _of_classes(kinds) else len(_targets(kinds))
-        return choose.Pass(self._copies(smoothed), self._rows(_decays(kinds)), targets)
+        each = [TARGETS[name].of_each_class for name in _targets(kinds)]
+        classes = _of_classes(kinds) + sum(each)
+        return choose.Pass(self._copies(smoothed), self._rows(_decays(kinds)), len(each) - sum(each), classes)
 
     def _rows(self, decays: Sequence[bool]) -> Tensor:
         """a_l by Eq. 12 or 1, for each of ``decays``: (S, layers), before the cut."""
@@ -315,7 +349,7 @@ def _distributions(targets: Sequence[str]) -> Callable[[Tensor], Tensor] | None:
     """What engines take for ``targets``."""
     if not targets:
         return None
-    return lambda log_p: torch.stack([TARGETS[name](log_p) for name in targets], 1)
+    return lambda log_p: torch.cat([TARGETS[name].weights(log_p) for name in targets], 1)
 
 
 def _some_classes(p: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from regrad.scores.registry import Inputs, Norms, score
@@ -102,6 +103,25 @@ def gradnorm_negated(inputs: Inputs) -> Tensor:
     Source: Huang et al., NeurIPS 2021, with the L2 norm of all layers.
     """
     return -_norms(inputs)
+
+
+@score(Norms(smoothed=False, decayed=True, target="contrast"))
+def displacement(inputs: Inputs) -> Tensor:
+    """-mean_{c != y} log d_c, d_c = (z_y - z_c) / ||a * (g_c - g_y)||, on the clean image.
+
+    y is the most probable class, and d_c how far the parameters must move, at least and to first order, until class c
+    is as probable: an image is uncertain if small changes of the network would have it elsewhere. The mean of
+    logarithms weighs no class more than another and has no constant. A class that is level with y counts as a distance
+    of nearly 0; where there is a single class, the score is 0.
+
+    Source: ours. fDBD (Liu & Qin, ICML 2024) is the like in the space of features, with the mean of distances.
+    """
+    norms = _norms(inputs)
+    others = torch.ones_like(norms, dtype=torch.bool).scatter_(1, norms.argmin(1, keepdim=True), False)
+    own = inputs.logits.masked_fill(others, 0).sum(1, keepdim=True)  # of the class whose norm is 0, by the gradients
+    least = torch.finfo(norms.dtype).tiny
+    logarithms = (own - inputs.logits).clamp_min(least).log() - norms.clamp_min(least).log()
+    return -(logarithms * others).sum(1) / max(1, norms.shape[1] - 1)
 
 
 def _weighed_sum(inputs: Inputs) -> Tensor:

@@ -41,12 +41,17 @@ class Norms:
         smoothed: over the perturbed copies (Eq. 13), or on the clean image alone.
         decayed: layers weighed by a_l = exp(lambda (l - L)) (Eq. 12), or all alike.
         target: None: ||g_c|| for every class, (B, C). ``predicted`` or ``uniform``: ||sum_c q_c g_c|| with q = p or
-            q = 1 / C, (B,).
+            q = 1 / C, (B,). ``contrast``: ||g_c - g_y||, y the most probable class on the clean image, (B, C).
     """
 
     smoothed: bool
     decayed: bool
     target: str | None = None
+
+    @property
+    def of_each_class(self) -> bool:
+        """Whether there is a norm for every class."""
+        return self.target in (None, "contrast")
 
 
 @dataclass(frozen=True)
@@ -139,8 +144,8 @@ class Score:
         return "statistics" if self.features and self.features.fitted else None
 
     def own(self, norms: Tensor) -> Tensor:
-        """``norms`` (B, T) as it takes them: (B, C), or (B,) where it asked for the norm of one target distribution."""
-        return norms[:, 0] if self.norms and self.norms.target else norms
+        """``norms`` (B, T) as it takes them: (B, C), or (B,) where it asked for a single one."""
+        return norms if self.norms and self.norms.of_each_class else norms[:, 0]
 
     def standard_error(self, inputs: Inputs, without_each: Tensor | None) -> Tensor:
         """sqrt((k-1)/k sum_j (U_(j) - mean U)^2), U_(j) from the norms without draw j: float64 (B,).

@@ -48,10 +48,13 @@ def test_targets_alone_cost_a_backward_pass_each() -> None:
     network = perceptron(1000)
     layers, (classes,), inputs = passes(network, copies=1)
     (of_one,) = passes(network, copies=1)[1]
-    cost = choose.estimate(network, layers, [replace(of_one, targets=1)], inputs, 16)
+    of_one = replace(of_one, targets=1, classes=0)
+    cost = choose.estimate(network, layers, [of_one], inputs, 16)
     assert cost["exact"] < 4 < choose.estimate(network, layers, [classes], inputs, 16)["exact"] / 100
-    plan = choose.resolve(network, "auto", layers, of_one.weights[0], [replace(of_one, targets=1)], inputs, 0.0, 16)
+    plan = choose.resolve(network, "auto", layers, of_one.weights[0], [of_one], inputs, 0.0, 16)
     assert plan["engine"] == "exact"
+    twice = choose.estimate(network, layers, [replace(classes, classes=2)], inputs, 16)["exact"]
+    assert twice == pytest.approx(2 * choose.estimate(network, layers, [classes], inputs, 16)["exact"], rel=0.01)
 
 
 def test_what_is_left_out_costs_nothing_and_a_clean_pass_a_copys_share() -> None:

@@ -23,6 +23,7 @@ KINDS = (
     Norms(smoothed=False, decayed=True),
     Norms(smoothed=False, decayed=False),
     Norms(smoothed=False, decayed=False, target="uniform"),
+    Norms(smoothed=False, decayed=True, target="contrast"),
 )
 X = copies(images=3, number=4)
 
@@ -34,6 +35,20 @@ def _copies(smoothed: bool, part: slice) -> Tensor:
 def _passes(engine: str, name: str = "BatchNorm CNN", **settings: Any) -> Passes:
     chosen = {"samples": 3, "depth_decay": 0.3, "tolerance": 0.0, "layers": "modules", "directions": 2000, "seed": 0}
     return Passes(build(name), KINDS, X[:, 0], GradientSettings(engine=engine, **chosen | settings), torch.float64)
+
+
+def _contrasts(weights: Tensor) -> Tensor:
+    """||a * grad (z_c - z_y)||^2 of the clean images, (1, B, C), by autograd of each difference."""
+    network = build("BatchNorm CNN").requires_grad_(True)
+    layers = find_layers(private_copy(network), X[:, 0])
+    modules = dict(network.named_modules())
+    own = [[getattr(modules[layer.name], key) for key in layer.parameters] for layer in layers]
+    parameters, rows = [value for group in own for value in group], []
+    for z in network(X[:, 0]):
+        for difference in z - z.max():
+            gradients = iter(torch.autograd.grad(difference, parameters, retain_graph=True))
+            rows.append([float(sum(next(gradients).square().sum() for _ in group)) for group in own])
+    return (torch.tensor(rows, dtype=torch.float64) @ weights.square().double()).reshape(1, len(X), -1)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -51,9 +66,11 @@ def test_every_kind_is_what_its_words_say(engine: str) -> None:
         x = _copies(kind.smoothed, slice(None))
         if kind.target is None:
             wanted = reference(x).squared
+        elif kind.target == "contrast":
+            wanted = _contrasts(weights)
         else:
             wanted = reference(x, lambda log_p: torch.full_like(log_p, 0.2)[:, None], classes=False).squared
-        torch.testing.assert_close(norms[kind].squared, wanted, rtol=rtol, atol=0)
+        torch.testing.assert_close(norms[kind].squared, wanted, rtol=rtol, atol=1e-12 * float(wanted.max()))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -64,7 +81,8 @@ def test_a_small_memory_cuts_the_batch_and_changes_nothing(engine: str) -> None:
     assert [run.step for run in passes._runs] == [1, 1]
     parts, _ = passes(_copies, len(X))
     for kind in KINDS:
-        torch.testing.assert_close(parts[kind].squared, whole[kind].squared, rtol=1e-9, atol=0)
+        atol = 1e-12 * float(whole[kind].squared.max())  # of a class against itself there is rounding
+        torch.testing.assert_close(parts[kind].squared, whole[kind].squared, rtol=1e-9, atol=atol)
 
 
 @pytest.fixture

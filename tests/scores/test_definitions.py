@@ -66,6 +66,24 @@ def norms(network: nn.Module, x: Tensor, name: str, smoothed: bool, decay: float
     return gradients(network, noisy(x, name) if smoothed else x[None], decay).norm(dim=1)
 
 
+def displaced(network: nn.Module, x: Tensor) -> Tensor:
+    """By the gradient of each difference of two logits, which is no difference of gradients."""
+    z, y = network(x[None])[0], int(network(x[None]).argmax())
+    layers = find_layers(private_copy(network), x[None].repeat(2, 1, 1, 1) + torch.arange(2)[:, None, None, None])
+    modules = dict(network.named_modules())
+    own = [[getattr(modules[layer.name], key) for key in layer.parameters] for layer in layers]
+    weights = layer_weights(layers, DECAY).tolist()
+    logarithms = []
+    for c in range(len(z)):
+        if c != y:
+            squares = [
+                a**2 * sum(g.square().sum() for g in torch.autograd.grad(z[y] - z[c], group, retain_graph=True))
+                for a, group in zip(weights, own, strict=True)
+            ]
+            logarithms.append(((z[y] - z[c]) / torch.stack(squares).sum().sqrt()).log())
+    return -torch.stack(logarithms).mean()
+
+
 def divergence(p: Tensor, q: Tensor) -> Tensor:
     return (p * (p / q).log()).sum()
 
@@ -187,6 +205,7 @@ GRADIENT: dict[str, Callable[[nn.Module, Tensor, str, Tensor], Tensor]] = {
     "negrad": lambda f, x, name, p: (p[:, None] * gradients(f, x[None], 0)).sum(0).norm(),
     "gradnorm": lambda f, x, name, p: gradients(f, x[None], 0).mean(0).norm(),
     "gradnorm_negated": lambda f, x, name, p: -gradients(f, x[None], 0).mean(0).norm(),
+    "displacement": lambda f, x, name, p: displaced(f, x),
     "perturb_x": perturb_x,
     "perturb_theta": perturb_theta,
     "mc_aa": mc_aa,
