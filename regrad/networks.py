@@ -162,15 +162,45 @@ class CifarDenseNet(nn.Module):
         return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
 
 
+class PooledCNN(nn.Module):
+    """Three times two convolutions 3x3, each with BatchNorm and ReLU, and max pooling; then two Linear layers.
+
+    The network of the published weights for SVHN, under their names.
+    """
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        widths = (3, 32, 64, 128)
+        self.features = nn.Sequential(*map(self._block, widths, widths[1:]))
+        self.classifier = nn.Sequential(
+            nn.Dropout(0.3), nn.Linear(128 * 4 * 4, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, classes)
+        )
+
+    @staticmethod
+    def _block(channels_in: int, channels: int) -> nn.Sequential:
+        def convolved(before: int) -> list[nn.Module]:
+            return [nn.Conv2d(before, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+
+        return nn.Sequential(*convolved(channels_in), *convolved(channels), nn.MaxPool2d(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        return self.classifier(self.features(x).flatten(1))
+
+
 def mnist_cnn() -> tuple[nn.Module, Known]:
     """The standard CNN for MNIST or Fashion-MNIST: 1x28x28, pixels in [0, 1]."""
     return StandardCNN(), {"image_size": 28, "channels": 1, "mean": 0.1307, "std": 0.3081, "class_names": DIGITS}
 
 
 def svhn_cnn() -> tuple[nn.Module, Known]:
-    """The standard CNN for SVHN: 3x32x32, pixels in [0, 1]."""
-    known = {"image_size": 32, "mean": (0.4377, 0.4438, 0.4728), "std": (0.1980, 0.2010, 0.1970), "class_names": DIGITS}
-    return StandardCNN(channels=3, size=32), known
+    """The standard CNN for SVHN, for active learning: 3x32x32, pixels in [0, 1]."""
+    return StandardCNN(channels=3, size=32), dict(_SVHN_INPUT)
+
+
+def svhn_pooled() -> tuple[nn.Module, Known]:
+    """A CNN for SVHN with published weights: 3x32x32, pixels in [0, 1]."""
+    return PooledCNN(), dict(_SVHN_INPUT)
 
 
 def cifar_cnn() -> tuple[nn.Module, Known]:
@@ -246,3 +276,9 @@ def densenet100_cifar100() -> tuple[nn.Module, Known]:
 
 _IMAGENET_INPUT: Known = {"image_size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _CIFAR_INPUT: Known = {"image_size": 32, "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+_SVHN_INPUT: Known = {
+    "image_size": 32,
+    "mean": (0.4377, 0.4438, 0.4728),
+    "std": (0.1980, 0.2010, 0.1970),
+    "class_names": DIGITS,
+}

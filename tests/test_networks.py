@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from regrad import Classifier
+from regrad.experiments.material.models import MODELS
 from regrad.models.training import share_right
 from regrad.networks import CifarDenseNet, CifarResNet
 from regrad.reading.memory import load_labelled
@@ -21,11 +22,12 @@ IMAGES = 128  # the packs are in random order
         ("resnet20-cifar10", "cifar10-test", 0.9173),
         ("densenet100-cifar10", "cifar10-test", 0.9454),
         ("densenet100-cifar100", "cifar100-test", 0.7506),
+        ("svhn-cnn", "svhn-test", 0.9448),
     ],
 )
 def test_accuracy_is_the_one_stated_for_all_images(name: str, test: str, stated: float) -> None:
-    weights = str(data_path(f"weights/{name}.safetensors"))
-    classifier = Classifier.load(f"regrad.networks:{name.replace('-', '_')}", weights=weights)
+    model = MODELS[name]
+    classifier = Classifier.load(model.spec, weights=str(data_path(str(model.weights))))
     images, labels = load_labelled([str(data_path(f"{test}.parquet"))], classifier, IMAGES)
     found = share_right(classifier.network.eval(), classifier.normalize(images), labels)
     assert found == pytest.approx(stated, abs=3 * (stated * (1 - stated) / IMAGES) ** 0.5)

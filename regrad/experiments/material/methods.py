@@ -37,6 +37,33 @@ ABLATION = {
 BARE = {"REGrad, last bias alone": "regrad_bias", "ExGrad, last bias alone": "exgrad_bias"}
 EVERY_SCORE = tuple(dict.fromkeys((*PAPER.values(), *OURS.values(), *ABLATION.values())))
 ALL = PAPER | OURS | BARE
+#: What people use today, on the clean image and without training data.
+IN_USE = {
+    "REGrad": "regrad_layers",
+    "REGrad, γ = 0.35": "regrad_35",
+    "REGrad, γ = 0.25": "regrad_25",
+    "Displacement": "displacement",
+    "ExGrad": "exgrad",
+    "ExGrad, L1, last layer": "exgrad_l1_last",
+    "Entropy": "entropy",
+    "Max probability": "max_probability",
+    "Max logit": "max_logit",
+    "Energy": "energy",
+    "GEN": "gen",
+    "ASH-S": "ash",
+    "SCALE": "scale",
+    "Feature norm": "feature_norm",
+    "fDBD": "fdbd",
+}
+#: The same with training data.
+WITH_DATA = {
+    "k-NN": "knn",
+    "ViM": "vim",
+    "Mahalanobis": "mahalanobis",
+    "Relative Mahalanobis": "relative_mahalanobis",
+    "ReAct": "react",
+    "NCI": "nci",
+}
 #: Those that draw random numbers: another noise seed gives them other values.
 DRAWN = ("regrad", "exgrad_smoothed", "perturb_x", "perturb_theta", "inserted_dropout", "laplace")
 #: What REGrad* is set against in differences.

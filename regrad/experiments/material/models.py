@@ -64,7 +64,9 @@ MODELS = {
     "mnist-cnn-short": _trained("MNIST, standard CNN, short training", "mnist_cnn", "mnist", epochs=1, limit=20_000),
     "mnist-vit": _trained("MNIST, small ViT", "mnist_vit", "mnist", epochs=4),
     "mnist-vit-quick": _trained("MNIST, small ViT, quick", "mnist_vit", "mnist", epochs=2, limit=3000),
-    "svhn-cnn": _trained("SVHN, standard CNN", "svhn_cnn", "svhn"),
+    "svhn-cnn": Model(
+        "SVHN, CNN", "regrad.networks:svhn_pooled", "svhn-train.parquet", weights="weights/svhn-cnn.safetensors"
+    ),
     "resnet20-cifar10": _published("C10, ResNet-20", "resnet20-cifar10", "cifar10-train.parquet"),
     "densenet100-cifar10": _published("C10, DenseNet-BC-100", "densenet100-cifar10", "cifar10-train.parquet"),
     "densenet100-cifar100": _published("C100, DenseNet-BC-100", "densenet100-cifar100", "cifar100-trainsubset.parquet"),

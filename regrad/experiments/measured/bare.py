@@ -1,14 +1,14 @@
-"""REGrad and ExGrad without a network's features: what of them is a function of the softmax alone.
+"""REGrad and ExGrad without a network's features, and REGrad with other exponents; a module for ``--score-module``.
 
-The gradient of log p(c | x) for the last layer's bias is e_c - p, so these are the scores of that bias; a module for
-``--score-module``.
+The gradient of log p(c | x) for the last layer's bias is e_c - p, so the first are the scores of that bias: what of
+them is a function of the softmax alone.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from regrad.scores import Inputs, score
+from regrad.scores import Inputs, Norms, score
 
 
 @score()
@@ -27,6 +27,29 @@ def exgrad_bias(inputs: Inputs) -> Tensor:
     Source: Igoe et al., 2022; Wang & Ji 2024, Eq. 10, with the gradient of one block of parameters.
     """
     return (inputs.p * _norms(inputs.p)).sum(1)
+
+
+@score(Norms(smoothed=False, decayed=True))
+def regrad_35(inputs: Inputs) -> Tensor:
+    """sum_c p_c^0.35 ||a * g_c|| on the clean image: ``regrad_layers`` with ``--exponent 0.35``.
+
+    Source: Wang & Ji 2024, Eqs. 11 and 12, with another exponent.
+    """
+    return _weighed(inputs, 0.35)
+
+
+@score(Norms(smoothed=False, decayed=True))
+def regrad_25(inputs: Inputs) -> Tensor:
+    """sum_c p_c^0.25 ||a * g_c|| on the clean image: ``regrad_layers`` with ``--exponent 0.25``.
+
+    Source: Wang & Ji 2024, Eqs. 11 and 12, with another exponent.
+    """
+    return _weighed(inputs, 0.25)
+
+
+def _weighed(inputs: Inputs, exponent: float) -> Tensor:
+    assert inputs.norms is not None
+    return (inputs.p.pow(exponent) * inputs.norms).sum(1)
 
 
 def _norms(p: Tensor) -> Tensor:

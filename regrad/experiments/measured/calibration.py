@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -21,12 +21,21 @@ METRIC = "rAULC"
 
 def calibration(study: Study, pairs: Sequence[Experiment], setting: Setting = EVERY) -> list[Result]:
     """rAULC of every method on the known set of every network of Table 1: from the same scores."""
+    return [cell for _, cell in by_network(study, pairs, setting, "calibration", methods.PAPER | methods.OURS)]
+
+
+def by_network(
+    study: Study, pairs: Sequence[Experiment], setting: Setting, table: str, rows: Mapping[str, str]
+) -> list[tuple[Experiment, Result]]:
+    """rAULC of ``rows`` (method -> score) on the known set of every network, with the first pair that has it."""
     first = {each.model: each for each in reversed(pairs)}
     order = [each for each in pairs if first[each.model] is each]
-    return [result for experiment in order for result in _results(study, experiment, setting)]
+    return [(each, cell) for each in order for cell in _results(study, each, setting, table, rows)]
 
 
-def _results(study: Study, experiment: Experiment, setting: Setting) -> Iterator[Result]:
+def _results(
+    study: Study, experiment: Experiment, setting: Setting, table: str, rows: Mapping[str, str]
+) -> Iterator[Result]:
     model, title = MODELS[experiment.model], IMAGE_SETS[experiment.known].title
     seeds = range(study.seeds if model.recipe else 1)
     runs = [
@@ -37,12 +46,12 @@ def _results(study: Study, experiment: Experiment, setting: Setting) -> Iterator
     ]
     images = max((len(run["label"]) for run in runs), default=0)
     runs = [run for run in runs if len(run["label"]) == images]
-    for row, score in (methods.PAPER | methods.OURS).items():
-        pairs = [(run[score], right(run)) for run in runs]
+    for row, score in rows.items():
+        pairs = [(run[score], right(run)) for run in runs if score in run]
         mean, deviation = mean_and_deviation([raulc(*pair) for pair in pairs])  # of the runs with an error at all
         ends = interval(pairs) if mean is not None else None
         yield Result(
-            table="calibration",
+            table=table,
             group=model.title,
             experiment=title,
             row=row,
@@ -51,10 +60,10 @@ def _results(study: Study, experiment: Experiment, setting: Setting) -> Iterator
             deviation=deviation,
             low=None if ends is None or mean is None else mean + ends[0],
             high=None if ends is None or mean is None else mean + ends[1],
-            runs=len(runs),
+            runs=len(pairs),
             runs_of=model.seeds,
             images=images,
-            **beside_paper("calibration", title, row, METRIC),
+            **beside_paper(table, title, row, METRIC),
         )
 
 

@@ -17,8 +17,9 @@ from regrad.experiments.material.packs import Packs
 from regrad.pipeline import options
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
+from regrad.scores import SCORES
 
-FIT_IMAGES = "2000"  # training images for the posterior of ``laplace``
+FIT_IMAGES = "2000"  # training images for scores that are fitted, where they are at hand
 #: Column -> (n,) values: the scores, and ``label`` and ``prediction``.
 Columns = dict[str, npt.NDArray[np.float64]]
 
@@ -99,10 +100,15 @@ def scored(study: Study, model: str, seed: int, sets: Sequence[str], setting: Se
 def _score(study: Study, model: str, seed: int, shards: list[str], setting: Setting, output: str) -> None:
     known = models.MODELS[model]
     weights = models.weights(model, seed, study.packs, study.place("weights"))
-    flags = {"model": known.spec, "weights": weights, "scores": ",".join(setting.scores), "seed": str(seed)}
+    fitted = {name for name in setting.scores if name in SCORES and SCORES[name].fitted}
+    there = study.packs.has(known.fit_pack)
+    scores = [name for name in setting.scores if there or name not in fitted]
+    flags = {"model": known.spec, "weights": weights, "scores": ",".join(scores), "seed": str(seed)}
     flags |= setting.flags
-    if "laplace" in setting.scores:
+    if fitted and there:
         flags = {"fit-data": study.packs.find(known.fit_pack), "fit-limit": FIT_IMAGES} | flags
+    else:
+        flags.pop("fit-limit", None)
     command = [*shards, "--output", output, *(part for key, value in flags.items() for part in (f"--{key}", value))]
     job = prepare(options.parse(command, "score", None))
     if job.plan.pending:

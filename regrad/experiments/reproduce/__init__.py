@@ -8,7 +8,7 @@
     scoring       images through the score job, into one output for each network and seed
     bare          two scores that show what of REGrad is a function of the softmax alone
     experiments   what is set against what
-    separation, calibration, hyperparameters, temperature, labelling, runtime   the tables, one family a file
+    separation, calibration, hyperparameters, temperature, labelling, in_use, runtime   the tables, one family a file
     tasks         the datasets of active learning, and how labels are asked for
     quick         every table in a small form
     results       one number with its interval, and the paper's beside it
@@ -27,5 +27,7 @@ NAMES = (
     "hyperparameters",
     "temperature",
     "architecture",
+    "scores",
+    "scores-errors",
     "runtime",
 )

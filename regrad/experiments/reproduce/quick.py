@@ -6,12 +6,21 @@ What is measured is the same, by the same code; the numbers are for trying thing
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from regrad.experiments.material import methods
 from regrad.experiments.material.experiments import against
 from regrad.experiments.material.tasks import QUICK_TASKS
-from regrad.experiments.measured import calibration, hyperparameters, labelling, runtime, separation, temperature
+from regrad.experiments.measured import (
+    calibration,
+    hyperparameters,
+    in_use,
+    labelling,
+    runtime,
+    separation,
+    temperature,
+)
 from regrad.experiments.measured.results import Result
 from regrad.experiments.measured.scoring import Setting, Study
 
@@ -19,6 +28,7 @@ FAR = against("mnist-cnn-quick", "mnist", "omniglot", "fmnist")
 NEAR = against("resnet20-cifar10", "cifar10", "tinyimagenet-not-cifar10")
 VIT = against("mnist-vit-quick", "mnist", "omniglot", "fmnist")
 SETTING = Setting("quick", methods.EVERY_SCORE, {"samples": "2", "draws": "2", "fit-limit": "300"})
+IN_USE = replace(in_use.SETTING, flags=in_use.SETTING.flags | {"fit-limit": "300"})
 
 #: Table -> what computes its small form.
 QUICK: dict[str, Callable[[Study], list[Result]]] = {
@@ -29,5 +39,7 @@ QUICK: dict[str, Callable[[Study], list[Result]]] = {
     "hyperparameters": partial(hyperparameters.hyperparameters, pairs=FAR[-1:]),
     "temperature": partial(temperature.temperature, pairs=(*FAR, *NEAR)),
     "architecture": partial(separation.separation, table="architecture", pairs=(*VIT, *FAR), setting=SETTING),
+    "scores": partial(in_use.in_use, pairs=(*FAR, *NEAR), setting=IN_USE),
+    "scores-errors": partial(in_use.errors_in_use, pairs=(*FAR, *NEAR), setting=IN_USE),
     "runtime": partial(runtime.runtime, networks=("mnist-cnn-quick", "resnet20-cifar10")),
 }

@@ -13,6 +13,7 @@ from regrad.pages.markup import stylesheet
 MISSING = "–"
 UNMEASURED = "not measured"
 BELOW = "*beyond the paper*"
+_PLURALS = ("rounds", "pairs")  # of which runs are counted
 Grid = list[list[str]]
 
 
@@ -58,7 +59,7 @@ def caption(group: str, results: Sequence[Result], missing: Sequence[str]) -> st
     parts = [f"**{group}**"]
     if measured:
         kind, runs = measured[0].runs_of, _range(result.runs for result in measured)
-        parts.append(f"{runs} {kind}{'' if kind == 'rounds' else ' seed' if runs == '1' else ' seeds'}")
+        parts.append(f"{runs} {kind}{'' if kind in _PLURALS else ' seed' if runs == '1' else ' seeds'}")
         parts.append(f"{_range(result.images for result in measured)} images of each set")
     if missing:
         parts.append(f"{', '.join(missing)}: {UNMEASURED} here")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from regrad.experiments.material import methods
 from regrad.experiments.material.experiments import ARCHITECTURE, SEPARATION
 from regrad.experiments.measured.results import paper
 from regrad.experiments.measured.scoring import Study
 from regrad.experiments.reproduce.quick import QUICK
 from regrad.experiments.reproduce.tables import TABLES
-from regrad.scores import SCORES
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -20,11 +18,6 @@ def test_every_row_stands_once(name: str) -> None:
     assert len(set(rows)) == len(rows)
     assert table.metrics
     assert table.title[0].isupper()
-
-
-def test_every_method_is_a_score_that_there_is() -> None:
-    named = {**methods.PAPER, **methods.OURS, **methods.ABLATION, **methods.RIVALS}
-    assert set(named.values()) <= SCORES.keys()
 
 
 def test_every_number_of_the_paper_has_a_place() -> None:

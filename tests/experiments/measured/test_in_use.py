@@ -1,0 +1,55 @@
+"""Scores that people use: their means and distances to the best by hand, and what is left out without training data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from regrad.experiments.material import methods
+from regrad.experiments.material.experiments import Experiment, against
+from regrad.experiments.measured import in_use
+from regrad.experiments.measured.results import Result
+
+CHOSEN = against("mnist-cnn", "mnist", "omniglot", "fmnist")
+OTHERS = against("densenet100-cifar10", "cifar10", "tinyimagenet-not-cifar10")
+
+
+def cells(pairs: Sequence[Experiment], values: Sequence[dict[str, float]]) -> list[tuple[Experiment, Result]]:
+    """Every row at 50, but for ``values``."""
+    return [
+        (pair, Result("scores", pair.group, pair.name, row, "AUROC", own.get(row, 50.0), images=40))
+        for pair, own in zip(pairs, values, strict=True)
+        for row in in_use.ROWS
+    ]
+
+
+def summary(*of: tuple[Experiment, Result]) -> dict[tuple[str, str], float | None]:
+    return {(result.row, result.experiment): result.mean for result in in_use._summary(of)}
+
+
+def test_means_and_distances_are_those_by_hand() -> None:
+    values = [{"Energy": 90.0, "GEN": 92.0}, {"Energy": 80.0, "GEN": 70.0}, {"Energy": 60.0, "k-NN": 99.0}]
+    shown = summary(*cells([*CHOSEN, *OTHERS], values))
+    assert shown["Energy", "mean, chosen on"] == pytest.approx(85)
+    assert shown["GEN", "mean, chosen on"] == pytest.approx(81)
+    assert shown["Energy", "most behind the best, chosen on"] == pytest.approx(2)
+    assert shown["GEN", "most behind the best, chosen on"] == pytest.approx(10)
+    assert shown["k-NN", "mean, others"] == pytest.approx(99)
+    assert shown["k-NN", "most behind the best, others"] == pytest.approx(60 - 99)  # of those without training data
+    assert shown["Entropy", "most behind the best, others"] == pytest.approx(10)
+
+
+def test_a_row_that_lacks_a_number_has_no_mean() -> None:
+    every = cells([*CHOSEN], [{}, {}])
+    lacking = next(cell for pair, cell in every if (pair, cell.row) == (CHOSEN[0], "ViM"))
+    shown = summary(*((pair, replace(cell, mean=None) if cell is lacking else cell) for pair, cell in every))
+    assert shown["ViM", "mean, chosen on"] is None
+    assert shown["Energy", "mean, chosen on"] == 50
+    assert shown["Energy", "mean, others"] is None  # nothing was measured there
+
+
+def test_every_row_is_a_score_of_the_setting() -> None:
+    assert set(in_use.ROWS.values()) == set(in_use.SETTING.scores)
+    assert not {*methods.IN_USE} & {*methods.WITH_DATA}
