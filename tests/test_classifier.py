@@ -100,6 +100,27 @@ def test_preprocessing_is_torchvisions_resize_and_centre_crop() -> None:
     assert float((got - wanted).abs().max()) < 4 / 255  # the crop is taken from inside the resampling
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(30, 30), (30, 47), (51, 30), (24, 24), (24, 60), (29, 31), (90, 61)])
+def test_a_picture_of_any_size_is_resized_and_cropped(size: tuple[int, int], interpolation: str) -> None:
+    """Those whose shorter side is that of the resize already are cropped alone, without a pixel changed."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    mode = transforms.InterpolationMode(interpolation)
+    steps = transforms.Compose([transforms.Resize(30, mode, antialias=True), transforms.CenterCrop(24)])
+    wanted = torch.from_numpy(np.asarray(steps(image)) / 255).permute(2, 0, 1).float()
+    got = Classifier(bare(), 24, resize_size=30, interpolation=interpolation).preprocess(image)
+    if min(size) == 30:
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-7)
+    # Else the crop is taken from inside the resampling, which sees nothing beyond its edges.
+    assert float((got - wanted)[:, 3:-3, 3:-3].abs().mean()) < 1 / 255
+
+
+def test_a_squashed_picture_of_the_size_to_resize_to_is_cropped() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
+    got = Classifier(bare(), 24, resize_size=30, crop_mode="squash").preprocess(Image.fromarray(pixels))
+    torch.testing.assert_close(got, torch.from_numpy(pixels[3:27, 3:27]).permute(2, 0, 1).float() / 255)
+
+
 def test_an_image_of_the_right_size_is_not_touched() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     got = Classifier.load(TINY).preprocess(Image.fromarray(pixels))
