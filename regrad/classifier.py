@@ -186,7 +186,7 @@ class Classifier:
         size = (max(width, int(image.width * scale + 1e-6)), max(height, int(image.height * scale + 1e-6)))
         if self.crop_mode == "squash":
             size = (max(width, self.resize_size or 0), max(height, self.resize_size or 0))
-        if image.size != (width, height):
+        if not image.size == size == (width, height):
             # Only the part that the crop keeps is resampled: a 20,000-pixel-wide strip costs no more than a square.
             left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
             box = (
