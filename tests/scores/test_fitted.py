@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pytorch_ood import detector
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
@@ -135,3 +136,30 @@ def test_a_scorer_takes_them_and_says_which(monkeypatch: pytest.MonkeyPatch) -> 
         Scorer(classifier, ("knn", "entropy", "vim"))
     with pytest.raises(UsageError, match="are of another network"):
         Scorer(classifier, ("knn",), statistics={**state, "sums": state["sums"][:3]})
+
+
+def peers() -> dict[str, np.ndarray]:
+    """What pytorch-ood makes of the same features."""
+    head = nn.Linear(WIDTH, CLASSES)
+    head.load_state_dict({"weight": HEAD.weight, "bias": HEAD.bias})
+    detectors = {
+        "knn": detector.KNN(None, k=50),
+        "mahalanobis": detector.Mahalanobis(None),
+        "relative_mahalanobis": detector.RMD(None),
+        "vim": detector.ViM(None, WIDTH // 2, head.weight.detach(), head.bias.detach()),
+        "nci": detector.NCI(None, head),
+    }
+    for each in detectors.values():
+        each.fit_features(TRAINING.float(), LABELS)
+    scores = {name: each.predict_features(H.float()).detach().numpy() for name, each in detectors.items()}
+    clipping = detector.ReAct(None, lambda maps: head(maps.flatten(1)))
+    clipping.fit_feature_maps(TRAINING.float()[:, :, None, None], LABELS)
+    return scores | {"react": clipping.predict_feature_maps(H.float()[:, :, None, None]).detach().numpy()}
+
+
+def test_pytorch_ood_orders_images_alike() -> None:
+    """In float32, and with a factor of its own for the distances of Mahalanobis."""
+    for name, wanted in peers().items():
+        assert np.corrcoef(computed(name), wanted)[0, 1] == pytest.approx(1, abs=1e-6)
+        if "mahalanobis" not in name:
+            np.testing.assert_allclose(computed(name), wanted, rtol=1e-3, atol=1e-4)

@@ -48,6 +48,7 @@ SEPARATION = (
     *against("densenet100-cifar100", "cifar100", "cifar10-not-cifar100", "tinyimagenet-not-cifar100"),
     *against("densenet100-cifar100", "cifar100", "svhn", "lsun", paper=True),
 )
+IMAGENET = against("efficientnet-lite0", "imagenet", "textures-not-cobwebbed")
 ARCHITECTURE = (
     *against("mnist-vit", "mnist", "omniglot", "fmnist"),
     *against("mnist-cnn-short", "mnist", "omniglot", "fmnist"),

@@ -59,6 +59,8 @@ IMAGE_SETS = {
     "cifar10": ImageSet("C10", "cifar10-test.parquet"),
     "cifar100": ImageSet("C100", "cifar100-test.parquet"),
     "svhn": ImageSet("SVHN", "svhn-test.parquet"),
+    "imagenet": ImageSet("ImageNet", "imagenet-samples.parquet"),
+    "textures-not-cobwebbed": ImageSet("Textures", "textures.parquet", without=(6,)),
     "lsun": ImageSet("LSUN", "lsun-test.parquet"),
     "cifar100-not-cifar10": ImageSet("C100", "cifar100-test.parquet", without=(58,)),
     "cifar10-not-cifar100": ImageSet("C10", "cifar10-test.parquet", without=(1, 9)),

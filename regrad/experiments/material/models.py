@@ -32,7 +32,7 @@ class Model:
         title: as tables call it.
         spec: as for ``--model``.
         weights: a file of the data folder, for a network that was trained elsewhere.
-        recipe: for one that is trained here, once for each seed.
+        recipe: for one that is trained here, once for each seed; neither where the spec brings its weights.
         fit_pack: labelled training images for ``laplace``.
     """
 
@@ -69,12 +69,15 @@ MODELS = {
     ),
     "resnet20-cifar10": _published("C10, ResNet-20", "resnet20-cifar10", "cifar10-train.parquet"),
     "densenet100-cifar10": _published("C10, DenseNet-BC-100", "densenet100-cifar10", "cifar10-train.parquet"),
+    "efficientnet-lite0": Model(
+        "ImageNet, EfficientNet-Lite0", "regrad.networks:efficientnet_lite0", "imagenet-train.parquet"
+    ),
     "densenet100-cifar100": _published("C100, DenseNet-BC-100", "densenet100-cifar100", "cifar100-trainsubset.parquet"),
 }
 
 
-def weights(name: str, seed: int, packs: Packs, folder: str) -> str:
-    """URI of the weights of a network; made first, where they are not in ``folder`` yet.
+def weights(name: str, seed: int, packs: Packs, folder: str) -> str | None:
+    """URI of the weights of a network, made first where they are not in ``folder`` yet; None where its spec has them.
 
     Args:
         seed: of the training; published weights are the same for all.
@@ -83,7 +86,7 @@ def weights(name: str, seed: int, packs: Packs, folder: str) -> str:
     """
     model = MODELS[name]
     if model.recipe is None:
-        return packs.find(str(model.weights))
+        return packs.find(model.weights) if model.weights else None
     file = f"{name}-seed{seed}.safetensors"
     uri = storage.join(folder, file)
     if file not in storage.list_files(folder, ".safetensors"):

@@ -103,8 +103,8 @@ def _score(study: Study, model: str, seed: int, shards: list[str], setting: Sett
     fitted = {name for name in setting.scores if name in SCORES and SCORES[name].fitted}
     there = study.packs.has(known.fit_pack)
     scores = [name for name in setting.scores if there or name not in fitted]
-    flags = {"model": known.spec, "weights": weights, "scores": ",".join(scores), "seed": str(seed)}
-    flags |= setting.flags
+    flags = {"model": known.spec, "scores": ",".join(scores), "seed": str(seed)} | setting.flags
+    flags |= {"weights": weights} if weights else {}
     if fitted and there:
         flags = {"fit-data": study.packs.find(known.fit_pack), "fit-limit": FIT_IMAGES} | flags
     else:

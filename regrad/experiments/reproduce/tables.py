@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from regrad.experiments.material import methods
-from regrad.experiments.material.experiments import ARCHITECTURE, SEPARATION
+from regrad.experiments.material.experiments import ARCHITECTURE, IMAGENET, SEPARATION
 from regrad.experiments.material.tasks import QUICK_TASKS, TASKS
 from regrad.experiments.measured import (
     calibration,
@@ -44,6 +44,7 @@ class Table:
 
 
 _SEPARATION = {"AUROC": 2, "AUPR": 2}
+PAIRS = tuple(dict.fromkeys((*SEPARATION, *ARCHITECTURE, *IMAGENET)))
 _AHEAD = tuple(methods.RIVALS)
 
 
@@ -127,17 +128,18 @@ TABLES = {
     ),
     "scores": Table(
         "Scores that people use: telling unknown images from known ones",
-        partial(in_use.in_use, pairs=tuple(dict.fromkeys((*SEPARATION, *ARCHITECTURE)))),
+        partial(in_use.in_use, pairs=PAIRS),
         _SEPARATION,
         tuple(in_use.ROWS),
         note="As Table 1, of scores that are functions of the clean image (N = 0); k-NN and those below it had 5,000 "
         f"labelled training images, where a training set is at hand. {in_use.OF_ALL}: AUROC alone; the form of "
         "displacement was chosen on MNIST, FMNIST and ResNet-20, and measured once on the others; most behind the "
-        "best: the largest distance to the best score without training data on the same pair.",
+        "best: the largest distance to the best score without training data on the same pair. ImageNet: one image a "
+        "class, very likely training images; textures: ten classes of DTD but the cobwebs, 450 images.",
     ),
     "scores-errors": Table(
         "Scores that people use: ordering right and wrong predictions",
-        partial(in_use.errors_in_use, pairs=tuple(dict.fromkeys((*SEPARATION, *ARCHITECTURE)))),
+        partial(in_use.errors_in_use, pairs=PAIRS),
         {"rAULC": 3},
         tuple(in_use.ROWS),
         note="As Table 2, from the same scores as the table of how they tell sets apart.",
