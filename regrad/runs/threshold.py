@@ -13,6 +13,7 @@ from regrad.errors import UsageError
 from regrad.metrics import counted
 from regrad.runs.scored import Floats, Ints
 from regrad.runs.survey import Survey, align
+from regrad.settings.scoring import comparable
 
 VERSION = 2
 
@@ -102,8 +103,9 @@ def _stored(uri: str, scores: Sequence[str], settings: dict[str, Any]) -> Thresh
         raise UsageError(f"{where}: not a threshold.json of regrad report ({storage.reason(error)})") from error
     if version != VERSION:
         raise UsageError(f"{where}: a threshold of version {version}, this regrad reads {VERSION}; choose it again")
+    chosen_with = stored.settings | comparable(stored.settings)
     for setting, ours in settings.items():
-        if (theirs := stored.settings.get(setting)) != _word(ours):
+        if (theirs := chosen_with.get(setting)) != _word(ours):
             raise UsageError(
                 f"{where}: chosen on a run scored with {setting} {theirs}, this one is with {ours}; choose it again"
             )

@@ -67,6 +67,18 @@ def test_a_threshold_of_something_else_is_refused(
         threshold.choose_threshold(str(tmp_path / "threshold.json"), ["regrad"], "regrad", survey)
 
 
+def test_a_stored_threshold_may_be_older_than_a_setting(survey: Survey, tmp_path: Path) -> None:
+    content = json.loads(threshold.choose_threshold("quantile=0.95", ["regrad"], "regrad", survey).to_json())
+    file = tmp_path / "threshold.json"
+    assert content["settings"].pop("exponent") == 0.5
+    file.write_text(json.dumps(content))
+    assert threshold.choose_threshold(str(file), ["regrad"], "regrad", survey).score == "regrad"
+    content["settings"]["exponent"] = 0.25
+    file.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"with exponent 0\.25, this one is with 0\.5"):
+        threshold.choose_threshold(str(file), ["regrad"], "regrad", survey)
+
+
 def test_no_file_and_no_json_are_refused(survey: Survey, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         threshold.choose_threshold(str(tmp_path / "threshold.json"), ["regrad"], "regrad", survey)
