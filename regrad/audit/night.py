@@ -15,7 +15,7 @@ from regrad.audit.gates import METRICS, Gate
 from regrad.runs import curves
 from regrad.runs.scored import Ints, Run, codes, floats, integers
 from regrad.runs.sift import sift
-from regrad.runs.survey import Survey, align
+from regrad.runs.survey import Survey, align, p_values
 from regrad.runs.threshold import Threshold, choose_threshold
 
 AUDIT_VERSION = 1
@@ -116,7 +116,8 @@ def counted(
     if run is None:
         return base
     survey, slices = Survey(run, [rule.score]), Slices(run, rule, baseline.grid)
-    sifted = sift(run, rule, 2 * top, False, flag)  # half of the pictures would be of certain ones
+    unlike = p_values(baseline.survey, rule.score)
+    sifted = sift(run, rule, 2 * top, False, flag, unlike)  # half of the pictures would be of certain ones
     rates = sifted.rates
     nights = _Nights(alike)
     values, (known, new), _ = align([baseline.survey, survey], rule.score)

@@ -14,7 +14,7 @@ from regrad.runs import curves
 from regrad.runs.rule import DEFAULT
 from regrad.runs.scored import Floats, Ints, Run, common_scores
 from regrad.runs.sift import Flags, sift
-from regrad.runs.survey import Survey, align
+from regrad.runs.survey import Survey, align, p_values
 from regrad.runs.threshold import Threshold, choose_threshold
 
 REPORT_VERSION = 3
@@ -47,8 +47,9 @@ def summarise(
     surveys = {run.name: Survey(run, names) for run in (known, *others)}
     chosen = choose_threshold(threshold, names, main, surveys[(reference or known).name])
     main = chosen.score
+    unlike = p_values(surveys[(reference or known).name], main)
     with Flags(output) as flags:
-        sifted = {run.name: sift(run, chosen, top, run is known, flags.add) for run in (known, *unknown)}
+        sifted = {run.name: sift(run, chosen, top, run is known, flags.add, unlike) for run in (known, *unknown)}
     report = {
         "report_version": REPORT_VERSION,
         "main_score": main,

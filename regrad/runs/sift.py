@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from regrad import storage, table
+from regrad.metrics.conformal import PValues
 from regrad.metrics.wilson import share_interval
 from regrad.runs.scored import Floats, Ints, Run, codes, floats, integers, judged
 from regrad.runs.threshold import Threshold
@@ -21,7 +22,7 @@ IMAGE = tuple(column for column in table.FIXED_COLUMNS if column[0] not in ("nll
 COLUMNS = tuple(name for name, _ in IMAGE)
 SOURCES = 1000  # as many are listed; the counts are of all
 PART_ROWS = 2**20
-FLAG_SCHEMA = pa.schema([("set", pa.string()), *IMAGE, ("score", pa.float64())])
+FLAG_SCHEMA = pa.schema([("set", pa.string()), *IMAGE, ("score", pa.float64()), ("p_value", pa.float64())])
 
 
 @dataclass
@@ -32,7 +33,9 @@ class Sifted:
     pictures: list[dict[str, Any]]
 
 
-def sift(run: Run, threshold: Threshold, top: int, judge: bool, flag: Callable[[pa.Table], None]) -> Sifted:
+def sift(
+    run: Run, threshold: Threshold, top: int, judge: bool, flag: Callable[[pa.Table], None], p_values: PValues
+) -> Sifted:
     """Flag the images of ``run`` with score > threshold, and pick the most and the least uncertain ones.
 
     Args:
@@ -42,6 +45,7 @@ def sift(run: Run, threshold: Threshold, top: int, judge: bool, flag: Callable[[
         judge: whether the labels are classes of the model. Then errors are counted, and the most certain ones are
             picked; else the labels say nothing, and the least uncertain of the images not flagged are.
         flag: takes the flagged rows, tables of FLAG_SCHEMA, as they come.
+        p_values: of the threshold's score, against the run that a flagged image is unlike.
 
     Raises:
         RegradError: the storage refused or failed.
@@ -70,7 +74,8 @@ def sift(run: Run, threshold: Threshold, top: int, judge: bool, flag: Callable[[
         certain.offer(shown, scores, wrong if judge else ~flagged)
         if flagged.any():
             names_of_set = pa.array([run.name] * int(flagged.sum()), pa.string())
-            flag(plain.filter(pa.array(flagged)).add_column(0, "set", names_of_set).cast(FLAG_SCHEMA))
+            shown = plain.filter(pa.array(flagged)).add_column(0, "set", names_of_set)
+            flag(shown.append_column("p_value", pa.array(p_values(scores[flagged]))).cast(FLAG_SCHEMA))
     rates = _rates(by_class, by_source, judge and labels > 0)
     return Sifted(rates, pick_images(uncertain.rows(), certain.rows(), "errors" if judge else "misses", top))
 

@@ -10,6 +10,7 @@ import numpy as np
 from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.metrics import bootstrap, calibration
+from regrad.metrics.conformal import PValues
 from regrad.metrics.wilson import share_interval
 from regrad.runs.scored import NO_LABEL, Floats, Ints, Run, floats, integers, judged
 from regrad.runs.tally import Judged, align_counts, kinds_of
@@ -74,6 +75,12 @@ class Survey:
 def align(surveys: Sequence[Survey], score: str) -> tuple[Floats, list[Ints], bool]:
     """:func:`regrad.runs.tally.align_counts` of the tallies of ``score``."""
     return align_counts([survey.tallies[score] for survey in surveys])
+
+
+def p_values(survey: Survey, score: str) -> PValues:
+    """Conformal p-values of ``score`` against the images of ``survey``."""
+    values, (images,), exact = align([survey], score)
+    return PValues(values, images, exact)
 
 
 class Confidence:

@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from regrad.metrics import wilson
+from regrad.metrics.conformal import PValues
 from regrad.runs import scored, sift
 from regrad.runs.threshold import Threshold
 
@@ -21,13 +22,15 @@ SCORES[7] = math.nan
 PREDICTIONS = RNG.integers(0, 10, 90)
 LABELS = np.where(RNG.random(90) < 0.7, PREDICTIONS, (PREDICTIONS + 1) % 10)
 RULE = Threshold("regrad", 0.8, {})
+BASELINE = np.array([0.0, 0.9, 1.5])
+UNLIKE = PValues(BASELINE, np.array([5, 3, 1]))
 
 
 def sifted(write_run: Any, top: int = 10, judge: bool = True, **more: Any) -> tuple[sift.Sifted, pa.Table]:
     labels = {"labels": LABELS.tolist(), "predictions": PREDICTIONS.tolist()} | more
     run = scored.load_run("digits", write_run("digits", {"regrad": SCORES}, **labels))
     flagged: list[pa.Table] = []
-    found = sift.sift(run, RULE, top, judge, flagged.append)
+    found = sift.sift(run, RULE, top, judge, flagged.append, UNLIKE)
     return found, pa.concat_tables(flagged)
 
 
@@ -39,6 +42,8 @@ def test_flags_are_the_images_above_the_threshold_and_none_that_ties_with_it(wri
     assert flags["row"].to_pylist() == places.tolist()
     assert flags["id"].to_pylist() == [f"digits/{place:04}" for place in places]
     assert flags["score"].to_pylist() == SCORES[places].tolist()
+    larger = np.repeat(BASELINE, [5, 3, 1])[None] >= SCORES[places][:, None]
+    assert flags["p_value"].to_pylist() == ((1 + larger.sum(1)) / 10).tolist()
     assert set(flags["set"].to_pylist()) == {"digits"}
 
 
@@ -95,7 +100,7 @@ def test_without_errors_the_uncertain_fill_the_page(write_run: Any) -> None:
 
 def sifted_none(write_run: Any) -> list[Any]:
     run = scored.load_run("digits", write_run("none", {"regrad": SCORES}))
-    return sift.sift(run, RULE, 0, True, lambda rows: None).pictures
+    return sift.sift(run, RULE, 0, True, lambda rows: None, UNLIKE).pictures
 
 
 def test_a_picture_in_both_sheets_counts_once() -> None:
