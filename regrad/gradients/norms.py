@@ -102,6 +102,14 @@ class Engine(Protocol):
         """Compute in ``dtype`` from now on."""
         ...
 
+    def afford(self, memory: int) -> None:
+        """Take up to so many bytes in a call, beside ``bytes_beside``, where that is more and makes it faster."""
+        ...
+
+    def bytes_of(self, inputs: int) -> int:
+        """Memory that so many copies at once take, beside ``bytes_beside``."""
+        ...
+
     def twins(self, count: int) -> Sequence[Engine]:
         """Up to ``count`` others that do the same with the same weights, each for a thread of its own."""
         ...
