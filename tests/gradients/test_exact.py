@@ -181,6 +181,37 @@ def test_targets_at_once_give_what_they_give_one_after_another(name: str, most: 
         torch.testing.assert_close(together.logits, alone.logits, rtol=0, atol=0)
 
 
+class ChangedInPlace(nn.Module):
+    """Layers whose outputs are changed in place, in part and through a view, and one that is called for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.wide = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        x[:, 0] *= 2
+        x = self.norm(x)
+        x.flatten(2)[:, :, ::2] += 1
+        x = x.relu_().mean((2, 3))
+        self.wide(x)
+        return self.fc(self.wide(x).tanh_())
+
+
+def test_outputs_changed_in_place_and_calls_for_nothing() -> None:
+    torch.manual_seed(0)
+    network, x = ChangedInPlace().double().eval(), copies()
+    engine = _at_once(network, x, 5)
+    assert engine.without_rule == engine.remarks == ()
+    layers = find_layers(private_copy(network), x[:, 0])
+    wanted = ReferenceEngine(private_copy(network), layers, engine.weights)(x).squared
+    for memory, at_once in ((0, 1), (1 << 40, 5)):
+        engine.afford(memory)
+        assert engine.targets_at_once(12) == at_once
+        torch.testing.assert_close(engine(x).squared, wanted, rtol=1e-9, atol=0)
+
+
 def test_engines_side_by_side_go_on_with_targets_at_once() -> None:
     network, x = build("unknown layer"), copies()
     engine = _at_once(network, x, 5)
