@@ -224,6 +224,11 @@ class Passes:
             planned.append(run.engine.bytes_beside + run.engine.bytes_of(fitting))
         return max(planned)
 
+    def compile(self) -> None:
+        """Let torch.compile have the network of every engine: for a measurement of whether that pays."""
+        for run in self._runs:
+            run.engine.network.compile()
+
     def error(self, copies: Copies, images: int, dtype: torch.dtype | None = None) -> Tensor:
         """|S - S'| / S with S = sum_c sqrt(p_c) ||a g_c|| over all layers, by autograd, and S' of the engine: (B,).
 
