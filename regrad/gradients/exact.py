@@ -36,7 +36,10 @@ ENOUGH = 256 << 20  # bytes of an operation that takes far longer than its launc
 
 
 class ExactEngine:
-    """Squared class-gradient norms by one backward pass for activations per target.
+    """Squared class-gradient norms by one backward pass for activations per target, or for several at once.
+
+    Several go at once on what launches operations, as many as :meth:`afford` has given memory for and as save launches,
+    if PyTorch can map the network's derivative over them and, on the probe, gets the numbers of one at a time.
 
     Args:
         network: a private copy (:func:`regrad.network.copies.private_copy`); the engine puts hooks on it.

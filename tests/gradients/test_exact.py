@@ -181,6 +181,18 @@ def test_targets_at_once_give_what_they_give_one_after_another(name: str, most: 
         torch.testing.assert_close(together.logits, alone.logits, rtol=0, atol=0)
 
 
+def test_targets_at_once_in_bfloat16_are_as_exact_as_one_at_a_time() -> None:
+    network, x = build("ResNet"), copies()
+    wanted = _at_once(network, x, 5)(x).squared.sqrt()
+    engine = _at_once(build("ResNet", torch.float32), x.float(), 5)
+    engine.convert(torch.bfloat16)
+    errors = []
+    for memory in (0, 1 << 40):
+        engine.afford(memory)
+        errors.append(float((engine(x.bfloat16()).squared.sqrt() / wanted - 1).abs().mean()))
+    assert 1e-4 < errors[1] < 1.5 * errors[0] < 0.2
+
+
 class ChangedInPlace(nn.Module):
     """Layers whose outputs are changed in place, in part and through a view, and one that is called for nothing."""
 
