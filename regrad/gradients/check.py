@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from regrad.network.memory import out_of_memory
 from regrad.storage.redact import reason
 
 IMAGES = 2  # tried together: a rule that mixes images would show
+TRIED = 3  # targets, at once and one after another
+_IN_A_LOOP = "not yet implemented the batching rule"
 NOTHING = 1e-11  # of all squared norms: what a gradient that is zero, as of a key's bias in attention, is by rounding
 
 
@@ -83,6 +86,7 @@ def _failing(
 ) -> set[str]:
     """Names of the parameters whose rule raises or disagrees, where ``plain`` is autograd's part."""
     recording = Recording(len(probe))
+    gradients: list[Tensor | None] = []
     raised: set[str] = set()
 
     def note(i: int, call: Call) -> Tensor | None:
@@ -95,7 +99,8 @@ def _failing(
         with hooked({i: item.module for i, item in enumerate(watched)}, leave=note):
             logits = network(probe)
         if logits.requires_grad:
-            torch.autograd.grad(logits, [*recording.leaves, *plain], _cotangent(logits), allow_unused=True)
+            inputs: list[Any] = [*recording.edges, *plain]
+            gradients.extend(torch.autograd.grad(logits, inputs, _cotangent(logits), allow_unused=True))
         return logits.shape[1]
 
     everything = {name for item in watched for name in item.parameters.values()}
@@ -107,16 +112,19 @@ def _failing(
     failed = set()
     for name in everything:
         use = recording.uses.get(name)
-        squares = [0.0] * len(probe) if use is None else _attempt(partial(_norms, use, classes, len(probe)))
+        if use is None or not gradients:
+            squares = [0.0] * len(probe)
+        else:
+            squares = _attempt(partial(_norms, use, classes, gradients, probe))
         if squares is None or not all(map(_agree, squares, truth[name], total)):
             failed.add(name)
     return failed
 
 
-def _norms(use: Use, classes: int, images: int) -> list[float]:
+def _norms(use: Use, classes: int, gradients: Sequence[Tensor | None], probe: Tensor) -> list[float]:
     use.prepare(classes)
-    addends = use.take()
-    return [0.0] * images if addends is None else Sums(1)([(0, addends)])[:, 0].tolist()
+    addends = use.take(gradients)
+    return [0.0] * len(probe) if addends is None else Sums(1, probe.device)([(0, addends)])[:, 0].tolist()
 
 
 def _attempt(call: Callable[[], Any]) -> Any:
@@ -127,6 +135,29 @@ def _attempt(call: Callable[[], Any]) -> Any:
         if out_of_memory(error):
             raise
         return None
+
+
+def apart(one: Callable[[Tensor], Tensor], together: Callable[[Tensor], Tensor], logits: Tensor) -> str:
+    """Why ``one`` has to be called for each cotangent of ``logits`` by itself; nothing if ``together`` does for many.
+
+    What has no batching rule PyTorch may run in a loop, with a warning: nothing is gained by that.
+    """
+    cotangents = torch.stack([_cotangent(logits).roll(places, 1) for places in range(TRIED)])
+    alone = torch.stack([one(cotangent) for cotangent in cotangents])
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            at_once = together(cotangents)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return reason(error)
+    loops = [str(warning.message) for warning in said if _IN_A_LOOP in str(warning.message)]
+    if loops:
+        return "PyTorch has " + loops[0].partition("implemented ")[2].partition(".")[0].replace("the", "no", 1)
+    pairs = zip(at_once.flatten().tolist(), alone.flatten().tolist(), strict=True)
+    total = float(alone.sum())
+    return "" if all(_agree(*pair, total) for pair in pairs) else "several at once give other numbers"
 
 
 def _agree(squared: float, wanted: float, total: float) -> bool:

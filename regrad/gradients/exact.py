@@ -6,12 +6,15 @@ For an image with copies x_0..x_N and a target distribution q (a class is its on
 
 One backward pass a target brings the output gradients of all layers, from which the norms of their parameters'
 gradients follow by rules (:mod:`regrad.gradients.recording`). Layers that weigh nothing are run without a graph.
+Where launches would dominate, one pass is for several targets: what is done for one is mapped over them.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,20 +22,24 @@ from torch import Tensor, nn
 
 from regrad.gradients import check
 from regrad.gradients.layers import Layer, layer_parameters
-from regrad.gradients.norms import ClassNorms, squared_norm
-from regrad.gradients.recording import Recording, Watched
+from regrad.gradients.norms import ClassNorms, norms_of_runs
+from regrad.gradients.recording import Addends, Recording, Sums, Watched
 from regrad.gradients.rules import Rule, find_rule
 from regrad.network import head
 from regrad.network.copies import plain_attention, private_copy
 from regrad.network.fold import convolution_format, fold_batch_norms
 from regrad.network.hooks import Call, hooked, requiring_grad
-from regrad.network.memory import forward_bytes, saved_for_backward
+from regrad.network.memory import forward_bytes, saved_for_backward, slices
 
 _SHOWN = 3  # names of parameters
+ENOUGH = 256 << 20  # bytes of an operation that takes far longer than its launch: 0.1 ms of an H100's memory
 
 
 class ExactEngine:
-    """Squared class-gradient norms by one backward pass for activations per target.
+    """Squared class-gradient norms by one backward pass for activations per target, or for several at once.
+
+    Several go at once on what launches operations, as many as :meth:`afford` has given memory for and as save launches,
+    if PyTorch can map the network's derivative over them and, on the probe, gets the numbers of one at a time.
 
     Args:
         network: a private copy (:func:`regrad.network.copies.private_copy`); the engine puts hooks on it.
@@ -41,6 +48,7 @@ class ExactEngine:
         probe: two or more inputs (B, channels, H, W) on which the layer rules are checked against autograd.
         copies: how many an image will have, for the estimate of its memory.
         targets: how many target distributions it will have, likewise; None: as many as there are classes.
+        together: whether targets may go at once; None: where operations are launched, which is not on a CPU.
 
     Attributes:
         bytes_per_input: memory one copy of one image takes, estimated on the probe; fixes how many go at once.
@@ -59,6 +67,7 @@ class ExactEngine:
         probe: Tensor,
         copies: int = 1,
         targets: int | None = None,
+        together: bool | None = None,
     ) -> None:
         self.network = network
         self.layers = layers
@@ -78,8 +87,13 @@ class ExactEngine:
         ruled = {name for item in self._watched for name in item.parameters.values()}
         self._plain = {name: parameter for name, parameter in self._parameters.items() if name not in ruled}
         self._head: nn.Linear | None = None
-        self.bytes_per_input = self._estimate_bytes(probe[:1], copies, targets)
+        self._costs = self._estimate(probe[:1], copies, targets)
+        self.bytes_per_input = self._costs.least
         self._head = self._take_head(last)
+        self._memory = 0
+        wanted = probe.device.type != "cpu" if together is None else together
+        self._alone = self._try_together(probe) if wanted else ""  # why targets go one at a time where they need not
+        self._together = wanted and not self._alone
 
     @property
     def without_rule(self) -> tuple[str, ...]:
@@ -91,14 +105,27 @@ class ExactEngine:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Which parameters have no rule: users meet them as slowness."""
+        """Which parameters have no rule, and why classes go one at a time: users meet them as slowness."""
         names = list(self._plain)
         shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-        return (f"without a layer rule, so differentiated image by image: {shown}",) if names else ()
+        without = (f"without a layer rule, so differentiated image by image: {shown}",) if names else ()
+        return (*without, f"one class at a time: {self._alone}") if self._alone else without
 
     def convert(self, dtype: torch.dtype) -> None:
         """Compute in ``dtype`` from now on; rules have been checked in the one before."""
         self.network.to(dtype)
+
+    def afford(self, memory: int) -> None:
+        """Take up to so many bytes in a call: what images leave over is for targets at once, where that is faster."""
+        self._memory = memory
+
+    def targets_at_once(self, inputs: int) -> int:
+        """For how many targets a backward pass of so many copies is; one until memory is afforded."""
+        return self._costs.targets_at_once(self._memory // inputs, inputs) if self._together else 1
+
+    def bytes_of(self, inputs: int) -> int:
+        """Memory that so many copies at once take."""
+        return inputs * (self._costs.least + (self.targets_at_once(inputs) - 1) * self._costs.further)
 
     def twins(self, count: int) -> list[ExactEngine]:
         """Others with networks of their own, whose parameters lie in the same memory; none if it cannot be copied."""
@@ -130,7 +157,8 @@ class ExactEngine:
 
     def _norms(self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None, with_classes: bool) -> ClassNorms:
         images, number = copies.shape[:2]
-        logits, recording, features = self._record(copies.flatten(0, 1), images)
+        at_once = self.targets_at_once(images * number)
+        logits, recording, features = self._record(copies.flatten(0, 1), images, at_once > 1)
         exact_logits = logits.detach().double().reshape(images, number, -1)
         log_p = exact_logits.log_softmax(-1)
         p = log_p.exp()
@@ -143,25 +171,39 @@ class ExactEngine:
             squares = head.squared_norms(features.reshape(images, number, -1), p, extra, bias=bias is not None)
             per_layer[self._place[weight]] += squares[:, wanted.start :]
         if logits.requires_grad:
-            inputs = [*recording.leaves, *self._plain.values()]
             recording.prepare(len(wanted))
-            for column, t in enumerate(wanted):
-                cotangent = (_target(extra, t, p) - p) / number
-                if t >= classes and cotangent.device.type == "cpu" and not cotangent.any():
+            of_target = self._squares(logits, recording)
+            for part in slices(len(wanted), -(-len(wanted) // at_once)):
+                cotangents = ((_distributions(extra, wanted[part], p) - p) / number).flatten(1, 2)
+                if cotangents.device.type == "cpu" and not cotangents.any():
                     continue  # NEGrad's on the clean image; to ask would make a GPU's host wait
-                gradients = torch.autograd.grad(
-                    logits, inputs, cotangent.flatten(0, 1).to(logits.dtype), retain_graph=True, allow_unused=True
-                )
-                of_layers = recording.squares(self._place, len(self.layers))
-                if of_layers is not None:
-                    per_layer[:, :, column] += of_layers.T
-                for name, gradient in zip(self._plain, gradients[len(recording.leaves) :], strict=True):
-                    per_layer[self._place[name], :, column] += squared_norm(gradient)
+                of_layers = for_each(of_target, cotangents.to(logits.dtype))
+                per_layer[:, :, part] += of_layers.permute(2, 1, 0)
         return ClassNorms(torch.einsum("sl,lbt->sbt", self.weights.square(), per_layer), exact_logits)
 
-    def _record(self, x: Tensor, images: int) -> tuple[Tensor, Recording, Tensor | None]:
+    def _squares(self, logits: Tensor, recording: Recording) -> Callable[[Tensor], Tensor]:
+        """||block of J^T v||^2 of every layer as a function of v, (M, C): float64 (B, layers)."""
+        inputs: list[Any] = [*recording.edges, *self._plain.values()]
+        sums = Sums(len(self.layers), logits.device)
+        held: list[Tensor | None] = []
+
+        def squares(cotangent: Tensor) -> Tensor:
+            gradients = torch.autograd.grad(logits, inputs, cotangent, retain_graph=True, allow_unused=True)
+            if logits.device.type == "cpu":
+                held[:] = gradients[:1]  # as a rule the largest: a system that got it back would clear it for the next
+            addends = recording.addends(gradients)
+            for name, gradient in zip(self._plain, gradients[len(recording.edges) :], strict=True):
+                if gradient is not None:  # of the one image that there is
+                    addends[name] = Addends(norms_of_runs(gradient.reshape(1, -1)), to_square=True)
+            if not addends:
+                return cotangent.new_zeros(recording.images, len(self.layers), dtype=torch.float64)
+            return sums([(self._place[name], each) for name, each in addends.items()])
+
+        return squares
+
+    def _record(self, x: Tensor, images: int, together: bool = False) -> tuple[Tensor, Recording, Tensor | None]:
         """Logits, what the watched modules left behind, and the head's input if the head is taken in closed form."""
-        recording = Recording(images)
+        recording = Recording(images, together)
         features: list[Tensor] = []
 
         def note(i: int, call: Call) -> Tensor | None:
@@ -209,12 +251,56 @@ class ExactEngine:
         (own,) = (item.parameters for item in self._watched if item.module is self._head)
         return own["weight"], own.get("bias")
 
-    def _estimate_bytes(self, image: Tensor, copies: int, targets: int | None) -> int:
-        """Memory that one copy of an image takes: the forward pass, the graph, and what the norms are formed from."""
+    def _estimate(self, image: Tensor, copies: int, targets: int | None) -> Costs:
+        """What one copy of an image takes: the forward pass, the graph, and what the norms are formed from."""
         with requiring_grad(self._parameters.values()), saved_for_backward(self.network) as saved:
             logits, recording, _ = self._record(image, 1)
-        own = recording.bytes_per_input(targets or logits.shape[1], copies, image.element_size())
-        return forward_bytes(self.network, image) + sum(saved.values()) + own
+        targets = targets or logits.shape[1]
+        held = recording.bytes_held(targets, copies, image.element_size())
+        plain = sum(parameter.numel() * parameter.element_size() for parameter in self._plain.values())
+        least = forward_bytes(self.network, image) + sum(saved.values()) + held + recording.bytes_per_target()
+        return Costs(targets, least, recording.bytes_per_target() + plain // copies, recording.bytes_per_output())
+
+    def _try_together(self, probe: Tensor) -> str:
+        """Why several targets cannot go at once; nothing if they can."""
+        x = probe[: 1 if self._plain else check.IMAGES]
+        with requiring_grad(self._plain.values()):
+            functions = []
+            for together in (False, True):
+                logits, recording, _ = self._record(x, len(x), together)
+                if not logits.requires_grad:
+                    return ""  # the head alone counts
+                recording.prepare(self._costs.targets)
+                functions.append(self._squares(logits, recording))
+            one, mapped = functions
+            return check.apart(one, partial(for_each, mapped), logits.detach())
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Bytes of one copy of an image, and how many targets go at once for them.
+
+    Attributes:
+        targets: all that there are.
+        least: for one target at a time.
+        further: for each target that goes at the same time.
+        output: of one layer's output gradient, in the mean.
+    """
+
+    targets: int
+    least: int
+    further: int
+    output: int
+
+    def targets_at_once(self, bytes_per_input: int, inputs: int) -> int:
+        """As many as there is memory for, and as save launches: none where an operation on one is large already.
+
+        They come in passes of about the same size.
+        """
+        fitting = 1 + max(0, bytes_per_input - self.least) // max(1, self.further)
+        worth = -(-ENOUGH // max(1, inputs * self.output))
+        most = min(self.targets, fitting, worth)
+        return -(-self.targets // -(-self.targets // most))
 
 
 def _users(network: nn.Module, layers: list[Layer]) -> set[str]:
@@ -232,11 +318,16 @@ def _find_rule(module: nn.Module) -> Rule | None:
     return None if module._forward_hooks else find_rule(module)
 
 
-def _target(extra: Tensor, t: int, p: Tensor) -> Tensor:
-    """Target distribution t of every image, broadcast over copies: (B, 1, C) or (C,)."""
-    classes = p.shape[-1]
-    if t >= classes:
-        return extra[:, t - classes, None, :]
-    one_hot = p.new_zeros(classes)
-    one_hot[t] = 1
-    return one_hot
+def _distributions(extra: Tensor, wanted: range, p: Tensor) -> Tensor:
+    """Target distributions ``wanted`` of every image, broadcast over copies: (T, B, 1, C)."""
+    images, _, classes = p.shape
+    first, behind = min(wanted.start, classes), min(wanted.stop, classes)
+    one_hot = p.new_zeros(behind - first, classes)
+    one_hot.diagonal(first).fill_(1)
+    further = extra[:, max(0, wanted.start - classes) : max(0, wanted.stop - classes)]
+    return torch.cat([one_hot[:, None].expand(-1, images, -1), further.transpose(0, 1)])[:, :, None]
+
+
+def for_each(function: Callable[[Tensor], Tensor], cotangents: Tensor) -> Tensor:
+    """What ``function`` gives for each of ``cotangents``, stacked: of several by operations for all of them at once."""
+    return torch.vmap(function)(cotangents) if len(cotangents) > 1 else function(cotangents[0])[None]

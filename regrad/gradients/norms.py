@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _RUN = 4096  # entries summed in float32: longer sums are less precise, and not faster
 _SHORT_RUN = 16  # shorter ones are slow
@@ -79,11 +79,13 @@ class Engine(Protocol):
     """A way to class-gradient norms of a network whose layers, weightings and probe it was built with.
 
     Attributes:
+        network: the private copy that it computes with.
         bytes_per_input: memory one copy of one image takes; fixes how many go at once.
         bytes_beside: memory a call takes for any number of them.
         most_inputs: how many copies go at once, where that is fewer than a call has; None: all.
     """
 
+    network: nn.Module
     bytes_per_input: int
     bytes_beside: int
     most_inputs: int | None
@@ -100,6 +102,14 @@ class Engine(Protocol):
 
     def convert(self, dtype: torch.dtype) -> None:
         """Compute in ``dtype`` from now on."""
+        ...
+
+    def afford(self, memory: int) -> None:
+        """Take up to so many bytes in a call, beside ``bytes_beside``, where that is more and makes it faster."""
+        ...
+
+    def bytes_of(self, inputs: int) -> int:
+        """Memory that so many copies at once take, beside ``bytes_beside``."""
         ...
 
     def twins(self, count: int) -> Sequence[Engine]:

@@ -230,6 +230,7 @@ class Passes:
         """Keep each pass within ``memory`` bytes: so many images at once or, where one is too much, copies.
 
         On a CPU pieces of the batch go side by side, as many as there are threads and as have some images each.
+        Elsewhere the memory that is left beside the images is for classes at once.
         """
         threads = torch.get_num_threads() if self._inputs.device.type == "cpu" else 1
         for run in self._runs:
@@ -240,6 +241,8 @@ class Passes:
             if fitting < FEWEST * copies:
                 run.engine.most_inputs = max(2, fitting)
             run.step = max(1, fitting // copies)
+            for engine in (run.engine, *run.twins):
+                engine.afford(left // (1 + len(run.twins)))
         self._together = SideBySide(threads)
 
     def planned_bytes(self, images: int) -> int:
@@ -249,8 +252,13 @@ class Passes:
             at_once = (run.step or images) * (1 + len(run.twins))
             inputs = min(images, at_once) * self._copies(run.smoothed)
             fitting = min(inputs, run.engine.most_inputs or inputs)
-            planned.append(run.engine.bytes_beside + fitting * run.engine.bytes_per_input)
+            planned.append(run.engine.bytes_beside + run.engine.bytes_of(fitting))
         return max(planned)
+
+    def compile(self) -> None:
+        """Let torch.compile have the network of every engine: for a measurement of whether that pays."""
+        for run in self._runs:
+            run.engine.network.compile()
 
     def error(self, copies: Copies, images: int, dtype: torch.dtype | None = None) -> Tensor:
         """|S - S'| / S with S = sum_c sqrt(p_c) ||a g_c|| over all layers, by autograd, and S' of the engine: (B,).

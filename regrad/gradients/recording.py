@@ -12,14 +12,16 @@ multiplications; the cheaper one is chosen from these sizes alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from regrad.gradients.norms import norms_of_runs
-from regrad.gradients.rules import Direct, Outer, Rule
+from regrad.gradients.rules import REMADE, Direct, Outer, Rule
 from regrad.network.hooks import Call
 
 
@@ -56,10 +58,12 @@ class Sums:
 
     Args:
         columns: of what comes out.
+        device: of the addends, which do not say it themselves where many targets go together.
     """
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, device: torch.device) -> None:
         self._columns = columns
+        self._device = device
         self._made: dict[Layout, Tensor] = {}  # the same for every target
 
     def __call__(self, addends: Sequence[tuple[int, Addends]]) -> Tensor:
@@ -69,15 +73,16 @@ class Sums:
             own = [(column, each.numbers) for column, each in addends if each.to_square == to_square]
             if own:
                 numbers = torch.cat([numbers for _, numbers in own], 1).double()
-                ones = self._ones(tuple((column, numbers.shape[1]) for column, numbers in own), numbers)
+                ones = self._ones(tuple((column, numbers.shape[1]) for column, numbers in own))
                 sums = (numbers.square() if to_square else numbers) @ ones
                 total = sums if total is None else total + sums
         assert total is not None, "there are addends"
         return total
 
-    def _ones(self, layout: Layout, like: Tensor) -> Tensor:
+    def _ones(self, layout: Layout) -> Tensor:
         if layout not in self._made:
-            ones = like.new_zeros(sum(width for _, width in layout), self._columns)
+            width = sum(width for _, width in layout)
+            ones = torch.zeros(width, self._columns, dtype=torch.float64, device=self._device)
             start = 0
             for column, width in layout:
                 ones[start : start + width, column] = 1
@@ -86,30 +91,57 @@ class Sums:
         return self._made[layout]
 
 
+def outer_sum(rows: Tensor, inputs: Tensor) -> Tensor:
+    """sum_n rows_n (x) inputs_n: (B, G, n, d_out), (B, G, n, d_in) -> (B, G, d_out, d_in)."""
+    return rows.transpose(2, 3) @ inputs
+
+
+class OuterSums(torch.autograd.Function):
+    """:func:`outer_sum`, mapped over targets one product of all their rows: by itself PyTorch would repeat the inputs.
+
+    A call of it costs more than one of the function.
+    """
+
+    @staticmethod
+    def forward(rows: Tensor, inputs: Tensor) -> Tensor:
+        """Of one target."""
+        return outer_sum(rows, inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        """Nothing: it is not differentiated."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], rows: Tensor, inputs: Tensor) -> tuple[Tensor, int]:
+        """Of all of them: the rows have one dimension more."""
+        assert in_dims[0] is not None
+        assert in_dims[1] is None, "inputs are the same for every target"
+        together = rows.movedim(in_dims[0], 3)
+        return outer_sum(together.flatten(3), inputs).unflatten(2, together.shape[3:]), 2
+
+
 @dataclass
 class Use:
     """The calls of one parameter in one forward pass: how its gradient follows from the output gradients.
 
     Attributes:
+        product: forms :func:`outer_sum`.
         factors: one for each call.
-        arrived: the output gradients of the calls, as far as the backward pass has brought them.
-        arriving: bytes of all of them.
+        outputs: which of the outputs that gradients are asked for is that of each call.
         gram: A A^T over the positions of all calls, where the Gram form is the cheaper one.
         inputs: A, likewise, where the direct form is.
     """
 
+    product: Callable[[Tensor, Tensor], Tensor] = outer_sum
     factors: list[Outer | Direct] = field(default_factory=list)
-    arrived: list[Tensor | None] = field(default_factory=list)
-    arriving: int = 0
+    outputs: list[int] = field(default_factory=list)
     gram: Tensor | None = None
     inputs: list[Tensor] = field(default_factory=list)
 
-    def add(self, factor: Outer | Direct, output: Tensor) -> int:
-        """Note one more call; returns its place among the others."""
+    def add(self, factor: Outer | Direct, output: int) -> None:
+        """Note one more call."""
         self.factors.append(factor)
-        self.arrived.append(None)
-        self.arriving += output.numel() * output.element_size()
-        return len(self.arrived) - 1
+        self.outputs.append(output)
 
     def prepare(self, targets: int) -> None:
         """Form what does not depend on the target, once all calls are known."""
@@ -119,7 +151,7 @@ class Use:
         elif len(outer) == 1 and outer[0].gram is not None:
             self.gram = outer[0].gram()
         else:
-            inputs = torch.cat([factor.inputs() for factor in outer], dim=2)
+            inputs = _joined([factor.inputs() for factor in outer])
             self.gram = inputs @ inputs.transpose(2, 3)
 
     def held(self, targets: int, copies: int) -> int:
@@ -129,17 +161,17 @@ class Use:
             return outer[0].shape[0] * (copies * sum(factor.shape[1] for factor in outer)) ** 2
         return sum(math.prod(factor.shape[:3]) * copies for factor in outer if factor.gradient is None)
 
-    def take(self) -> Addends | None:
-        """Of the gradients that have arrived, which are forgotten; None if none has."""
-        arrived, self.arrived = self.arrived, [None] * len(self.arrived)
-        if all(d is None for d in arrived):
+    def take(self, gradients: Sequence[Tensor | None]) -> Addends | None:
+        """Of the ``gradients`` of all outputs; None if none of those that count here is there."""
+        own = [gradients[output] for output in self.outputs]
+        there = [(call, d) for call, d in enumerate(own) if d is not None]
+        if not there:
             return None
-        if self.gram is not None and all(d is not None for d in arrived):
-            rows = torch.cat([f.rows(d) for f, d in zip(self.factors, arrived, strict=True)], dim=2)  # type: ignore[arg-type, union-attr]
+        if self.gram is not None and len(there) == len(own):
+            rows = _joined([self.factors[call].rows(d) for call, d in there])  # type: ignore[union-attr]
             return Addends((self.gram * (rows @ rows.transpose(2, 3))).sum(3).flatten(1), to_square=False)
-        gradient = sum(self._gradient(i, d) for i, d in enumerate(arrived) if d is not None)
-        assert isinstance(gradient, Tensor)
-        return Addends(norms_of_runs(gradient), to_square=True)
+        first, *others = (self._gradient(call, d) for call, d in there)
+        return Addends(norms_of_runs(sum(others, first)), to_square=True)
 
     def _gradient(self, call: int, d: Tensor) -> Tensor:
         """The parameter's gradient from one call, one row an image."""
@@ -147,7 +179,7 @@ class Use:
         if factor.gradient is not None:
             return factor.gradient(d)
         inputs = self.inputs[call] if self.inputs else factor.inputs()
-        return (factor.rows(d).transpose(2, 3) @ inputs).flatten(1)
+        return self.product(factor.rows(d), inputs).flatten(1)
 
 
 @dataclass
@@ -155,35 +187,35 @@ class Recording:
     """One forward pass over ``images`` and their copies.
 
     Attributes:
+        together: whether gradients will come for several targets at once.
         uses: by parameter, as the network calls it.
-        leaves: where the graph begins: outputs of watched modules that would have had none.
-        sums: adds up what the uses give.
+        edges: where in the graph the gradients of the watched modules' outputs are, one for each call.
+        arriving: bytes of these gradients, as often as one counts for a parameter.
     """
 
     images: int
+    together: bool = False
     uses: dict[str, Use] = field(default_factory=dict)
-    leaves: list[Tensor] = field(default_factory=list)
-    sums: Sums | None = None
+    edges: list[GradientEdge] = field(default_factory=list)
+    arriving: int = 0
 
     def note(self, watched: Watched, call: Call) -> Tensor:
-        """Take down a call of a module; returns the output that goes on, from which the gradient will be received."""
+        """Take down a call of a module; returns the output that goes on, whose gradient will be asked for."""
         factors = watched.rule(watched.module, call.input.detach(), self.images)
         chosen = {name: factors[own] for own, name in watched.parameters.items()}
         output: Tensor = call.output
         if not output.requires_grad:
-            leaf = output.detach().requires_grad_(True)
-            self.leaves.append(leaf)
-            output = leaf.clone()  # the network may change it in place, which a leaf does not allow
-        slots = []
+            # The graph begins here. A copy goes on: the network may change it in place, which a leaf does not allow.
+            output = output.detach().requires_grad_(True).clone()
+        elif self.together and watched.rule in REMADE and not _differentiated(watched.module):
+            output = REMADE[watched.rule](watched.module, call.input, output)
+        edge = get_gradient_edge(output)  # now: a change in place would move the output away from it
         for name, factor in chosen.items():
-            use = self.uses.setdefault(name, Use())
-            slots.append((use, use.add(factor, output)))
-
-        def receive(gradient: Tensor) -> None:
-            for use, slot in slots:
-                use.arrived[slot] = gradient
-
-        output.register_hook(receive)
+            self.uses.setdefault(name, Use(OuterSums.apply if self.together else outer_sum)).add(
+                factor, len(self.edges)
+            )
+            self.arriving += output.numel() * output.element_size()
+        self.edges.append(edge)
         return output
 
     def prepare(self, targets: int) -> None:
@@ -191,26 +223,32 @@ class Recording:
         for use in self.uses.values():
             use.prepare(targets)
 
-    def squares(self, columns: Mapping[str, int], number: int) -> Tensor | None:
-        """||block||^2 for the gradients that have just arrived, which are forgotten: float64 (B, number).
+    def addends(self, gradients: Sequence[Tensor | None]) -> dict[str, Addends]:
+        """Of each parameter, from the ``gradients`` at :attr:`edges`; none where no gradient came."""
+        taken = {name: use.take(gradients) for name, use in self.uses.items()}
+        return {name: addends for name, addends in taken.items() if addends is not None}
 
-        None if no gradient has arrived.
+    def bytes_held(self, targets: int, copies: int, element_size: int) -> int:
+        """What prepared forms take for one copy, where one copy of one image was recorded."""
+        return sum(use.held(targets, copies) for use in self.uses.values()) * element_size // copies
 
-        Args:
-            columns: of each parameter, the same in every call; those of one column are added up.
-            number: of columns.
-        """
-        taken = [(columns[name], use.take()) for name, use in self.uses.items()]
-        arrived = [(column, addends) for column, addends in taken if addends is not None]
-        if self.sums is None:
-            self.sums = Sums(number)
-        return self.sums(arrived) if arrived else None
+    def bytes_per_target(self) -> int:
+        """What gradients take for each target that is differentiated at once, and what norms are formed from."""
+        return 2 * self.arriving
 
-    def bytes_per_input(self, targets: int, copies: int, element_size: int) -> int:
-        """What gradients and prepared forms take for one copy, where one copy of one image was recorded."""
-        arriving = sum(use.arriving for use in self.uses.values())
-        held = sum(use.held(targets, copies) for use in self.uses.values())
-        return 2 * arriving + held * element_size // copies
+    def bytes_per_output(self) -> int:
+        """Of one of the gradients, in the mean."""
+        return self.arriving // max(1, len(self.uses))
+
+
+def _differentiated(module: nn.Module) -> bool:
+    """Whether autograd's part is among the module's own parameters."""
+    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+
+
+def _joined(rows: Sequence[Tensor]) -> Tensor:
+    """Positions of all calls."""
+    return rows[0] if len(rows) == 1 else torch.cat(list(rows), dim=2)
 
 
 def _inputs(factor: Outer | Direct) -> Tensor:

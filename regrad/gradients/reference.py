@@ -49,6 +49,13 @@ class ReferenceEngine:
         self.weights = weights.double().cpu().reshape(-1, len(layers))
         self._groups = layer_parameters(self.network, layers)
 
+    def afford(self, memory: int) -> None:
+        """Take no more: it goes one image and one class at a time."""
+
+    def bytes_of(self, inputs: int) -> int:
+        """Memory that so many copies at once take."""
+        return inputs * self.bytes_per_input
+
     def twins(self, count: int) -> list[ReferenceEngine]:
         """None: it goes one image and one class at a time."""
         return []

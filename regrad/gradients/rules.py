@@ -165,17 +165,31 @@ def batch_norm(module: nn.modules.batchnorm._BatchNorm, x: Tensor, images: int) 
     return _scale_and_shift((x - module.running_mean.view(shape)) * scale.view(shape), images)
 
 
+def as_scaled(module: nn.modules.batchnorm._BatchNorm, x: Tensor, y: Tensor) -> Tensor:
+    """y as it is, differentiated as s x: mapped over targets that is one product, where BatchNorm's takes nine."""
+    assert module.running_var is not None
+    product = x * ((module.running_var + module.eps).rsqrt() * module.weight).view(1, -1, *[1] * (x.dim() - 2))
+    with torch.no_grad():
+        return product.copy_(y)
+
+
+#: For modules of a rule: their output y, made anew from x so that its derivative takes fewer operations when mapped.
+REMADE: dict[Rule, Callable[[Any, Tensor, Tensor], Tensor]] = {batch_norm: as_scaled}
+
+
 @rule("timm.layers.norm_act.BatchNormAct2d")
 def batch_norm_and_activation(module: Any, x: Tensor, images: int) -> dict[str, Outer | Direct]:
     """y = act(drop(z)), z = w x^ + b: a BatchNorm's, with the gradient of z, which is made from that of y."""
     inner = batch_norm(module, x, images)
 
+    with torch.enable_grad():
+        z = F.batch_norm(x, module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps)
+        z = z.detach().requires_grad_(True)
+        y = module.act(module.drop(z))
+
     @lru_cache(maxsize=1)  # weight and bias ask for the same one
     def before(d: Tensor) -> Tensor:
-        with torch.enable_grad():
-            z = F.batch_norm(x, module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps)
-            z = z.detach().requires_grad_(True)
-            return torch.autograd.grad(module.act(module.drop(z)), z, d)[0]
+        return torch.autograd.grad(y, z, d, retain_graph=True)[0]
 
     return {name: Direct(_after(before, factor)) for name, factor in inner.items() if isinstance(factor, Direct)}
 

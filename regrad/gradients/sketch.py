@@ -109,6 +109,13 @@ class SketchEngine:
             self._mode = self._find_mode(probe)
             self._mode = replace(self._mode, shortcuts=self._find_shortcuts(probe))
 
+    def afford(self, memory: int) -> None:
+        """Take no more: its directions go at once as it is."""
+
+    def bytes_of(self, inputs: int) -> int:
+        """Memory that so many copies at once take."""
+        return inputs * self.bytes_per_input
+
     def twins(self, count: int) -> list[SketchEngine]:
         """None: its directions are large operations already, and forward mode is of the process."""
         return []

@@ -57,8 +57,12 @@ def even_slices(images: int, step: int | None, together: int = 1) -> list[slice]
     ExGrad); from two rows on, results do not depend on the batch.
     """
     number = -(-images // (step or images))
-    number = max(1, min(-(-number // together) * together, images // FEWEST))
-    size, longer = divmod(images, number)
+    return slices(images, max(1, min(-(-number // together) * together, images // FEWEST)))
+
+
+def slices(total: int, number: int) -> list[slice]:
+    """``total`` in ``number`` pieces of about equal size."""
+    size, longer = divmod(total, number)
     starts = [k * size + min(k, longer) for k in range(number + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(starts)]
 

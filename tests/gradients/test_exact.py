@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._pytree import tree_leaves
 
 from regrad.gradients import rules
-from regrad.gradients.exact import ExactEngine
+from regrad.gradients.exact import ENOUGH, Costs, ExactEngine
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.reference import ReferenceEngine
 from regrad.network.copies import private_copy
@@ -147,6 +152,224 @@ def test_an_extra_convolution_by_function_is_found_by_the_self_check() -> None:
     )
 
 
+# -- targets at once ---------------------------------------------------------------------------------------------------
+
+IN_A_LOOP = {"timm ViT", "torchvision ViT"}  # fused attention, whose derivative PyTorch cannot map on a CPU
+
+
+def _at_once(network: nn.Module, x: torch.Tensor, most: int, **settings: Any) -> ExactEngine:
+    """The exact engine with up to ``most`` targets at once, where there is memory for as many as one likes."""
+    layers = find_layers(private_copy(network), x[:, 0])
+    weights = torch.stack([layer_weights(layers, decay) for decay in LAMBDAS])
+    engine = ExactEngine(private_copy(network), layers, weights, x[:, 0], x.shape[1], most, together=True, **settings)
+    engine.afford(1 << 40)
+    return engine
+
+
+@pytest.mark.parametrize("most", [2, 5, 7])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_targets_at_once_give_what_they_give_one_after_another(name: str, most: int) -> None:
+    network, x = build(name), copies()
+    engine = _at_once(network, x, most)
+    assert engine.targets_at_once(x.shape[0] * x.shape[1]) == (1 if name in IN_A_LOOP else most)
+    for classes in (True, False):
+        engine.afford(1 << 40)
+        together = engine(x, two_targets, classes)
+        engine.afford(0)
+        alone = engine(x, two_targets, classes)
+        torch.testing.assert_close(together.squared, alone.squared, rtol=1e-9, atol=1e-20)
+        torch.testing.assert_close(together.logits, alone.logits, rtol=0, atol=0)
+
+
+def test_targets_at_once_in_bfloat16_are_as_exact_as_one_at_a_time() -> None:
+    network, x = build("ResNet"), copies()
+    wanted = _at_once(network, x, 5)(x).squared.sqrt()
+    engine = _at_once(build("ResNet", torch.float32), x.float(), 5)
+    engine.convert(torch.bfloat16)
+    errors = []
+    for memory in (0, 1 << 40):
+        engine.afford(memory)
+        errors.append(float((engine(x.bfloat16()).squared.sqrt() / wanted - 1).abs().mean()))
+    assert 1e-4 < errors[1] < 1.5 * errors[0] < 0.2
+
+
+class ChangedInPlace(nn.Module):
+    """Layers whose outputs are changed in place, in part and through a view, and one that is called for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.wide = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        x[:, 0] *= 2
+        x = self.norm(x)
+        x.flatten(2)[:, :, ::2] += 1
+        x = x.relu_().mean((2, 3))
+        self.wide(x)
+        return self.fc(self.wide(x).tanh_())
+
+
+def test_outputs_changed_in_place_and_calls_for_nothing() -> None:
+    torch.manual_seed(0)
+    network, x = ChangedInPlace().double().eval(), copies()
+    engine = _at_once(network, x, 5)
+    assert engine.without_rule == engine.remarks == ()
+    layers = find_layers(private_copy(network), x[:, 0])
+    wanted = ReferenceEngine(private_copy(network), layers, engine.weights)(x).squared
+    for memory, at_once in ((0, 1), (1 << 40, 5)):
+        engine.afford(memory)
+        assert engine.targets_at_once(12) == at_once
+        torch.testing.assert_close(engine(x).squared, wanted, rtol=1e-9, atol=0)
+
+
+def test_engines_side_by_side_go_on_with_targets_at_once() -> None:
+    network, x = build("unknown layer"), copies()
+    engine = _at_once(network, x, 5)
+    (twin,) = engine.twins(1)
+    wanted = engine(x).squared
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(lambda own: [own(x).squared for _ in range(4)], (engine, twin)):
+            for each in found:
+                torch.testing.assert_close(each, wanted, rtol=1e-9, atol=1e-20)
+
+
+class ByNumPy(torch.autograd.Function):
+    """Twice its input, with a derivative that leaves PyTorch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, d: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(2 * d.numpy())
+
+
+class Tripled(torch.autograd.Function):
+    """Its input, of many at once three times as much."""
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: torch.Tensor) -> Any:
+        return 3 * x, in_dims[0]
+
+
+class OfManyOtherwise(torch.autograd.Function):
+    """Its input, with a derivative that is wrong for many at once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, d: torch.Tensor) -> torch.Tensor:
+        return Tripled.apply(d)
+
+
+class Through(nn.Module):
+    """Calls a function."""
+
+    def __init__(self, function: type[torch.autograd.Function]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function.apply(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "why"), [(ByNumPy, "RuntimeError"), (OfManyOtherwise, "several at once give other numbers")]
+)
+def test_what_cannot_be_done_at_once_is_found_out_and_told(function: type[torch.autograd.Function], why: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Through(function), nn.Flatten(), nn.Linear(4 * 14 * 14, 5))
+    network, x = network.double().eval(), copies()
+    engine = _at_once(network, x, 5)
+    (remark,) = engine.remarks
+    assert remark.startswith(f"one class at a time: {why}")
+    layers = find_layers(private_copy(network), x[:, 0])
+    wanted = ReferenceEngine(private_copy(network), layers, engine.weights)(x).squared
+    torch.testing.assert_close(engine(x).squared, wanted, rtol=1e-9, atol=0)
+
+
+def test_a_loop_in_place_of_a_rule_of_pytorchs_is_told() -> None:
+    remark = _at_once(build("timm ViT"), copies(), 5).remarks[-1]
+    assert re.fullmatch(r"one class at a time: PyTorch has no batching rule for aten::_scaled_dot_product\w+", remark)
+
+
+def test_on_a_cpu_targets_go_one_at_a_time() -> None:
+    network, x = build("ResNet"), copies()
+    layers = find_layers(private_copy(network), x[:, 0])
+    engine = ExactEngine(private_copy(network), layers, torch.ones(len(layers)), x[:, 0])
+    engine.afford(1 << 40)
+    assert engine.targets_at_once(1) == 1
+    assert engine.remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("memory", "inputs", "at_once"),
+    [
+        (10 * (1000 + 9 * 100), 10, 10),  # all fit
+        (10 * (1000 + 8 * 100), 10, 5),  # nine do, which makes two passes: of five
+        (10 * (1000 + 3 * 100), 10, 4),
+        (10 * 1099, 10, 1),
+        (0, 10, 1),
+        (1 << 60, ENOUGH // 20 // 3 + 1, 3),  # three make an operation large
+        (1 << 60, ENOUGH // 20 + 1, 1),
+    ],
+)
+def test_as_many_go_at_once_as_fit_and_save_launches(memory: int, inputs: int, at_once: int) -> None:
+    assert Costs(targets=10, least=1000, further=100, output=20).targets_at_once(memory // inputs, inputs) == at_once
+
+
+class Held(Operations):
+    """Counts the bytes of what operations have made and somebody still holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        before = {value.untyped_storage().data_ptr() for value in tree_leaves((args, kwargs)) if _is_tensor(value)}
+        for value in tree_leaves(made):
+            if _is_tensor(value) and value.untyped_storage().data_ptr() not in before:
+                reference = StorageWeakRef(value.untyped_storage())
+                self._made[reference.cdata] = (reference, value.untyped_storage().nbytes())
+        self._made = {key: held for key, held in self._made.items() if not held[0].expired()}
+        self.most = max(self.most, sum(size for _, size in self._made.values()))
+        return made
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+@pytest.mark.parametrize("name", ["ResNet", "BatchNorm CNN", "grouped and dilated"])
+def test_what_is_held_at_once_was_planned(name: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "_WORTH_A_CALL", 1 << 60)  # as on a GPU
+    network, x = build(name), copies(images=4)
+    engine = _at_once(network, x, 5)
+    inputs = x.shape[0] * x.shape[1]
+    engine.afford(inputs * (engine.bytes_per_input + (at_once - 1) * engine._costs.further))
+    planned = engine.bytes_of(inputs)
+    assert engine.targets_at_once(inputs) == {1: 1, 2: 2, 5: 5}[at_once]
+    with Held() as held:
+        engine(x)
+    assert planned / 8 < held.most < planned
+
+
 class Counted(Operations):
     """Of what makes new numbers; a view launches nothing."""
 
@@ -159,15 +382,33 @@ class Counted(Operations):
         return func(*args, **(kwargs or {}))
 
 
+def _per_target(network: nn.Module, x: torch.Tensor, few: int, many: int, at_once: int) -> float:
+    """Operations for each of so many targets more."""
+    engine = _at_once(network, x, at_once)
+    assert engine.targets_at_once(x.shape[0] * x.shape[1]) == at_once
+    counts = []
+    for targets in (few, many):
+        with torch.no_grad():
+            classes = network(x[0]).shape[1]
+        cotangents = torch.eye(targets, classes, dtype=torch.float64).repeat(len(x), 1, 1)
+        with Counted() as counted:
+            engine(x, lambda log_p, q=cotangents: q, classes=False)
+        counts.append(counted.count)
+    return (counts[1] - counts[0]) / (many - few)
+
+
 def test_a_class_costs_few_operations_a_parameter() -> None:
     """On a GPU each is a launch: about four for a parameter, the backward pass included, and few for all together."""
     network, x = build("ResNet"), copies(images=2, number=2)
     layers = find_layers(private_copy(network), x[:, 0])
-    engine = ExactEngine(private_copy(network), layers, layer_weights(layers, 0.3), x[:, 0])
-    counts = []
-    for targets in (2, 12):
-        cotangents = torch.eye(targets, build("ResNet")(x[0]).shape[1], dtype=x.dtype).repeat(len(x), 1, 1)
-        with Counted() as counted:
-            engine(x, lambda log_p, q=cotangents: q, classes=False)
-        counts.append(counted.count)
-    assert (counts[1] - counts[0]) / 10 <= 5 * sum(len(layer.parameters) for layer in layers)
+    assert _per_target(network, x, 2, 12, 1) <= 4 * sum(len(layer.parameters) for layer in layers)
+
+
+def test_ten_classes_at_once_cost_little_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a ResNet-18 226 operations a class, one after another; at once an eighth of that."""
+    monkeypatch.setattr(rules, "_WORTH_A_CALL", 1 << 60)  # as on a GPU
+    torch.manual_seed(0)
+    network, x = torchvision.models.resnet18(num_classes=10).eval(), copies(2, 2, torch.float32)
+    alone, together = (_per_target(network, x, 10, 20, at_once) for at_once in (1, 10))
+    assert alone <= 235
+    assert together <= 30

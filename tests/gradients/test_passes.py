@@ -17,6 +17,7 @@ from regrad.gradients.reference import ReferenceEngine
 from regrad.network.copies import private_copy
 from regrad.scores import Norms
 from tests.networks import NETWORKS, build, copies
+from tests.pretended import pretended_gpu
 
 KINDS = (
     Norms(smoothed=True, decayed=True),
@@ -126,6 +127,39 @@ def test_twins_have_the_weights_in_the_same_memory_and_networks_of_their_own() -
     # As many as have two images each: four copies of them, of 128 inputs or of 20.
     passes.plan_memory(1 << 40, 20)
     assert [(len(run.twins), run.step) for run in passes._runs] == [(1, 2), (2, 6)]
+
+
+def test_what_memory_the_images_leave_is_for_classes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretended_gpu(monkeypatch):
+        settings = GradientSettings(3, 0.3, "exact", 0.0, "modules", 2, 0)
+        passes = Passes(build("BatchNorm CNN"), KINDS[:1], X[:, 0].to("cuda"), settings, torch.float64)
+        (run,) = passes._runs
+        engine = run.engine
+        assert isinstance(engine, exact.ExactEngine)
+        least, further = 4 * engine.bytes_per_input, 4 * engine._costs.further  # of an image with its copies
+        whole, _ = passes(lambda smoothed, part: X[part].to("cuda"), len(X))
+        for memory, step, at_once in (
+            (0, 1, (1, 1)),
+            (3 * least, 3, (5, 1)),
+            (3 * (least + further), 3, (5, 2)),
+            (3 * (least + 4 * further), 5, (5, 5)),
+        ):
+            passes.plan_memory(memory, 128)
+            assert run.step is not None
+            assert run.step >= step
+            assert (engine.targets_at_once(4), engine.targets_at_once(12)) == at_once
+            assert passes.planned_bytes(3) <= max(memory, least)
+            parts, _ = passes(lambda smoothed, part: X[part].to("cuda"), len(X))
+            torch.testing.assert_close(parts[KINDS[0]].squared, whole[KINDS[0]].squared, rtol=1e-9, atol=0)
+
+
+def test_why_classes_go_one_at_a_time_is_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = GradientSettings(1, 0.3, "exact", 0.0, "modules", 2, 0)
+    with pretended_gpu(monkeypatch):
+        passes = Passes(build("timm ViT"), KINDS[:1], X[:, 0].to("cuda"), settings, torch.float64)
+    assert passes.plan["why"].count("one class at a time: PyTorch has no batching rule for aten::_scaled_dot") == 1
+    passes = Passes(build("timm ViT"), KINDS[:1], X[:, 0], settings, torch.float64)
+    assert "one class at a time" not in passes.plan["why"]
 
 
 @pytest.mark.usefixtures("three_threads")

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regrad.gradients.recording import Recording, Watched
+from regrad.gradients.recording import Recording, Sums, Watched
 from regrad.gradients.rules import RULES
 from regrad.network.hooks import hooked
 
-IMAGES, COPIES = 3, 2
+IMAGES, COPIES, TARGETS = 3, 2, 4
 
 
-def _record(network: nn.Module, names: list[str], x: Tensor) -> tuple[Recording, Tensor]:
-    recording = Recording(IMAGES)
+def _record(network: nn.Module, names: list[str], x: Tensor, together: bool = False) -> tuple[Recording, Tensor]:
+    recording = Recording(IMAGES, together)
     modules = {name: network.get_submodule(name) for name in names}
     watched = {
         name: Watched(
@@ -37,8 +37,9 @@ def _wanted(network: nn.Module, x: Tensor, d: Tensor) -> dict[str, Tensor]:
     return {name: torch.stack(values) for name, values in squares.items()}
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["one at a time", "at once"])
 @pytest.mark.parametrize("targets", [1, 1000], ids=["direct form", "Gram form"])
-def test_norms_are_those_of_autograd_for_a_layer_called_twice(targets: int) -> None:
+def test_norms_are_those_of_autograd_for_a_layer_called_twice(targets: int, together: bool) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 9, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(9 * 9, 9)).double()
     network.append(nn.Tanh())
@@ -46,20 +47,25 @@ def test_norms_are_those_of_autograd_for_a_layer_called_twice(targets: int) -> N
     network.append(network[5])
     network.requires_grad_(False)
     x = torch.randn(IMAGES * COPIES, 3, 3, 3, dtype=torch.float64)
-    recording, y = _record(network, ["0", "3", "5"], x)
-    assert len(recording.leaves) == 1
-    assert len(recording.uses["5.weight"].factors) == 2
+    recording, y = _record(network, ["0", "3", "5"], x, together)
+    assert len(recording.edges) == 4
+    assert recording.uses["5.weight"].outputs == [2, 3]
     recording.prepare(targets)
     forms = {name: use.gram is not None for name, use in recording.uses.items() if name.endswith("weight")}
     assert forms == {"0.weight": targets == 1000, "3.weight": True, "5.weight": True}
-    d = torch.randn_like(y)
-    torch.autograd.grad(y, recording.leaves, d)
-    columns = {name: column for column, name in enumerate(recording.uses)}
-    squares = recording.squares(columns, len(columns))
-    wanted = _wanted(network.requires_grad_(True), x, d)
-    assert columns.keys() == wanted.keys()
-    torch.testing.assert_close(squares, torch.stack([wanted[name] for name in columns], 1), rtol=1e-9, atol=0)
-    assert recording.squares(columns, len(columns)) is None
+    d = torch.randn(TARGETS, *y.shape, dtype=torch.float64)
+    wanted = _wanted(network.requires_grad_(True), x, d[0])
+    sums = Sums(len(wanted), x.device)
+
+    def squares(d: Tensor) -> Tensor:
+        addends = recording.addends(torch.autograd.grad(y, recording.edges, d, retain_graph=True))
+        assert addends.keys() == wanted.keys()
+        return sums([(column, addends[name]) for column, name in enumerate(wanted)])
+
+    torch.testing.assert_close(squares(d[0]), torch.stack([*wanted.values()], 1), rtol=1e-9, atol=0)
+    one_by_one = torch.stack([squares(each) for each in d])
+    torch.testing.assert_close(torch.vmap(squares)(d), one_by_one, rtol=1e-9, atol=0)
+    assert recording.addends([None] * 4) == {}
 
 
 def test_what_comes_before_the_first_watched_module_builds_no_graph() -> None:
@@ -77,4 +83,6 @@ def test_bytes_are_the_output_gradients_twice_and_what_is_formed() -> None:
     with hooked({0: network[0]}, leave=lambda _, call: recording.note(watched, call)):
         network(torch.rand(1, 6))
     # Of weight and bias each, 4 numbers of 4 bytes; and for 3 copies a Gram matrix of 3 by 3.
-    assert recording.bytes_per_input(10, 3, 4) == 2 * 2 * 4 * 4 + 9 * 4 // 3
+    assert recording.bytes_per_target() == 2 * 2 * 4 * 4
+    assert recording.bytes_per_output() == 4 * 4
+    assert recording.bytes_held(10, 3, 4) == 9 * 4 // 3

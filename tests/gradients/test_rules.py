@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torchvision.models import convnext
 
 from regrad.gradients import rules
-from regrad.gradients.rules import RULES, Direct, Outer, find_rule
+from regrad.gradients.recording import OuterSums, outer_sum
+from regrad.gradients.rules import REMADE, RULES, Direct, Outer, find_rule
 from regrad.network.alike import SAME, qualified_name
 
-IMAGES = 3
+IMAGES, TARGETS = 3, 2
 REGISTERED = tuple(RULES)  # before any test registers a rule of its own
 Input = Callable[[int], Tensor]  # from the number of rows, what the module is called with
 
@@ -167,25 +168,31 @@ def test_a_rule_is_what_autograd_gives(
 
 
 def _compare(label: str, module: nn.Module, x: Tensor, copies: int) -> None:
-    """Each image's gradient of sum(D y), as the rule has it, with autograd's of the image's copies alone."""
-    d = torch.randn_like(module(x))
+    """Each image's gradient of sum(D y), as the rule has it, with autograd's of the image's copies alone.
+
+    For one D, and mapped over several, as where classes go at once.
+    """
+    several = torch.randn(TARGETS, *module(x).shape, dtype=torch.float64)
     factors = _factors(module, x, IMAGES)
     parameters = dict(module.named_parameters())
     assert set(parameters) <= set(factors), label
-    wanted: dict[str, list[Tensor]] = {name: [] for name in parameters}
-    for own, its in zip(x.split(copies), d.split(copies), strict=True):
-        gradients = torch.autograd.grad((module(own) * its).sum(), list(parameters.values()))
-        for name, gradient in zip(parameters, gradients, strict=True):
-            wanted[name].append(gradient.flatten())
+    rows: dict[str, list[Tensor]] = {name: [] for name in parameters}
+    for d in several:
+        for own, its in zip(x.split(copies), d.split(copies), strict=True):
+            gradients = torch.autograd.grad((module(own) * its).sum(), list(parameters.values()))
+            for name, gradient in zip(parameters, gradients, strict=True):
+                rows[name].append(gradient.flatten())
     for name in parameters:
-        for way, gradient in _gradients(factors[name], d).items():
-            torch.testing.assert_close(
-                gradient,
-                torch.stack(wanted[name]),
-                rtol=1e-9,
-                atol=1e-11,
-                msg=lambda text, said=(label, name, way): f"{said}: {text}",
-            )
+        wanted = torch.stack(rows[name]).unflatten(0, (TARGETS, IMAGES))
+        for way, gradient_of in _ways(factors[name], several[0]).items():
+            for mapped, found in ((False, gradient_of(several[0])[None]), (True, torch.vmap(gradient_of)(several))):
+                torch.testing.assert_close(
+                    found,
+                    wanted if mapped else wanted[:1],
+                    rtol=1e-9,
+                    atol=1e-11,
+                    msg=lambda text, said=(label, name, way, mapped): f"{said}: {text}",
+                )
 
 
 def _factors(module: nn.Module, x: Tensor, images: int) -> dict[str, Outer | Direct]:
@@ -194,18 +201,37 @@ def _factors(module: nn.Module, x: Tensor, images: int) -> dict[str, Outer | Dir
     return rule(module, x, images)
 
 
-def _gradients(factor: Outer | Direct, d: Tensor) -> dict[str, Tensor]:
-    """The gradient in every way that a factor gives it, (images, entries); what must agree inside it is compared."""
+def _ways(factor: Outer | Direct, d: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Every way of a factor from D to the gradient, (images, entries); what must agree inside it is compared."""
     if isinstance(factor, Direct):
-        return {"directly": factor.gradient(d)}
+        return {"directly": factor.gradient}
     inputs, rows = factor.inputs(), factor.rows(d)
     groups, positions, d_in, d_out = factor.shape
     assert inputs.shape == (IMAGES, groups, positions, d_in)
     assert rows.shape == (IMAGES, groups, positions, d_out)
     if factor.gram is not None:
         torch.testing.assert_close(factor.gram(), inputs @ inputs.mT, rtol=1e-9, atol=1e-11)
-    ways = {"as outer products": (rows.mT @ inputs).flatten(1)}
-    return ways if factor.gradient is None else ways | {"as a whole": factor.gradient(d)}
+    ways: dict[str, Callable[[Tensor], Tensor]] = {
+        "as outer products": lambda d: outer_sum(factor.rows(d), inputs).flatten(1),
+        "as outer products of all": lambda d: OuterSums.apply(factor.rows(d), inputs).flatten(1),
+    }
+    return ways if factor.gradient is None else ways | {"as a whole": factor.gradient}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CASES if RULES.get(kind) in REMADE], ids=qualified_name)
+def test_an_output_made_anew_is_the_same_and_has_the_same_derivative(kind: type[nn.Module]) -> None:
+    for label, module, make in CASES[kind]:
+        torch.manual_seed(0)
+        module = module.double().eval()
+        for parameter in module.parameters():
+            nn.init.normal_(parameter)
+        x = make(IMAGES).requires_grad_(True)
+        y = module(x)
+        other = REMADE[RULES[kind]](module, x, y)
+        d = torch.randn_like(y)
+        torch.testing.assert_close(other, y, rtol=0, atol=0, msg=label)
+        (wanted,), (found,) = torch.autograd.grad(y, x, d), torch.autograd.grad(other, x, d)
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_every_way_of_a_factor_is_met(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from regrad.gradients.reference import ReferenceEngine
 from regrad.network.copies import private_copy
 from regrad.network.fold import convolution_format
 from regrad.precision import computing
+from regrad.scorer import DEFAULT_MEMORY, MAX_INPUTS
 from regrad.scores import Norms
 
 Run = Callable[[Tensor], Any]
@@ -93,15 +94,28 @@ def engine(
     depth_decay: float = 0.3,
     precision: str = "float32",
     against: torch.dtype | None = None,
+    planned: bool = False,
+    compiled: bool = False,
 ) -> Any:
-    """One of ours, with the smoothed and weighted norms of REGrad."""
+    """One of ours, with the smoothed and weighted norms of REGrad.
+
+    ``planned`` gives it the memory that a scorer has: on a GPU for classes at once, on a CPU for images side by side.
+    ``compiled`` lets torch.compile have the network.
+    """
 
     def make(network: nn.Module, inputs: Tensor, samples: int) -> Run:
         settings = GradientSettings(samples, depth_decay, name, tolerance, "modules", directions, 0)
         norms = Norms(smoothed=samples > 0, decayed=True)
         dtype = torch.bfloat16 if precision == "bfloat16" else inputs.dtype
         lacking = precision == "tf32" and inputs.device.type != "cuda"
-        return EngineRun(Passes(network, [norms], inputs, settings, dtype), precision, lacking, against)
+        passes = Passes(network, [norms], inputs, settings, dtype)
+        if planned:
+            on_gpu = inputs.device.type == "cuda"
+            memory = torch.cuda.mem_get_info(inputs.device)[0] // 2 if on_gpu else DEFAULT_MEMORY
+            passes.plan_memory(memory, MAX_INPUTS[inputs.device.type])
+        if compiled:
+            passes.compile()
+        return EngineRun(passes, precision, lacking, against)
 
     return make
 

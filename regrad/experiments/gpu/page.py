@@ -25,10 +25,16 @@ are the trained weights in half precision, for `--model regrad.networks:resnet18
 gpu/resnet18-cifar10.safetensors.index.json`. Without a GPU the same command runs a tiny form of every part; without
 `--images` nothing is trained, and weights are random. `laplace` is compared where laplace-torch is installed.
 
-What launches cost was counted without a GPU: the exact engine makes 244 operations a class of a ResNet-18, the backward
-pass included, whatever the number of images, and none that the host waits for. More images at once (`--batch-size`)
-are therefore what classes side by side or recorded graphs would be, fewer launches an image; the part on profiles says
-how much of a batch the device was busy, and the one on batch sizes what larger ones bring.
+What launches cost was counted without a GPU: the exact engine makes 216 operations a class of a ResNet-18 for images of
+32x32, the backward pass included, whatever the number of images, and none that the host waits for; where ten classes go
+at once it makes 27. How many go at once follows from the memory that the images leave and from how large an operation
+is: for few or small images all of them, for many large ones one. `exact, tf32` is one class at a time, `exact, tf32,
+classes at once` as a run plans it, and the batch sizes and profiles are as planned too; on a CPU it is always one, and
+the plan is for images side by side. The last table of the engines is of the first network alone: `compiled` is the same
+with torch.compile, or why that failed; its graphs end at every layer that is watched. A recorded graph (CUDA graphs)
+would be of one shape and of hooks that stay, where pieces of a batch differ in shape and every pass sets its own;
+classes at once do away with the same launches. The part on profiles says how much of a batch the device was busy, and
+the one on batch sizes what larger ones bring.
 """
 UNMEASURED = """
 **Not measured yet**: no GPU was at hand so far. What is said of GPUs elsewhere in these pages was tried on a pretended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +40,21 @@ CONTENDERS = (
         Contender(f"sketch 16, {each}", engine("sketch", 2e-3, 16, precision=each, against=_EXACTLY))
         for each in PRECISIONS
     ),
+    Contender(
+        "exact, tf32, classes at once",
+        engine("exact", 2e-3, precision="tf32", against=_EXACTLY, planned=True),
+        classes=(16, 64),  # more than go at once where operations are large
+    ),
     Contender("reference", reference, images=1, classes=(1, 3)),
+)
+COMPILED = (
+    CONTENDERS[PRECISIONS.index("tf32")],
+    Contender(
+        "exact, tf32, compiled",
+        engine("exact", 2e-3, precision="tf32", against=_EXACTLY, compiled=True),
+        "the same with torch.compile",
+        classes=(4, 28),
+    ),
 )
 ROUNDS = 3
 BATCHES, BUDGETS = (16, 64, 256), (None, 2 << 30)
@@ -55,14 +69,27 @@ def cases(bench: Bench) -> tuple[Case, ...]:
 
 
 def engines(bench: Bench) -> Iterator[dict[str, Any]]:
-    """What :func:`regrad.experiments.benchmarks.timing.measure` finds out about each case; errors against float64."""
+    """What :func:`regrad.experiments.benchmarks.timing.measure` finds out about each case; errors against float64.
+
+    Last comes the first case once more, with the network compiled, which may take all the time that is left; where it
+    cannot be, its row says why. The tiny form goes without.
+    """
     for case in cases(bench):
-        found = measure(case, CONTENDERS, 1 if bench.tiny else ROUNDS, torch.device(bench.device), lambda _: None)
+        found = _of_case(case, CONTENDERS, bench)
         reference_ = next(row for row in found["rows"] if row["name"] == "reference")
         if reference_["ratio"] is not None:
             found["reference_seconds_per_image"] = reference_["ratio"] * found["forward_seconds_per_image"]
         yield found
         gc.collect()
+    if not bench.tiny:
+        from torch._functorch import config  # with the compiler, which nothing else needs
+
+        with config.patch(donated_buffer=False):  # a graph is differentiated once for every class
+            yield _of_case(cases(bench)[0], COMPILED, bench)
+
+
+def _of_case(case: Case, contenders: Sequence[Contender], bench: Bench) -> dict[str, Any]:
+    return measure(case, contenders, 1 if bench.tiny else ROUNDS, torch.device(bench.device), lambda _: None)
 
 
 def batches(bench: Bench) -> Iterator[dict[str, Any]]:

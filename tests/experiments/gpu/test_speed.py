@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from regrad.experiments.benchmarks.cases import Case
 from regrad.experiments.gpu import profiling, speed
@@ -27,10 +29,31 @@ def test_every_engine_and_precision_beside_the_definition() -> None:
     assert [*rows] == [contender.name for contender in speed.CONTENDERS]
     assert all(row["cannot"] is None for row in rows.values())
     errors = {name: row["error"]["median"] for name, row in rows.items() if row["error"]}
-    assert len(errors) == 6
+    assert len(errors) == 7
     assert all(0 < error < (0.5 if "sketch" in name else 0.05) for name, error in errors.items()), errors
     definition = rows["reference"]["ratio"] * found["forward_seconds_per_image"]
     assert found["reference_seconds_per_image"] == pytest.approx(definition)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_compiled_network_is_measured_last_and_may_fail(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    compiled: list[nn.Module] = []
+
+    def compile_it(network: nn.Module) -> None:
+        if fails:
+            raise RuntimeError("no compiler")
+        compiled.append(network)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_it)
+    monkeypatch.setattr(speed, "CASES", speed.TINY_CASES[:1])
+    monkeypatch.setattr(speed, "CONTENDERS", speed.CONTENDERS[-1:])
+    monkeypatch.setattr(speed, "ROUNDS", 1)
+    _, last = speed.engines(replace(BENCH, tiny=False))
+    plain, other = last["rows"]
+    assert (plain["name"], other["name"]) == ("exact, tf32", "exact, tf32, compiled")
+    assert plain["cannot"] is None
+    assert other["cannot"] == ("RuntimeError: no compiler" if fails else None)
+    assert len(compiled) == (not fails)
 
 
 def test_batches_have_their_rate_and_the_memory_that_was_planned() -> None:
