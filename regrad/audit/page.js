@@ -32,6 +32,24 @@ const PLOTS = {
     const traces = [flagged, level("baseline", 100 * data.baseline_share, "dash", colors), ...gate("flagged_share", 100, colors)];
     return [traces, { xaxis: nightAxis, yaxis: fromZero("flagged, %") }];
   },
+  // A night alone: a row for each figure, on a scale of its own.
+  figures(colors) {
+    const rows = [...data.figures].reverse(); // the first on top
+    // Without baseline or gate: from 0 to 1, where distances lie that are small.
+    const beside = (row) => (row.baseline === null && row.bound === null ? 0.8 : Math.max(row.baseline ?? 0, row.bound ?? 0));
+    const scales = rows.map((row) => 1.25 * Math.max(row.value, beside(row)) || 1);
+    const at = (key) => rows.map((row, place) => (row[key] === null ? null : row[key] / scales[place]));
+    const y = rows.map((row) => row.name);
+    const colour = rows.map((row) => (row.exceeded ? colors.series[0] : colors.known));
+    const mark = (name, key, symbol, size) => ({ type: "scatter", mode: "markers", name, x: at(key), y, hoverinfo: "skip", marker: { symbol, size, color: colors.ink, line: { color: colors.ink, width: 2 } } });
+    const traces = [{ type: "bar", orientation: "h", name: "this night", x: at("value"), y, width: 0.3, marker: { color: colour }, customdata: rows.map((row) => row.said), hovertemplate: "%{y}: %{customdata}<extra></extra>" }];
+    for (const [name, key, symbol, size] of [["baseline", "baseline", "circle-open", 10], ["gate", "bound", "line-ns-open", 20]]) {
+      if (rows.some((row) => row[key] !== null)) traces.push(mark(name, key, symbol, size));
+    }
+    // Above its bar: on a phone there is no room beside it. What is said is numbers and words of ours.
+    const annotations = rows.map((row) => ({ x: 0, y: row.name, xanchor: "left", yshift: 22, showarrow: false, text: `<b>${row.name}</b> ${row.said.replace(/</g, "&lt;")}`, font: { size: 11 } }));
+    return [traces, { height: 80 + 58 * rows.length, margin: { l: 8, r: 8, t: 8, b: 8 }, annotations, xaxis: { title: "", range: [0, 1], visible: false }, yaxis: { title: "", visible: false, range: [-0.5, rows.length - 0.3] } }];
+  },
   drift(colors) {
     const of = (key) => nights.map((night) => night[key]);
     const traces = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from regrad.audit.gates import METRICS, SHARE
+from regrad.audit.gates import EXCEEDED, METRICS, SHARE
 from regrad.audit.words import p_value
 from regrad.formatting import DASH, class_name, file_name
 from regrad.metrics.wilson import share_interval
@@ -14,6 +14,7 @@ from regrad.pages.thumbnails import TOO_LATE, Thumbnail
 
 NIGHTS = 90  # shown in the trend
 _SHOWN = 50
+FIGURES = ("flagged_share", "quarantined", "psi", "ks", "prediction_psi")  # of a single night
 
 
 def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Sequence[Thumbnail] | None) -> str:
@@ -42,6 +43,8 @@ def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Se
         late=late,
         data=_plot_data(audit, nights[-NIGHTS:]),
         nights=nights[-NIGHTS:],
+        trend=sum(night["flagged_share"] is not None for night in nights[-NIGHTS:]) > 1,
+        figures=list(_figures(audit)),
         provenance=[("this night", flatten(audit["run"])), ("baseline", flatten(audit["baseline"]))],
     )
 
@@ -81,6 +84,7 @@ def _plot_data(audit: dict[str, Any], nights: Sequence[dict[str, Any]]) -> dict[
         "baseline_share": audit["baseline"]["flagged_share"],
         "nights": [_point(night) for night in nights],
         "bounds": {gate["metric"]: gate["bound"] for gate in audit["gates"]},
+        "figures": list(_figures(audit)),
         "histogram": audit["histogram"],
         "predictions": predictions
         and {
@@ -88,6 +92,26 @@ def _plot_data(audit: dict[str, Any], nights: Sequence[dict[str, Any]]) -> dict[
             **{key: _shares(counts) for key, counts in predictions.items()},
         },
     }
+
+
+def _figures(audit: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a night is held against baseline and gates by, where it has a value: until there is a trend."""
+    gates = {gate["metric"]: gate for gate in audit["gates"]}
+    baselines = {"flagged_share": audit["baseline"]["flagged_share"]}
+    for name in dict.fromkeys([*FIGURES, *gates]):
+        value, gate, baseline = audit["metrics"][name], gates.get(name), baselines.get(name)
+        if value is None:
+            continue
+        beside = [] if baseline is None else [f"baseline {_metric(name, baseline)}"]
+        beside += [f"gate {gate['operator']} {_metric(name, gate['bound'])}"] if gate else []
+        yield {
+            "name": name,
+            "value": value,
+            "baseline": baseline,
+            "bound": gate and gate["bound"],
+            "exceeded": gate is not None and gate["verdict"] == EXCEEDED,
+            "said": f"{_metric(name, value)} ({', '.join(beside)})" if beside else _metric(name, value),
+        }
 
 
 def _point(night: dict[str, Any]) -> dict[str, Any]:

@@ -61,9 +61,10 @@ def test_a_night_without_images_has_a_page(audited: Any) -> None:
     "context",
     [{"viewport": {"width": 1280, "height": 900}}, {"viewport": {"width": 360, "height": 780}, "color_scheme": "dark"}],
 )
-def test_the_page_in_a_browser(audited: Any, tmp_path: Path, context: dict[str, Any]) -> None:
+@pytest.mark.parametrize("first", [False, True])
+def test_the_page_in_a_browser(audited: Any, tmp_path: Path, context: dict[str, Any], first: bool) -> None:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[dev]')")
-    (tmp_path / "audit.html").write_text(page.render(*audited, None))
+    (tmp_path / "audit.html").write_text(page.render(*(alone(audited) if first else audited), None))
     problems: list[str] = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--headless"])
@@ -73,9 +74,43 @@ def test_the_page_in_a_browser(audited: Any, tmp_path: Path, context: dict[str, 
         tab.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
         tab.goto((tmp_path / "audit.html").as_uri())
         tab.wait_for_selector("html.drawn", timeout=60_000)
-        assert tab.locator(".plot .main-svg").count() >= 6
-        assert tab.locator('[data-plot="share"] .scatterlayer .point').count() >= 2
+        assert tab.locator(".plot .main-svg").count() >= (3 if first else 6)
+        drawn = '[data-plot="figures"] .barlayer .point' if first else '[data-plot="share"] .scatterlayer .point'
+        assert tab.locator(drawn).count() >= (5 if first else 2)
         assert tab.evaluate("document.documentElement.scrollWidth") <= context["viewport"]["width"]
         assert tab.title() == "regrad audit of n2"
         browser.close()
     assert problems == []
+
+
+def alone(audited: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The same night as if it were the first."""
+    found, rows = audited
+    return found, rows[-1:]
+
+
+def test_a_first_night_is_held_against_baseline_and_gates_in_one_chart(audited: Any) -> None:
+    found, rows = alone(audited)
+    html = page.render(found, rows, None)
+    assert 'data-plot="figures"' in html
+    assert not any(f'data-plot="{kind}"' in html for kind in ("share", "drift", "volume", "quarantine"))
+    figures = {figure["name"]: figure for figure in page._figures(found)}
+    assert [*figures] == ["flagged_share", "quarantined", "psi", "ks", "prediction_psi"]
+    share = figures["flagged_share"]
+    assert (share["baseline"], share["bound"], share["exceeded"]) == (found["baseline"]["flagged_share"], 0.05, True)
+    assert share["said"].endswith("gate < 5.00 %)")
+    assert (figures["psi"]["bound"], figures["psi"]["exceeded"], figures["ks"]["bound"]) == (100, False, None)
+
+
+def test_nights_without_images_make_no_trend(audited: Any) -> None:
+    found, rows = audited
+    assert [row["flagged_share"] is None for row in rows] == [False, True, False]
+    assert 'data-plot="share"' not in page.render(found, rows[1:], None)
+    assert 'data-plot="share"' in page.render(found, rows, None)
+
+
+def test_a_gate_on_another_metric_is_a_figure_too(audited: Any) -> None:
+    found = audited[0]
+    gates = [{"metric": "images", "operator": ">", "bound": 10.0, "verdict": "held"}]
+    figures = {figure["name"]: figure["said"] for figure in page._figures(found | {"gates": gates})}
+    assert figures["images"] == "70 (gate > 10)"
