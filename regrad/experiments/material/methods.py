@@ -43,7 +43,7 @@ IN_USE = {
     "REGrad, γ = 0.35": "regrad_35",
     "REGrad, γ = 0.25": "regrad_25",
     "Displacement": "displacement",
-    "ExGrad": "exgrad",
+    "ExGrad + layer-selective": "exgrad_layers",
     "ExGrad, L1, last layer": "exgrad_l1_last",
     "Entropy": "entropy",
     "Max probability": "max_probability",
