@@ -12,7 +12,7 @@ import functools
 import io
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -20,9 +20,6 @@ import pyarrow.parquet
 from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.settings.columns import FIXED
-
-if TYPE_CHECKING:
-    import pyarrow.dataset
 
 SCHEMA_VERSION = 2
 PROVENANCE_KEY = b"regrad"
@@ -81,24 +78,6 @@ def read_run(output: str) -> dict[str, Any]:
     return run
 
 
-def dataset(output: str, kind: str = "scores", parts: Sequence[str] | None = None) -> pyarrow.dataset.Dataset | None:
-    """The parts under ``output/kind`` as one Arrow dataset, or None when there is none; only ``parts``, if given."""
-    import pyarrow.dataset  # brings pandas with it, which what only looks at a run need not wait for
-
-    names = storage.list_files(storage.join(output, kind), ".parquet") if parts is None else sorted(parts)
-    if not names:
-        return None
-    fs, path = storage.filesystem(storage.join(output, kind))
-    whole = pyarrow.dataset.dataset([f"{path}/{name}" for name in names], format="parquet", filesystem=fs)
-    return whole.replace_schema(_with_later(whole.schema))
-
-
-def _with_later(schema: pa.Schema) -> pa.Schema:
-    """``schema`` with the columns that a part of an earlier version lacks."""
-    later = [field for field in LATER_COLUMNS if field.name not in schema.names]
-    return functools.reduce(pa.Schema.append, later, schema)
-
-
 def read_file(uri: str, schema: pa.Schema) -> pa.Table:
     """The Parquet file at ``uri`` with the columns of ``schema``, null where it lacks one; no row if there is none.
 
@@ -128,14 +107,22 @@ def write_file(uri: str, rows: pa.Table) -> None:
 
 
 def read(output: str, columns: Sequence[str] | None = None, kind: str = "scores") -> pa.Table:
-    """All rows of the run at ``output``, only ``columns`` when given.
+    """All rows of the run at ``output``, only ``columns`` when given, as any reader of Parquet finds them.
+
+    That is right while nothing is at work on the output; :class:`regrad.ledger.rows.Rows` reads by the ledger.
 
     Raises:
         UsageError: there are no rows, or a column is missing (the columns there are, are named).
     """
-    parts = dataset(output, kind)
-    if parts is None:
+    from pyarrow import dataset  # brings pandas with it, which what only looks at a run need not wait for
+
+    names = storage.list_files(storage.join(output, kind), ".parquet")
+    if not names:
         raise UsageError(f"{storage.mask(output)}: no rows under {kind}/; has the scoring run finished?")
+    fs, path = storage.filesystem(storage.join(output, kind))
+    parts = dataset.dataset([f"{path}/{name}" for name in names], format="parquet", filesystem=fs)
+    later = [field for field in LATER_COLUMNS if field.name not in parts.schema.names]
+    parts = parts.replace_schema(functools.reduce(pa.Schema.append, later, parts.schema))
     missing = sorted(set(columns or ()) - set(parts.schema.names))
     if missing:
         raise UsageError(

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from regrad import storage
 from regrad.errors import RegradError
-from regrad.ledger import commit, snapshots
+from regrad.ledger import contents, snapshots
 
 AT_LEAST = 512  # records, of less there is nothing to gain
 _AT_ONCE = 50_000  # records in memory
@@ -39,7 +39,7 @@ def fold(output: str, allowed: Callable[[], None], at_least: int | None = None) 
     """
     folded = 0
     while True:
-        held = commit.look(output)
+        held = contents.look(output)
         keys = sorted(held.loose | held.retired)
         if len(keys) < (AT_LEAST if at_least is None else at_least):
             return folded
@@ -48,7 +48,7 @@ def fold(output: str, allowed: Callable[[], None], at_least: int | None = None) 
         folded += taken
 
 
-def _fold_some(output: str, held: commit.Held, keys: list[str], allowed: Callable[[], None]) -> int:
+def _fold_some(output: str, held: contents.Held, keys: list[str], allowed: Callable[[], None]) -> int:
     records = _records(output, [key for key in keys if key in held.loose])
     retired = [key for key in keys if key in held.retired]
     gone = [key for key in retired if key not in records]
@@ -67,8 +67,8 @@ def _fold_some(output: str, held: commit.Held, keys: list[str], allowed: Callabl
     allowed()
     snapshots.write_snapshot(output, merged[0].first if merged else number, number, rows)
     allowed()
-    _remove(commit.retirement_uri(output, key) for key in retired)
-    _remove(commit.record_uri(output, key) for key in records)
+    _remove(contents.retirement_uri(output, key) for key in retired)
+    _remove(contents.record_uri(output, key) for key in records)
     _remove(storage.join(output, "ledger", snapshot.name) for snapshot in [*merged, *held.merged])
     return len(new)
 
@@ -78,7 +78,7 @@ def _records(output: str, keys: list[str]) -> dict[str, Mapping[str, Any]]:
 
     def one(key: str) -> dict[str, Any] | None:
         with contextlib.suppress(RegradError):  # `regrad check` tells of what cannot be read
-            record = commit.read_record(output, key)
+            record = contents.read_record(output, key)
             return record if record and record["unit"] == key else None
         return None
 

@@ -6,9 +6,8 @@ Nothing is believed: every ledger record's key is made again from its content, e
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 
 from regrad import storage, table
 from regrad.errors import RegradError
 from regrad.formatting import count
-from regrad.ledger import audited, commit, lease
+from regrad.ledger import audited, commit, contents, lease
+from regrad.ledger.files import DAMAGE, UnitRows
+from regrad.ledger.rows import Rows
 from regrad.pipeline import manifest
 from regrad.pipeline.plan import make_plan, unit_key
 from regrad.reading.formats import format_of
@@ -88,14 +88,16 @@ def check(output: str) -> Findings:
     ledger = commit.Ledger.read(output)
     keys = sorted(ledger.keys)
     salt = manifest.salt(run["model"]["fingerprint"], run["config"], run["plan"])
-    with ThreadPoolExecutor(_THREADS, "regrad-check") as pool:
-        records = list(pool.map(lambda key: _record(ledger, key, salt), keys))
-        sound = [item for item in records if isinstance(item, dict)]
-        findings.problems += [item for item in records if isinstance(item, Problem)]
-        sound.sort(key=lambda record: (record["source"], record["start"]))
-        rows = pool.map(lambda record: _unit(output, record, run), sound)
-        for source, units in itertools.groupby(rows, key=lambda unit: unit.record["source"]):
-            findings.problems += _source(source, list(units))
+    judged = [_judged(key, record, salt) for key, record in zip(keys, _records(ledger, keys), strict=True)]
+    sound = [item for item in judged if isinstance(item, dict)]
+    findings.problems += [item for item in judged if isinstance(item, Problem)]
+    wrong: list[tuple[str, list[Problem]]] = []
+    units = (_unit(record, parts, run) for record, parts in _parts(ledger, sound))
+    for _, alike in itertools.groupby(units, key=lambda unit: unit.record["unit"][: commit.SOURCE_DIGITS]):
+        ordered = sorted(alike, key=lambda unit: (unit.record["source"], unit.record["start"]))
+        for source, some in itertools.groupby(ordered, key=lambda unit: unit.record["source"]):
+            wrong.append((source, list(_source(source, list(some)))))
+    findings.problems += itertools.chain(*(problems for _, problems in sorted(wrong, key=lambda item: item[0])))
     findings.units = len(keys)
     findings.rows_scored = sum(record["rows_scored"] for record in sound)
     findings.rows_quarantined = sum(record["rows_quarantined"] for record in sound)
@@ -125,9 +127,26 @@ def repair(output: str, problems: Iterable[Problem]) -> int:
 # -- a unit ----------------------------------------------------------------------------------------------------------
 
 
-def _record(ledger: commit.Ledger, key: str, salt: str) -> dict[str, Any] | Problem:
+def _records(ledger: commit.Ledger, keys: list[str]) -> list[dict[str, Any] | RegradError]:
+    """The records, or why one cannot be read."""
+
+    def one(key: str) -> dict[str, Any] | RegradError:
+        try:
+            return ledger.records([key])[0]
+        except RegradError as error:
+            return error
+
     try:
-        (record,) = ledger.records([key])
+        return [*ledger.records(keys)]
+    except RegradError:
+        with ThreadPoolExecutor(_THREADS, "regrad-check") as pool:
+            return list(pool.map(one, keys))
+
+
+def _judged(key: str, record: dict[str, Any] | RegradError, salt: str) -> dict[str, Any] | Problem:
+    try:
+        if isinstance(record, RegradError):
+            raise record
         counts = [record[name] for name in ("rows_in", "rows_scored", "rows_quarantined")]
         made = unit_key(record["source"], record["identity"], record["start"], record["stop"], salt)
     except (RegradError, KeyError, TypeError) as error:
@@ -139,18 +158,33 @@ def _record(ledger: commit.Ledger, key: str, salt: str) -> dict[str, Any] | Prob
     return record
 
 
-def _unit(output: str, record: dict[str, Any], run: dict[str, Any]) -> _Rows:
+def _parts(
+    ledger: commit.Ledger, records: Sequence[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], dict[str, UnitRows | Exception]]]:
+    """Of each unit, its rows of every kind that it has rows of, or why they cannot be read."""
+    keys = {record["unit"] for record in records}
+    streams = {kind: Rows(ledger.output, kind, keys, ledger.held).by_unit() for kind in contents.KINDS}
+    ahead = {kind: next(stream, None) for kind, stream in streams.items()}
+    for record in records:
+        parts: dict[str, UnitRows | Exception] = {}
+        for kind, stream in streams.items():
+            item = ahead[kind]
+            if item is not None and item[0].unit == record["unit"]:
+                parts[kind] = item[1]
+                ahead[kind] = next(stream, None)
+        yield record, parts
+
+
+def _unit(record: dict[str, Any], parts: Mapping[str, UnitRows | Exception], run: dict[str, Any]) -> _Rows:
     unit = _Rows(record, [], [], [])
-    for kind in commit.KINDS:
-        expected = record[f"rows_{'scored' if kind == 'scores' else 'quarantined'}"]
-        uri = commit.part_uri(output, kind, record["unit"])
+    for kind, part in parts.items():
+        expected = record[contents.COUNTED[kind]]
         try:
-            rows = _part(uri, kind, record, run)
+            rows = _sound(part, kind, record, run)
         except FileNotFoundError:
-            if expected:
-                unit.problems.append(f"no {kind} part, but {expected} rows in the ledger")
+            unit.problems.append(f"no {kind} part, but {expected} rows in the ledger")
             continue
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        except DAMAGE as error:
             unit.problems.append(f"its {kind} part is damaged: {storage.reason(error)}")
             continue
         if rows.num_rows != expected:
@@ -168,29 +202,26 @@ def _unit(output: str, record: dict[str, Any], run: dict[str, Any]) -> _Rows:
     return unit
 
 
-def _part(uri: str, kind: str, record: dict[str, Any], run: dict[str, Any]) -> pa.Table:
-    """The rows of a part, if its footer says that it is of this unit and run, and it has their columns.
+def _sound(part: UnitRows | Exception, kind: str, record: dict[str, Any], run: dict[str, Any]) -> pa.Table:
+    """The rows, if the footer they are under says that they are of this unit and run, and they have the columns.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is another's, or lacks a column.
+        FileNotFoundError: there are none.
+        One of DAMAGE: they are another's, lack a column, or cannot be read.
     """
-    content = pa.BufferReader(storage.read_bytes(uri))
-    file = pa.parquet.ParquetFile(content, page_checksum_verification=True)
-    provenance = json.loads((file.schema_arrow.metadata or {})[table.PROVENANCE_KEY])
-    if (provenance["unit"], provenance["identity"]) != (record["unit"], record["identity"]):
+    if isinstance(part, Exception):
+        raise part
+    if (part.said["unit"], part.said["identity"]) != (record["unit"], record["identity"]):
         raise ValueError("its footer names another unit")
-    if provenance["model"]["fingerprint"] != run["model"]["fingerprint"] or any(
-        provenance[name] != run[name] for name in _PROVENANCE
+    if part.said["model"]["fingerprint"] != run["model"]["fingerprint"] or any(
+        part.said[name] != run[name] for name in _PROVENANCE
     ):
         raise ValueError("its footer names another model or configuration")
     expected = table.QUARANTINE_SCHEMA if kind == "quarantine" else table.score_schema(run["config"]["scores"])
-    there = list(file.schema_arrow)
-    later = [field for field in table.LATER_COLUMNS if field.name not in file.schema_arrow.names]
-    missing = [field.name for field in expected if field not in [*there, *later]]
+    missing = [field.name for field in expected if field not in list(part.rows.schema)]
     if missing:
         raise ValueError(f"without the column {', '.join(missing)}, or with another type")
-    return file.read()  # every column: that decodes every page
+    return part.rows
 
 
 def _numbers(chunks: list[Any]) -> np.ndarray[Any, Any]:

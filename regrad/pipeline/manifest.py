@@ -14,7 +14,7 @@ from typing import Any
 from regrad import __version__, storage, table
 from regrad.errors import UsageError
 from regrad.formatting import now
-from regrad.ledger import commit
+from regrad.ledger import commit, contents
 from regrad.pipeline.options import OPTIONS, Options
 from regrad.reading.inputs import Listing
 from regrad.reading.naming.classes import in_short
@@ -46,7 +46,7 @@ def existing(output: str) -> dict[str, Any] | None:
     """
     if "run.json" in storage.list_files(output, ".json"):
         return table.read_run(output)
-    if commit.committed(output):
+    if contents.committed(output):
         raise UsageError(
             f"{storage.mask(output)}: holds units but no run.json, so what made them is unknown; use another --output"
         )

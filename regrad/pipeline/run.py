@@ -12,7 +12,7 @@ from typing import Any
 from regrad import formatting, storage
 from regrad.cli import say
 from regrad.errors import RegradError, UsageError
-from regrad.ledger import audited, commit, fold, lease
+from regrad.ledger import audited, commit, contents, fold, lease
 from regrad.pipeline import manifest, process
 from regrad.pipeline.plan import group_units
 from regrad.pipeline.prepare import Job, plan_again, prepare
@@ -60,7 +60,7 @@ def execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
         RegradError: the storage, the model or the cluster failed; what was committed stays.
     """
     with lease.hold(job.task.output, say) as held:
-        if commit.committed(job.task.output) != job.committed:
+        if contents.committed(job.task.output) != job.committed:
             job = prepare(job.options, job.elsewhere)
         return _execute(replace(job, task=replace(job.task, lease=held)), score_units)
 
@@ -174,7 +174,7 @@ class RunCounts:
         self._job, plan = job, job.plan
         self._replaces = {unit.key: unit.replaces for unit in plan.pending}
         going = {*plan.obsolete, *(key for keys in self._replaces.values() for key in keys)}
-        read = commit.read_records(self._job.task.output, sorted(going))
+        read = contents.read_records(self._job.task.output, sorted(going))
         self._held |= {record["unit"]: record for record in read}
         self._remove(set(plan.obsolete))
 
@@ -216,7 +216,7 @@ class RunCounts:
         """Fail where the output holds other units than were committed: then the counts are wrong."""
         self._check_lease()
         output = self._job.task.output
-        held = commit.committed(output)
+        held = contents.committed(output)
         wrong = sorted(held ^ self.committed)
         if wrong:
             raise RegradError(
@@ -234,8 +234,8 @@ class RunCounts:
         stopped = isinstance(error, KeyboardInterrupt)
         with contextlib.suppress(RegradError), retry.patience(_LAST_WORDS_SECONDS):
             self._check_lease()  # where it is lost, run.json is another's
-            late = commit.committed(self._job.task.output) - self.committed
-            for record in commit.read_records(self._job.task.output, sorted(late)):
+            late = contents.committed(self._job.task.output) - self.committed
+            for record in contents.read_records(self._job.task.output, sorted(late)):
                 self.add(record)  # committed, but the news of it did not come through
             self._write("interrupted" if stopped else "failed", getattr(error, "exit_code", 130) if stopped else code)
         held = f"{self.counts['rows_scored']} scores and {self.counts['rows_quarantined']} quarantined rows"

@@ -20,7 +20,7 @@ import psutil
 
 from regrad import storage, table
 from regrad.commands import check
-from regrad.ledger import commit
+from regrad.ledger import commit, contents
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
@@ -74,7 +74,7 @@ class Job:
 
     def units(self) -> int:
         """How many units are committed now."""
-        return len(commit.committed(str(self.ledger.parent)))
+        return len(contents.committed(str(self.ledger.parent)))
 
 
 @dataclass
@@ -168,6 +168,6 @@ def assert_sound(job: Job, capture: Callable[[], str]) -> None:
     content = table.read_run(job.output)
     assert (content["status"], content["exit_code"]) == ("done", 0)
     assert content["counts"]["rows_scored"] == len(held)
-    assert commit.left_over(job.output, commit.committed(job.output)) == []
-    assert len(commit.look(job.output).loose) < 3 <= len(commit.committed(job.output))  # they were folded
+    assert commit.left_over(job.output, contents.committed(job.output)) == []
+    assert len(contents.look(job.output).loose) < 3 <= len(contents.committed(job.output))  # they were folded
     assert check.main([job.output]) == 0, capture()

@@ -13,7 +13,7 @@ import pytest
 
 from regrad import table
 from regrad.commands.check import main
-from regrad.ledger import commit, fold, lease
+from regrad.ledger import contents, fold, lease
 from regrad.pipeline import options
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
@@ -219,7 +219,7 @@ def test_harm_is_named_and_repaired_by_scoring_again(
 ) -> None:
     if folded:
         fold.fold(str(output), lambda: None, at_least=1)
-        assert not commit.look(str(output)).loose
+        assert not contents.look(str(output)).loose
     before = table.read(str(output)).sort_by([("source", "ascending"), ("row", "ascending")])
     harm(output)
     code, lines = check(capsys, output)
