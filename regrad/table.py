@@ -1,18 +1,22 @@
-"""The score table: one Parquet part per unit of work, one row per image, provenance in every file.
+"""The score table: a row per image in Parquet, each file with its provenance.
 
-``OUT/scores/part-<unit>.parquet`` holds ``id, source, row, label, prediction, confidence, nll, digest`` and one float64
+``OUT/scores/part-<unit>.parquet`` has the rows of one unit of work, ``OUT/scores/merged-*.parquet`` those of many. They
+hold ``id, source, row, label, prediction, confidence, nll, digest`` and one float64
 column per score; ``nll`` is -log p of the label, null where there is none or it is no class of the model, ``digest``
 the 128-bit BLAKE2b of the encoded image in hexadecimal. ``OUT/quarantine/part-<unit>.parquet`` holds the images that
-could not be scored, with the reason, and their ``digest`` where there were bytes.
+could not be scored, with the reason, and their ``digest`` where there were bytes. Where rows come from (model,
+configuration, the engine's plan, versions) is written once, to ``OUT/provenance/<name>.json``; the footer of each file
+names it.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -21,7 +25,9 @@ from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.settings.columns import FIXED
 
-SCHEMA_VERSION = 2
+ROWS_VERSION = 2  # of the rows and records themselves; the keys of units depend on it
+SCHEMA_VERSION = 3  # of an output; from 3 on, a file may have the rows of many units
+_READ_VERSIONS = (2, 3)
 PROVENANCE_KEY = b"regrad"
 _TYPES = (
     *(pa.string(), pa.string(), pa.int64()),  # id, source, row
@@ -46,12 +52,61 @@ def score_schema(scores: Sequence[str]) -> pa.Schema:
     return pa.schema([*FIXED_COLUMNS, *((name, pa.float64()) for name in scores)])
 
 
-def to_parquet(table: pa.Table, provenance: dict[str, Any]) -> bytes:
-    """``table`` as Parquet with a checksum a page, and with ``provenance`` as JSON under its key ``regrad``."""
-    metadata = {PROVENANCE_KEY: json.dumps(provenance, sort_keys=True).encode()}
+def to_parquet(table: pa.Table, said: Mapping[str, Any]) -> bytes:
+    """``table`` as Parquet with a checksum a page, and with what it says of itself as JSON under the key ``regrad``."""
     sink = io.BytesIO()
-    pa.parquet.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", write_page_checksum=True)
+    with writer(sink, table.schema) as file:
+        file.write_table(table.replace_schema_metadata(None))
+        file.add_key_value_metadata(metadata(said))
     return sink.getvalue()
+
+
+def writer(sink: IO[bytes], schema: pa.Schema) -> pa.parquet.ParquetWriter:
+    """For files of rows. (Arrow's own copy of the schema tells nothing more, and takes 2 KB a file.)"""
+    plain = schema.remove_metadata()
+    return pa.parquet.ParquetWriter(sink, plain, compression="zstd", write_page_checksum=True, store_schema=False)
+
+
+def metadata(said: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """What a footer says, as Parquet keeps it."""
+    return {PROVENANCE_KEY: json.dumps(said, sort_keys=True).encode()}
+
+
+def footer(provenance: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What a file says of itself: ``more``, the model, the versions, and the name of the whole provenance."""
+    short = {name: provenance[name] for name in ("schema_version", "regrad_version", "model") if name in provenance}
+    return short | {"provenance": _provenance_name(provenance)} | more
+
+
+def _provenance_name(provenance: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_provenance(output: str, provenance: Mapping[str, Any]) -> str:
+    """Write ``OUT/provenance/<name>.json``; returns the name, which stands for the content."""
+    name = _provenance_name(provenance)
+    content = (json.dumps(provenance, indent=2, sort_keys=True) + "\n").encode()
+    storage.write_atomically(storage.join(output, "provenance", f"{name}.json"), content)
+    return name
+
+
+def read_provenance(output: str, name: str) -> dict[str, Any]:
+    """What a footer means by ``name``.
+
+    Raises:
+        RegradError: it is gone, is not what was written, or the storage refused or failed.
+    """
+    uri = storage.join(output, "provenance", f"{name}.json")
+    try:
+        provenance: dict[str, Any] = json.loads(storage.read_bytes(uri))
+        if _provenance_name(provenance) != name:
+            raise ValueError("its content is not that of its name")
+    except (FileNotFoundError, ValueError) as error:
+        raise RegradError(
+            f"{storage.mask(uri)}: cannot be read ({storage.reason(error)}), so the files that name it do not say "
+            "where their rows come from; put it back"
+        ) from error
+    return provenance
 
 
 def read_run(output: str) -> dict[str, Any]:
@@ -70,10 +125,11 @@ def read_run(output: str) -> dict[str, Any]:
         raise RegradError(
             f"{storage.mask(output)}/run.json: not valid JSON ({error}); score into a new output"
         ) from error
-    if run.get("schema_version") != SCHEMA_VERSION:
+    if run.get("schema_version") not in _READ_VERSIONS:
         raise UsageError(
             f"{storage.mask(output)}: holds a run of schema version {run.get('schema_version')}, this regrad reads "
-            f"{SCHEMA_VERSION}; use another --output, or the regrad version that wrote it ({run.get('regrad_version')})"
+            f"{' and '.join(map(str, _READ_VERSIONS))}; use another --output, or the regrad version that wrote it "
+            f"({run.get('regrad_version')})"
         )
     return run
 

@@ -24,7 +24,7 @@ from regrad.ledger.rows import read_ids
 
 _THREADS = 32
 WRITTEN = ("", *KINDS, "ledger")  # the folders of an output that a run writes units to
-FOLDERS = (*WRITTEN, "lease", "retired")
+FOLDERS = (*WRITTEN, "lease", "retired", "provenance")
 SOURCE_DIGITS = 12  # a key begins with its source's hash: the ledger's names alone tell which units a source has
 
 
@@ -82,13 +82,14 @@ def write_unit(
     record: dict[str, Any],
     scores: pa.Table,
     quarantine: pa.Table,
-    provenance: dict[str, Any],
+    footer: Mapping[str, Any],
     replaces: Iterable[str] = (),
     allowed: Callable[[], None] = lambda: None,
 ) -> None:
     """Commit one unit: retire what it replaces, write its parts, then its record.
 
     Args:
+        footer: what the parts say of themselves, see :func:`regrad.table.footer`.
         allowed: raises where this process may no longer write; asked before the first and before the last write.
 
     Raises:
@@ -104,7 +105,7 @@ def write_unit(
     for kind, rows in zip(KINDS, (scores, quarantine), strict=True):
         uri = part_uri(output, kind, record["unit"])
         if rows.num_rows:
-            storage.write_atomically(uri, table.to_parquet(rows, provenance))
+            storage.write_atomically(uri, table.to_parquet(rows, footer))
         else:
             storage.remove(uri)  # an earlier attempt may have left one
     allowed()

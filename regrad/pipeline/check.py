@@ -31,7 +31,7 @@ from regrad.reading.samples import Columns
 
 _THREADS = 16
 _SHOWN = 3  # repeated ids named in one line
-_PROVENANCE = ("schema_version", "config", "plan")  # of a part, the same as in run.json
+_PROVENANCE = ("config", "plan")  # of a file, the same as in run.json
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,14 @@ def check(output: str) -> Findings:
     sound = [item for item in judged if isinstance(item, dict)]
     findings.problems += [item for item in judged if isinstance(item, Problem)]
     wrong: list[tuple[str, list[Problem]]] = []
-    units = (_unit(record, parts, run) for record, parts in _parts(ledger, sound))
+    origins = _Origins(output)
+    units = (_unit(record, parts, run, origins) for record, parts in _parts(ledger, sound))
     for _, alike in itertools.groupby(units, key=lambda unit: unit.record["unit"][: commit.SOURCE_DIGITS]):
         ordered = sorted(alike, key=lambda unit: (unit.record["source"], unit.record["start"]))
         for source, some in itertools.groupby(ordered, key=lambda unit: unit.record["source"]):
             wrong.append((source, list(_source(source, list(some)))))
     findings.problems += itertools.chain(*(problems for _, problems in sorted(wrong, key=lambda item: item[0])))
+    findings.problems += origins.problems
     findings.units = len(keys)
     findings.rows_scored = sum(record["rows_scored"] for record in sound)
     findings.rows_quarantined = sum(record["rows_quarantined"] for record in sound)
@@ -175,12 +177,40 @@ def _parts(
         yield record, parts
 
 
-def _unit(record: dict[str, Any], parts: Mapping[str, UnitRows | Exception], run: dict[str, Any]) -> _Rows:
+class _Origins:
+    """Where rows come from, by what is said of them: the whole of it, or its name, which is read once.
+
+    Attributes:
+        problems: of names that cannot be read.
+    """
+
+    def __init__(self, output: str):
+        self.problems: list[Problem] = []
+        self._output = output
+        self._known: dict[str, dict[str, Any] | None] = {}
+
+    def of(self, said: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The provenance; None where it cannot be read."""
+        name = said.get("provenance")
+        if name is None:  # versions before names wrote it in every file
+            return said
+        if name not in self._known:
+            try:
+                self._known[name] = table.read_provenance(self._output, name)
+            except RegradError as error:
+                self._known[name] = None
+                self.problems.append(Problem(str(error), repairable=False))
+        return self._known[name]
+
+
+def _unit(
+    record: dict[str, Any], parts: Mapping[str, UnitRows | Exception], run: dict[str, Any], origins: _Origins
+) -> _Rows:
     unit = _Rows(record, [], [], [])
     for kind, part in parts.items():
         expected = record[contents.COUNTED[kind]]
         try:
-            rows = _sound(part, kind, record, run)
+            rows = _sound(part, kind, record, run, origins)
         except FileNotFoundError:
             unit.problems.append(f"no {kind} part, but {expected} rows in the ledger")
             continue
@@ -202,7 +232,9 @@ def _unit(record: dict[str, Any], parts: Mapping[str, UnitRows | Exception], run
     return unit
 
 
-def _sound(part: UnitRows | Exception, kind: str, record: dict[str, Any], run: dict[str, Any]) -> pa.Table:
+def _sound(
+    part: UnitRows | Exception, kind: str, record: dict[str, Any], run: dict[str, Any], origins: _Origins
+) -> pa.Table:
     """The rows, if the footer they are under says that they are of this unit and run, and they have the columns.
 
     Raises:
@@ -213,8 +245,10 @@ def _sound(part: UnitRows | Exception, kind: str, record: dict[str, Any], run: d
         raise part
     if (part.said["unit"], part.said["identity"]) != (record["unit"], record["identity"]):
         raise ValueError("its footer names another unit")
-    if part.said["model"]["fingerprint"] != run["model"]["fingerprint"] or any(
-        part.said[name] != run[name] for name in _PROVENANCE
+    origin = origins.of(part.said)
+    models = [said["model"]["fingerprint"] for said in (part.said, origin) if said and "model" in said]
+    if set(models) - {run["model"]["fingerprint"]} or (
+        origin and any(origin[name] != run[name] for name in _PROVENANCE)
     ):
         raise ValueError("its footer names another model or configuration")
     expected = table.QUARANTINE_SCHEMA if kind == "quarantine" else table.score_schema(run["config"]["scores"])

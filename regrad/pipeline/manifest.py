@@ -114,7 +114,7 @@ def _shown(value: Any) -> str:
 def salt(fingerprint: str, config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     """What a unit's key depends on besides its content: model, :func:`configuration`, the engine's choices, schema."""
     settings = {key: value for key, value in config.items() if key not in _MODEL}
-    return json.dumps([table.SCHEMA_VERSION, fingerprint, settings, choices(plan)], sort_keys=True)
+    return json.dumps([table.ROWS_VERSION, fingerprint, settings, choices(plan)], sort_keys=True)
 
 
 def choices(plan: Mapping[str, Any]) -> dict[str, Any]:

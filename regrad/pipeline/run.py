@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from regrad import formatting, storage
+from regrad import formatting, storage, table
 from regrad.cli import say
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import audited, commit, contents, fold, lease
@@ -71,6 +71,7 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
     _remember(job)
     # Before run.json speaks of a new configuration, nothing of the old one may be left to be taken for it.
     commit.retire(output, sorted({*job.plan.obsolete, *job.retired}))
+    table.write_provenance(output, job.task.provenance)
     job.run["units"] = {"planned": len(job.plan.pending), "done_before": len(job.plan.done)}
     manifest.write_run(output, job.run)
     job.listing.looked.save()

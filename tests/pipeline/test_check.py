@@ -70,9 +70,40 @@ def test_a_sound_output_is_ok(output: Path, capsys: pytest.CaptureFixture[str]) 
     assert check(capsys, output) == (0, [f"{output}: OK: 5 units, 29 rows scored, 1 in quarantine"])
 
 
-def test_an_output_of_an_earlier_version_is_sound(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def origin(output: Path, path: Path) -> dict[str, Any]:
+    """Where the rows of a part come from, as its footer names it."""
+    said = json.loads(pa.parquet.read_metadata(path).metadata[table.PROVENANCE_KEY])
+    return table.read_provenance(str(output), said["provenance"])
+
+
+def as_before(output: Path) -> None:
+    """Make it one of schema version 2: the whole provenance in every file, and no digests."""
     for path in [*(output / "scores").iterdir(), *(output / "quarantine").iterdir()]:
-        rewrite(path, lambda rows: rows.drop_columns(["digest"]))
+        rows = pa.parquet.read_table(path)
+        said = json.loads(rows.schema.metadata[table.PROVENANCE_KEY])
+        own = {name: said[name] for name in ("unit", "identity")}
+        path.write_bytes(table.to_parquet(rows.drop_columns(["digest"]), origin(output, path) | own))
+    shutil.rmtree(output / "provenance")
+    edit(output / "run.json", lambda run: run.update(schema_version=2))
+
+
+def test_an_output_of_an_earlier_version_is_sound(made: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    as_before(output)
+    assert check(capsys, output)[0] == 0
+    other_model(output)
+    assert "its footer names another model or configuration" in check(capsys, output)[1][0]
+
+
+def test_a_provenance_that_is_gone_or_another_is_told_once(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = (output / "provenance").iterdir()
+    kept = path.read_text()
+    for harm in (lambda: path.write_text(kept.replace("0.02", "0.03")), path.unlink):
+        harm()
+        code, lines = check(capsys, output)
+        assert (code, len(lines)) == (1, 2)
+        assert re.search(rf"{path.name}: cannot be read .*; put it back$", lines[0])
+        assert check(capsys, output, "--repair")[0] == 1  # scoring again does not mend it
+    path.write_text(kept)
     assert check(capsys, output)[0] == 0
 
 
@@ -163,8 +194,9 @@ def other_model(output: Path) -> None:
 
 def other_settings(output: Path) -> None:
     path = largest(output, "scores")
-    kept = json.loads(pa.parquet.read_schema(path).metadata[table.PROVENANCE_KEY])
-    rewrite(path, lambda rows: rows, {"config": kept["config"] | {"sigma": 0.5}})
+    kept = origin(output, path)
+    rewrite(path, lambda rows: rows, table.footer(kept | {"config": kept["config"] | {"sigma": 0.5}}))
+    table.write_provenance(str(output), kept | {"config": kept["config"] | {"sigma": 0.5}})
 
 
 def other_unit(output: Path) -> None:

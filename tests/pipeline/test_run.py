@@ -85,7 +85,7 @@ def test_what_a_worker_left_that_died_goes_with_the_run(tmp_path: Path) -> None:
 def test_a_second_run_reads_no_ledger_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits())
     score(tmp_path / "out", source)
-    monkeypatch.setattr(commit, "read_record", lambda output, key: pytest.fail(f"read {key}"))
+    monkeypatch.setattr(contents, "read_record", lambda output, key: pytest.fail(f"read {key}"))
     assert score(tmp_path / "out", source).counts["rows_scored"] == 60
 
 
