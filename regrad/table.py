@@ -11,7 +11,6 @@ names it.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
@@ -29,6 +28,7 @@ ROWS_VERSION = 2  # of the rows and records themselves; the keys of units depend
 SCHEMA_VERSION = 3  # of an output; from 3 on, a file may have the rows of many units
 _READ_VERSIONS = (2, 3)
 PROVENANCE_KEY = b"regrad"
+ABOUT = ("schema_version", "regrad_version", "model")  # of the provenance, what each file says too
 _TYPES = (
     *(pa.string(), pa.string(), pa.int64()),  # id, source, row
     *(pa.int32(), pa.int32(), pa.float32(), pa.float64(), pa.string()),  # label to digest
@@ -45,11 +45,19 @@ QUARANTINE_SCHEMA = pa.schema(
     ]
 )
 LATER_COLUMNS = (pa.field("digest", pa.string()),)  # parts of earlier versions have none, which is read as null
+_BEFORE_LATER = ("nll", "reason")  # the columns that they come after
 
 
 def score_schema(scores: Sequence[str]) -> pa.Schema:
     """The Arrow schema of ``scores/`` for these score names."""
     return pa.schema([*FIXED_COLUMNS, *((name, pa.float64()) for name in scores)])
+
+
+def with_later(schema: pa.Schema) -> pa.Schema:
+    """``schema`` with the columns that a file of an earlier version lacks."""
+    place = 1 + max((schema.names.index(name) for name in _BEFORE_LATER if name in schema.names), default=-1)
+    later = [field for field in LATER_COLUMNS if field.name not in schema.names]
+    return pa.schema([*list(schema)[:place], *later, *list(schema)[place:]])
 
 
 def to_parquet(table: pa.Table, said: Mapping[str, Any]) -> bytes:
@@ -74,7 +82,7 @@ def metadata(said: Mapping[str, Any]) -> dict[bytes, bytes]:
 
 def footer(provenance: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """What a file says of itself: ``more``, the model, the versions, and the name of the whole provenance."""
-    short = {name: provenance[name] for name in ("schema_version", "regrad_version", "model") if name in provenance}
+    short = {name: provenance[name] for name in ABOUT if name in provenance}
     return short | {"provenance": _provenance_name(provenance)} | more
 
 
@@ -155,6 +163,11 @@ def read_file(uri: str, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
+def write_run(output: str, run: Mapping[str, Any]) -> None:
+    """Write ``run`` as ``OUT/run.json``."""
+    storage.write_atomically(storage.join(output, "run.json"), (json.dumps(run, indent=2) + "\n").encode())
+
+
 def write_file(uri: str, rows: pa.Table) -> None:
     """Write ``rows`` as one Parquet file, whole or not at all."""
     sink = io.BytesIO()
@@ -177,8 +190,7 @@ def read(output: str, columns: Sequence[str] | None = None, kind: str = "scores"
         raise UsageError(f"{storage.mask(output)}: no rows under {kind}/; has the scoring run finished?")
     fs, path = storage.filesystem(storage.join(output, kind))
     parts = dataset.dataset([f"{path}/{name}" for name in names], format="parquet", filesystem=fs)
-    later = [field for field in LATER_COLUMNS if field.name not in parts.schema.names]
-    parts = parts.replace_schema(functools.reduce(pa.Schema.append, later, parts.schema))
+    parts = parts.replace_schema(with_later(parts.schema))
     missing = sorted(set(columns or ()) - set(parts.schema.names))
     if missing:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -24,3 +25,13 @@ def commit_rows(
     provenance = {"unit": key, "identity": written["identity"], "model": {"spec": "tests:network", "fingerprint": "f"}}
     commit.write_unit(output, written, scored, refused, provenance)
     return written
+
+
+class Stopped(Exception):
+    """Where a process was killed."""
+
+
+def stop_after(left: Iterator[int]) -> None:
+    """Raise :class:`Stopped` once nothing is ``left``."""
+    if next(left, None) is None:
+        raise Stopped

@@ -118,35 +118,52 @@ def _counted(record: dict[str, Any]) -> int:
 
 
 def retire(output: str, keys: Iterable[str]) -> None:
-    """Remove units: every record first, then the parts, so that nothing looks committed without its rows."""
+    """Remove units: every record first, then the parts, so that nothing looks committed without its rows.
+
+    Each is noted as retired, since a fold may be taking its record in at this moment. (Of one whose rows were moved, a
+    record of its own says nothing, and goes before the note would make it count.) Of a file of many units' rows, what
+    is left of them stays until it is merged again; it goes where nothing is left.
+    """
     keys = list(keys)
     if not keys:
         return
-    folded = set(look(output).rows["unit"].to_pylist())
+    held = look(output)
+    emptied = [
+        storage.join(output, kind, file)
+        for kind in KINDS
+        for file in {*held.moved(kind).values()} - {*held.moved(kind, without=set(keys)).values()}
+    ]
     with ThreadPoolExecutor(_THREADS, "regrad-retire") as pool:
-        noted = [retirement_uri(output, key) for key in keys if key in folded]
-        list(pool.map(lambda uri: storage.write_atomically(uri, b""), noted))
+        spare = [record_uri(output, key) for key in keys if key in held.loose and key in held.folded]
+        list(pool.map(storage.remove, spare))
+        list(pool.map(lambda key: storage.write_atomically(retirement_uri(output, key), b""), keys))
         list(pool.map(storage.remove, [record_uri(output, key) for key in keys]))
         list(pool.map(storage.remove, [part_uri(output, kind, key) for kind in KINDS for key in keys]))
+        list(pool.map(storage.remove, emptied))
 
 
 def left_over(output: str, keep: Collection[str], folders: Sequence[str] = FOLDERS) -> list[str]:
-    """What attempts that were cut short left in ``folders``: temporary files, parts of units that are not in ``keep``,
-    and snapshots that were merged.
+    """What attempts that were cut short left in ``folders``: temporary files, parts of units that are not in ``keep``
+    or whose rows were moved, merged files that no unit has rows in, and snapshots that were merged.
     """
+    listed = {folder: storage.list_all(storage.join(output, folder) if folder else output) for folder in folders}
+    held = look(output) if listed.keys() & {*KINDS} else None  # after the folders
     stray: list[str] = []
-    for folder in folders:
+    for folder, (files, temporaries) in listed.items():
         place = storage.join(output, folder) if folder else output
-        files, temporaries = storage.list_all(place)
-        if folder in KINDS:
-            temporaries += [name for name in files if name.endswith(".parquet") and _unit_of(name) not in keep]
+        if held and folder in KINDS:
+            moved = held.moved(folder)
+            named = {*moved.values()}
+            parts = {name: unit_of(name) for name in files if name.endswith(".parquet") and name not in named}
+            temporaries += [name for name, unit in parts.items() if unit not in keep or unit in moved]
         elif folder == "ledger":
             temporaries += [snapshot.name for snapshot in snapshots.named(files)[1]]
         stray += [storage.join(place, name) for name in temporaries]
     return stray
 
 
-def _unit_of(part: str) -> str:
+def unit_of(part: str) -> str:
+    """The key of the unit whose part has this name."""
     return part.removeprefix("part-").removesuffix(".parquet")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Iterable, Sequence
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +39,9 @@ def record_uri(output: str, key: str) -> str:
 
 
 def retirement_uri(output: str, key: str) -> str:
-    """Where it says that unit ``key``, whose record is in a snapshot, is no more."""
-    return storage.join(output, "ledger", f"{key}.gone")
+    """Where it says that unit ``key`` is no more, under a new name each time: a fold that took in an earlier note
+    removes that one alone."""
+    return storage.join(output, "ledger", f"{key}.{uuid.uuid4().hex[:8]}.gone")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +50,21 @@ class Held:
 
     Attributes:
         loose: the units that have a record of their own.
-        retired: those of a snapshot that are no more, unless they are ``loose`` again.
+        notes: the names of the notes of retirement, by the units that are no more, unless they are ``loose`` again.
         snapshots, merged: those that count, oldest first, and those that do not.
         rows: what the snapshots say, see :data:`regrad.ledger.snapshots.SCHEMA`.
     """
 
     loose: frozenset[str]
-    retired: frozenset[str]
+    notes: Mapping[str, Sequence[str]]
     snapshots: Sequence[Snapshot]
     merged: Sequence[Snapshot]
     rows: pa.Table
+
+    @property
+    def retired(self) -> Set[str]:
+        """The units with a note of retirement."""
+        return self.notes.keys()
 
     @functools.cached_property
     def folded(self) -> dict[str, int]:
@@ -75,6 +82,13 @@ class Held:
             if not left and (unit not in newer or (there and unit not in self.retired))
         }
 
+    def moved(self, kind: str, without: Collection[str] = ()) -> dict[str, str]:
+        """Of the units that are committed, but for those ``without``, the merged file that has their rows of this kind,
+        where one has."""
+        units = [unit for unit in self.folded if unit not in without]
+        files = snapshots.take(self.rows, [self.folded[unit] for unit in units])[snapshots.place_columns(kind)[0]]
+        return {unit: file for unit, file in zip(units, files.to_pylist(), strict=True) if file}
+
     def _placed(self) -> pa.ChunkedArray:
         """Of each row, whether a file has rows of its unit together with others'."""
         files = (pc.is_valid(self.rows[snapshots.place_columns(kind)[0]]) for kind in KINDS)
@@ -90,11 +104,12 @@ def look(output: str) -> Held:
             rows = snapshots.read_snapshots(output, counting)
         except FileNotFoundError:  # another process has merged it
             continue
-        loose, retired = (
-            frozenset(name.removesuffix(suffix) for name in names if name.endswith(suffix))
-            for suffix in (".json", ".gone")
-        )
-        return Held(loose, retired, counting, merged, rows)
+        notes: dict[str, list[str]] = {}
+        for name in names:
+            if name.endswith(".gone"):
+                notes.setdefault(name.partition(".")[0], []).append(name)
+        loose = frozenset(name.removesuffix(".json") for name in names if name.endswith(".json"))
+        return Held(loose, notes, counting, merged, rows)
     raise RegradError(f"{storage.mask(output)}: its ledger is rewritten all the time; try again when it is at rest")
 
 

@@ -83,9 +83,7 @@ class RowFile:
     @property
     def schema(self) -> pa.Schema:
         """Its columns, those that came later among them."""
-        own = self._file.schema_arrow.remove_metadata()
-        later = [field for field in table.LATER_COLUMNS if field.name not in own.names]
-        return functools.reduce(pa.Schema.append, later, own)
+        return table.with_later(self._file.schema_arrow)
 
     @functools.cached_property
     def footer(self) -> dict[str, Any]:
@@ -101,6 +99,10 @@ class RowFile:
             units[unit] = (start, rows, identity, self.footer["provenance"][provenance])
             start += rows
         return units
+
+    @functools.cached_property
+    def _about(self) -> dict[str, Any]:
+        return {name: self.footer[name] for name in table.ABOUT if name in self.footer}
 
     def group_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(n,) the row groups of these rows."""
@@ -139,5 +141,5 @@ class RowFile:
         if own is None or own[:2] != (start, rows):
             raise ValueError("its footer names other rows")
         (group,) = self.group_of(np.array([start]))
-        said = {"unit": unit, "identity": own[2], "provenance": own[3]}
+        said = {**self._about, "unit": unit, "identity": own[2], "provenance": own[3]}
         return UnitRows(self.read(int(group), columns).slice(start - self.starts[group], rows), said)

@@ -5,8 +5,8 @@ unit that was committed, and one, marked ``gone``, for a unit of an earlier snap
 changes (its name has the digest of its content); one whose numbers another covers has been merged into it and counts
 no more. Of the rows of one unit, that of the highest number holds; it says too which file has the unit's images
 (:data:`PLACES`), so that writing a snapshot is what moves them. What is not folded yet is newer than every snapshot:
-``OUT/ledger/<key>.json`` is the record of a unit, ``OUT/ledger/<key>.gone`` retires one that is in a snapshot. A unit
-that has both was committed again, and is there.
+``OUT/ledger/<key>.json`` is the record of a unit, ``OUT/ledger/<key>.*.gone`` retires one. A unit that has both was
+committed again, and is there.
 """
 
 from __future__ import annotations
@@ -197,7 +197,8 @@ def gone(keys: Sequence[str]) -> pa.Table:
 def live(rows: pa.Table) -> pa.Table:
     """Rows of :data:`COLUMNS` as committed units, each with its own part."""
     given = dict(zip(rows.column_names, rows.columns, strict=True))
-    return _rows(given | {"gone": pa.array([False] * len(rows), pa.bool_())}, len(rows))
+    none = pa.Array.from_buffers(pa.bool_(), len(rows), [None, pa.py_buffer(bytes(len(rows) // 8 + 1))])
+    return _rows(given | {"gone": none}, len(rows))
 
 
 def _rows(columns: Mapping[str, Any], count: int) -> pa.Table:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from regrad import storage, table
 from regrad.errors import RegradError
 from regrad.formatting import count
-from regrad.ledger import audited, commit, contents, lease
+from regrad.ledger import audited, commit, contents, lease, merge
 from regrad.ledger.files import DAMAGE, UnitRows
 from regrad.ledger.rows import Rows
 from regrad.pipeline import manifest
@@ -104,7 +104,7 @@ def check(output: str) -> Findings:
     findings.rows_scored = sum(record["rows_scored"] for record in sound)
     findings.rows_quarantined = sum(record["rows_quarantined"] for record in sound)
     findings.problems += _totals(run, sound, keys)
-    findings.problems += _strays(output, run, keys, findings.notes)
+    findings.problems += _strays(output, run, keys, sound, findings.notes)
     _inputs(run, output, salt, sound, findings)
     return findings
 
@@ -117,12 +117,14 @@ def repair(output: str, problems: Iterable[Problem]) -> int:
         RegradError: the storage refused or failed.
     """
     units = sorted({problem.unit for problem in problems if problem.unit})
-    with lease.hold(output):
+    with lease.hold(output) as held:
         audited.keep(output, units, lambda key: None)  # a unit comes back under its name, which its night keeps
         commit.retire(output, units)
+        merge.merge(output, held.check, merge.ONLY_WORN)
+        commit.sweep(output, contents.committed(output), commit.WRITTEN)
         run = table.read_run(output)
         if "counts" in run:  # the next run counts for itself where it finds no digest
-            manifest.write_run(output, run | {"counts": {**run["counts"], "ledger": None}})
+            table.write_run(output, run | {"counts": {**run["counts"], "ledger": None}})
     return len(units)
 
 
@@ -292,14 +294,26 @@ def _repeated_ids(source: str, units: list[_Rows]) -> Iterator[Problem]:
         )
 
 
-def _strays(output: str, run: dict[str, Any], keys: list[str], notes: list[str]) -> Iterator[Problem]:
+_UNKNOWN = "no ledger record knows its rows"
+
+
+def _strays(
+    output: str, run: dict[str, Any], keys: list[str], records: Sequence[dict[str, Any]], notes: list[str]
+) -> Iterator[Problem]:
     """Files that no unit has. A run that was cut short leaves some; after one that came to its end, their rows are
     in excess."""
+    known = {*keys}
     stray = commit.left_over(output, keys)
-    parts = [uri for uri in stray if "/part-" in uri] if _has_counted(run, keys) else []
+    files = {uri: uri.rpartition("/")[2] for uri in stray if _has_counted(run, keys)}
+    parts = [uri for uri, name in files.items() if name.startswith(("part-", "merged-"))]
     for uri in parts:
-        name = uri.rpartition("/part-")[2].removesuffix(".parquet")
-        yield Problem(f"{storage.mask(uri)}: no ledger record knows its rows", name)
+        moved = commit.unit_of(files[uri]) in known
+        yield Problem(f"{storage.mask(uri)}: {'its rows are in another file too' if moved else _UNKNOWN}")
+    for kind, counted in contents.COUNTED.items():
+        empty = {record["unit"] for record in records if not record[counted]}
+        for name in storage.list_files(storage.join(output, kind)) if empty else ():
+            if commit.unit_of(name) in empty:
+                yield Problem(f"{storage.mask(output)}/{kind}/{name}: its unit has no such rows", commit.unit_of(name))
     if len(stray) > len(parts):
         notes.append(f"{len(stray) - len(parts)} files of attempts that were cut short; the next run removes them")
 

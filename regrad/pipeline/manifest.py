@@ -173,11 +173,6 @@ def held_totals(ledger: commit.Ledger, run: Mapping[str, Any] | None) -> dict[st
     return totals(ledger.records(sorted(keys)))
 
 
-def write_run(output: str, run: Mapping[str, Any]) -> None:
-    """Write ``run`` as ``OUT/run.json``."""
-    storage.write_atomically(storage.join(output, "run.json"), (json.dumps(run, indent=2) + "\n").encode())
-
-
 def start(options: Options, model: dict[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
     """The content of ``run.json`` while a run goes on."""
     return {

@@ -12,7 +12,7 @@ from typing import Any
 from regrad import formatting, storage, table
 from regrad.cli import say
 from regrad.errors import RegradError, UsageError
-from regrad.ledger import audited, commit, contents, fold, lease
+from regrad.ledger import audited, commit, contents, fold, lease, merge
 from regrad.pipeline import manifest, process
 from regrad.pipeline.plan import group_units
 from regrad.pipeline.prepare import Job, plan_again, prepare
@@ -22,7 +22,7 @@ from regrad.settings.kinds import exceeds
 from regrad.storage import retry
 
 _NEW_PLANS = 3  # for sources that change while they are read; then they are not at rest
-_FOLDED_AFTER = 8192  # units that a run commits, so that no ledger has very many records
+_COMPACTED_AFTER = 8192  # units that a run commits, so that there are never very many records and parts
 _LAST_WORDS_SECONDS = 5.0  # how long a run that failed tries to say so in run.json
 
 ScoreUnits = Callable[[Job], Iterator[UnitResult]]
@@ -73,10 +73,10 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
     commit.retire(output, sorted({*job.plan.obsolete, *job.retired}))
     table.write_provenance(output, job.task.provenance)
     job.run["units"] = {"planned": len(job.plan.pending), "done_before": len(job.plan.done)}
-    manifest.write_run(output, job.run)
+    table.write_run(output, job.run)
     job.listing.looked.save()
     commit.sweep(output, tally.committed | {unit.key for unit in job.plan.pending})
-    _fold(job)
+    _compact(job, merge.ONLY_WORN)
     try:
         changed = _score(job, tally, score_units)
         for _ in range(_NEW_PLANS):
@@ -91,9 +91,9 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
                 f"{storage.mask(changed[0])}: changed while it was read, {_NEW_PLANS + 1} times; run again when it is "
                 "at rest"
             )
+        _compact(job)
         if job.plan.pending:  # a worker may have died over a unit; the lease goes on being renewed meanwhile
             commit.sweep(output, tally.committed, commit.WRITTEN)
-        _fold(job)
         return tally.finish()
     except BaseException as error:
         tally.fail(error)
@@ -113,9 +113,11 @@ def _remember(job: Job) -> None:
     audited.keep(job.task.output, {*job.plan.obsolete, *job.retired, *replaced}, lost)
 
 
-def _fold(job: Job) -> None:
+def _compact(job: Job, at_least: int | None = None) -> None:
+    """Fold the ledger and merge parts, where there is enough of either; the workers go on meanwhile."""
     if job.task.lease:
         fold.fold(job.task.output, job.task.lease.check)
+        merge.merge(job.task.output, job.task.lease.check, at_least)
 
 
 def _score(job: Job, tally: RunCounts, score_units: ScoreUnits) -> list[str]:
@@ -126,8 +128,8 @@ def _score(job: Job, tally: RunCounts, score_units: ScoreUnits) -> list[str]:
             changed[result.source] = None
         else:
             tally.take(result)
-            if isinstance(result, Committed) and tally.this_run["units"] % _FOLDED_AFTER == 0:
-                _fold(job)
+            if isinstance(result, Committed) and tally.this_run["units"] % _COMPACTED_AFTER == 0:
+                _compact(job)
     return list(changed)
 
 
@@ -255,8 +257,6 @@ class RunCounts:
         counts = self.counts | {"accuracy": accuracy, "ledger": manifest.ledger_digest(self.committed)}
         ended = {"status": status, "exit_code": code, "finished": formatting.now()}
         seen = manifest.seen(self._job.listing, self.counts)
-        manifest.write_run(
-            self._job.task.output, self._job.run | ended | seen | {"this_run": this_run, "counts": counts}
-        )
+        table.write_run(self._job.task.output, self._job.run | ended | seen | {"this_run": this_run, "counts": counts})
         notes = [*self._notes, *([retry.summary(self._retries)] if self._retries else ())]
         return RunOutcome(self._job, code, this_run, counts, self._job.run.get("measured"), notes)

@@ -64,9 +64,9 @@ def test_the_record_is_written_last_and_removed_first(tmp_path: Path, monkeypatc
     steps.clear()
     commit.write_unit(str(tmp_path), *unit(), replaces=[old])
     kinds = [(step[0], Path(step).parent.name, old in step) for step in steps]
-    assert kinds[0] == ("-", "ledger", True)
-    assert {kind[:2] for kind in kinds[1:3]} == {("-", "scores"), ("-", "quarantine")}
-    assert [kind[:2] for kind in kinds[3:]] == [("+", "scores"), ("+", "quarantine"), ("+", "ledger")]
+    assert kinds[:2] == [("+", "ledger", True), ("-", "ledger", True)]
+    assert {kind[:2] for kind in kinds[2:4]} == {("-", "scores"), ("-", "quarantine")}
+    assert [kind[:2] for kind in kinds[4:]] == [("+", "scores"), ("+", "quarantine"), ("+", "ledger")]
     assert contents.committed(str(tmp_path)) == {KEY}
 
 
