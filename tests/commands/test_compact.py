@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from regrad import storage, table
 from regrad.commands import check
 from regrad.commands.compact import main
-from regrad.ledger import commit, contents, fold, merge
+from regrad.ledger import commit, compact, contents, fold, merge
 from regrad.ledger.contents import part_uri, record_uri
+from regrad.ledger.rows import Rows
 from regrad.pipeline import options, run
 from regrad.pipeline.prepare import Job, prepare
 from regrad.pipeline.results import Committed, UnitResult
@@ -141,3 +146,47 @@ def test_a_run_merges_what_it_has_committed(tmp_path: Path, monkeypatch: pytest.
     assert len(merged(str(tmp_path / "out"))) == len(list((tmp_path / "out/scores").iterdir()))
     assert rows(tmp_path) == expected(a=35)
     assert check.main([str(tmp_path / "out")]) == 0
+
+
+def by_ledger(output: str) -> list[str]:
+    return [name for some in Rows(output).tables(["id"]) for name in some["id"].to_pylist()]
+
+
+def by_list(output: str) -> list[str]:
+    """With what `regrad compact --list` tells, and a plain reader of Parquet."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            names = []
+            for part in compact.parts(output):
+                own = pyarrow.parquet.read_table(part.uri, columns=["id"])["id"].to_pylist()
+                names += [name for first, end in part.spans or [(0, len(own))] for name in own[first:end]]
+            return names
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("read", [by_ledger, by_list])
+def test_readers_beside_a_run_find_every_committed_row_once(tmp_path: Path, read: Callable[[str], list[str]]) -> None:
+    output = str(tmp_path / "out")
+    source = write_parquet(tmp_path / "in/a.parquet", digits(900))
+    names = pyarrow.parquet.read_table(source)["id"].to_pylist()
+    ended = threading.Event()
+    sizes: list[int] = []
+
+    def reading() -> None:
+        while not ended.is_set():
+            committed = contents.read_records(output, sorted(contents.committed(output)))
+            before = {name for record in committed for name in names[record["start"] : record["stop"]]}
+            found = read(output)
+            assert len({*found}) == len(found)
+            assert before <= {*found} <= {*names}
+            sizes.append(len(found))
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(reading)
+        try:
+            score(tmp_path)
+        finally:
+            ended.set()
+        reader.result()
+    assert len({*sizes}) > 5
+    assert len(merged(output)) < 10
