@@ -76,6 +76,7 @@ class RowFile:
         except storage.Changed as error:
             raise FileNotFoundError(str(error)) from error
         self._file = pa.parquet.ParquetFile(source, page_checksum_verification=True)
+        self._own = self._file.schema_arrow
         groups = self._file.metadata
         self.starts = np.cumsum([0, *(groups.row_group(place).num_rows for place in range(groups.num_row_groups))])
         self._last: tuple[Any, pa.Table] | None = None
@@ -83,7 +84,7 @@ class RowFile:
     @property
     def schema(self) -> pa.Schema:
         """Its columns, those that came later among them."""
-        return table.with_later(self._file.schema_arrow)
+        return table.with_later(self._own.remove_metadata())
 
     @functools.cached_property
     def footer(self) -> dict[str, Any]:
@@ -116,7 +117,8 @@ class RowFile:
         wanted = list(self.schema.names if columns is None else columns)
         if self._last and self._last[0] == (group, wanted):
             return self._last[1]
-        there = [name for name in wanted if name in self._file.schema_arrow.names]
+        own = self._own.names
+        there = [name for name in wanted if name in own]
         try:
             if group is None:
                 rows = self._file.read(there, use_threads=False)
