@@ -124,15 +124,11 @@ def retire(output: str, keys: Iterable[str]) -> None:
     record of its own says nothing, and goes before the note would make it count.) Of a file of many units' rows, what
     is left of them stays until it is merged again; it goes where nothing is left.
     """
-    keys = list(keys)
+    keys = dict.fromkeys(keys)
     if not keys:
         return
     held = look(output)
-    emptied = [
-        storage.join(output, kind, file)
-        for kind in KINDS
-        for file in {*held.moved(kind).values()} - {*held.moved(kind, without=set(keys)).values()}
-    ]
+    emptied = [storage.join(output, kind, file) for kind in KINDS for file in _emptied(held, kind, keys)]
     with ThreadPoolExecutor(_THREADS, "regrad-retire") as pool:
         spare = [record_uri(output, key) for key in keys if key in held.loose and key in held.folded]
         list(pool.map(storage.remove, spare))
@@ -140,6 +136,12 @@ def retire(output: str, keys: Iterable[str]) -> None:
         list(pool.map(storage.remove, [record_uri(output, key) for key in keys]))
         list(pool.map(storage.remove, [part_uri(output, kind, key) for kind in KINDS for key in keys]))
         list(pool.map(storage.remove, emptied))
+
+
+def _emptied(held: Held, kind: str, keys: Collection[str]) -> set[str]:
+    """The merged files that have rows of these units and of no others that count."""
+    own = {*held.moved(kind, keys).values()}
+    return own - {*held.moved(kind, held.folded.keys() - keys).values()} if own else own
 
 
 def left_over(output: str, keep: Collection[str], folders: Sequence[str] = FOLDERS) -> list[str]:

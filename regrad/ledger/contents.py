@@ -82,12 +82,13 @@ class Held:
             if not left and (unit not in newer or (there and unit not in self.retired))
         }
 
-    def moved(self, kind: str, without: Collection[str] = ()) -> dict[str, str]:
-        """Of the units that are committed, but for those ``without``, the merged file that has their rows of this kind,
-        where one has."""
-        units = [unit for unit in self.folded if unit not in without]
-        files = snapshots.take(self.rows, [self.folded[unit] for unit in units])[snapshots.place_columns(kind)[0]]
-        return {unit: file for unit, file in zip(units, files.to_pylist(), strict=True) if file}
+    def moved(self, kind: str, units: Iterable[str] | None = None) -> dict[str, str]:
+        """Of the committed units among ``units`` (of all, unless told), the merged file that has their rows of this
+        kind, where one has."""
+        there = [*self.folded] if units is None else [unit for unit in units if unit in self.folded]
+        column = self.rows.select([snapshots.place_columns(kind)[0]])
+        files = snapshots.texts(snapshots.take(column, [self.folded[unit] for unit in there])[0])
+        return {unit: file for unit, file in zip(there, files, strict=True) if file}
 
     def _placed(self) -> pa.ChunkedArray:
         """Of each row, whether a file has rows of its unit together with others'."""

@@ -128,8 +128,10 @@ class Rows:
 
     def _look(self, units: Collection[str] | None, held: contents.Held | None = None) -> list[Place]:
         rows = contents.read_table(self.output, units, held)
-        names = ("unit", contents.COUNTED[self.kind], *snapshots.place_columns(self.kind))
-        places = itertools.starmap(Place, zip(*(rows[name].to_pylist() for name in names), strict=True))
+        file, start = (rows[name] for name in snapshots.place_columns(self.kind))
+        counts = rows[contents.COUNTED[self.kind]]
+        columns = (rows["unit"].to_pylist(), counts.to_pylist(), snapshots.texts(file), start.to_pylist())
+        places = map(Place, *columns)
         return [place for place in places if place.rows != 0]
 
     def _again(self, left: Sequence[Place], error: Exception) -> list[Place]:
