@@ -108,16 +108,19 @@ class Rows:
         last = {place.file: place.unit for place in self.places}
         opened: dict[str, RowFile] = {}
         now: dict[str, Place] = {}
+        lost: set[str | None] = set()  # files that the ledger names, and that are not there
         with ThreadPoolExecutor(_THREADS, "regrad-rows") as pool:
             for window in _windows(self.places):
                 parts = [place for place in window if place.file is None]
                 read = dict(zip(parts, pool.map(lambda place: self._try(place, columns), parts), strict=True))
+                lost.discard(None)  # of a window's parts: all of them were asked for before the ledger
                 for place in window:
                     unit = read.pop(place, None) or self._try(place, columns, opened)
                     while isinstance(unit, FileNotFoundError):  # moved since, or gone
-                        if now.get(place.unit, place) == place:
+                        if now.get(place.unit, place) == place and place.file not in lost:
                             now = {item.unit: item for item in self._look({item.unit for item in self.places})}
                             last = {item.file: item.unit for item in now.values()}
+                            lost.update([place.file] if now.get(place.unit) == place else [None])
                         if now.get(place.unit, place) == place:
                             break
                         place = now[place.unit]

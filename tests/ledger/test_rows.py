@@ -11,7 +11,7 @@ import pytest
 
 from regrad import table
 from regrad.errors import RegradError
-from regrad.ledger import commit, contents
+from regrad.ledger import commit, contents, fold, merge
 from regrad.ledger.rows import Rows, read_ids
 from regrad.pipeline.account import as_table
 from tests.outputs import commit_rows
@@ -104,3 +104,21 @@ def test_the_ids_of_a_unit_are_those_of_its_rows_in_order(tmp_path: Path) -> Non
     assert read_ids(str(tmp_path), [record]) == [None]
     (tmp_path / "quarantine/part-1.parquet").unlink()
     assert read_ids(str(tmp_path), [record]) == [None]
+
+
+def test_what_is_lost_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = str(tmp_path)
+    for number in range(40):
+        commit_rows(output, f"{number:02}", scores("a"))
+    fold.fold(output, lambda: None, at_least=1)
+    merge.merge(output, lambda: None, at_least=1)
+    for number in range(40, 80):
+        commit_rows(output, f"{number:02}", scores("a"))
+    placed = Rows(output)
+    for path in (tmp_path / "scores").iterdir():
+        path.unlink()
+    looks = []
+    real = contents.look
+    monkeypatch.setattr(contents, "look", lambda given: looks.append(given) or real(given))  # type: ignore[func-returns-value]
+    assert [type(unit) for _, unit in placed.by_unit()] == [FileNotFoundError] * 80
+    assert len(looks) == 2  # for the file, and for the parts
