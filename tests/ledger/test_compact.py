@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,24 +18,25 @@ from regrad import storage, table
 from regrad.errors import UsageError
 from regrad.ledger import commit, compact, contents, fold, lease, merge
 from regrad.ledger.rows import Rows
+from tests.data import ROOT
 from tests.ledger.test_merge import expected, ids, key_of, merged, written
 from tests.outputs import Stopped, stop_after
 
 NUMBERS = range(12)
 
 
-def begin(folder: Path, **run: Any) -> str:
+def begin(folder: Path, numbers: range = NUMBERS) -> str:
     """An output as a version before would leave it: loose records, parts, and a stray part."""
-    for number in NUMBERS:
+    for number in numbers:
         written(str(folder), number)
-    (folder / "run.json").write_text(json.dumps({"schema_version": 2, "status": "done", **run}))
+    (folder / "run.json").write_text(json.dumps({"schema_version": 2, "status": "done"}))
     (folder / "scores/part-0123.parquet").write_bytes(b"half")
     return str(folder)
 
 
-def same(output: str) -> None:
+def same(output: str, numbers: range = NUMBERS) -> None:
     for kind in contents.KINDS:
-        assert sorted(ids(Rows(output, kind).tables())) == sorted(expected(NUMBERS, kind))
+        assert sorted(ids(Rows(output, kind).tables())) == sorted(expected(numbers, kind))
 
 
 def test_all_is_folded_and_merged_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -50,10 +55,10 @@ def test_all_is_folded_and_merged_and_nothing_else_is_left(tmp_path: Path) -> No
 def test_stopped_at_any_step_it_can_be_done_again(
     tmp_path: Path, steps: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merge, "_UNITS", 5)
-    count = 0
+    monkeypatch.setattr(merge, "_UNITS", 3)
+    count, numbers = 0, range(7)
     while True:
-        output = begin(tmp_path / str(count))
+        output = begin(tmp_path / str(count), numbers)
         left = iter(range(count))
         steps.append(lambda left=left: stop_after(left))  # type: ignore[misc]
         ended = False
@@ -61,15 +66,47 @@ def test_stopped_at_any_step_it_can_be_done_again(
             compact.compact(output)
             ended = True
         steps.clear()
-        same(output)
+        same(output, numbers)
         if ended:
             break
         compact.compact(output)
-        same(output)
-        assert sorted(table.read(output)["id"].to_pylist()) == sorted(expected(NUMBERS))
+        same(output, numbers)
+        assert sorted(table.read(output)["id"].to_pylist()) == sorted(expected(numbers))
         assert commit.left_over(output, contents.committed(output)) == []
         count += 1
-    assert count > 40
+    assert count > 25
+
+
+SMALL = """
+import sys
+from regrad.commands.compact import main
+from regrad.ledger import merge
+merge._UNITS = 2
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_killed_at_random_moments_it_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    numbers, dice = range(150), random.Random(1)
+    output = begin(tmp_path, numbers)
+    states = []
+    for _ in range(4):
+        there = {*merged(output)}
+        process = subprocess.Popen([sys.executable, "-c", SMALL, output], env={**os.environ, "PYTHONPATH": str(ROOT)})
+        try:
+            while process.poll() is None and {*merged(output)} == there:
+                time.sleep(0.001)
+            time.sleep(dice.uniform(0, 0.15))
+        finally:
+            process.kill()
+            process.wait()
+        states.append(len(merged(output)))
+        same(output, numbers)
+    assert 0 < states[0] < 56  # 112 units have rows
+    compact.compact(output)
+    same(output, numbers)
+    assert sorted(table.read(output)["id"].to_pylist()) == sorted(expected(numbers))
+    assert commit.left_over(output, contents.committed(output)) == []
 
 
 def test_the_files_that_count_and_of_one_that_does_in_part_which_rows(tmp_path: Path) -> None:
