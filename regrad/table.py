@@ -1,18 +1,21 @@
-"""The score table: one Parquet part per unit of work, one row per image, provenance in every file.
+"""The score table: a row per image in Parquet, each file with its provenance.
 
-``OUT/scores/part-<unit>.parquet`` holds ``id, source, row, label, prediction, confidence, nll, digest`` and one float64
+``OUT/scores/part-<unit>.parquet`` has the rows of one unit of work, ``OUT/scores/merged-*.parquet`` those of many. They
+hold ``id, source, row, label, prediction, confidence, nll, digest`` and one float64
 column per score; ``nll`` is -log p of the label, null where there is none or it is no class of the model, ``digest``
 the 128-bit BLAKE2b of the encoded image in hexadecimal. ``OUT/quarantine/part-<unit>.parquet`` holds the images that
-could not be scored, with the reason, and their ``digest`` where there were bytes.
+could not be scored, with the reason, and their ``digest`` where there were bytes. Where rows come from (model,
+configuration, the engine's plan, versions) is written once, to ``OUT/provenance/<name>.json``; the footer of each file
+names it.
 """
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import io
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -21,11 +24,11 @@ from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.settings.columns import FIXED
 
-if TYPE_CHECKING:
-    import pyarrow.dataset
-
-SCHEMA_VERSION = 2
+ROWS_VERSION = 2  # of the rows and records themselves; the keys of units depend on it
+SCHEMA_VERSION = 3  # of an output; from 3 on, a file may have the rows of many units
+_READ_VERSIONS = (2, 3)
 PROVENANCE_KEY = b"regrad"
+ABOUT = ("schema_version", "regrad_version", "model")  # of the provenance, what each file says too
 _TYPES = (
     *(pa.string(), pa.string(), pa.int64()),  # id, source, row
     *(pa.int32(), pa.int32(), pa.float32(), pa.float64(), pa.string()),  # label to digest
@@ -42,6 +45,7 @@ QUARANTINE_SCHEMA = pa.schema(
     ]
 )
 LATER_COLUMNS = (pa.field("digest", pa.string()),)  # parts of earlier versions have none, which is read as null
+_BEFORE_LATER = ("nll", "reason")  # the columns that they come after
 
 
 def score_schema(scores: Sequence[str]) -> pa.Schema:
@@ -49,12 +53,68 @@ def score_schema(scores: Sequence[str]) -> pa.Schema:
     return pa.schema([*FIXED_COLUMNS, *((name, pa.float64()) for name in scores)])
 
 
-def to_parquet(table: pa.Table, provenance: dict[str, Any]) -> bytes:
-    """``table`` as Parquet with a checksum a page, and with ``provenance`` as JSON under its key ``regrad``."""
-    metadata = {PROVENANCE_KEY: json.dumps(provenance, sort_keys=True).encode()}
+def with_later(schema: pa.Schema) -> pa.Schema:
+    """``schema`` with the columns that a file of an earlier version lacks."""
+    place = 1 + max((schema.names.index(name) for name in _BEFORE_LATER if name in schema.names), default=-1)
+    later = [field for field in LATER_COLUMNS if field.name not in schema.names]
+    return pa.schema([*list(schema)[:place], *later, *list(schema)[place:]])
+
+
+def to_parquet(table: pa.Table, said: Mapping[str, Any]) -> bytes:
+    """``table`` as Parquet with a checksum a page, and with what it says of itself as JSON under the key ``regrad``."""
     sink = io.BytesIO()
-    pa.parquet.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", write_page_checksum=True)
+    with writer(sink, table.schema) as file:
+        file.write_table(table.replace_schema_metadata(None))
+        file.add_key_value_metadata(metadata(said))
     return sink.getvalue()
+
+
+def writer(sink: IO[bytes], schema: pa.Schema) -> pa.parquet.ParquetWriter:
+    """For files of rows. (Arrow's own copy of the schema tells nothing more, and takes 2 KB a file.)"""
+    plain = schema.remove_metadata()
+    return pa.parquet.ParquetWriter(sink, plain, compression="zstd", write_page_checksum=True, store_schema=False)
+
+
+def metadata(said: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """What a footer says, as Parquet keeps it."""
+    return {PROVENANCE_KEY: json.dumps(said, sort_keys=True).encode()}
+
+
+def footer(provenance: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What a file says of itself: ``more``, the model, the versions, and the name of the whole provenance."""
+    short = {name: provenance[name] for name in ABOUT if name in provenance}
+    return short | {"provenance": _provenance_name(provenance)} | more
+
+
+def _provenance_name(provenance: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_provenance(output: str, provenance: Mapping[str, Any]) -> str:
+    """Write ``OUT/provenance/<name>.json``; returns the name, which stands for the content."""
+    name = _provenance_name(provenance)
+    content = (json.dumps(provenance, indent=2, sort_keys=True) + "\n").encode()
+    storage.write_atomically(storage.join(output, "provenance", f"{name}.json"), content)
+    return name
+
+
+def read_provenance(output: str, name: str) -> dict[str, Any]:
+    """What a footer means by ``name``.
+
+    Raises:
+        RegradError: it is gone, is not what was written, or the storage refused or failed.
+    """
+    uri = storage.join(output, "provenance", f"{name}.json")
+    try:
+        provenance: dict[str, Any] = json.loads(storage.read_bytes(uri))
+        if _provenance_name(provenance) != name:
+            raise ValueError("its content is not that of its name")
+    except (FileNotFoundError, ValueError) as error:
+        raise RegradError(
+            f"{storage.mask(uri)}: cannot be read ({storage.reason(error)}), so the files that name it do not say "
+            "where their rows come from; put it back"
+        ) from error
+    return provenance
 
 
 def read_run(output: str) -> dict[str, Any]:
@@ -73,30 +133,13 @@ def read_run(output: str) -> dict[str, Any]:
         raise RegradError(
             f"{storage.mask(output)}/run.json: not valid JSON ({error}); score into a new output"
         ) from error
-    if run.get("schema_version") != SCHEMA_VERSION:
+    if run.get("schema_version") not in _READ_VERSIONS:
         raise UsageError(
             f"{storage.mask(output)}: holds a run of schema version {run.get('schema_version')}, this regrad reads "
-            f"{SCHEMA_VERSION}; use another --output, or the regrad version that wrote it ({run.get('regrad_version')})"
+            f"{' and '.join(map(str, _READ_VERSIONS))}; use another --output, or the regrad version that wrote it "
+            f"({run.get('regrad_version')})"
         )
     return run
-
-
-def dataset(output: str, kind: str = "scores", parts: Sequence[str] | None = None) -> pyarrow.dataset.Dataset | None:
-    """The parts under ``output/kind`` as one Arrow dataset, or None when there is none; only ``parts``, if given."""
-    import pyarrow.dataset  # brings pandas with it, which what only looks at a run need not wait for
-
-    names = storage.list_files(storage.join(output, kind), ".parquet") if parts is None else sorted(parts)
-    if not names:
-        return None
-    fs, path = storage.filesystem(storage.join(output, kind))
-    whole = pyarrow.dataset.dataset([f"{path}/{name}" for name in names], format="parquet", filesystem=fs)
-    return whole.replace_schema(_with_later(whole.schema))
-
-
-def _with_later(schema: pa.Schema) -> pa.Schema:
-    """``schema`` with the columns that a part of an earlier version lacks."""
-    later = [field for field in LATER_COLUMNS if field.name not in schema.names]
-    return functools.reduce(pa.Schema.append, later, schema)
 
 
 def read_file(uri: str, schema: pa.Schema) -> pa.Table:
@@ -120,6 +163,11 @@ def read_file(uri: str, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
+def write_run(output: str, run: Mapping[str, Any]) -> None:
+    """Write ``run`` as ``OUT/run.json``."""
+    storage.write_atomically(storage.join(output, "run.json"), (json.dumps(run, indent=2) + "\n").encode())
+
+
 def write_file(uri: str, rows: pa.Table) -> None:
     """Write ``rows`` as one Parquet file, whole or not at all."""
     sink = io.BytesIO()
@@ -128,14 +176,21 @@ def write_file(uri: str, rows: pa.Table) -> None:
 
 
 def read(output: str, columns: Sequence[str] | None = None, kind: str = "scores") -> pa.Table:
-    """All rows of the run at ``output``, only ``columns`` when given.
+    """All rows of the run at ``output``, only ``columns`` when given, as any reader of Parquet finds them.
+
+    That is right while nothing is at work on the output; :class:`regrad.ledger.rows.Rows` reads by the ledger.
 
     Raises:
         UsageError: there are no rows, or a column is missing (the columns there are, are named).
     """
-    parts = dataset(output, kind)
-    if parts is None:
+    from pyarrow import dataset  # brings pandas with it, which what only looks at a run need not wait for
+
+    names = storage.list_files(storage.join(output, kind), ".parquet")
+    if not names:
         raise UsageError(f"{storage.mask(output)}: no rows under {kind}/; has the scoring run finished?")
+    fs, path = storage.filesystem(storage.join(output, kind))
+    parts = dataset.dataset([f"{path}/{name}" for name in names], format="parquet", filesystem=fs)
+    parts = parts.replace_schema(with_later(parts.schema))
     missing = sorted(set(columns or ()) - set(parts.schema.names))
     if missing:
         raise UsageError(

@@ -24,6 +24,7 @@ from PIL import Image
 
 from regrad import table
 from tests.installed import installed
+from tests.outputs import commit_rows
 from tests.services import bucket, end_lasting, ray_cluster, ray_session, s3_server
 from tests.side_by_side import SideBySide, group, rank
 
@@ -113,10 +114,10 @@ def write_run(tmp_path: Path) -> WriteRun:
             **scores,
         }
         rows = pa.table({key: list(values) for key, values in columns.items()}, schema=table.score_schema(list(scores)))
-        (output / "scores").mkdir(parents=True)
+        output.mkdir(parents=True)
         for part, begin in enumerate((0, count // 3)):
             piece = rows.slice(begin, count // 3 if part == 0 else None)
-            (output / "scores" / f"part-{part}.parquet").write_bytes(table.to_parquet(piece, {}))
+            commit_rows(str(output), str(part), piece)
         (output / "run.json").write_text(json.dumps(run_json() | run))
         return str(output)
 

@@ -48,10 +48,8 @@ def test_parts_are_one_table(tmp_path: Path) -> None:
         {"id": "a", "entropy": 1.5},
         {"id": "b", "entropy": 2.5},
     ]
-    some = table.dataset(str(tmp_path), parts=["part-1.parquet"])
-    assert some is not None
-    assert some.to_table()["id"].to_pylist() == ["b"]
-    assert table.dataset(str(tmp_path), "quarantine") is None
+    with pytest.raises(UsageError, match="no rows under quarantine/"):
+        table.read(str(tmp_path), kind="quarantine")
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ def count_new(
     """
     counted = Counted(manifest.totals(records))
     others = {row["night"] for row in nights.rows} - {night}
-    ledger = commit.Ledger.read(baseline)
+    own, ledger = commit.Ledger.read(output), commit.Ledger.read(baseline)
     known_units = commit.by_source(key for key in ledger.keys if key not in apart)
     changed = set(audited.sources_of_retired(output))
     by_source: dict[str, list[Mapping[str, Any]]] = {}
@@ -64,10 +65,10 @@ def count_new(
         known = audited.Known()
         if digits in changed:
             known = audited.Retired(output, digits).known(source, others.__contains__)
-        for record in ledger.records(known_units.get(digits, ())):
-            for image in audited.images(baseline, record) if record["source"] == source else ():
-                known.add(image.name, image.digest, image.scored)
-        _count(output, source, units, known, counted)
+        same = (record for record in ledger.records(known_units.get(digits, ())) if record["source"] == source)
+        for image in itertools.chain(*audited.images(ledger, [record["unit"] for record in same]).values()):
+            known.add(image.name, image.digest, image.scored)
+        _count(own, source, units, known, counted)
     for name, rows in (("scored", counted.again["scored"]), ("quarantined", counted.again["quarantined"])):
         counted.totals[f"rows_{name}"] -= rows
         counted.totals["rows_in"] -= rows
@@ -75,15 +76,16 @@ def count_new(
 
 
 def _count(
-    output: str, source: str, records: Sequence[Mapping[str, Any]], known: audited.Known, counted: Counted
+    ledger: commit.Ledger, source: str, records: Sequence[Mapping[str, Any]], known: audited.Known, counted: Counted
 ) -> None:
     rows: list[int] = []
+    held = audited.images(ledger, [record["unit"] for record in records] if known else [])
     for record in records:
         if not known:
             counted.reasons.update(record.get("reasons", {}))
             continue
         new: list[tuple[str, str]] = []
-        for image in audited.images(output, record):
+        for image in held[record["unit"]]:
             if known.take(image):
                 counted.again["scored" if image.scored else "quarantined"] += 1
                 rows += [image.row] if image.scored and image.row is not None else []

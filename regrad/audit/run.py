@@ -201,8 +201,8 @@ def _rows(output: str, records: Sequence[dict[str, Any]], counted: again.Counted
     """The rows of these units that count; None where there are none."""
     if not counted.totals["rows_scored"]:
         return None
-    parts = tuple(f"part-{record['unit']}.parquet" for record in records if record["rows_scored"])
-    return dataclasses.replace(scored.load_run(night.NIGHT, output), parts=parts, left_out=counted.left_out)
+    units = frozenset(record["unit"] for record in records)
+    return dataclasses.replace(scored.load_run(night.NIGHT, output), units=units, left_out=counted.left_out)
 
 
 def _row(audit: dict[str, Any], job: Job, failed: list[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ COMMANDS = {
     "select": "choose the images that are worth an annotator's time",
     "status": "how far a run is",
     "check": "count an output again, against its inputs; --repair drops what is damaged",
+    "compact": "merge the many small files of an output into few large ones",
     "submit": "run any of these on a Ray cluster, with the job's own exit code",
     "train": "train a small classifier on labelled shards",
     "demo": "the whole road in two minutes, on data that comes with scikit-learn",

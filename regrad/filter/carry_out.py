@@ -17,7 +17,7 @@ from regrad import formatting, storage
 from regrad.cli import say
 from regrad.errors import RegradError, UsageError
 from regrad.filter import rules, shards
-from regrad.ledger import commit, lease
+from regrad.ledger import commit, contents, lease
 from regrad.reading.samples import Columns
 from regrad.runs.scored import Run, codes, integers
 
@@ -112,7 +112,7 @@ def _check(output: str, wanted: Sequence[shards.Piece], kept: int) -> None:
             f"{storage.mask(output)}: {rows} rows in {len(there)} shards, where {kept} in {len(names)} were kept; run "
             "the same command again, and if that does not mend it, report this as a bug"
         )
-    if commit.committed(output) != {piece.key for piece in wanted}:
+    if contents.committed(output) != {piece.key for piece in wanted}:
         raise RegradError(f"{storage.mask(output)}: the ledger does not name the shards; run the same command again")
 
 

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet
 
-from regrad import storage, table
+from regrad import storage
 from regrad.errors import UsageError
 from regrad.filter import expression
+from regrad.ledger.rows import Rows
 from regrad.runs.scored import PREFERRED_SCORE, Bools, Floats, Ints, Run, floats, integers
 from regrad.runs.sift import Best
 from regrad.runs.tally import CELLS, Tally, join_tallies
@@ -63,11 +64,11 @@ class Condition:
     """
 
     def __init__(self, text: str, run: Run, score: str):
-        parts = table.dataset(run.output)
-        assert parts is not None  # a run without parts does not load
+        schema = Rows(run.output).schema()
+        assert schema is not None  # a run without rows does not load
         self.text, self.score = text, score
-        self._expression = expression.parse_condition(text, parts.schema)
-        self.columns: Sequence[str] = parts.schema.names
+        self._expression = expression.parse_condition(text, schema)
+        self.columns: Sequence[str] = schema.names
 
     def drops(self, rows: pa.Table) -> tuple[Bools, pa.Array]:
         """See :class:`Rule`."""
@@ -247,9 +248,7 @@ def _add(reasons: dict[str, int], column: pa.ChunkedArray) -> None:
 
 
 def _quarantined(output: str) -> Iterator[pa.Table]:
-    parts = table.dataset(output, "quarantine")
-    for batch in parts.to_batches() if parts is not None else ():
-        rows = pa.Table.from_batches([batch])
+    for rows in Rows(output, "quarantine").tables():
         if len(rows):
             why = pc.binary_join_element_wise("not scored", rows["stage"], rows["reason"], ": ")
             columns = {"id": rows["id"], "source": rows["source"], "row": rows["row"], "reason": why}

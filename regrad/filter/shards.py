@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from regrad import storage
 from regrad.errors import RegradError
-from regrad.ledger import commit
+from regrad.ledger import contents
 from regrad.ledger.lease import Lease
 from regrad.reading.formats import Format, Part, ReadIds, format_of, open_reader, stem
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns
@@ -162,7 +162,7 @@ def write(item: Mapping[str, Any]) -> dict[str, Any]:
         "rows": piece.count,
     }
     content = json.dumps(record, sort_keys=True).encode()
-    storage.write_atomically(commit.record_uri(item["output"], piece.key), content)
+    storage.write_atomically(contents.record_uri(item["output"], piece.key), content)
     return record
 
 
@@ -187,9 +187,9 @@ def settle(output: str, wanted: Sequence[Piece]) -> list[Piece]:
     Records go first, so that no shard is taken for done that is not there.
     """
     keys = {piece.key for piece in wanted}
-    done = commit.committed(output)
+    done = contents.committed(output)
     for key in sorted(done - keys):
-        storage.remove(commit.record_uri(output, key))
+        storage.remove(contents.record_uri(output, key))
     names = {piece.name for piece in wanted if piece.key in done}
     folder = storage.join(output, "shards")
     files, temporaries = storage.list_all(folder)

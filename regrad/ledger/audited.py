@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from regrad import storage, table
 from regrad.ledger import commit
+from regrad.ledger.rows import Rows
 
 AUDITED_SCHEMA = pa.schema([("night", pa.string()), ("unit", pa.string()), ("claim", pa.string())])
 _CLAIM_SCHEMA = pa.schema([("night", pa.string()), ("claim", pa.string())])
@@ -34,6 +35,7 @@ _RETIRED_SCHEMA = pa.schema(
 )
 FOLDER = "retired"
 _THREADS = 8
+_OF_IMAGES = ("source", "row", "id", "digest")
 
 
 def audited_uri(output: str) -> str:
@@ -87,20 +89,23 @@ class Image:
         return "" if self.id == str(self.row) else self.id.removesuffix(f"(row {self.row})").rstrip()
 
 
-def images(output: str, record: Mapping[str, Any]) -> list[Image]:
-    """Every row of the unit with this ledger record, as far as its parts can be read, in their order.
+def images(ledger: commit.Ledger, units: Iterable[str]) -> dict[str, list[Image]]:
+    """Every row of these ``units`` of ``ledger``, as far as their files can be read, in their order.
 
     Raises:
         RegradError: the storage refused or failed.
     """
-    rows_read: list[Image] = []
-    names = ["source", "row", "id", "digest"]
-    if (rows := commit.read_part(output, "scores", record, names)) is not None:
-        rows_read += map(Image, *(rows[name].to_pylist() for name in names))
-    if (rows := commit.read_part(output, "quarantine", record, [*names, "stage", "reason"])) is not None:
-        reasons = zip(rows["stage"].to_pylist(), rows["reason"].to_pylist(), strict=True)
-        rows_read += map(Image, *(rows[name].to_pylist() for name in names), reasons)
-    return sorted(rows_read, key=lambda image: (image.row is None, image.row or 0, not image.scored))
+    rows_read: dict[str, list[Image]] = {unit: [] for unit in units}
+    for kind, more in (("scores", []), ("quarantine", ["stage", "reason"])) if rows_read else ():
+        placed = Rows(ledger.output, kind, rows_read.keys(), ledger.held)
+        for place, unit in placed.by_unit([*_OF_IMAGES, *more]):
+            if not isinstance(unit, Exception):  # `regrad check` tells of what cannot be read
+                columns = [unit.rows[name].to_pylist() for name in (*_OF_IMAGES, *more)]
+                reasons = [zip(*columns[len(_OF_IMAGES) :], strict=True)] if more else []
+                rows_read[place.unit] += map(Image, *columns[: len(_OF_IMAGES)], *reasons)
+    for rows in rows_read.values():
+        rows.sort(key=lambda image: (image.row is None, image.row or 0, not image.scored))
+    return rows_read
 
 
 class Known:
@@ -211,10 +216,10 @@ def _keep(
         for source, records in by_name.items():
             # What another night had counted, this one did not; what it counted is there where this was cut short.
             there = retired.known(source, lambda name: name in nights)
+            held = images(ledger, [record["unit"] for record in records])
             for record in records:
-                held = images(ledger.output, record)
-                if len(held) < record["rows_in"]:
+                if len(held[record["unit"]]) < record["rows_in"]:
                     lost(record["unit"])
-                counted = (image for image in held if image.row is not None and not there.take(image))
+                counted = (image for image in held[record["unit"]] if image.row is not None and not there.take(image))
                 new += [(night, source, image.name, image.digest, image.scored) for image in counted]
     retired.add(new)

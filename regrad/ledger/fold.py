@@ -2,7 +2,8 @@
 
 A snapshot is written whole before anything that it holds is removed, and what it was made of says the same as it does
 while both are there: notes of retirement go first, since they speak of older snapshots; then records; then the
-snapshots that were merged. Whatever a fold that was cut short has left is taken in by the next one.
+snapshots that were merged. Whatever a fold that was cut short has left is taken in by the next one. The record of a
+unit whose rows were moved before (:mod:`regrad.ledger.merge`) says nothing new, and goes.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from regrad import storage
 from regrad.errors import RegradError
-from regrad.ledger import commit, snapshots
+from regrad.ledger import contents, snapshots
 
 AT_LEAST = 512  # records, of less there is nothing to gain
 _AT_ONCE = 50_000  # records in memory
@@ -39,7 +41,7 @@ def fold(output: str, allowed: Callable[[], None], at_least: int | None = None) 
     """
     folded = 0
     while True:
-        held = commit.look(output)
+        held = contents.look(output)
         keys = sorted(held.loose | held.retired)
         if len(keys) < (AT_LEAST if at_least is None else at_least):
             return folded
@@ -48,16 +50,28 @@ def fold(output: str, allowed: Callable[[], None], at_least: int | None = None) 
         folded += taken
 
 
-def _fold_some(output: str, held: commit.Held, keys: list[str], allowed: Callable[[], None]) -> int:
-    records = _records(output, [key for key in keys if key in held.loose])
+def _fold_some(output: str, held: contents.Held, keys: list[str], allowed: Callable[[], None]) -> int:
+    records = _records(output, [key for key in keys if key in held.loose and key not in held.folded])
+    spare = [key for key in keys if key in held.loose and key in held.folded]
     retired = [key for key in keys if key in held.retired]
     gone = [key for key in retired if key not in records]
     new = snapshots.newest([snapshots.gone(gone), snapshots.live(snapshots.to_table(list(records.values())))])
-    if not len(new):
-        return 0
+    merged = add_snapshot(output, held, new, allowed) if len(new) else []
+    allowed()
+    remove_all(storage.join(output, "ledger", note) for key in retired for note in held.notes[key])
+    remove_all(contents.record_uri(output, key) for key in [*records, *spare])
+    remove_all(merged)
+    return len(new) + len(spare)
+
+
+def add_snapshot(output: str, held: contents.Held, rows: pa.Table, allowed: Callable[[], None]) -> list[str]:
+    """Write ``rows`` as what holds of their units from now on, where the ledger held ``held``.
+
+    Returns:
+        The snapshots that count no more, which may be removed.
+    """
     older = list(held.snapshots)
     merged: list[snapshots.Snapshot] = []
-    rows = new
     while older and snapshots.row_count(output, older[-1]) <= _GROWTH * len(rows):
         merged.insert(0, older.pop())
         rows = snapshots.newest([snapshots.read_snapshots(output, [merged[0]]), rows])
@@ -66,11 +80,7 @@ def _fold_some(output: str, held: commit.Held, keys: list[str], allowed: Callabl
     number = 1 + max((snapshot.last for snapshot in [*held.snapshots, *held.merged]), default=0)
     allowed()
     snapshots.write_snapshot(output, merged[0].first if merged else number, number, rows)
-    allowed()
-    _remove(commit.retirement_uri(output, key) for key in retired)
-    _remove(commit.record_uri(output, key) for key in records)
-    _remove(storage.join(output, "ledger", snapshot.name) for snapshot in [*merged, *held.merged])
-    return len(new)
+    return [storage.join(output, "ledger", snapshot.name) for snapshot in [*merged, *held.merged]]
 
 
 def _records(output: str, keys: list[str]) -> dict[str, Mapping[str, Any]]:
@@ -78,7 +88,7 @@ def _records(output: str, keys: list[str]) -> dict[str, Mapping[str, Any]]:
 
     def one(key: str) -> dict[str, Any] | None:
         with contextlib.suppress(RegradError):  # `regrad check` tells of what cannot be read
-            record = commit.read_record(output, key)
+            record = contents.read_record(output, key)
             return record if record and record["unit"] == key else None
         return None
 
@@ -87,6 +97,7 @@ def _records(output: str, keys: list[str]) -> dict[str, Mapping[str, Any]]:
     return {record["unit"]: record for record in snapshots.foldable(records)}
 
 
-def _remove(uris: Iterable[str]) -> None:
+def remove_all(uris: Iterable[str]) -> None:
+    """Remove these files, many at a time."""
     with ThreadPoolExecutor(_THREADS, "regrad-fold") as pool:
         list(pool.map(storage.remove, uris))

@@ -3,9 +3,10 @@
 ``OUT/ledger/snapshot-<first>-<last>-<digest>.parquet`` holds what the folds of these numbers took in: a row for a
 unit that was committed, and one, marked ``gone``, for a unit of an earlier snapshot that was retired. A snapshot never
 changes (its name has the digest of its content); one whose numbers another covers has been merged into it and counts
-no more. Of the rows of one unit, that of the highest number holds. What is not folded yet is newer than every snapshot:
-``OUT/ledger/<key>.json`` is the record of a unit, ``OUT/ledger/<key>.gone`` retires one that is in a snapshot. A unit
-that has both was committed again, and is there.
+no more. Of the rows of one unit, that of the highest number holds; it says too which file has the unit's images
+(:data:`PLACES`), so that writing a snapshot is what moves them. What is not folded yet is newer than every snapshot:
+``OUT/ledger/<key>.json`` is the record of a unit, ``OUT/ledger/<key>.*.gone`` retires one. A unit that has both was
+committed again, and is there.
 """
 
 from __future__ import annotations
@@ -40,7 +41,13 @@ COLUMNS = pa.schema(
         ("rest", pa.string()),
     ]
 )
-SCHEMA = COLUMNS.append(pa.field("gone", pa.bool_()))
+_PLACES = {kind: (f"{kind}_file", f"{kind}_row") for kind in ("scores", "quarantine")}
+#: Of each kind of rows, the file below ``OUT/<kind>/`` that has those of the unit among others', and the first of them
+#: in it. Null where the unit has a part of its own, or none.
+PLACES = pa.schema(
+    [field for file, row in _PLACES.values() for field in (pa.field(file, pa.string()), pa.field(row, pa.int64()))]
+)
+SCHEMA = pa.schema([*COLUMNS, pa.field("gone", pa.bool_()), *PLACES])
 _VALUES = [name for name in COLUMNS.names if name != "rest"]
 _NAME = re.compile(r"snapshot-(\d{8})-(\d{8})-[0-9a-f]{16}\.parquet")
 
@@ -104,7 +111,11 @@ def _read(uri: str) -> pa.Table:
     try:
         if _digest(content) not in uri.rpartition("/")[2]:
             raise ValueError("its content is not that of its name")
-        return pa.parquet.ParquetFile(pa.BufferReader(content)).read().select(SCHEMA.names).cast(SCHEMA)
+        rows = pa.parquet.ParquetFile(pa.BufferReader(content)).read()
+        for field in PLACES:  # which earlier versions did not write
+            if field.name not in rows.column_names:
+                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+        return rows.select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise RegradError(
             f"{storage.mask(uri)}: not a readable ledger snapshot ({storage.reason(error)}); delete it to score its "
@@ -170,6 +181,13 @@ def take(rows: pa.Table, places: Sequence[int] | np.ndarray[Any, Any]) -> pa.Tab
     return rows.take(pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)]))
 
 
+def texts(column: pa.ChunkedArray) -> list[str | None]:
+    """The values of ``column``, equal ones one object: a million names of a few files take little memory."""
+    encoded = column.combine_chunks().dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    return [None if place is None else values[place] for place in encoded.indices.to_pylist()]
+
+
 def to_records(rows: pa.Table) -> list[dict[str, Any]]:
     """The inverse of :func:`to_table`."""
     return [
@@ -180,13 +198,29 @@ def to_records(rows: pa.Table) -> list[dict[str, Any]]:
 
 def gone(keys: Sequence[str]) -> pa.Table:
     """A row of :data:`SCHEMA` for each unit that was retired."""
-    columns = [
-        pa.array(keys, pa.string()) if name == "unit" else pa.nulls(len(keys), COLUMNS.field(name).type)
-        for name in COLUMNS.names
-    ]
-    return pa.table([*columns, pa.array([True] * len(keys), pa.bool_())], schema=SCHEMA)
+    return _rows({"unit": pa.array(keys, pa.string()), "gone": pa.array([True] * len(keys), pa.bool_())}, len(keys))
 
 
 def live(rows: pa.Table) -> pa.Table:
-    """Rows of :data:`COLUMNS` as committed units."""
-    return rows.append_column(SCHEMA.field("gone"), pa.array([False] * len(rows), pa.bool_()))
+    """Rows of :data:`COLUMNS` as committed units, each with its own part."""
+    given = dict(zip(rows.column_names, rows.columns, strict=True))
+    none = pa.Array.from_buffers(pa.bool_(), len(rows), [None, pa.py_buffer(bytes(len(rows) // 8 + 1))])
+    return _rows(given | {"gone": none}, len(rows))
+
+
+def _rows(columns: Mapping[str, Any], count: int) -> pa.Table:
+    whole = [columns[field.name] if field.name in columns else pa.nulls(count, field.type) for field in SCHEMA]
+    return pa.table(whole, schema=SCHEMA)
+
+
+def place_columns(kind: str) -> tuple[str, str]:
+    """The columns of :data:`PLACES` of this kind of rows: file, and first row."""
+    return _PLACES[kind]
+
+
+def moved(rows: pa.Table, kind: str, file: str, starts: Sequence[int]) -> pa.Table:
+    """``rows`` of units whose rows of this kind are now in ``file``, from these on."""
+    for name, values in zip(place_columns(kind), ([file] * len(rows), starts), strict=True):
+        field = SCHEMA.field(name)
+        rows = rows.set_column(SCHEMA.get_field_index(name), field, pa.array(values, field.type))
+    return rows

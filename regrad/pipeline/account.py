@@ -91,7 +91,7 @@ class Account:
             "finished": now(),
             "reasons": reasons_of((stage, reason) for _, _, _, stage, reason, _ in self.quarantined),
             "skipped": dict(self.skipped),
-            "schema_version": table.SCHEMA_VERSION,
+            "schema_version": table.ROWS_VERSION,
         }
 
 

@@ -6,9 +6,8 @@ Nothing is believed: every ledger record's key is made again from its content, e
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 
 from regrad import storage, table
 from regrad.errors import RegradError
 from regrad.formatting import count
-from regrad.ledger import audited, commit, lease
+from regrad.ledger import audited, commit, contents, lease, merge
+from regrad.ledger.files import DAMAGE, UnitRows
+from regrad.ledger.rows import Rows
 from regrad.pipeline import manifest
 from regrad.pipeline.plan import make_plan, unit_key
 from regrad.reading.formats import format_of
@@ -31,7 +31,7 @@ from regrad.reading.samples import Columns
 
 _THREADS = 16
 _SHOWN = 3  # repeated ids named in one line
-_PROVENANCE = ("schema_version", "config", "plan")  # of a part, the same as in run.json
+_PROVENANCE = ("config", "plan")  # of a file, the same as in run.json
 
 
 @dataclass(frozen=True)
@@ -88,19 +88,23 @@ def check(output: str) -> Findings:
     ledger = commit.Ledger.read(output)
     keys = sorted(ledger.keys)
     salt = manifest.salt(run["model"]["fingerprint"], run["config"], run["plan"])
-    with ThreadPoolExecutor(_THREADS, "regrad-check") as pool:
-        records = list(pool.map(lambda key: _record(ledger, key, salt), keys))
-        sound = [item for item in records if isinstance(item, dict)]
-        findings.problems += [item for item in records if isinstance(item, Problem)]
-        sound.sort(key=lambda record: (record["source"], record["start"]))
-        rows = pool.map(lambda record: _unit(output, record, run), sound)
-        for source, units in itertools.groupby(rows, key=lambda unit: unit.record["source"]):
-            findings.problems += _source(source, list(units))
+    judged = [_judged(key, record, salt) for key, record in zip(keys, _records(ledger, keys), strict=True)]
+    sound = [item for item in judged if isinstance(item, dict)]
+    findings.problems += [item for item in judged if isinstance(item, Problem)]
+    wrong: list[tuple[str, list[Problem]]] = []
+    origins = _Origins(output)
+    units = (_unit(record, parts, run, origins) for record, parts in _parts(ledger, sound))
+    for _, alike in itertools.groupby(units, key=lambda unit: unit.record["unit"][: commit.SOURCE_DIGITS]):
+        ordered = sorted(alike, key=lambda unit: (unit.record["source"], unit.record["start"]))
+        for source, some in itertools.groupby(ordered, key=lambda unit: unit.record["source"]):
+            wrong.append((source, list(_source(source, list(some)))))
+    findings.problems += itertools.chain(*(problems for _, problems in sorted(wrong, key=lambda item: item[0])))
+    findings.problems += origins.problems
     findings.units = len(keys)
     findings.rows_scored = sum(record["rows_scored"] for record in sound)
     findings.rows_quarantined = sum(record["rows_quarantined"] for record in sound)
     findings.problems += _totals(run, sound, keys)
-    findings.problems += _strays(output, run, keys, findings.notes)
+    findings.problems += _strays(output, run, keys, sound, findings.notes)
     _inputs(run, output, salt, sound, findings)
     return findings
 
@@ -113,21 +117,40 @@ def repair(output: str, problems: Iterable[Problem]) -> int:
         RegradError: the storage refused or failed.
     """
     units = sorted({problem.unit for problem in problems if problem.unit})
-    with lease.hold(output):
+    with lease.hold(output) as held:
         audited.keep(output, units, lambda key: None)  # a unit comes back under its name, which its night keeps
         commit.retire(output, units)
+        merge.merge(output, held.check, merge.ONLY_WORN)
+        commit.sweep(output, contents.committed(output), commit.WRITTEN)
         run = table.read_run(output)
         if "counts" in run:  # the next run counts for itself where it finds no digest
-            manifest.write_run(output, run | {"counts": {**run["counts"], "ledger": None}})
+            table.write_run(output, run | {"counts": {**run["counts"], "ledger": None}})
     return len(units)
 
 
 # -- a unit ----------------------------------------------------------------------------------------------------------
 
 
-def _record(ledger: commit.Ledger, key: str, salt: str) -> dict[str, Any] | Problem:
+def _records(ledger: commit.Ledger, keys: list[str]) -> list[dict[str, Any] | RegradError]:
+    """The records, or why one cannot be read."""
+
+    def one(key: str) -> dict[str, Any] | RegradError:
+        try:
+            return ledger.records([key])[0]
+        except RegradError as error:
+            return error
+
     try:
-        (record,) = ledger.records([key])
+        return [*ledger.records(keys)]
+    except RegradError:
+        with ThreadPoolExecutor(_THREADS, "regrad-check") as pool:
+            return list(pool.map(one, keys))
+
+
+def _judged(key: str, record: dict[str, Any] | RegradError, salt: str) -> dict[str, Any] | Problem:
+    try:
+        if isinstance(record, RegradError):
+            raise record
         counts = [record[name] for name in ("rows_in", "rows_scored", "rows_quarantined")]
         made = unit_key(record["source"], record["identity"], record["start"], record["stop"], salt)
     except (RegradError, KeyError, TypeError) as error:
@@ -139,18 +162,61 @@ def _record(ledger: commit.Ledger, key: str, salt: str) -> dict[str, Any] | Prob
     return record
 
 
-def _unit(output: str, record: dict[str, Any], run: dict[str, Any]) -> _Rows:
+def _parts(
+    ledger: commit.Ledger, records: Sequence[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], dict[str, UnitRows | Exception]]]:
+    """Of each unit, its rows of every kind that it has rows of, or why they cannot be read."""
+    keys = {record["unit"] for record in records}
+    streams = {kind: Rows(ledger.output, kind, keys, ledger.held).by_unit() for kind in contents.KINDS}
+    ahead = {kind: next(stream, None) for kind, stream in streams.items()}
+    for record in records:
+        parts: dict[str, UnitRows | Exception] = {}
+        for kind, stream in streams.items():
+            item = ahead[kind]
+            if item is not None and item[0].unit == record["unit"]:
+                parts[kind] = item[1]
+                ahead[kind] = next(stream, None)
+        yield record, parts
+
+
+class _Origins:
+    """Where rows come from, by what is said of them: the whole of it, or its name, which is read once.
+
+    Attributes:
+        problems: of names that cannot be read.
+    """
+
+    def __init__(self, output: str):
+        self.problems: list[Problem] = []
+        self._output = output
+        self._known: dict[str, dict[str, Any] | None] = {}
+
+    def of(self, said: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The provenance; None where it cannot be read."""
+        name = said.get("provenance")
+        if name is None:  # versions before names wrote it in every file
+            return said
+        if name not in self._known:
+            try:
+                self._known[name] = table.read_provenance(self._output, name)
+            except RegradError as error:
+                self._known[name] = None
+                self.problems.append(Problem(str(error), repairable=False))
+        return self._known[name]
+
+
+def _unit(
+    record: dict[str, Any], parts: Mapping[str, UnitRows | Exception], run: dict[str, Any], origins: _Origins
+) -> _Rows:
     unit = _Rows(record, [], [], [])
-    for kind in commit.KINDS:
-        expected = record[f"rows_{'scored' if kind == 'scores' else 'quarantined'}"]
-        uri = commit.part_uri(output, kind, record["unit"])
+    for kind, part in parts.items():
+        expected = record[contents.COUNTED[kind]]
         try:
-            rows = _part(uri, kind, record, run)
+            rows = _sound(part, kind, record, run, origins)
         except FileNotFoundError:
-            if expected:
-                unit.problems.append(f"no {kind} part, but {expected} rows in the ledger")
+            unit.problems.append(f"no {kind} part, but {expected} rows in the ledger")
             continue
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        except DAMAGE as error:
             unit.problems.append(f"its {kind} part is damaged: {storage.reason(error)}")
             continue
         if rows.num_rows != expected:
@@ -168,29 +234,30 @@ def _unit(output: str, record: dict[str, Any], run: dict[str, Any]) -> _Rows:
     return unit
 
 
-def _part(uri: str, kind: str, record: dict[str, Any], run: dict[str, Any]) -> pa.Table:
-    """The rows of a part, if its footer says that it is of this unit and run, and it has their columns.
+def _sound(
+    part: UnitRows | Exception, kind: str, record: dict[str, Any], run: dict[str, Any], origins: _Origins
+) -> pa.Table:
+    """The rows, if the footer they are under says that they are of this unit and run, and they have the columns.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is another's, or lacks a column.
+        FileNotFoundError: there are none.
+        One of DAMAGE: they are another's, lack a column, or cannot be read.
     """
-    content = pa.BufferReader(storage.read_bytes(uri))
-    file = pa.parquet.ParquetFile(content, page_checksum_verification=True)
-    provenance = json.loads((file.schema_arrow.metadata or {})[table.PROVENANCE_KEY])
-    if (provenance["unit"], provenance["identity"]) != (record["unit"], record["identity"]):
+    if isinstance(part, Exception):
+        raise part
+    if (part.said["unit"], part.said["identity"]) != (record["unit"], record["identity"]):
         raise ValueError("its footer names another unit")
-    if provenance["model"]["fingerprint"] != run["model"]["fingerprint"] or any(
-        provenance[name] != run[name] for name in _PROVENANCE
+    origin = origins.of(part.said)
+    models = [said["model"]["fingerprint"] for said in (part.said, origin) if said and "model" in said]
+    if set(models) - {run["model"]["fingerprint"]} or (
+        origin and any(origin[name] != run[name] for name in _PROVENANCE)
     ):
         raise ValueError("its footer names another model or configuration")
     expected = table.QUARANTINE_SCHEMA if kind == "quarantine" else table.score_schema(run["config"]["scores"])
-    there = list(file.schema_arrow)
-    later = [field for field in table.LATER_COLUMNS if field.name not in file.schema_arrow.names]
-    missing = [field.name for field in expected if field not in [*there, *later]]
+    missing = [field.name for field in expected if field not in list(part.rows.schema)]
     if missing:
         raise ValueError(f"without the column {', '.join(missing)}, or with another type")
-    return file.read()  # every column: that decodes every page
+    return part.rows
 
 
 def _numbers(chunks: list[Any]) -> np.ndarray[Any, Any]:
@@ -227,14 +294,26 @@ def _repeated_ids(source: str, units: list[_Rows]) -> Iterator[Problem]:
         )
 
 
-def _strays(output: str, run: dict[str, Any], keys: list[str], notes: list[str]) -> Iterator[Problem]:
+_UNKNOWN = "no ledger record knows its rows"
+
+
+def _strays(
+    output: str, run: dict[str, Any], keys: list[str], records: Sequence[dict[str, Any]], notes: list[str]
+) -> Iterator[Problem]:
     """Files that no unit has. A run that was cut short leaves some; after one that came to its end, their rows are
     in excess."""
+    known = {*keys}
     stray = commit.left_over(output, keys)
-    parts = [uri for uri in stray if "/part-" in uri] if _has_counted(run, keys) else []
+    files = {uri: uri.rpartition("/")[2] for uri in stray if _has_counted(run, keys)}
+    parts = [uri for uri, name in files.items() if name.startswith(("part-", "merged-"))]
     for uri in parts:
-        name = uri.rpartition("/part-")[2].removesuffix(".parquet")
-        yield Problem(f"{storage.mask(uri)}: no ledger record knows its rows", name)
+        moved = commit.unit_of(files[uri]) in known
+        yield Problem(f"{storage.mask(uri)}: {'its rows are in another file too' if moved else _UNKNOWN}")
+    for kind, counted in contents.COUNTED.items():
+        empty = {record["unit"] for record in records if not record[counted]}
+        for name in storage.list_files(storage.join(output, kind)) if empty else ():
+            if commit.unit_of(name) in empty:
+                yield Problem(f"{storage.mask(output)}/{kind}/{name}: its unit has no such rows", commit.unit_of(name))
     if len(stray) > len(parts):
         notes.append(f"{len(stray) - len(parts)} files of attempts that were cut short; the next run removes them")
 

@@ -14,7 +14,7 @@ from typing import Any
 from regrad import __version__, storage, table
 from regrad.errors import UsageError
 from regrad.formatting import now
-from regrad.ledger import commit
+from regrad.ledger import commit, contents
 from regrad.pipeline.options import OPTIONS, Options
 from regrad.reading.inputs import Listing
 from regrad.reading.naming.classes import in_short
@@ -48,7 +48,7 @@ def existing(output: str) -> dict[str, Any] | None:
     """
     if "run.json" in storage.list_files(output, ".json"):
         return table.read_run(output)
-    if commit.committed(output):
+    if contents.committed(output):
         raise UsageError(
             f"{storage.mask(output)}: holds units but no run.json, so what made them is unknown; use another --output"
         )
@@ -118,7 +118,7 @@ def _shown(value: Any) -> str:
 def salt(fingerprint: str, config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     """What a unit's key depends on besides its content: model, :func:`configuration`, the engine's choices, schema."""
     settings = {key: value for key, value in config.items() if key not in _MODEL}
-    return json.dumps([table.SCHEMA_VERSION, fingerprint, settings, choices(plan)], sort_keys=True)
+    return json.dumps([table.ROWS_VERSION, fingerprint, settings, choices(plan)], sort_keys=True)
 
 
 def choices(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,11 +175,6 @@ def held_totals(ledger: commit.Ledger, run: Mapping[str, Any] | None) -> dict[st
     if keys and counts.get("ledger") == ledger_digest(keys):
         return {name: counts[name] for name in ("units", *COUNTS)} | {"skipped": Counter(counts.get("skipped", {}))}
     return totals(ledger.records(sorted(keys)))
-
-
-def write_run(output: str, run: Mapping[str, Any]) -> None:
-    """Write ``run`` as ``OUT/run.json``."""
-    storage.write_atomically(storage.join(output, "run.json"), (json.dumps(run, indent=2) + "\n").encode())
 
 
 def start(options: Options, model: dict[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None, laps: Laps
     if stored and held and "measured" in held:
         run["measured"] = held["measured"]
     provenance = {
-        "schema_version": table.SCHEMA_VERSION,
+        "schema_version": table.ROWS_VERSION,
         "regrad_version": __version__,
         "model": {name: named[name] for name in ("spec", "fingerprint")},
         "config": run["config"],

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from regrad import formatting, storage
+from regrad import formatting, storage, table
 from regrad.cli import say
 from regrad.errors import RegradError, UsageError
-from regrad.ledger import audited, commit, fold, lease
+from regrad.ledger import audited, commit, contents, fold, lease, merge
 from regrad.pipeline import manifest, process
 from regrad.pipeline.plan import group_units
 from regrad.pipeline.prepare import Job, plan_again, prepare
@@ -22,7 +22,7 @@ from regrad.settings.kinds import exceeds
 from regrad.storage import retry
 
 _NEW_PLANS = 3  # for sources that change while they are read; then they are not at rest
-_FOLDED_AFTER = 8192  # units that a run commits, so that no ledger has very many records
+_COMPACTED_AFTER = 8192  # units that a run commits, so that there are never very many records and parts
 _LAST_WORDS_SECONDS = 5.0  # how long a run that failed tries to say so in run.json
 
 ScoreUnits = Callable[[Job], Iterator[UnitResult]]
@@ -60,7 +60,7 @@ def execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
         RegradError: the storage, the model or the cluster failed; what was committed stays.
     """
     with lease.hold(job.task.output, say) as held:
-        if commit.committed(job.task.output) != job.committed:
+        if contents.committed(job.task.output) != job.committed:
             job = prepare(job.options, job.elsewhere)
         return _execute(replace(job, task=replace(job.task, lease=held)), score_units)
 
@@ -71,11 +71,12 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
     _remember(job)
     # Before run.json speaks of a new configuration, nothing of the old one may be left to be taken for it.
     commit.retire(output, sorted({*job.plan.obsolete, *job.retired}))
+    table.write_provenance(output, job.task.provenance)
     job.run["units"] = {"planned": len(job.plan.pending), "done_before": len(job.plan.done)}
-    manifest.write_run(output, job.run)
+    table.write_run(output, job.run)
     job.listing.looked.save()
     commit.sweep(output, tally.committed | {unit.key for unit in job.plan.pending})
-    _fold(job)
+    _compact(job, merge.ONLY_WORN)
     try:
         changed = _score(job, tally, score_units)
         for _ in range(_NEW_PLANS):
@@ -90,9 +91,9 @@ def _execute(job: Job, score_units: ScoreUnits) -> RunOutcome:
                 f"{storage.mask(changed[0])}: changed while it was read, {_NEW_PLANS + 1} times; run again when it is "
                 "at rest"
             )
+        _compact(job)
         if job.plan.pending:  # a worker may have died over a unit; the lease goes on being renewed meanwhile
             commit.sweep(output, tally.committed, commit.WRITTEN)
-        _fold(job)
         return tally.finish()
     except BaseException as error:
         tally.fail(error)
@@ -112,9 +113,11 @@ def _remember(job: Job) -> None:
     audited.keep(job.task.output, {*job.plan.obsolete, *job.retired, *replaced}, lost)
 
 
-def _fold(job: Job) -> None:
+def _compact(job: Job, at_least: int | None = None) -> None:
+    """Fold the ledger and merge parts, where there is enough of either; the workers go on meanwhile."""
     if job.task.lease:
         fold.fold(job.task.output, job.task.lease.check)
+        merge.merge(job.task.output, job.task.lease.check, at_least)
 
 
 def _score(job: Job, tally: RunCounts, score_units: ScoreUnits) -> list[str]:
@@ -125,8 +128,8 @@ def _score(job: Job, tally: RunCounts, score_units: ScoreUnits) -> list[str]:
             changed[result.source] = None
         else:
             tally.take(result)
-            if isinstance(result, Committed) and tally.this_run["units"] % _FOLDED_AFTER == 0:
-                _fold(job)
+            if isinstance(result, Committed) and tally.this_run["units"] % _COMPACTED_AFTER == 0:
+                _compact(job)
     return list(changed)
 
 
@@ -174,7 +177,7 @@ class RunCounts:
         self._job, plan = job, job.plan
         self._replaces = {unit.key: unit.replaces for unit in plan.pending}
         going = {*plan.obsolete, *(key for keys in self._replaces.values() for key in keys)}
-        read = commit.read_records(self._job.task.output, sorted(going))
+        read = contents.read_records(self._job.task.output, sorted(going))
         self._held |= {record["unit"]: record for record in read}
         self._remove(set(plan.obsolete))
 
@@ -216,7 +219,7 @@ class RunCounts:
         """Fail where the output holds other units than were committed: then the counts are wrong."""
         self._check_lease()
         output = self._job.task.output
-        held = commit.committed(output)
+        held = contents.committed(output)
         wrong = sorted(held ^ self.committed)
         if wrong:
             raise RegradError(
@@ -234,8 +237,8 @@ class RunCounts:
         stopped = isinstance(error, KeyboardInterrupt)
         with contextlib.suppress(RegradError), retry.patience(_LAST_WORDS_SECONDS):
             self._check_lease()  # where it is lost, run.json is another's
-            late = commit.committed(self._job.task.output) - self.committed
-            for record in commit.read_records(self._job.task.output, sorted(late)):
+            late = contents.committed(self._job.task.output) - self.committed
+            for record in contents.read_records(self._job.task.output, sorted(late)):
                 self.add(record)  # committed, but the news of it did not come through
             self._write("interrupted" if stopped else "failed", getattr(error, "exit_code", 130) if stopped else code)
         held = f"{self.counts['rows_scored']} scores and {self.counts['rows_quarantined']} quarantined rows"
@@ -254,8 +257,6 @@ class RunCounts:
         counts = self.counts | {"accuracy": accuracy, "ledger": manifest.ledger_digest(self.committed)}
         ended = {"status": status, "exit_code": code, "finished": formatting.now()}
         seen = manifest.seen(self._job.listing, self.counts)
-        manifest.write_run(
-            self._job.task.output, self._job.run | ended | seen | {"this_run": this_run, "counts": counts}
-        )
+        table.write_run(self._job.task.output, self._job.run | ended | seen | {"this_run": this_run, "counts": counts})
         notes = [*self._notes, *([retry.summary(self._retries)] if self._retries else ())]
         return RunOutcome(self._job, code, this_run, counts, self._job.run.get("measured"), notes)

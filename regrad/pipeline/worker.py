@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from regrad import storage
+from regrad import storage, table
 from regrad.classifier import Classifier
 from regrad.errors import RegradError
 from regrad.ledger import commit
@@ -44,7 +44,7 @@ class Task:
         model: arguments of ``Classifier.load``.
         scorer: arguments of ``Scorer``, with the plan that the driver resolved.
         fingerprint: of the driver's classifier; a worker that loads another one refuses to score.
-        provenance: written in the footer of every Parquet part.
+        provenance: what the footer of every Parquet part names.
         score_modules: modules that define scores of the user's own.
         lease: of the output, asked before anything is committed.
     """
@@ -220,9 +220,9 @@ class UnitScorer:
                 f"{storage.mask(unit.source)}: {account.rows_in} rows read where {unit.rows} were planned; the file "
                 "changed while it was read, run again"
             )
-        provenance = {**self.task.provenance, "unit": unit.key, "identity": unit.identity}
+        footer = table.footer(self.task.provenance, unit=unit.key, identity=unit.identity)
         allowed = self.task.lease.check if self.task.lease else lambda: None
-        commit.write_unit(self.task.output, record, *account.tables(), provenance, unit.replaces, allowed)
+        commit.write_unit(self.task.output, record, *account.tables(), footer, unit.replaces, allowed)
         return Committed(record)
 
 

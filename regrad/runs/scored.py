@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 
 from regrad import storage, table
 from regrad.errors import RegradError, UsageError
+from regrad.ledger import contents
+from regrad.ledger.rows import Rows
 from regrad.settings.columns import FIXED, STANDARD_ERROR
 from regrad.settings.scoring import FITTED, comparable
 
@@ -30,13 +32,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Run:
-    """One output of regrad score, under the name the report is to use; only some ``parts`` of it, where they are."""
+    """One output of regrad score, under the name the report is to use; of some ``units`` alone, where they are told."""
 
     name: str
     output: str
     info: dict[str, Any]
     scores: tuple[str, ...]
-    parts: tuple[str, ...] | None = None
+    units: Collection[str] | None = None
     left_out: Mapping[str, Ints] = field(default_factory=dict)  # source -> rows that are not read
 
     @property
@@ -56,36 +58,30 @@ class Run:
         return own | comparable(self.info.get("config", {}))
 
     def count_rows(self) -> int:
-        """How many rows there are, from the parts' footers.
+        """How many rows there are, by the ledger.
 
         Raises:
-            RegradError: the storage refused or failed, or a part is damaged.
+            RegradError: the storage refused or failed.
         """
-        try:
-            parts = table.dataset(self.output, parts=self.parts)
-            return 0 if parts is None else parts.count_rows() - sum(map(len, self.left_out.values()))
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(self.output, error) from error
+        return Rows(self.output, units=self.units).count() - sum(map(len, self.left_out.values()))
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows in table order, only ``columns``, a few hundred thousand at a time however small the parts are.
+        """The rows, only ``columns``, a few hundred thousand at a time however small the files are.
 
         Raises:
-            RegradError: the storage refused or failed, or a part is damaged.
+            RegradError: the storage refused or failed, a file is damaged, or a unit was replaced meanwhile.
         """
         wanted = list(dict.fromkeys([*columns, *(("source", "row") if self.left_out else ())]))
-        try:
-            parts = table.dataset(self.output, parts=self.parts)
-            waiting: list[pa.RecordBatch] = []
-            for batch in parts.to_batches(columns=wanted) if parts is not None else ():
-                waiting.append(batch)
-                if sum(map(len, waiting)) >= ROWS_AT_ONCE:
-                    yield self._meant(pa.Table.from_batches(waiting), columns)
-                    waiting = []
-            if any(map(len, waiting)):
-                yield self._meant(pa.Table.from_batches(waiting), columns)
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(self.output, error) from error
+        waiting: list[pa.Table] = []
+        count = 0
+        for rows in Rows(self.output, units=self.units).tables(wanted):
+            waiting.append(rows)
+            count += len(rows)
+            if count >= ROWS_AT_ONCE:
+                yield self._meant(pa.concat_tables(waiting), columns)
+                waiting, count = [], 0
+        if count:
+            yield self._meant(pa.concat_tables(waiting), columns)
 
     def _meant(self, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
         """``rows`` without those that are left out."""
@@ -107,13 +103,13 @@ def load_run(name: str, output: str) -> Run:
         RegradError: the storage refused or failed.
     """
     info = table.read_run(output)
-    try:
-        parts = table.dataset(output)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(output, error) from error
-    if parts is None:
-        raise UsageError(f"{storage.mask(output)}: no rows under scores/; has the scoring run finished?")
-    names = [column for column in parts.schema.names if column not in FIXED]
+    schema = Rows(output).schema()
+    if schema is None:
+        where = storage.mask(output)
+        if contents.committed(output):
+            raise UsageError(f"{where}: the run scored no image; see {where}/quarantine")
+        raise UsageError(f"{where}: no rows under scores/; has the scoring run finished?")
+    names = [column for column in schema.names if column not in FIXED]
     errors = {f"{column}{STANDARD_ERROR}" for column in names}
     run = Run(name, output, info, tuple(column for column in names if column not in errors))
     if not run.scores:
@@ -176,7 +172,3 @@ def codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
     array = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
     numbers: Ints = array.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     return numbers, [str(value) for value in array.dictionary.to_pylist()]
-
-
-def _unreadable(output: str, error: Exception) -> RegradError:
-    return RegradError(f"{storage.mask(output)}/scores: cannot read: {storage.reason(error)}")

@@ -79,7 +79,7 @@ def test_names_in_order_of_time_cost_no_look_at_what_was_scored(
     write_folder(tmp_path / "in", rows[:20])
     incoming = Incoming(tmp_path)
     incoming.night("--night", "n1")
-    monkeypatch.setattr("regrad.ledger.commit.read_part", None)
+    monkeypatch.setattr("regrad.ledger.rows.Rows.by_unit", None)
     for night, (first, last) in {"n2": (20, 23), "n3": (23, 40)}.items():
         write_folder(tmp_path / "in", rows[first:last])
         assert incoming.night("--night", night) == (last - first, last - first)

@@ -15,7 +15,7 @@ from regrad import storage
 from regrad.audit import run as audits
 from regrad.audit.options import OPTIONS
 from regrad.errors import RegradError, UsageError
-from regrad.ledger import commit, lease
+from regrad.ledger import contents, lease
 from regrad.pipeline.check import check
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
@@ -224,7 +224,7 @@ def test_ledger_keys_are_what_a_night_is_of(nights: Nights) -> None:
     nights.arrive("a.parquet", digits(30))
     nights.audit("--night", "n1", "--unit-rows", "10")
     audited = pyarrow.parquet.read_table(Path(nights.outputs, "audit/audited.parquet"))
-    assert set(audited["unit"].to_pylist()) == commit.committed(f"{nights.outputs}/audit")
+    assert set(audited["unit"].to_pylist()) == contents.committed(f"{nights.outputs}/audit")
 
 
 def test_the_options_are_those_of_scoring_and_these() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from regrad.commands.status import main
-from regrad.ledger import commit
+from regrad.ledger import contents
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
@@ -76,7 +76,7 @@ def test_while_a_run_goes_on_and_after_it_was_killed(tmp_path: Path, capsys: pyt
     arguments = [source, *MODEL, "--output", output, "--batch-size", "10"]
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, env={**os.environ})
     try:
-        while len(commit.committed(output)) < 2:
+        while len(contents.committed(output)) < 2:
             assert process.poll() is None
             time.sleep(0.1)
         found = status(output, capsys, "--json")

@@ -20,7 +20,8 @@ import psutil
 
 from regrad import storage, table
 from regrad.commands import check
-from regrad.ledger import commit
+from regrad.ledger import commit, contents
+from regrad.ledger.rows import Rows
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
@@ -29,13 +30,13 @@ ROOT = Path(__file__).parents[2]
 WORKER = "MapWorker"  # in the title of the processes that score
 START_SECONDS = 8.0  # about what a run takes until its first unit: kills fall before it too
 PATIENCE = 240.0
-#: `regrad`, folding its ledger after a few units instead of thousands: kills fall into folds too.
-FOLDING = """
+#: `regrad`, compacting its output after a few units instead of thousands: kills fall into folds and merges too.
+COMPACTING = """
 import sys
 from regrad.__main__ import main
-from regrad.ledger import fold
+from regrad.ledger import fold, merge
 from regrad.pipeline import run
-fold.AT_LEAST, run._FOLDED_AFTER = 3, 5
+fold.AT_LEAST, run._COMPACTED_AFTER, merge.AT_LEAST, merge._UNITS = 3, 5, 2, 8
 sys.exit(main())
 """
 
@@ -59,7 +60,7 @@ class Job:
 
     def start(self) -> Run:
         """One run of the command, with a process group of its own."""
-        command = [sys.executable, "-c", FOLDING, "score", *self.arguments, "--output", self.output]
+        command = [sys.executable, "-c", COMPACTING, "score", *self.arguments, "--output", self.output]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
         log = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: what outlives a killed driver would hold its other end
         process = subprocess.Popen(
@@ -74,7 +75,7 @@ class Job:
 
     def units(self) -> int:
         """How many units are committed now."""
-        return len(commit.committed(str(self.ledger.parent)))
+        return len(contents.committed(str(self.ledger.parent)))
 
 
 @dataclass
@@ -168,6 +169,8 @@ def assert_sound(job: Job, capture: Callable[[], str]) -> None:
     content = table.read_run(job.output)
     assert (content["status"], content["exit_code"]) == ("done", 0)
     assert content["counts"]["rows_scored"] == len(held)
-    assert commit.left_over(job.output, commit.committed(job.output)) == []
-    assert len(commit.look(job.output).loose) < 3 <= len(commit.committed(job.output))  # they were folded
+    assert commit.left_over(job.output, contents.committed(job.output)) == []
+    assert len(contents.look(job.output).loose) < 3 <= len(contents.committed(job.output))  # they were folded
+    parts = [place for place in Rows(job.output).places if not place.file]
+    assert len(parts) < 5  # the others were merged: those that were loose are not
     assert check.main([job.output]) == 0, capture()

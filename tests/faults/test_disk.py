@@ -11,7 +11,7 @@ import pytest
 
 import regrad.commands.score
 from regrad import table
-from regrad.ledger import commit
+from regrad.ledger import contents
 from regrad.pipeline.run import score_here
 from tests.shards import digits, write_parquet
 
@@ -46,8 +46,8 @@ def assert_whole(output: Path) -> int:
     names = [path.name for path in output.rglob("*")]
     assert not [name for name in names if name.startswith("_tmp-")]
     assert all(pyarrow.parquet.read_table(path).num_rows == 1 for path in output.glob("scores/*.parquet"))
-    committed = commit.committed(str(output))
-    assert len(commit.read_records(str(output), committed)) == len(committed)
+    committed = contents.committed(str(output))
+    assert len(contents.read_records(str(output), committed)) == len(committed)
     return len(committed)
 
 

@@ -16,7 +16,7 @@ import psutil
 import pyarrow.parquet
 import pytest
 
-from regrad.ledger import commit
+from regrad.ledger import contents
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
@@ -61,10 +61,10 @@ def test_every_kept_image_is_in_one_shard_whatever_was_killed(tmp_path: Path) ->
     generator = random.Random(0)
     kills = 0
     for _ in range(5):
-        before = len(commit.committed(str(tmp_path / "out")))
+        before = len(contents.committed(str(tmp_path / "out")))
         wanted = before + generator.randint(0, 9)
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(commit.committed(str(tmp_path / "out"))) < wanted:
+        while process.poll() is None and len(contents.committed(str(tmp_path / "out"))) < wanted:
             time.sleep(0.01)
         time.sleep(generator.uniform(0, 0.05))
         kills += process.poll() is None

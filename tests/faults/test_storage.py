@@ -18,7 +18,7 @@ from regrad import storage, table
 from regrad.cluster import score_on_ray
 from regrad.commands.score import main, summary
 from regrad.errors import RegradError
-from regrad.ledger import commit
+from regrad.ledger import contents
 from regrad.pipeline import manifest
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
@@ -63,7 +63,7 @@ def assert_sound(output: str, inputs: dict[tuple[str, int], tuple[str, float]]) 
     assert [held[key][0] for key in inputs] == [inputs[key][0] for key in inputs]
     np.testing.assert_allclose([held[key][1] for key in inputs], [inputs[key][1] for key in inputs], rtol=1e-6)
     content = table.read_run(output)
-    counts = manifest.totals(commit.read_records(output, commit.committed(output)))
+    counts = manifest.totals(contents.read_records(output, contents.committed(output)))
     assert {name: content["counts"][name] for name in counts} == counts
     assert counts["rows_scored"] == counts["rows_in"] == len(inputs)
     assert storage.list_files(f"{output}/quarantine", ".parquet") == []
@@ -207,7 +207,7 @@ def test_credentials_that_expire_in_the_middle_leave_what_is_committed(
     with pytest.raises(RegradError, match=r"ExpiredToken: .*; renew the credentials and run the same command again"):
         score(output, *inputs)
     proxy.rest()
-    assert len(commit.committed(output)) == 2
+    assert len(contents.committed(output)) == 2
     outcome = score(output, *inputs)
     assert outcome.counts["rows_scored"] == 140
     assert outcome.this_run["rows_scored"] < 140

@@ -14,6 +14,7 @@ from regrad import table
 from regrad.errors import UsageError
 from regrad.filter import rules
 from regrad.runs import scored, tally
+from tests.outputs import commit_rows
 
 RNG = np.random.default_rng(0)
 
@@ -88,9 +89,7 @@ def test_what_was_not_scored_is_dropped_with_its_reason(run: scored.Run, tmp_pat
         {"id": ["x"], "source": ["s"], "row": [7], "stage": ["decode"], "reason": ["no picture"], "digest": ["d"]},
         schema=table.QUARANTINE_SCHEMA,
     )
-    folder = Path(run.output, "quarantine")
-    folder.mkdir()
-    (folder / "part-0.parquet").write_bytes(table.to_parquet(bad, {}))
+    commit_rows(run.output, "bad", quarantine=bad)
     rule = rules.make_rule(run, "regrad > 99", None, None, "regrad", False)
     with rules.lists(str(tmp_path / "out")) as listed:
         found = rules.sort_out(run, rule, listed)

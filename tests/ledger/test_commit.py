@@ -1,13 +1,12 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from regrad import storage, table
 from regrad.errors import RegradError
-from regrad.ledger import commit
+from regrad.ledger import commit, contents
 from regrad.pipeline.account import as_table
 
 KEY = "0" * 32
@@ -29,8 +28,8 @@ def files(output: Path) -> list[str]:
 def test_a_unit_is_two_parts_and_a_record(tmp_path: Path) -> None:
     commit.write_unit(str(tmp_path), *unit())
     assert files(tmp_path) == [f"ledger/{KEY}.json", f"quarantine/part-{KEY}.parquet", f"scores/part-{KEY}.parquet"]
-    assert commit.committed(str(tmp_path)) == {KEY}
-    assert commit.read_records(str(tmp_path), [KEY])[0]["rows_scored"] == 2
+    assert contents.committed(str(tmp_path)) == {KEY}
+    assert contents.read_records(str(tmp_path), [KEY])[0]["rows_scored"] == 2
     part = pyarrow.parquet.read_table(tmp_path / "scores" / f"part-{KEY}.parquet")
     assert part.schema.metadata[b"regrad"] == b'{"config": {"sigma": 0.5}}'
     assert part["entropy"].to_pylist() == [1.0, 1.0]
@@ -65,15 +64,15 @@ def test_the_record_is_written_last_and_removed_first(tmp_path: Path, monkeypatc
     steps.clear()
     commit.write_unit(str(tmp_path), *unit(), replaces=[old])
     kinds = [(step[0], Path(step).parent.name, old in step) for step in steps]
-    assert kinds[0] == ("-", "ledger", True)
-    assert {kind[:2] for kind in kinds[1:3]} == {("-", "scores"), ("-", "quarantine")}
-    assert [kind[:2] for kind in kinds[3:]] == [("+", "scores"), ("+", "quarantine"), ("+", "ledger")]
-    assert commit.committed(str(tmp_path)) == {KEY}
+    assert kinds[:2] == [("+", "ledger", True), ("-", "ledger", True)]
+    assert {kind[:2] for kind in kinds[2:4]} == {("-", "scores"), ("-", "quarantine")}
+    assert [kind[:2] for kind in kinds[4:]] == [("+", "scores"), ("+", "quarantine"), ("+", "ledger")]
+    assert contents.committed(str(tmp_path)) == {KEY}
 
 
 def test_parts_of_no_unit_are_swept(tmp_path: Path) -> None:
     commit.write_unit(str(tmp_path), *unit())
-    for kind in commit.KINDS:
+    for kind in contents.KINDS:
         (tmp_path / kind / "part-stray.parquet").write_bytes(b"rest of a killed run")
     assert commit.sweep(str(tmp_path), {KEY}) == 2
     assert len(files(tmp_path)) == 3
@@ -85,7 +84,7 @@ def test_what_is_left_over_is_what_no_unit_has(tmp_path: Path) -> None:
         commit.write_unit(str(tmp_path), *unit(key))
     (tmp_path / "scores/_tmp-1-x.parquet").write_bytes(b"half")
     left = {str(Path(uri).relative_to(tmp_path)) for uri in commit.left_over(str(tmp_path), {KEY})}
-    parts = {f"{kind}/part-{other}.parquet" for kind in commit.KINDS}
+    parts = {f"{kind}/part-{other}.parquet" for kind in contents.KINDS}
     assert left == {"scores/_tmp-1-x.parquet", *parts}
 
 
@@ -93,37 +92,4 @@ def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger/x.json").write_text("{")
     with pytest.raises(RegradError, match=r"ledger/x.json: not a readable ledger record .* delete it"):
-        commit.read_records(str(tmp_path), ["x"])
-
-
-def test_the_ids_of_a_unit_are_those_of_its_rows_in_order(tmp_path: Path) -> None:
-    scores = as_table([(f"s{row}", "a", row, 1, 1, 0.5, 0.7, "d", 1.0) for row in (12, 10)], table.score_schema(["e"]))
-    bad = as_table([("q11", "a", 11, "read", "bad", None)], table.QUARANTINE_SCHEMA)
-    counts = {"rows_in": 3, "rows_scored": 2, "rows_quarantined": 1, "start": 10, "stop": 13}
-    record = {"unit": KEY, "source": "a", **counts}
-    commit.write_unit(str(tmp_path), record, scores, bad, {})
-    assert commit.read_ids(str(tmp_path), [record, record | {"stop": 14}, record | {"start": 11}]) == [
-        ["s10", "q11", "s12"],
-        None,
-        None,
-    ]
-    commit.write_unit(str(tmp_path), record, scores, bad.set_column(0, "id", [[None]]), {})
-    assert commit.read_ids(str(tmp_path), [record]) == [None]
-    (tmp_path / f"quarantine/part-{KEY}.parquet").unlink()
-    assert commit.read_ids(str(tmp_path), [record]) == [None]
-
-
-def test_columns_that_came_later_are_null_in_parts_of_before(tmp_path: Path) -> None:
-    commit.write_unit(str(tmp_path), *unit())
-    record = unit()[0]
-    columns = ["id", "digest"]
-    assert commit.read_part(str(tmp_path), "scores", record, columns)["digest"].to_pylist() == ["d", "d"]
-    path = tmp_path / f"scores/part-{KEY}.parquet"
-    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns(["digest"]), path)
-    assert commit.read_part(str(tmp_path), "scores", record, columns)["digest"].to_pylist() == [None, None]
-    commit.write_unit(str(tmp_path), *unit("1" * 32))
-    for parts in (None, [f"part-{KEY}.parquet"], [f"part-{'1' * 32}.parquet", f"part-{KEY}.parquet"]):
-        rows = table.dataset(str(tmp_path), parts=parts).to_table()
-        assert rows["digest"].null_count == 2
-        assert rows.schema.field("digest").type == pa.string()
-    assert commit.read_part(str(tmp_path), "scores", record, ["none"]) is None
+        contents.read_records(str(tmp_path), ["x"])

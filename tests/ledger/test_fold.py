@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,11 @@ import pytest
 
 from regrad import storage
 from regrad.errors import RegradError
-from regrad.ledger import commit, fold, snapshots
+from regrad.ledger import commit, contents, fold, snapshots
+from tests.outputs import Stopped, stop_after
 from tests.services import Bucket
 
 Records = dict[str, dict[str, Any]]
-
-
-class Stopped(Exception):
-    """Where a process was killed."""
 
 
 def record(number: int, **more: Any) -> dict[str, Any]:
@@ -33,15 +30,15 @@ def record(number: int, **more: Any) -> dict[str, Any]:
 
 def write(output: str, content: dict[str, Any]) -> None:
     """Commit a record, as :func:`regrad.ledger.commit.write_unit` does after its parts."""
-    storage.write_atomically(commit.record_uri(output, content["unit"]), json.dumps(content).encode())
+    storage.write_atomically(contents.record_uri(output, content["unit"]), json.dumps(content).encode())
 
 
 def held(output: str) -> Records:
     """What the ledger tells, asked in every way there is."""
-    keys = commit.committed(output)
+    keys = contents.committed(output)
     ledger = commit.Ledger.read(output)
     assert set(ledger.keys) == keys
-    records = dict(zip(sorted(keys), commit.read_records(output, sorted(keys)), strict=True))
+    records = dict(zip(sorted(keys), contents.read_records(output, sorted(keys)), strict=True))
     assert ledger.records(sorted(keys)) == list(records.values())
     assert snapshots.to_records(ledger.table()) == list(records.values())
     return records
@@ -49,23 +46,6 @@ def held(output: str) -> Records:
 
 def names(output: str) -> list[str]:
     return storage.list_files(storage.join(output, "ledger"))
-
-
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]:
-    """What is called before every write and every removal."""
-    called: list[Callable[[], None]] = []
-    for name in ("write_atomically", "remove"):
-        real = getattr(storage, name)
-
-        def stepping(*arguments: Any, real: Callable[..., None] = real) -> None:
-            for step in called:
-                step()
-            real(*arguments)
-
-        monkeypatch.setattr(storage, name, stepping)
-    monkeypatch.setattr(fold, "_THREADS", 1)  # one step after the other
-    return called
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -92,7 +72,7 @@ def test_no_step_of_a_fold_and_no_end_of_one_changes_what_is_held(
                 assert not [name for name in names(output) if not name.endswith(".parquet")]
             case _:
                 left = iter(range(chance.randrange(8)))
-                steps.append(lambda left=left: _stop_after(left))  # type: ignore[misc]
+                steps.append(lambda left=left: stop_after(left))  # type: ignore[misc]
                 with contextlib.suppress(Stopped):
                     fold.fold(output, lambda: None, at_least=1)
                 steps.clear()
@@ -104,11 +84,6 @@ def test_no_step_of_a_fold_and_no_end_of_one_changes_what_is_held(
 
 def _same(output: str, model: Records) -> None:
     assert held(output) == model
-
-
-def _stop_after(left: Iterator[int]) -> None:
-    if next(left, None) is None:
-        raise Stopped
 
 
 def test_what_is_new_is_merged_with_what_is_about_as_large(tmp_path: Path) -> None:
@@ -150,10 +125,10 @@ def test_a_record_that_is_not_whole_stays_as_it_is(tmp_path: Path, wrong: dict[s
         write(output, record(number))
     strange = json.dumps(record(9, **wrong))
     for key, content in ((f"{9:032x}", strange), (f"{10:032x}", "{"), (f"{11:032x}", '{"unit": "' + "b" * 32 + '"}')):
-        storage.write_atomically(commit.record_uri(output, key), content.encode())
+        storage.write_atomically(contents.record_uri(output, key), content.encode())
     assert fold.fold(output, lambda: None, at_least=1) == 5
     assert names(output) == [*(f"{number:032x}.json" for number in (9, 10, 11)), names(output)[-1]]
-    assert commit.committed(output) == {f"{number:032x}" for number in (0, 1, 2, 3, 4, 9, 10, 11)}
+    assert contents.committed(output) == {f"{number:032x}" for number in (0, 1, 2, 3, 4, 9, 10, 11)}
 
 
 def test_a_reader_goes_on_when_what_it_saw_is_folded_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +146,7 @@ def test_a_reader_goes_on_when_what_it_saw_is_folded_meanwhile(tmp_path: Path, m
     real, listings = storage.list_files, iter([seen])
     monkeypatch.setattr(storage, "list_files", lambda *given: next(listings, None) or real(*given))
     snapshots._read.cache_clear()
-    assert len(commit.committed(output)) == 8  # its snapshot was merged into another
+    assert len(contents.committed(output)) == 8  # its snapshot was merged into another
 
 
 def test_of_records_that_lack_values_and_are_wrong_the_wrong_one_is_told(tmp_path: Path) -> None:
@@ -210,10 +185,11 @@ def test_the_parts_of_a_retired_unit_go_and_its_note_stays_until_the_next_fold(t
     fold.fold(output, lambda: None, at_least=1)
     commit.retire(output, [key])
     assert not part.exists()
-    assert names(output)[0] == f"{key}.gone"
-    assert commit.committed(output) == {f"{2:032x}"}
+    assert names(output)[0].startswith(f"{key}.")
+    assert names(output)[0].endswith(".gone")
+    assert contents.committed(output) == {f"{2:032x}"}
     with pytest.raises(RegradError, match="no such file"):
-        commit.read_records(output, [key])
+        contents.read_records(output, [key])
     fold.fold(output, lambda: None, at_least=1)
     assert len(names(output)) == 1
-    assert commit.committed(output) == {f"{2:032x}"}
+    assert contents.committed(output) == {f"{2:032x}"}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from regrad import storage
 from regrad.errors import RegradError
-from regrad.ledger import snapshots
+from regrad.ledger import contents, snapshots
 from tests.ledger.test_fold import record
 
 
@@ -53,6 +56,18 @@ def test_what_has_no_column_of_its_type_cannot_be_folded(wrong: dict[str, Any]) 
     lacking = {key: value for key, value in record(5).items() if key != "labelled"}
     records = [record(1), record(2, **wrong), record(3), lacking, record(4)]
     assert snapshots.foldable(records) == [record(1), record(3), record(4)]
+
+
+def test_one_of_an_earlier_version_says_nothing_of_where_rows_are(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    rows = snapshots.live(snapshots.to_table([record(1)]))
+    pyarrow.parquet.write_table(rows.drop_columns(snapshots.PLACES.names), sink)
+    digest = hashlib.sha256(sink.getvalue()).hexdigest()[:16]
+    storage.write_atomically(storage.join(str(tmp_path), "ledger", name(1, 1, digest)), sink.getvalue())
+    held = contents.look(str(tmp_path))
+    assert held.rows.equals(rows)
+    assert contents.read_records(str(tmp_path), held.folded) == [record(1)]
+    assert held.moved("scores") == {}
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.99])

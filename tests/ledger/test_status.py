@@ -12,7 +12,7 @@ import pytest
 
 from regrad import storage, table
 from regrad.errors import RegradError, UsageError
-from regrad.ledger import commit, lease
+from regrad.ledger import commit, contents, lease
 from regrad.ledger.status import ENDED, status
 from tests.ledger.test_commit import unit
 
@@ -106,11 +106,11 @@ def test_a_unit_that_is_retired_meanwhile_is_left_out_and_a_damaged_record_is_to
     write_run(tmp_path)
     write_unit(tmp_path, 0, at(10))
     write_unit(tmp_path, 1, at(10))
-    before = commit.look(str(tmp_path))
+    before = contents.look(str(tmp_path))
     there = before.loose
     commit.retire(str(tmp_path), [min(there)])
     looks = iter([before])  # first as it was before, then as it is
-    real = commit.look
+    real = contents.look
     monkeypatch.setattr(commit, "look", lambda output: next(looks, None) or real(output))
     assert status(str(tmp_path)).rows_scored == 2
     (tmp_path / f"ledger/{max(there)}.json").write_text("{")

@@ -13,7 +13,8 @@ import pytest
 
 from regrad import table
 from regrad.commands.check import main
-from regrad.ledger import commit, fold, lease
+from regrad.ledger import contents, fold, lease, merge
+from regrad.ledger.rows import Rows
 from regrad.pipeline import options
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
@@ -70,9 +71,44 @@ def test_a_sound_output_is_ok(output: Path, capsys: pytest.CaptureFixture[str]) 
     assert check(capsys, output) == (0, [f"{output}: OK: 5 units, 29 rows scored, 1 in quarantine"])
 
 
-def test_an_output_of_an_earlier_version_is_sound(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def origin(output: Path, path: Path) -> dict[str, Any]:
+    """Where the rows of a part come from, as its footer names it."""
+    said = json.loads(pa.parquet.read_metadata(path).metadata[table.PROVENANCE_KEY])
+    return table.read_provenance(str(output), said["provenance"])
+
+
+def as_before(output: Path) -> None:
+    """Make it one of schema version 2: the whole provenance in every file, and no digests."""
     for path in [*(output / "scores").iterdir(), *(output / "quarantine").iterdir()]:
-        rewrite(path, lambda rows: rows.drop_columns(["digest"]))
+        rows = pa.parquet.read_table(path)
+        said = json.loads(rows.schema.metadata[table.PROVENANCE_KEY])
+        own = {name: said[name] for name in ("unit", "identity")}
+        path.write_bytes(table.to_parquet(rows.drop_columns(["digest"]), origin(output, path) | own))
+    shutil.rmtree(output / "provenance")
+    edit(output / "run.json", lambda run: run.update(schema_version=2))
+
+
+def test_an_output_of_an_earlier_version_is_sound(made: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    as_before(output)
+    assert check(capsys, output)[0] == 0
+    path = largest(output, "scores")
+    kept, said = path.read_bytes(), json.loads(pa.parquet.read_metadata(path).metadata[table.PROVENANCE_KEY])
+    for other in ({"model": {"spec": "x", "fingerprint": "0" * 64}}, {"config": said["config"] | {"sigma": 0.5}}):
+        rewrite(path, lambda rows: rows, other)
+        assert "its footer names another model or configuration" in check(capsys, output)[1][0]
+        path.write_bytes(kept)
+
+
+def test_a_provenance_that_is_gone_or_another_is_told_once(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = (output / "provenance").iterdir()
+    kept = path.read_text()
+    for harm in (lambda: path.write_text(kept.replace("0.02", "0.03")), path.unlink):
+        harm()
+        code, lines = check(capsys, output)
+        assert (code, len(lines)) == (1, 2)
+        assert re.search(rf"{path.name}: cannot be read .*; put it back$", lines[0])
+        assert check(capsys, output, "--repair")[0] == 1  # scoring again does not mend it
+    path.write_text(kept)
     assert check(capsys, output)[0] == 0
 
 
@@ -163,8 +199,9 @@ def other_model(output: Path) -> None:
 
 def other_settings(output: Path) -> None:
     path = largest(output, "scores")
-    kept = json.loads(pa.parquet.read_schema(path).metadata[table.PROVENANCE_KEY])
-    rewrite(path, lambda rows: rows, {"config": kept["config"] | {"sigma": 0.5}})
+    kept = origin(output, path)
+    rewrite(path, lambda rows: rows, table.footer(kept | {"config": kept["config"] | {"sigma": 0.5}}))
+    table.write_provenance(str(output), kept | {"config": kept["config"] | {"sigma": 0.5}})
 
 
 def other_unit(output: Path) -> None:
@@ -206,29 +243,71 @@ HARM = {
 }
 
 
+def stray_file(output: Path) -> None:
+    path = largest(output, "scores")
+    shutil.copy(path, path.with_name("merged-0000000001-000000000001-0123456789abcdef.parquet"))
+
+
+def left_part(output: Path) -> None:
+    """As a merge leaves it that was killed before it removed what it had merged."""
+    (unit, *_) = contents.committed(str(output))
+    shutil.copy(largest(output, "scores"), output / f"scores/part-{unit}.parquet")
+
+
+def part_of_nothing(output: Path) -> None:
+    """Rows in quarantine, of a unit that has none there."""
+    records = contents.read_records(str(output), contents.committed(str(output)))
+    unit = next(record["unit"] for record in records if not record["rows_quarantined"])
+    shutil.copy(largest(output, "quarantine"), output / f"quarantine/part-{unit}.parquet")
+
+
+def swap_units(output: Path) -> None:
+    """Let the footer give the rows of a unit to another."""
+    path = largest(output, "scores")
+    rows = pa.parquet.read_table(path)
+    said = json.loads(rows.schema.metadata[table.PROVENANCE_KEY])
+    said["units"][0][0], said["units"][1][0] = said["units"][1][0], said["units"][0][0]
+    path.write_bytes(table.to_parquet(rows, said))
+
+
 OF_RECORDS = (lie_about_rows, lie_about_range, break_record)
+OF_PARTS = (drop_row, double_row, other_model, other_settings, other_unit)
+MERGED = {
+    drop_row: r"rows outside \d+ to \d+",
+    stray_file: "merged-.*-0123456789abcdef.parquet: no ledger record knows its rows",
+    left_part: "part-[0-9a-f]{32}.parquet: its rows are in another file too",
+    part_of_nothing: r"quarantine/part-.*: its unit has no such rows",
+    swap_units: "its scores part is damaged: ValueError: its footer names other rows",
+}
+MADE = {
+    **{(harm, "loose"): message for harm, message in HARM.items()},
+    **{(harm, "folded"): message for harm, message in HARM.items() if harm not in OF_RECORDS},
+    **{(harm, "merged"): text for harm, text in HARM.items() if harm not in OF_RECORDS and harm not in OF_PARTS},
+    **{(harm, "merged"): message for harm, message in MERGED.items()},
+}
 
 
-@pytest.mark.parametrize(
-    ("harm", "folded"),
-    [(harm, False) for harm in HARM] + [(harm, True) for harm in HARM if harm not in OF_RECORDS],
-    ids=lambda value: getattr(value, "__name__", "in a snapshot" if value else "loose"),
-)
+@pytest.mark.parametrize(("harm", "made_as"), MADE, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_harm_is_named_and_repaired_by_scoring_again(
-    made: Path, output: Path, harm: Callable[[Path], None], folded: bool, capsys: pytest.CaptureFixture[str]
+    made: Path, output: Path, harm: Callable[[Path], None], made_as: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if folded:
+    if made_as != "loose":
         fold.fold(str(output), lambda: None, at_least=1)
-        assert not commit.look(str(output)).loose
+        assert not contents.look(str(output)).loose
+    if made_as == "merged":
+        merge.merge(str(output), lambda: None, at_least=1)
+        assert all(path.name.startswith("merged-") for path in (output / "scores").iterdir())
     before = table.read(str(output)).sort_by([("source", "ascending"), ("row", "ascending")])
     harm(output)
     code, lines = check(capsys, output)
     assert code == 1
     wrong = [line for line in lines if line.startswith("wrong: ")]
-    assert any(re.search(HARM[harm], line) for line in wrong), lines
+    assert any(re.search(MADE[harm, made_as], line) for line in wrong), lines
     code, lines = check(capsys, output, "--repair")
     assert code == 0, lines
     assert lines[-1].startswith("dropped ")
+    there = [path for path in (output / "scores").iterdir() if harm not in OF_RECORDS]
+    assert sum(pa.parquet.read_metadata(path).num_rows for path in there) == Rows(str(output)).count() or not there
     shutil.rmtree(made / "out")
     shutil.copytree(output, made / "out")
     score(made)

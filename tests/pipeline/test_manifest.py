@@ -130,7 +130,7 @@ def test_units_without_run_json_are_refused(tmp_path: Path) -> None:
     commit.write_unit(str(tmp_path), *unit())
     with pytest.raises(UsageError, match=r"holds units but no run\.json"):
         manifest.existing(str(tmp_path))
-    manifest.write_run(str(tmp_path), run())
+    table.write_run(str(tmp_path), run())
     held = manifest.existing(str(tmp_path))
     assert held is not None
     assert (held["status"], held["schema_version"]) == ("running", table.SCHEMA_VERSION)

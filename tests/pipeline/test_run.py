@@ -16,7 +16,7 @@ import safetensors.torch
 from regrad import storage, table
 from regrad.commands.score import summary
 from regrad.errors import RegradError, UsageError
-from regrad.ledger import commit
+from regrad.ledger import commit, contents
 from regrad.pipeline import manifest
 from regrad.pipeline.check import check as checks
 from regrad.pipeline.options import parse
@@ -50,7 +50,7 @@ def run_json(output: Path) -> dict[str, Any]:
 def checked(output: Path) -> dict[str, Any]:
     """``run.json``, after making sure that its counts are those of the ledger and of the parts."""
     content = run_json(output)
-    counts = manifest.totals(commit.read_records(str(output), commit.committed(str(output))))
+    counts = manifest.totals(contents.read_records(str(output), contents.committed(str(output))))
     assert {name: content["counts"][name] for name in counts} == counts
     held = 0 if not counts["rows_scored"] else table.read(str(output)).num_rows
     assert held == counts["rows_scored"]
@@ -78,14 +78,14 @@ def test_what_a_worker_left_that_died_goes_with_the_run(tmp_path: Path) -> None:
             yield result
 
     execute(job(output, write_parquet(tmp_path / "in.parquet", digits())), dying)
-    assert commit.left_over(str(output), commit.committed(str(output))) == []
+    assert commit.left_over(str(output), contents.committed(str(output))) == []
     assert checked(output)["counts"]["rows_scored"] == 60
 
 
 def test_a_second_run_reads_no_ledger_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits())
     score(tmp_path / "out", source)
-    monkeypatch.setattr(commit, "read_record", lambda output, key: pytest.fail(f"read {key}"))
+    monkeypatch.setattr(contents, "read_record", lambda output, key: pytest.fail(f"read {key}"))
     assert score(tmp_path / "out", source).counts["rows_scored"] == 60
 
 

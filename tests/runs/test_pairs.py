@@ -19,6 +19,7 @@ from regrad.errors import RegradError, UsageError
 from regrad.runs import pairs, scored
 from regrad.runs.pairs import Pairs
 from tests.conftest import run_json
+from tests.outputs import commit_rows
 
 NAMES = ["plain", "<script>", "שלום 🙂", "", "x" * 10_000, "a:b", "a", "b:a"]
 
@@ -41,7 +42,7 @@ def write(folder: Path, name: str, rows: list[tuple[str, str, float, int | None]
             "regrad": [rows[place][2] for place in places],
         }
         part = pa.table(columns, schema=schema)
-        (folder / name / f"scores/part-{number}.parquet").write_bytes(table.to_parquet(part, {}))
+        commit_rows(str(folder / name), str(number), part)
     return scored.load_run(name, str(folder / name))
 
 
@@ -176,7 +177,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
                 "regrad": np.arange(part) + part * number,
             }
             rows = pa.table(columns, schema=schema)
-            (tmp_path / name / f"scores/part-{number:05}.parquet").write_bytes(table.to_parquet(rows, {}))
+            commit_rows(str(tmp_path / name), f"{number:05}", rows)
     command = [sys.executable, "-c", COMPARE, str(tmp_path / "a"), str(tmp_path / "b")]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     megabytes, images, correlation = json.loads(result.stdout)

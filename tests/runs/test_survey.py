@@ -19,6 +19,7 @@ from regrad.metrics.wilson import share_interval
 from regrad.runs import scored
 from regrad.runs.survey import Confidence, Losses, Survey, align
 from tests.conftest import run_json
+from tests.outputs import commit_rows
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -107,7 +108,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
             "entropy": rng.random(part),
         }
         rows = pa.table(columns, schema=schema)
-        (tmp_path / f"run/scores/part-{number:05}.parquet").write_bytes(table.to_parquet(rows, {}))
+        commit_rows(str(tmp_path / "run"), f"{number:05}", rows)
     result = subprocess.run(
         [sys.executable, "-c", REPORT, str(tmp_path / "run"), str(tmp_path / "out")],
         capture_output=True,

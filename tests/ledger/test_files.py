@@ -1,0 +1,46 @@
+"""Files of rows: their names, and that what they say is held against what the ledger says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regrad import storage
+from regrad.ledger import files, merge
+from regrad.ledger.rows import Rows
+from tests.ledger.test_merge import expected, made
+
+
+def test_a_name_has_rows_bytes_and_the_digest_of_the_content() -> None:
+    assert files.size_of(files.name_for(12, b"content")) == (12, 7)
+    assert files.name_for(12, b"content") != files.name_for(12, b"another")
+
+
+@pytest.mark.parametrize("name", ["part-0.parquet", "merged-1-2-3.parquet", "_tmp-merged-0.parquet"])
+def test_other_names_have_no_size(name: str) -> None:
+    assert files.size_of(name) is None
+
+
+def test_rows_are_those_of_the_unit_or_none(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    made(output)
+    merge.merge(output, lambda: None, at_least=2)
+    place = Rows(output).places[3]
+    assert place.file is not None
+    assert place.start is not None
+    file = files.RowFile(storage.join(output, "scores", place.file), whole=False)
+    rows = file.unit(place.unit, place.start, place.rows, ["id"]).rows["id"].to_pylist()
+    assert rows == expected([int(place.unit[12:], 16)])
+    for wrong in (
+        (place.unit, place.start + 1, place.rows),
+        (place.unit, place.start, place.rows + 1),
+        ("f" * 32, 0, 1),
+    ):
+        with pytest.raises(ValueError, match="its footer names other rows"):
+            file.unit(*wrong)
+    with pytest.raises(ValueError, match="fewer rows than the ledger says"):
+        file.group_of(np.array([10_000]))
+    with pytest.raises(FileNotFoundError):
+        files.RowFile(storage.join(output, "scores", "merged-0.parquet"), whole=False)
