@@ -87,7 +87,7 @@ class Held:
         kind, where one has."""
         there = [*self.folded] if units is None else [unit for unit in units if unit in self.folded]
         column = self.rows.select([snapshots.place_columns(kind)[0]])
-        files = snapshots.texts(snapshots.take(column, [self.folded[unit] for unit in there])[0])
+        files = snapshots.values_of(snapshots.take(column, [self.folded[unit] for unit in there])[0])
         return {unit: file for unit, file in zip(there, files, strict=True) if file}
 
     def _placed(self) -> pa.ChunkedArray:

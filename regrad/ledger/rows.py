@@ -133,7 +133,7 @@ class Rows:
         rows = contents.read_table(self.output, units, held)
         file, start = (rows[name] for name in snapshots.place_columns(self.kind))
         counts = rows[contents.COUNTED[self.kind]]
-        columns = (rows["unit"].to_pylist(), counts.to_pylist(), snapshots.texts(file), start.to_pylist())
+        columns = (rows["unit"].to_pylist(), counts.to_pylist(), snapshots.values_of(file), start.to_pylist())
         places = map(Place, *columns)
         return [place for place in places if place.rows != 0]
 

@@ -181,7 +181,7 @@ def take(rows: pa.Table, places: Sequence[int] | np.ndarray[Any, Any]) -> pa.Tab
     return rows.take(pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)]))
 
 
-def texts(column: pa.ChunkedArray) -> list[str | None]:
+def values_of(column: pa.ChunkedArray) -> list[str | None]:
     """The values of ``column``, equal ones one object: a million names of a few files take little memory."""
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
