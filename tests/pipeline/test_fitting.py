@@ -60,3 +60,11 @@ def test_scores_without_usable_training_data_are_refused(tmp_path: Path, name: s
     wrong = [(key, image, 99) for key, image, _ in digits(5)]
     with pytest.raises(UsageError, match=r"wrong\.parquet: 5 of 5 labels are missing or outside 0\.\.9"):
         fitting_job(tmp_path, name, write_parquet(tmp_path / "wrong.parquet", wrong))
+
+
+def test_another_structure_of_the_posterior_is_fitted_anew(tmp_path: Path) -> None:
+    training = write_parquet(tmp_path / "train.parquet", digits(40))
+    for structure in ("last", "all"):
+        job = fitting_job(tmp_path, "posterior", training, "--fit-structure", structure, "--replace")
+        assert execute(job, score_here).exit_code == 0
+    assert len(list((tmp_path / "out").glob("posterior-*.safetensors"))) == 2

@@ -10,7 +10,7 @@ import torch
 
 from regrad import Classifier
 from regrad.errors import RegradError, UsageError
-from regrad.reading.memory import load_images, load_labelled
+from regrad.reading.memory import image_batches, labelled_batches, load_images, load_labelled
 from tests.shards import digits, write_parquet, write_tar
 
 
@@ -47,3 +47,21 @@ def test_labels_that_are_missing_or_no_class_are_refused(tmp_path: Path, classif
     images, labels = load_labelled([write_parquet(tmp_path / "y.parquet", digits(4))], classifier)
     assert len(images) == len(labels) == 4
     assert np.unique(labels).size > 1
+
+
+def test_batches_hold_the_images_with_a_class_and_end_with_how_many_had_none(
+    tmp_path: Path, classifier: Classifier
+) -> None:
+    rows = [(name, image, 99 if place % 3 == 0 else label) for place, (name, image, label) in enumerate(digits(7))]
+    batches = labelled_batches([write_parquet(tmp_path / "x.parquet", rows)], classifier)
+    images, labels = next(batches)
+    assert labels.tolist() == [label for *_, label in rows if label != 99]
+    assert len(images) == 4
+    with pytest.raises(UsageError, match=r"3 of 7 labels are missing or outside 0\.\.9"):
+        next(batches)
+
+
+def test_many_images_come_a_few_at_a_time(tmp_path: Path, classifier: Classifier) -> None:
+    source = write_parquet(tmp_path / "x.parquet", digits(10))
+    sizes = [len(images) for images, _ in image_batches([source], classifier, limit=8, size=3)]
+    assert sizes == [3, 3, 2]

@@ -163,3 +163,16 @@ def test_pytorch_ood_orders_images_alike() -> None:
         assert np.corrcoef(computed(name), wanted)[0, 1] == pytest.approx(1, abs=1e-6)
         if "mahalanobis" not in name:
             np.testing.assert_allclose(computed(name), wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis"])
+def test_what_never_varied_in_training_counts_nothing(name: str) -> None:
+    """The pseudo-inverse of a covariance is 0 along dead units, as EmpiricalCovariance has it."""
+    alive = torch.arange(WIDTH) < WIDTH - 3
+    inputs = (TRAINING * alive).reshape(TRAINED, 1, 1, WIDTH)
+    state = fit_statistics(Plain().eval(), [(inputs, LABELS)], torch.device("cpu"))
+    known = FeatureStatistics(state, HEAD)
+    scores = [
+        SCORES[name].compute(Inputs(HEAD(h), features=h, head=HEAD, fitted=known)) for h in (H, H + 100.0 * ~alive)
+    ]
+    torch.testing.assert_close(*scores, rtol=1e-9, atol=1e-9)
