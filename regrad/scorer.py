@@ -147,10 +147,9 @@ class Scorer:
         perturbing = predictions.DrawSettings(draws, theta_sigma, dropout_rate, dropout_at, seed, memory)
         perturbing.check()
         self._sources = self._build_sources(network, perturbing, inputs[:1], posterior)
-        if posterior is not None and "laplace" in self._sources:
-            self.plan = self.plan | {"posterior": fingerprint(posterior)[:16]}
-        if statistics is not None and self._fitted:
-            self.plan = self.plan | {"statistics": fingerprint(statistics)[:16]}
+        needed = {item.fitted for item in self.scores}
+        fitted = {name: state for name, state in (("posterior", posterior), ("statistics", statistics)) if state}
+        self.plan = self.plan | {name: fingerprint(fitted[name])[:16] for name in fitted if name in needed}
         self._planned_step = self._step = self._plan_memory(memory, inputs[:1])
 
     @torch.no_grad()

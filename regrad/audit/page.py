@@ -26,6 +26,9 @@ def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Se
         pictures: one thumbnail per row of ``audit["pictures"]``; None for a page without.
     """
     rates = audit["rates"] or {"classes": [], "sources": [], "sources_total": 0}
+    shown = nights[-NIGHTS:]
+    trend = sum(night["flagged_share"] is not None for night in shown) > 1
+    figures = [] if trend else list(_figures(audit))
     late = sum(picture.problem == TOO_LATE for picture in pictures or ())
     return fill(
         __package__,
@@ -41,10 +44,10 @@ def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Se
         cards=list(_cards(audit, pictures)),
         thumbnails=pictures is not None,
         late=late,
-        data=_plot_data(audit, nights[-NIGHTS:]),
-        nights=nights[-NIGHTS:],
-        trend=sum(night["flagged_share"] is not None for night in nights[-NIGHTS:]) > 1,
-        figures=list(_figures(audit)),
+        data=_plot_data(audit, shown) | {"figures": figures},
+        nights=shown,
+        trend=trend,
+        figures=figures,
         provenance=[("this night", flatten(audit["run"])), ("baseline", flatten(audit["baseline"]))],
     )
 
@@ -84,7 +87,6 @@ def _plot_data(audit: dict[str, Any], nights: Sequence[dict[str, Any]]) -> dict[
         "baseline_share": audit["baseline"]["flagged_share"],
         "nights": [_point(night) for night in nights],
         "bounds": {gate["metric"]: gate["bound"] for gate in audit["gates"]},
-        "figures": list(_figures(audit)),
         "histogram": audit["histogram"],
         "predictions": predictions
         and {

@@ -35,8 +35,7 @@ class PValues:
 
     def __call__(self, scores: FloatArray) -> FloatArray:
         """(n,) p-values of (n,) scores; NaN of NaN."""
-        place = np.searchsorted(self._values, scores, "left")
-        if not self._exact:
-            place = np.searchsorted(self._values, scores, "right") - 1
+        values = self._values
+        place = np.searchsorted(values, scores) if self._exact else np.searchsorted(values, scores, "right") - 1
         p = (1 + self._at_least[place.clip(0)]) / (1 + self._at_least[0])
         return np.where(np.isnan(scores), math.nan, p)

@@ -117,11 +117,11 @@ def displacement(inputs: Inputs) -> Tensor:
     Source: ours. fDBD (Liu & Qin, ICML 2024) is the like in the space of features, with the mean of distances.
     """
     norms = _norms(inputs)
-    others = torch.ones_like(norms, dtype=torch.bool).scatter_(1, norms.argmin(1, keepdim=True), False)
-    own = inputs.logits.masked_fill(others, 0).sum(1, keepdim=True)  # of the class whose norm is 0, by the gradients
+    predicted = norms.argmin(1, keepdim=True)  # y as the gradients have it: its norm is 0
+    margins = inputs.logits.gather(1, predicted) - inputs.logits
     least = torch.finfo(norms.dtype).tiny
-    logarithms = (own - inputs.logits).clamp_min(least).log() - norms.clamp_min(least).log()
-    return -(logarithms * others).sum(1) / max(1, norms.shape[1] - 1)
+    logarithms = margins.clamp_min(least).log() - norms.clamp_min(least).log()
+    return -logarithms.scatter(1, predicted, 0).sum(1) / max(1, norms.shape[1] - 1)
 
 
 def _weighed_sum(inputs: Inputs) -> Tensor:

@@ -6,9 +6,11 @@ them is a function of the softmax alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
-from regrad.scores import Inputs, Norms, score
+from regrad.scores import SCORES, Inputs, Norms, score
 
 
 @score()
@@ -35,7 +37,7 @@ def regrad_35(inputs: Inputs) -> Tensor:
 
     Source: Wang & Ji 2024, Eqs. 11 and 12, with another exponent.
     """
-    return _weighed(inputs, 0.35)
+    return SCORES["regrad_layers"].compute(replace(inputs, exponent=0.35))
 
 
 @score(Norms(smoothed=False, decayed=True))
@@ -44,12 +46,7 @@ def regrad_25(inputs: Inputs) -> Tensor:
 
     Source: Wang & Ji 2024, Eqs. 11 and 12, with another exponent.
     """
-    return _weighed(inputs, 0.25)
-
-
-def _weighed(inputs: Inputs, exponent: float) -> Tensor:
-    assert inputs.norms is not None
-    return (inputs.p.pow(exponent) * inputs.norms).sum(1)
+    return SCORES["regrad_layers"].compute(replace(inputs, exponent=0.25))
 
 
 def _norms(p: Tensor) -> Tensor:

@@ -107,8 +107,6 @@ def _score(study: Study, model: str, seed: int, shards: list[str], setting: Sett
     flags |= {"weights": weights} if weights else {}
     if fitted and there:
         flags = {"fit-data": study.packs.find(known.fit_pack), "fit-limit": FIT_IMAGES} | flags
-    else:
-        flags.pop("fit-limit", None)
     command = [*shards, "--output", output, *(part for key, value in flags.items() for part in (f"--{key}", value))]
     job = prepare(options.parse(command, "score", None))
     if job.plan.pending:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from regrad.experiments.material import methods
 from regrad.experiments.material.experiments import Experiment, against
 from regrad.experiments.measured import in_use
 from regrad.experiments.measured.results import Result
@@ -48,8 +47,3 @@ def test_a_row_that_lacks_a_number_has_no_mean() -> None:
     assert shown["ViM", "mean, chosen on"] is None
     assert shown["Energy", "mean, chosen on"] == 50
     assert shown["Energy", "mean, others"] is None  # nothing was measured there
-
-
-def test_every_row_is_a_score_of_the_setting() -> None:
-    assert set(in_use.ROWS.values()) == set(in_use.SETTING.scores)
-    assert not {*methods.IN_USE} & {*methods.WITH_DATA}
