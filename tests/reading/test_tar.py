@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from regrad.errors import RegradError
-from regrad.reading import grouping
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns
 from regrad.reading.tar import TarReader
+from regrad.reading.tars import grouping
 from tests.services import Bucket
 from tests.shards import digits, write_members, write_tar
 
@@ -140,7 +140,7 @@ def test_samples_whose_names_begin_alike_share_what_is_said_once(tmp_path: Path)
 def test_thousands_of_names_that_begin_alike_are_given_as_they_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regrad.reading.grouping._GROUP_BYTES", 300)
+    monkeypatch.setattr("regrad.reading.tars.grouping._GROUP_BYTES", 300)
     members = [
         (f"scan.n{n:02}.{end}", bytes([n]) * (90 if end == "png" else 1)) for n in range(40) for end in ("png", "txt")
     ]

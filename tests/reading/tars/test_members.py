@@ -12,8 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from regrad.reading.members import CorruptEnd, CorruptTar, NoEndMark, is_compressed, last_name, members, open_archive
 from regrad.reading.samples import Shard
+from regrad.reading.tars.members import (
+    CorruptEnd,
+    CorruptTar,
+    NoEndMark,
+    is_compressed,
+    last_name,
+    members,
+    open_archive,
+)
 
 NAMES = ["a.png", "b.cls", "c/d.json"]
 
