@@ -196,7 +196,7 @@ def test_a_store_is_not_asked_twice_for_a_tar_without_labels(
     path = bucket.put(write_members(tmp_path / "a.tar", [(f"{n}.png", bytes(99_999)) for n in range(20)]), "a.tar")
     opened: list[str] = []
     real = grouping.open_archive
-    monkeypatch.setattr(grouping, "open_archive", lambda *given: opened.append("") or real(*given))
+    monkeypatch.setattr(grouping, "open_archive", lambda *given, **how: opened.append("") or real(*given, **how))
     assert len(rows(path)) == 20
     assert len(opened) == 2  # one is for the count
 

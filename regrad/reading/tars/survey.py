@@ -68,13 +68,13 @@ def survey(uri: str, columns: Columns, size: int) -> Survey:
                 return _surveyed(uri, columns, indexed)
             if size < REMOTE_BYTES and not storage.is_local(storage.filesystem(uri)[0]):
                 return Survey(whole=NO_INDEX)
-            with open_archive(shard, seek=True) as (archive, end):
-                try:
+            try:
+                with open_archive(shard, seek=True) as (archive, end):
                     surveyed = _surveyed(uri, columns, members(archive, end))
-                except Exception:
-                    shard.raise_if_storage_failed()
-                    return Survey(whole=DAMAGED)
-                return Survey(whole=GLOBAL) if archive.pax_headers else surveyed
+                    return Survey(whole=GLOBAL) if archive.pax_headers else surveyed
+            except Exception:
+                shard.raise_if_storage_failed()
+                return Survey(whole=DAMAGED)
     except BadFile:  # reading it says why
         return Survey(whole=DAMAGED)
 
