@@ -64,7 +64,7 @@ def survey(uri: str, columns: Columns, size: int) -> Survey:
         with Shard(uri) as shard:
             if is_compressed(shard):
                 return Survey(whole=COMPRESSED)
-            if (indexed := webdataset_index.members(shard)) is not None:
+            if (indexed := webdataset_index.indexed_members(shard)) is not None:
                 return _surveyed(uri, columns, indexed)
             if size < REMOTE_BYTES and not storage.is_local(storage.filesystem(uri)[0]):
                 return Survey(whole=NO_INDEX)

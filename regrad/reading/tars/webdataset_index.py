@@ -21,7 +21,7 @@ _LOOK_BYTES = 2**12
 _MAX_FILL_BYTES = 2**20
 
 
-def members(shard: Shard) -> list[tarfile.TarInfo] | None:
+def indexed_members(shard: Shard) -> list[tarfile.TarInfo] | None:
     """The members as the index beside the tar has them, in order; None where there is none that can be believed.
 
     Raises:

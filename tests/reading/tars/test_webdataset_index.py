@@ -35,7 +35,7 @@ def tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def read(uri: str) -> list[tarfile.TarInfo] | None:
     with Shard(uri) as shard:
-        return webdataset_index.members(shard)
+        return webdataset_index.indexed_members(shard)
 
 
 def put(tar: str, lines: list[str]) -> None:
