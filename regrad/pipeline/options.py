@@ -144,7 +144,7 @@ OPTIONS = (
         "input",
         AT_LEAST_1,
         DEFAULT_UNIT_ROWS,
-        "rows in a unit of work; small tars are one unit each",
+        "rows in a unit of work; a small tar is one unit",
     ),
     Option("limit", "run", "input", AT_LEAST_1, None, "score the first so many images only", "all"),
     Option(

@@ -3,7 +3,7 @@
 A tar may be cut between two samples if every sample's members lie side by side and no two samples have one name, as
 WebDataset asks of a tar: then what a piece of it gives is what reading all of it gives for these rows. One pass over
 its headers tells (or an index that lies beside it), and what it found is remembered
-(:mod:`regrad.reading.looked`). Any other tar is one unit, and :attr:`Survey.whole` says why.
+(:mod:`regrad.reading.looked`). Any other tar is one unit, and :attr:`TarSurvey.whole` says why.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SCATTERED = "with samples whose members lie apart: sort it by name"
 
 
 @dataclass(frozen=True)
-class Survey:
+class TarSurvey:
     """What is known of a tar without reading it.
 
     Attributes:
@@ -50,36 +50,36 @@ class Survey:
     whole: str = ""
 
 
-def survey(uri: str, columns: Columns, size: int) -> Survey:
+def survey(uri: str, columns: Columns, size: int) -> TarSurvey:
     """What the headers of a tar of ``size`` bytes tell.
 
     Raises:
         RegradError: the storage refused or failed.
     """
     if size < SMALL_BYTES:
-        return Survey()
+        return TarSurvey()
     if columns.id is not None:
-        return Survey(whole=IDS)
+        return TarSurvey(whole=IDS)
     try:
         with Shard(uri) as shard:
             if is_compressed(shard):
-                return Survey(whole=COMPRESSED)
+                return TarSurvey(whole=COMPRESSED)
             if (indexed := webdataset_index.indexed_members(shard)) is not None:
                 return _surveyed(uri, columns, indexed)
             if size < REMOTE_BYTES and not storage.is_local(storage.filesystem(uri)[0]):
-                return Survey(whole=NO_INDEX)
+                return TarSurvey(whole=NO_INDEX)
             try:
                 with open_archive(shard, seek=True) as (archive, end):
                     surveyed = _surveyed(uri, columns, members(archive, end))
-                    return Survey(whole=GLOBAL) if archive.pax_headers else surveyed
+                    return TarSurvey(whole=GLOBAL) if archive.pax_headers else surveyed
             except Exception:
                 shard.raise_if_storage_failed()
-                return Survey(whole=DAMAGED)
+                return TarSurvey(whole=DAMAGED)
     except BadFile:  # reading it says why
-        return Survey(whole=DAMAGED)
+        return TarSurvey(whole=DAMAGED)
 
 
-def _surveyed(uri: str, columns: Columns, headers: Iterable[tarfile.TarInfo]) -> Survey:
+def _surveyed(uri: str, columns: Columns, headers: Iterable[tarfile.TarInfo]) -> TarSurvey:
     grouping = Grouping(uri, columns, lambda reason: None)
     names = set[int]()
     marks = [Mark(0, 0)]
@@ -92,7 +92,7 @@ def _surveyed(uri: str, columns: Columns, headers: Iterable[tarfile.TarInfo]) ->
         begin = row.begin
         count += 1
         if len(names) < count:
-            return Survey(whole=NAMES)
+            return TarSurvey(whole=NAMES)
     if grouping.scattered:
-        return Survey(whole=SCATTERED)
-    return Survey(count, tuple(marks))
+        return TarSurvey(whole=SCATTERED)
+    return TarSurvey(count, tuple(marks))

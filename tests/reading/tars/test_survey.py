@@ -24,7 +24,7 @@ from regrad.reading.looked import Looked
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample, Shard
 from regrad.reading.tar import TarReader
 from regrad.reading.tars import survey as surveys
-from regrad.reading.tars.survey import Survey, survey
+from regrad.reading.tars.survey import TarSurvey, survey
 from tests.conftest import png
 from tests.services import Bucket
 from tests.shards import digits, write_members, write_tar
@@ -176,9 +176,9 @@ def test_what_may_not_be_cut_is_one_unit_as_the_plan_says(tmp_path: Path, write:
 
 def test_ids_that_only_reading_tells_and_small_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = write_members(tmp_path / "a.tar", in_order(1))
-    assert survey(uri, Columns(id="name"), 2**30) == Survey(whole=surveys.IDS)
+    assert survey(uri, Columns(id="name"), 2**30) == TarSurvey(whole=surveys.IDS)
     monkeypatch.setattr(surveys, "SMALL_BYTES", 10**6)
-    assert survey("nothing is opened", DEFAULT_COLUMNS, 10**6 - 1) == Survey()
+    assert survey("nothing is opened", DEFAULT_COLUMNS, 10**6 - 1) == TarSurvey()
 
 
 def test_a_stores_tar_is_not_read_to_its_end_for_it(
@@ -216,7 +216,18 @@ def test_a_job_on_a_cut_tar_is_the_job_on_the_whole(tmp_path: Path, monkeypatch:
             prepare(parse([uri, *MODEL, "--output", str(tmp_path / output), *more], "score", None)), score_here
         )
 
-    cut_up = run("cut")
+    total = [0]
+    real = Shard.read
+
+    def read(shard: Shard, size: int = -1) -> bytes:
+        content = real(shard, size)
+        total[0] += len(content)
+        return content
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Shard, "read", read)
+        cut_up = run("cut")
+    assert total[0] < 2.5 * (tmp_path / "a.tar").stat().st_size  # the headers for the plan, and each unit its own rows
     assert (cut_up.counts["units"], cut_up.counts["rows_scored"]) == (7, 40)  # of six rows, two marks apart
     assert not check(str(tmp_path / "cut")).problems + check(str(tmp_path / "cut")).notes
     assert run("cut").this_run["units"] == 0

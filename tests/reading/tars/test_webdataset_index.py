@@ -90,5 +90,13 @@ def test_one_that_is_older_than_the_tar_is_not_believed(tar: str) -> None:
     assert read(tar) is None
 
 
+def test_that_of_a_tar_without_an_end_is_not_believed(tar: str) -> None:
+    put(tar, index(tar))
+    Path(tar).write_bytes(Path(tar).read_bytes().rstrip(b"\0"))
+    content = Path(tar).read_bytes()
+    Path(tar).write_bytes(content + bytes(-len(content) % 512))
+    assert read(tar) is None
+
+
 def test_there_is_none(tar: str) -> None:
     assert read(tar) is None
