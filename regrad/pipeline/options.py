@@ -139,7 +139,12 @@ OPTIONS = (
     ),
     Option("max-pixels", "read", "input", AT_LEAST_1, DEFAULT_MAX_PIXELS, "larger images are quarantined undecoded"),
     Option(
-        "unit-rows", "read", "input", AT_LEAST_1, DEFAULT_UNIT_ROWS, "rows in a unit of work; a tar is always one unit"
+        "unit-rows",
+        "read",
+        "input",
+        AT_LEAST_1,
+        DEFAULT_UNIT_ROWS,
+        "rows in a unit of work; a small tar is one unit",
     ),
     Option("limit", "run", "input", AT_LEAST_1, None, "score the first so many images only", "all"),
     Option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,9 +13,10 @@ from typing import Any, NamedTuple, Protocol
 
 from regrad.ledger.commit import SOURCE_DIGITS, by_source, source_digits
 from regrad.reading.folder import locate
-from regrad.reading.formats import ReadIds, Source
+from regrad.reading.formats import Extent, Mark, ReadIds, Source
 
 DEFAULT_UNIT_ROWS = 1024
+UNIT_BYTES = 2**30  # of a source that is cut at marks: reading takes its time too
 _UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
 
 
@@ -28,6 +30,7 @@ class Unit:
         rows: how many there are; None where only reading tells.
         size: its share of the source's bytes, for estimates.
         files, labels: of a listing (a folder), those in the range.
+        extent: of a source that is read from marks, where its rows lie.
         replaces: committed units that overlap it (from an earlier ``--limit``), to be retired when it commits.
     """
 
@@ -41,6 +44,7 @@ class Unit:
     size: int
     files: tuple[str, ...] = field(default=(), repr=False)
     labels: tuple[int | None, ...] = field(default=(), repr=False)
+    extent: Extent | None = None
     replaces: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -51,7 +55,8 @@ class Unit:
     def from_json(cls, text: str) -> Unit:
         """The inverse of :meth:`to_json`."""
         values = json.loads(text)
-        return cls(**values | {name: tuple(values[name]) for name in ("files", "labels", "replaces")})
+        values |= {name: tuple(values[name]) for name in ("files", "labels", "replaces")}
+        return cls(**values | {"extent": values["extent"] and Extent(*values["extent"])})
 
 
 class Span(NamedTuple):
@@ -101,7 +106,8 @@ def make_unit(source: Source, start: int, stop: int | None, salt: str, places: S
     size = source.size if not rows or not source.rows else source.size * rows // source.rows
     files = tuple(source.files[place] for place in places or ())
     labels = tuple(source.labels[place] for place in places or ())
-    return Unit(source.uri, source.kind, start, stop, identity, key, rows, size, files, labels)
+    extent = source.extent(start, stop)
+    return Unit(source.uri, source.kind, start, stop, identity, key, rows, size, files, labels, extent)
 
 
 def unit_key(source: str, identity: str, start: int, stop: int | None, salt: str) -> str:
@@ -116,12 +122,27 @@ def span(source: Source, start: int, stop: int | None, salt: str) -> Span:
 
 
 def cut(source: Source, unit_rows: int, salt: str) -> Iterator[Span]:
-    """A whole source as ranges of ``unit_rows`` rows, or as one where only reading tells how many there are."""
+    """A whole source as ranges of ``unit_rows`` rows, or as one where only reading tells how many there are.
+
+    Where it has marks, ranges begin there, and are shorter or, if these lie further apart, longer.
+    """
     if source.rows is None:
         yield span(source, 0, None, salt)
         return
-    for start in range(0, source.rows, unit_rows):
-        yield span(source, start, min(start + unit_rows, source.rows), salt)
+    starts = _at_marks(source, unit_rows) if source.marks else range(0, source.rows, unit_rows)
+    for start, stop in itertools.pairwise([*starts, source.rows]):
+        yield span(source, start, stop, salt)
+
+
+def _at_marks(source: Source, unit_rows: int) -> Iterator[int]:
+    """The marked rows where units begin: as few as make units of no more than ``unit_rows`` and ``UNIT_BYTES``."""
+    first = before = source.marks[0]
+    yield first.row
+    for mark in (*source.marks[1:], Mark(source.rows or 0, source.size)):
+        if before is not first and (mark.row - first.row > unit_rows or mark.byte - first.byte > UNIT_BYTES):
+            first = before
+            yield first.row
+        before = mark
 
 
 class HeldUnits(Protocol):
@@ -282,9 +303,13 @@ def _plan_listing(source: Source, cut: _Cut, held: _Held, others: _Held) -> Plan
 
 
 def group_units(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
-    """``units`` in tasks of neighbours: large enough to read on without a pause, small enough to share out evenly."""
+    """``units`` in tasks of neighbours: large enough to read on without a pause, small enough to share out evenly.
+
+    Tasks of more bytes come first, so that none is left to one worker at the end; those alike stay in order.
+    """
     size = max(1, min(_UNITS_PER_TASK, len(units) // (4 * workers)))
-    return [units[start : start + size] for start in range(0, len(units), size)]
+    tasks = [units[start : start + size] for start in range(0, len(units), size)]
+    return sorted(tasks, key=lambda task: -sum(unit.size for unit in task).bit_length())
 
 
 def of_sources(sources: Iterable[Source], keys: Iterable[str]) -> set[str]:

@@ -236,6 +236,8 @@ def describe(job: Job) -> str:
         f"{len(job.plan.obsolete) + len(job.retired)} to retire",
         f"images     {'' if exact else 'about '}{images} to score",
     ]
+    if whole := job.listing.whole:
+        lines.append(f"one unit   {leftovers.in_words(whole)}")
     if skipped := job.listing.skipped + job.counts["skipped"]:
         lines.append(f"left out   {leftovers.in_words(skipped)}")
     if pending:

@@ -274,7 +274,7 @@ class _ReadAhead:
                     reader = open_reader(
                         unit.source, unit.kind, self._task.columns, unit.files, unit.labels, first=unit.start
                     )
-                reader.skipped = account.skipped
+                reader.skipped, reader.extent = account.skipped, unit.extent
                 last, account.reader = unit, reader
                 account.started = time.monotonic()
                 seen: dict[str, int | None] = {}

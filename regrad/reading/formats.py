@@ -7,6 +7,7 @@ docs/extending.md; ``tests/reading/test_formats.py`` holds every registered one 
 from __future__ import annotations
 
 import abc
+import bisect
 import functools
 import hashlib
 import importlib
@@ -18,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,21 @@ class Part:
     labels: tuple[int | None, ...] = ()
 
 
+class Mark(NamedTuple):
+    """A place in a source where reading may begin: a row, and its first byte."""
+
+    row: int
+    byte: int
+
+
+class Extent(NamedTuple):
+    """What a reader of some rows has to read: from the first byte of a row on, up to another byte or to the end."""
+
+    row: int
+    begin: int
+    end: int | None
+
+
 class Format(abc.ABC):
     """A format of sources: the class says which files are of it, an instance reads one source.
 
@@ -68,6 +84,10 @@ class Format(abc.ABC):
         skipped: what the rows read last, or counted, were not made of, by reason.
         label_names: what its labels are called, if it has names for its numbers; known once its :meth:`length` is.
         no_labels: what is said if no source has the labels that were asked for; known as these.
+        size: of the source in bytes, where a listing has told.
+        marks: the only places where reading may begin, where there are any; known once its :meth:`length` is.
+        whole: why a source of some size is one unit of work, in words that follow its name; known as these.
+        extent: in which the next rows to be read lie, of a source that has marks.
     """
 
     kind: ClassVar[str]
@@ -91,6 +111,10 @@ class Format(abc.ABC):
         self.skipped: Counter[str] = Counter()
         self.label_names: tuple[str, ...] = ()
         self.no_labels: UsageError | None = None
+        self.size = 0
+        self.marks: tuple[Mark, ...] = ()
+        self.whole = ""
+        self.extent: Extent | None = None
 
     def skip(self, reason: str) -> None:
         """Count something of the source that is no row and no part of one; of very many reasons some have no name."""
@@ -105,6 +129,8 @@ class Format(abc.ABC):
 
     def length(self) -> int | None:
         """How many rows there are, where a look tells: then units of work may be ranges of them.
+
+        Ranges begin at :attr:`marks` where it sets them, and are then read with their :attr:`extent`.
 
         None: only reading tells, and the source is one unit.
 
@@ -275,7 +301,7 @@ class Source:
         rows: how many there are; None where only reading the shard tells (a tar).
         files, labels, identities: of a listing (a folder), one entry per image, in row order.
         columns: what its rows are read by.
-        label_names, no_labels: of :class:`Format`.
+        label_names, no_labels, marks, whole: of :class:`Format`.
     """
 
     uri: str
@@ -289,6 +315,8 @@ class Source:
     columns: Columns = field(default=DEFAULT_COLUMNS, repr=False)
     label_names: tuple[str, ...] = field(default=(), repr=False)
     no_labels: UsageError | None = field(default=None, repr=False, compare=False)
+    marks: tuple[Mark, ...] = field(default=(), repr=False)
+    whole: str = ""
 
     @property
     def tells_change(self) -> bool:
@@ -304,9 +332,23 @@ class Source:
         files, labels = [self.files[place] for place in places], [self.labels[place] for place in places]
         return listing_identity(files, labels, [self.identities[place] for place in places])
 
+    def extent(self, start: int, stop: int | None) -> Extent | None:
+        """Where the rows ``start <= row < stop`` lie, of a source that has marks."""
+        if not self.marks:
+            return None
+        row, begin = self.marks[bisect.bisect_right(self.marks, start, key=_row_of) - 1]
+        after = len(self.marks) if stop is None else bisect.bisect_left(self.marks, stop, key=_row_of)
+        return Extent(row, begin, self.marks[after].byte if after < len(self.marks) else None)
+
     def open(self) -> Format:
         """What reads it."""
-        return open_reader(self.uri, self.kind, self.columns, self.files, self.labels)
+        reader = open_reader(self.uri, self.kind, self.columns, self.files, self.labels)
+        reader.size = self.size
+        return reader
+
+
+def _row_of(mark: Mark) -> int:
+    return mark.row
 
 
 def listing_identity(files: Sequence[str], labels: Sequence[int | None], identities: Sequence[str | None]) -> str:

@@ -78,6 +78,11 @@ class Listing:
         ]
 
     @property
+    def whole(self) -> Counter[str]:
+        """How many large sources are one unit each for each reason why they may not be cut."""
+        return Counter(source.whole for source in self.sources if source.whole)
+
+    @property
     def skipped(self) -> Counter[str]:
         """How many files were left out for each reason."""
         return leftovers.by_reason(self.left_out.values())
@@ -314,7 +319,7 @@ def _with_rows(source: Source) -> Look:
     try:
         reader = source.open()
         rows = reader.length()
-        names, no_labels = reader.label_names, reader.no_labels
-        return dataclasses.replace(source, rows=rows, label_names=names, no_labels=no_labels), None
+        told = {name: getattr(reader, name) for name in ("label_names", "no_labels", "marks", "whole")}
+        return dataclasses.replace(source, rows=rows, **told), None
     except UsageError as error:
         return source, error

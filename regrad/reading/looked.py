@@ -18,7 +18,7 @@ import pyarrow as pa
 from regrad import storage, table
 from regrad.errors import RegradError, UsageError
 from regrad.reading.fields import NoImages
-from regrad.reading.formats import Source
+from regrad.reading.formats import Mark, Source
 
 #: A source with its rows, or what is wrong with the columns.
 Look = tuple[Source, UsageError | None]
@@ -33,6 +33,8 @@ SCHEMA = pa.schema(
         ("label_names", _TEXT),
         ("no_labels", pa.string()),
         ("no_images", pa.string()),
+        ("marks", pa.list_(pa.int64())),  # rows and bytes in turn
+        ("whole", _TEXT),
     ]
 )
 
@@ -62,20 +64,23 @@ class Looked:
 
     def recall(self, source: Source) -> Look | None:
         """What a look into ``source`` would tell now; None where nobody looked, or it may have changed since."""
-        identity, read_by, rows, names, no_labels, no_images = self._rows.get(source.uri, (None,) * 6)
+        identity, read_by, rows, names, no_labels, no_images, places, whole = self._rows.get(source.uri, (None,) * 8)
         if identity != source.identity or read_by != self._read_by(source):
             return None
         if no_images is not None:
             return source, NoImages(no_images)
         labels = names and self._names.setdefault(names, tuple(json.loads(names)))
         lacking = None if no_labels is None else UsageError(no_labels)
-        return dataclasses.replace(source, rows=rows, label_names=labels or (), no_labels=lacking), None
+        marks = tuple(map(Mark, places[::2], places[1::2])) if places else ()
+        told = {"rows": rows, "label_names": labels or (), "no_labels": lacking, "marks": marks, "whole": whole or ""}
+        return dataclasses.replace(source, **told), None
 
     def remember(self, looks: Iterable[Look]) -> None:
         """Take what was found out, but for sources that may change unnoticed, or whose length only reading tells."""
         for source, mistake in looks:
             table_alone = isinstance(mistake, NoImages)
-            if storage.tells_change(source.identity) and (table_alone or source.rows is not None):
+            told = table_alone or source.rows is not None or source.whole
+            if storage.tells_change(source.identity) and told:
                 row = (
                     source.identity,
                     self._read_by(source),
@@ -83,6 +88,8 @@ class Looked:
                     json.dumps(source.label_names) if source.label_names else None,
                     None if source.no_labels is None else str(source.no_labels),
                     str(mistake) if table_alone else None,
+                    [number for mark in source.marks for number in mark] or None,
+                    source.whole or None,
                 )
                 self._new |= self._rows.get(source.uri) != row
                 self._rows[source.uri] = row

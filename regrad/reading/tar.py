@@ -10,11 +10,12 @@ from collections.abc import Collection, Iterator
 from typing import IO, Any
 
 from regrad import storage
-from regrad.reading.formats import Format, register
-from regrad.reading.grouping import Grouping, TarRow, Unread
-from regrad.reading.members import CorruptTar, members, open_archive
+from regrad.reading.formats import Extent, Format, register
 from regrad.reading.naming.classes import whole_label
 from regrad.reading.samples import BadFile, Sample, Shard, as_text, is_row_id, labelled, reading, row_id
+from regrad.reading.tars.grouping import Grouping, TarRow, Unread
+from regrad.reading.tars.members import CorruptTar, Window, members, open_archive
+from regrad.reading.tars.survey import survey
 
 NO_SAMPLE = "no image in the tar"
 _APART = "lie apart from their images, so what they say was not read: sort the tar by name (tar --sort=name)"
@@ -22,19 +23,21 @@ _APART = "lie apart from their images, so what they say was not read: sort the t
 
 @register
 class TarReader(Format):
-    """WebDataset: members with one key are one sample; rows are numbered as pictures come, see :mod:`.grouping`.
+    """WebDataset: members with one key are one sample; rows are numbered as pictures come, see :mod:`.tars.grouping`.
 
-    Members are never written to disk, so their paths can do no harm, and only images, classes and JSON are read. Only
-    reading tells how many samples there are, so a tar is always one unit.
+    Members are never written to disk, so their paths can do no harm, and only images, classes and JSON are read. A
+    large tar that is in order may be cut into units, see :mod:`.tars.survey`; of any other, only reading tells how many
+    samples there are, and it is one unit.
     """
 
     kind = "tar"
     suffixes = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
-        """The samples ``start <= row < stop``; what comes before ``start`` is read over."""
+        """The samples ``start <= row < stop``; what comes before ``start``, in their extent, is read over."""
         grouping = self._grouping()
-        ids, number = set[str](), 0
+        extent = self.extent or Extent(0, 0, None)
+        ids, number = set[str](), extent.row
         try:
             shard = Shard(self.uri)
         except BadFile as problem:
@@ -42,7 +45,8 @@ class TarReader(Format):
             return
         with shard:
             try:
-                for number, row in enumerate(grouping.rows(shard, content=True)):
+                tar = Window(shard, extent.begin, extent.end) if self.extent else shard
+                for number, row in enumerate(grouping.rows(tar, content=True), extent.row):
                     if number == stop:
                         return
                     sample = self._sample(number, row, ids)
@@ -81,6 +85,12 @@ class TarReader(Format):
             except Exception:
                 shard.raise_if_storage_failed()
         return rows, end / max(rows, 1)
+
+    def length(self) -> int | None:
+        """How many samples there are, of a large tar that may be cut; also sets :attr:`marks` and :attr:`whole`."""
+        surveyed = survey(self.uri, self.columns, self.size)
+        self.marks, self.whole = surveyed.marks, surveyed.whole
+        return surveyed.rows
 
     def is_empty(self) -> bool:
         """Whether it is a sound tar without a single sample."""

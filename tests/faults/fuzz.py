@@ -1,6 +1,6 @@
 """Mutated images, tars and Parquet files through the readers, the decoder and the worker, in one process.
 
-    python -m tests.faults.fuzz KIND FIRST COUNT    # KIND: image, tar, parquet or every; a case is its number, a seed
+    python -m tests.faults.fuzz KIND FIRST COUNT    # KIND: one of KINDS, or every; a case is its number, a seed
 
 A case fails when anything but a score or a quarantine row comes of it: an exception, a crash, a hang, rows that do not
 add up, or memory beyond the bound. The parent process (:func:`fuzz`) notices crashes and hangs and goes on after them.
@@ -22,6 +22,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,18 @@ import torch
 from PIL import Image
 
 from regrad import Classifier, table
-from regrad.pipeline.plan import make_plan
+from regrad.pipeline.plan import Unit, make_plan
 from regrad.pipeline.worker import Task, UnitScorer
 from regrad.reading.decode import BadImage, to_tensor
 from regrad.reading.inputs import list_sources
+from regrad.reading.samples import Sample
+from regrad.reading.tar import TarReader
+from regrad.reading.tars import survey
 from tests import bad_images
 from tests.faults.mutate import mutate
 from tests.shards import Row, digits, records_of, write_hugging_face, write_parquet, write_tar
 
-KINDS = ("image", "tar", "parquet")
+KINDS = ("image", "tar", "parquet", "cut")  # cut: tars that are cut wherever they may be
 MAX_PIXELS = 4_000_000
 CASE_SECONDS = 60.0  # a case takes milliseconds; this is for a machine that does much else
 MEMORY_MIB = 512  # by which the peak may exceed that of the sound files: a few pictures of MAX_PIXELS
@@ -122,8 +126,9 @@ class Fuzzer:
     def __init__(self, kind: str, folder: Path):
         self.kind, self.folder = kind, folder
         (folder / "corpus").mkdir(parents=True)
+        self.suffix = "tar" if kind == "cut" else kind
         made = {"image": lambda: images(), "tar": lambda: tars(folder / "corpus")}
-        self.corpus = made.get(kind, lambda: parquets(folder / "corpus"))()
+        self.corpus = made.get(self.suffix, lambda: parquets(folder / "corpus"))()
         model = {"spec": "tests.shards:build"}
         classifier = Classifier.load(**model)
         settings: dict[str, Any] = {"scorer": {"scores": ("entropy",)}, "max_pixels": MAX_PIXELS, "threads": 1}
@@ -135,7 +140,7 @@ class Fuzzer:
         """Case ``number``: the same bytes every time."""
         draw = np.random.default_rng([KINDS.index(self.kind), number])
         sound = self.corpus[int(draw.integers(len(self.corpus)))]
-        self.run(mutate(self.kind, sound, draw))
+        self.run(mutate(self.suffix, sound, draw))
 
     def run(self, content: bytes) -> None:
         """One file through the pipeline.
@@ -160,14 +165,27 @@ class Fuzzer:
         assert 0 <= image.min() <= image.max() <= 1, image
         self.counts["scored"] += 1
 
+    def _units(self, inputs: Path) -> Sequence[Unit]:
+        small, apart = survey.SMALL_BYTES, survey.MARK_ROWS
+        if self.kind == "cut":
+            survey.SMALL_BYTES, survey.MARK_ROWS = 0, 1
+        try:
+            return make_plan(list_sources([str(inputs)]), 2 if self.kind == "cut" else 16, "").pending
+        finally:
+            survey.SMALL_BYTES, survey.MARK_ROWS = small, apart
+
     def _score(self, content: bytes) -> None:
         """The mutant beside a sound shard, listed, planned, read, scored and committed."""
         inputs, output = self.folder / "in", self.folder / "out"
         for folder in (inputs, output):
             shutil.rmtree(folder, ignore_errors=True)
         control = write_parquet(inputs / "control.parquet", CONTROL)
-        (inputs / f"mutant.{self.kind}").write_bytes(content)
-        units = make_plan(list_sources([str(inputs)]), 16, "").pending
+        mutant = inputs / f"mutant.{self.suffix}"
+        mutant.write_bytes(content)
+        units = self._units(inputs)
+        if self.kind == "cut":
+            pieces = [sample for unit in units if unit.source == str(mutant) for sample in read(unit)]
+            assert pieces == list(TarReader(str(mutant)).rows()), "its pieces are not the whole"
         records = records_of(self.scorer.score(units))
         assert len(records) == len(units), (len(records), len(units))
         counted = Counter()
@@ -188,6 +206,13 @@ class Fuzzer:
             assert all(bad["reason"].to_pylist())
         self.counts["scored"] += counted["scored"] - len(CONTROL)
         self.counts["quarantined"] += counted["quarantined"]
+
+
+def read(unit: Unit) -> list[Sample]:
+    """What a worker reads of a tar for this unit."""
+    reader = TarReader(unit.source)
+    reader.extent = unit.extent
+    return list(reader.rows(unit.start, unit.stop))
 
 
 def peak_mib() -> int:

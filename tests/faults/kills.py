@@ -30,12 +30,15 @@ ROOT = Path(__file__).parents[2]
 WORKER = "MapWorker"  # in the title of the processes that score
 START_SECONDS = 8.0  # about what a run takes until its first unit: kills fall before it too
 PATIENCE = 240.0
-#: `regrad`, compacting its output after a few units instead of thousands: kills fall into folds and merges too.
+#: `regrad`, compacting its output after a few units instead of thousands, and cutting small tars too: kills fall into
+#: folds and merges, and between the pieces of a tar.
 COMPACTING = """
 import sys
 from regrad.__main__ import main
 from regrad.ledger import fold, merge
 from regrad.pipeline import run
+from regrad.reading.tars import survey
+survey.SMALL_BYTES, survey.MARK_ROWS = 0, 12
 fold.AT_LEAST, run._COMPACTED_AFTER, merge.AT_LEAST, merge._UNITS = 3, 5, 2, 8
 sys.exit(main())
 """

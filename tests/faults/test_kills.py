@@ -13,10 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
+from regrad.ledger import contents
+from regrad.reading.tars import survey
 from tests.data import data_path
 from tests.faults.kills import Job, Run, assert_sound, undisturbed
 from tests.services import S3Server, free_port
-from tests.shards import digits, write_parquet
+from tests.shards import digits, write_parquet, write_tar
 
 SCORED = ["--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", "2"]
 MODEL = [*SCORED, "--num-workers", "2"]
@@ -30,10 +32,17 @@ def capture(capsys: pytest.CaptureFixture[str]) -> Capture:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, int], dict[str, float]]]:
-    """720 digits, and their scores: 60 units of twelve."""
+    """720 digits, half of them in a tar, and their scores: 60 units of twelve, or 31 where a tar is one."""
     folder = tmp_path_factory.mktemp("few")
-    source = write_parquet(folder / "digits.parquet", digits(720))
-    return Path(source), undisturbed([source, *MODEL, "--unit-rows", "12"], str(folder / "undisturbed"))
+    sources = [write_parquet(folder / "in/a.parquet", digits(360)), write_tar(folder / "in/b.tar", digits(720)[360:])]
+    return folder / "in", undisturbed([*sources, *MODEL, "--unit-rows", "12"], str(folder / "undisturbed"))
+
+
+@pytest.fixture(autouse=True)
+def small_tars_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process too, which checks; but not where the scores to compare with come from."""
+    monkeypatch.setattr(survey, "SMALL_BYTES", 0)
+    monkeypatch.setattr(survey, "MARK_ROWS", 12)
 
 
 def local_job(few: tuple[Path, dict[tuple[str, int], dict[str, float]]], output: Path) -> Job:
@@ -100,6 +109,7 @@ def test_killed_drivers_and_workers_lose_and_double_nothing(
     assert 0 < done < 60
     assert "another run" not in printed  # a dead holder's lease is nobody's
     assert job.kills == ["worker", "driver"]
+    assert len(contents.committed(job.output)) == 60
     assert_sound(job, capture)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from regrad.pipeline.plan import Plan, Unit, group_units, make_plan, make_unit
+from regrad.reading.formats import Extent, Mark
 from regrad.reading.inputs import Source, list_sources
 from tests.shards import digits, write_folder, write_tar
 
@@ -79,8 +80,32 @@ def test_units_are_cut_and_named_by_content() -> None:
 
 def test_units_travel_as_json(tmp_path: Path) -> None:
     (source,) = list_sources([write_folder(tmp_path, digits(25))])
-    for unit in Ledger().plan(source).pending:
+    for unit in Ledger().plan(source, marked()).pending:
         assert Unit.from_json(unit.to_json()) == unit
+
+
+def marked(rows: int = 45, apart: int = 4, row_bytes: int = 10) -> Source:
+    """A tar with a mark every so many rows."""
+    marks = tuple(Mark(row, row * row_bytes) for row in range(0, rows, apart))
+    return Source("a.tar", "tar", "1", rows * row_bytes + 1024, rows, marks=marks)
+
+
+def test_a_source_with_marks_is_cut_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Ledger().plan(marked())
+    assert ranges(plan) == [(0, 8), (8, 16), (16, 24), (24, 32), (32, 40), (40, 45)]
+    assert [unit.extent for unit in plan.pending[1::4]] == [Extent(8, 80, 160), Extent(40, 400, None)]
+    assert ranges(Ledger().plan(marked(apart=20))) == [(0, 20), (20, 40), (40, 45)]  # longer, where marks lie so
+    assert ranges(Ledger().plan(marked(apart=5))) == [(start, min(start + 10, 45)) for start in range(0, 45, 10)]
+    (limited,) = Ledger().plan(marked(), limit=5).pending
+    assert (limited.start, limited.stop, limited.extent) == (0, 5, Extent(0, 0, 80))
+    monkeypatch.setattr("regrad.pipeline.plan.UNIT_BYTES", 60)
+    assert ranges(Ledger().plan(marked(20))) == [(start, start + 4) for start in range(0, 20, 4)]
+
+
+def test_a_source_with_marks_that_was_one_unit_stays_one() -> None:
+    ledger = Ledger()
+    ledger.commit(ledger.plan(Source("a.tar", "tar", "1", 1474)))
+    assert ranges(ledger.plan(marked())) == []
 
 
 def test_what_is_committed_is_not_planned_again() -> None:
@@ -266,9 +291,15 @@ def test_what_another_output_holds_is_left_to_it() -> None:
 
 
 def test_units_are_shared_out_evenly() -> None:
-    units = [*map(str, range(60))]
+    units = Ledger().plan(shard(600)).pending
     for workers, size in ((1, 8), (2, 7), (100, 1)):
-        tasks = group_units(units, workers)  # type: ignore[arg-type]
-        assert [unit for task in tasks for unit in task] == units
+        tasks = group_units(units, workers)
+        assert [unit for task in tasks for unit in task] == [*units]
         assert max(map(len, tasks)) == size
-    assert [len(task) for task in group_units(units[:3], 2)] == [1, 1, 1]  # type: ignore[arg-type]
+    assert [len(task) for task in group_units(units[:3], 2)] == [1, 1, 1]
+
+
+def test_what_takes_longest_comes_first() -> None:
+    sources = [Source(f"{size}.tar", "tar", "1", size) for size in (100, 120, 5000, 90, 2**40)]
+    units = Ledger().plan(*sources).pending
+    assert [unit.size for (unit,) in group_units(units, 8)] == [2**40, 5000, 100, 120, 90]

@@ -148,7 +148,7 @@ def test_a_link_has_the_identity_of_what_it_points_to(tmp_path: Path) -> None:
 def test_encoded_images_beyond_a_limit_are_not_read_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("grouping", "parquet", "folder"):
+    for module in ("tars.grouping", "parquet", "folder"):
         monkeypatch.setattr(f"regrad.reading.{module}.MAX_IMAGE_BYTES", 2**20)
     rows = [*GOOD[:2], ("large.png", bytes(2**21), 0), GOOD[2]]
     zipped = write_tar(tmp_path / "in/a.tar.gz", rows, "w:gz")

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from regrad.errors import RegradError
-from regrad.reading import grouping
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns
 from regrad.reading.tar import TarReader
+from regrad.reading.tars import grouping
 from tests.services import Bucket
 from tests.shards import digits, write_members, write_tar
 
@@ -140,7 +140,7 @@ def test_samples_whose_names_begin_alike_share_what_is_said_once(tmp_path: Path)
 def test_thousands_of_names_that_begin_alike_are_given_as_they_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regrad.reading.grouping._GROUP_BYTES", 300)
+    monkeypatch.setattr("regrad.reading.tars.grouping._GROUP_BYTES", 300)
     members = [
         (f"scan.n{n:02}.{end}", bytes([n]) * (90 if end == "png" else 1)) for n in range(40) for end in ("png", "txt")
     ]
@@ -196,7 +196,7 @@ def test_a_store_is_not_asked_twice_for_a_tar_without_labels(
     path = bucket.put(write_members(tmp_path / "a.tar", [(f"{n}.png", bytes(99_999)) for n in range(20)]), "a.tar")
     opened: list[str] = []
     real = grouping.open_archive
-    monkeypatch.setattr(grouping, "open_archive", lambda *given: opened.append("") or real(*given))
+    monkeypatch.setattr(grouping, "open_archive", lambda *given, **how: opened.append("") or real(*given, **how))
     assert len(rows(path)) == 20
     assert len(opened) == 2  # one is for the count
 

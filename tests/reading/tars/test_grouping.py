@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from regrad.reading.grouping import Grouping, TarRow, Unread
 from regrad.reading.samples import Columns, Shard
+from regrad.reading.tars.grouping import Grouping, TarRow, Unread
 from tests.shards import write_members
 
 SAMPLES = {name: (f"picture {name}".encode(), f"{number}".encode()) for number, name in enumerate("abcd")}

@@ -9,14 +9,15 @@ never dropped without a word. The numbers of rows depend on names and sizes alon
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from regrad import storage
-from regrad.reading.members import CorruptEnd, is_compressed, last_name, members, open_archive
 from regrad.reading.naming import keys, leftovers
 from regrad.reading.naming.pictures import is_image, why_unread
 from regrad.reading.samples import MAX_IMAGE_BYTES, Columns, Shard, as_text
+from regrad.reading.tars.members import CorruptEnd, Window, is_compressed, last_name, members, open_archive
 
 _MAX_TEXT_BYTES = 2**24  # of a class or a JSON file
 _WAITING_BYTES = 2**26  # of all that wait for their pictures
@@ -37,7 +38,7 @@ class Unread:
 
 Content = bytes | Unread
 Fields = dict[str, Content]
-_Reads = Callable[[tarfile.TarFile, tarfile.TarInfo, bool, int], Content]  # the archive, a member, if a picture, held
+_Reads = Callable[[tarfile.TarInfo, bool, int], Content]  # a member, if it is a picture, the bytes that are held
 
 
 @dataclass
@@ -60,6 +61,7 @@ class TarRow:
         near: where its texts may be, the nearest first, each with what their names begin with there.
         places: of the members beside its picture in the tar.
         keys: whose members are its own too, wherever they lie.
+        begin: the first byte of the neighbours that it lies among.
     """
 
     name: str
@@ -69,6 +71,7 @@ class TarRow:
     near: tuple[tuple[str, Fields], ...] = ()
     places: tuple[int, ...] = ()
     keys: tuple[str, ...] = ()
+    begin: int = 0
 
     def texts(self, name: str) -> Iterator[bytes]:
         """What the members ``name`` (``cls``, ``json``) of this sample hold, the nearest first."""
@@ -101,16 +104,26 @@ class Grouping:
         self._keep = ahead
         self._known: frozenset[str] = frozenset()  # keys whose members were read ahead
         self._gone: set[str] = set()  # keys whose pictures were given
+        self._begin = 0  # of the group in hand
         self.apart = 0
         self.first_apart = ""
 
-    def rows(self, shard: Shard, content: bool) -> Iterator[TarRow]:
+    @property
+    def scattered(self) -> bool:
+        """Whether members of one sample lie apart from each other, or a sample has no picture, up to now."""
+        return bool(self._waiting)
+
+    def rows(self, shard: Shard | Window, content: bool) -> Iterator[TarRow]:
         """The rows, in order; without ``content`` from the headers alone.
+
+        A window is of a tar of which no sample's members lie apart, so that it is looked at alone.
 
         Raises:
             CorruptTar, tarfile.TarError, OSError: the tar, or the storage, goes wrong here.
         """
-        yield from self._rows(shard, _read if content else _leave, seek=not content, look=content)
+        with open_archive(shard, seek=not content) as (archive, end):
+            read = partial(_read, archive) if content else _leave
+            yield from self.of(members(archive, end), read, look=content and not isinstance(shard, Window))
         for key, held in self._waiting.items():
             if key not in self._gone:
                 yield TarRow(key, key, None, tuple(held.fields), (("", held.fields),))
@@ -120,35 +133,42 @@ class Grouping:
         apart = (self._waiting[key].places.values() for key in row.keys if key in self._waiting)
         return {*row.places, *(place for places in apart for place in places)}
 
-    def _rows(self, shard: Shard, read: _Reads, seek: bool, look: bool) -> Iterator[TarRow]:
+    def of(self, found: Iterable[tarfile.TarInfo], read: _Reads | None = None, look: bool = False) -> Iterator[TarRow]:
+        """The rows whose pictures are among these members, in order; without ``read`` they have no content.
+
+        Raises:
+            what going through the members raises.
+        """
+        read = read or _leave
         group: dict[str, _Key] = {}
         name, size = "", 0
-        with open_archive(shard, seek) as (archive, end):
-            try:
-                for place, member in enumerate(members(archive, end)):
-                    key, field = keys.split_key(member.name)
-                    picture = self._is_picture(field)
-                    if member.isdir() or self._is_left_out(member.name, key, field, picture):
-                        continue
-                    if not key.rpartition("/")[2]:
-                        yield TarRow(member.name, None)
-                        continue
-                    needed = picture or field in self._texts or field.rpartition(".")[2] in self._texts
-                    if group and self._begins_anew(group, name, key, field if needed else "", size):
-                        look = look and not self._look_ahead(group)
-                        yield from self._close(group)
-                        group, size = {}, 0
-                    name = keys.group(key)
-                    own = group.setdefault(key, _Key())
-                    own.places.setdefault(field, place)
-                    if needed:
-                        own.fields[field] = read(archive, member, picture, size)
-                        size += member.size
-                    else:
-                        self._skip(f"type not read: .{field.rpartition('.')[2]}")
-            except CorruptEnd:
-                yield from self._close(group)
-                raise
+        try:
+            for place, member in enumerate(found):
+                key, field = keys.split_key(member.name)
+                picture = self._is_picture(field)
+                if member.isdir() or self._is_left_out(member.name, key, field, picture):
+                    continue
+                if not key.rpartition("/")[2]:
+                    yield TarRow(member.name, None, begin=self._begin if group else member.offset)
+                    continue
+                needed = picture or field in self._texts or field.rpartition(".")[2] in self._texts
+                if group and self._begins_anew(group, name, key, field if needed else "", size):
+                    look = look and not self._look_ahead(group)
+                    yield from self._close(group)
+                    group, size = {}, 0
+                if not group:
+                    self._begin = member.offset
+                name = keys.group(key)
+                own = group.setdefault(key, _Key())
+                own.places.setdefault(field, place)
+                if needed:
+                    own.fields[field] = read(member, picture, size)
+                    size += member.size
+                else:
+                    self._skip(f"type not read: .{field.rpartition('.')[2]}")
+        except CorruptEnd:
+            yield from self._close(group)
+            raise
         yield from self._close(group)
 
     def _is_left_out(self, name: str, key: str, field: str, picture: bool) -> bool:
@@ -198,7 +218,7 @@ class Grouping:
         )
         own = keys.picture_key(key, field, alone)
         picture, fields = held.fields[field], tuple(held.fields)
-        return TarRow(f"{key}.{field}", own, picture, fields, tuple(near), tuple(places), tuple(ancestors))
+        return TarRow(f"{key}.{field}", own, picture, fields, tuple(near), tuple(places), tuple(ancestors), self._begin)
 
     def _wait(self, key: str, held: _Key, late: bool) -> None:
         """Keep what says a label or an id until its picture comes."""
@@ -229,8 +249,9 @@ class Grouping:
                 return True
             ahead = Grouping(self._uri, self._columns, lambda reason: None, ahead=True)
             try:
-                for _ in ahead._rows(shard, _read_text, seek=True, look=False):
-                    pass
+                with open_archive(shard, seek=True) as (archive, end):
+                    for _ in ahead.of(members(archive, end), partial(_read_text, archive)):
+                        pass
             except Exception:  # said when the reading comes to it
                 shard.raise_if_storage_failed()
         self._waiting, self._known = ahead._waiting, frozenset(ahead._waiting)
@@ -267,5 +288,5 @@ def _read_text(archive: tarfile.TarFile, member: tarfile.TarInfo, picture: bool,
     return b"" if picture else _read(archive, member, picture, held)
 
 
-def _leave(archive: tarfile.TarFile, member: tarfile.TarInfo, picture: bool, held: int) -> Content:
+def _leave(member: tarfile.TarInfo, picture: bool, held: int) -> Content:
     return b""

@@ -10,6 +10,7 @@ import bz2
 import contextlib
 import gzip
 import lzma
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,9 +25,10 @@ _MAX_EXTENSIONS = 8  # in a row; tarfile calls itself for each
 _EXTENSIONS = frozenset((tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *tarfile.GNU_TYPES))
 _COMPRESSIONS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"BZh": bz2.BZ2File,
+    b"BZh": bz2.BZ2File,  # and then a digit and a block, see _unpacker: a member's name may begin so too
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
+_BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # what follows the digit: a block, or the end of an empty file
 
 
 class CorruptTar(Exception):
@@ -114,6 +116,49 @@ class _Unpacked:
         return bytes(self._file.read1(min(size, _PIECE_BYTES)))
 
 
+class Window:
+    """Some bytes of an uncompressed tar as one of its own: from one member up to another, with an end mark after it.
+
+    Args:
+        begin: the first byte, of a member's header.
+        end: the byte after the last, of another one's; None: to the end of the shard, with whatever is there.
+    """
+
+    def __init__(self, shard: Shard, begin: int, end: int | None):
+        self._shard = shard
+        self._begin = begin
+        self._zeros = 0 if end is None else 2 * tarfile.BLOCKSIZE
+        self._content = (shard.size if end is None else end) - begin
+        self.size = self._content + self._zeros
+        self._place = 0
+        shard.seek(begin)
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file."""
+        left = self.size - self._place
+        size = left if size < 0 else min(size, left)
+        inside = max(0, min(size, self._content - self._place))
+        content = self._shard.read(inside) if inside else b""
+        if len(content) == inside:  # else the shard is shorter than it was, and no zeros shall hide it
+            content += bytes(size - inside)
+        self._place += len(content)
+        return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of a file."""
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.size}[whence]
+        self._shard.seek(self._begin + min(self._place, self._content))
+        return self._place
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self._place
+
+    def seekable(self) -> bool:
+        """As of a file."""
+        return True
+
+
 def is_compressed(shard: Shard) -> bool:
     """Whether a shard, read from its start, is compressed."""
     return _unpacker(shard) is not None
@@ -121,20 +166,22 @@ def is_compressed(shard: Shard) -> bool:
 
 def _unpacker(shard: Shard) -> Callable[[Any], Any] | None:
     shard.seek(0)
-    begin = shard.read(8)
+    begin = shard.read(10)
     shard.seek(0)
+    if begin.startswith(b"BZh") and not begin.endswith(_BZIP2_BLOCKS):
+        return None
     return next((unpack for magic, unpack in _COMPRESSIONS.items() if begin.startswith(magic)), None)
 
 
 @contextlib.contextmanager
-def open_archive(shard: Shard, seek: bool) -> Iterator[tuple[tarfile.TarFile, int | None]]:
-    """The tar in ``shard``, whatever it is compressed by and called.
+def open_archive(shard: Shard | Window, seek: bool) -> Iterator[tuple[tarfile.TarFile, int | None]]:
+    """The tar in ``shard``, whatever it is compressed by and called; a window of one is not compressed.
 
     Args:
         seek: go from header to header where that is possible, instead of reading all that lies between. The size of the
             tar is then given too, else None.
     """
-    unpack = _unpacker(shard)
+    unpack = None if isinstance(shard, Window) else _unpacker(shard)
     seek = seek and unpack is None
     with tarfile.open(
         fileobj=_Unpacked(unpack(shard)) if unpack else shard,
