@@ -7,7 +7,6 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Sized
-from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +24,7 @@ from regrad.models.factory import Loaded
 from regrad.models.loading import load_network
 from regrad.models.outputs import Reading, find_reading, returning_logits, returning_own
 from regrad.network.head import find_head
+from regrad.network.modes import evaluating, set_evaluating
 from regrad.network.probe import probe_images
 
 PROBED = 3  # pictures on which is seen what a network returns
@@ -289,25 +289,6 @@ class Classifier:
         """What ``network`` receives of seeded pictures, in its own type and place."""
         like = next((value for value in network.parameters() if value.is_floating_point()), torch.zeros(()))
         return self.normalize(probe_images(count, self.channels, self.image_size)).to(like)
-
-
-def set_evaluating(network: nn.Module) -> nn.Module:
-    """``network`` in eval mode; an exported program, which has one mode alone, as it is."""
-    with suppress(NotImplementedError):
-        network.eval()
-    return network
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every module's own mode afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    set_evaluating(network)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _function(spec: str) -> Callable[[Tensor], Tensor]:

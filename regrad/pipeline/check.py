@@ -253,7 +253,9 @@ def _sound(
         origin and any(origin[name] != run[name] for name in _PROVENANCE)
     ):
         raise ValueError("its footer names another model or configuration")
-    expected = table.QUARANTINE_SCHEMA if kind == "quarantine" else table.score_schema(run["config"]["scores"])
+    expected = table.QUARANTINE_SCHEMA
+    if kind == "scores":
+        expected = table.score_schema(run["config"]["scores"], run["config"], run["model"]["classes"])
     missing = [field.name for field in expected if field not in list(part.rows.schema)]
     if missing:
         raise ValueError(f"without the column {', '.join(missing)}, or with another type")

@@ -39,8 +39,9 @@ class ScoreImages:
 
     Images are decoded ones (uint8 (H, W) or (H, W, channels), as ``read_images`` gives them), encoded ones (bytes), or
     the structs {bytes, path} of Hugging Face. Columns added: ``prediction`` int32, ``confidence`` float32, one float64
-    column per score, ``nll`` where there are labels, and ``error``: empty, or the stage and reason where an image could
-    not be scored, with ``prediction`` -1 and NaN elsewhere. No row is lost, and no image ends the pipeline.
+    column per score, ``logits`` float32 (C,) if asked for, ``nll`` where there are labels, and ``error``: empty, or the
+    stage and reason where an image could not be scored, with ``prediction`` -1 and NaN elsewhere. No row is lost, and
+    no image ends the pipeline.
 
     The noise of an image is drawn from its id: equal ids, equal scores. ``regrad score`` names the image of a folder
     by its path below it, which ``relative_to`` does here.
@@ -109,6 +110,8 @@ class ScoreImages:
         images = [image for image in decoded if isinstance(image, Tensor)]
         names = ["confidence", *(["nll"] if labels is not None else []), *self.scorer.names]
         columns: dict[str, np.ndarray] = {name: np.full(len(decoded), np.nan) for name in names}
+        if self.scorer.logits:
+            columns["logits"] = np.full((len(decoded), self.classifier.num_classes), np.nan, np.float32)
         columns["confidence"] = columns["confidence"].astype(np.float32)
         columns["prediction"] = np.full(len(decoded), -1, np.int32)
         columns["error"] = np.array([str(f) if isinstance(f, decode.BadImage) else "" for f in decoded], object)

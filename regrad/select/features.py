@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from regrad import storage
-from regrad.classifier import Classifier, evaluating
+from regrad.classifier import Classifier
 from regrad.errors import RegradError, UsageError
 from regrad.network.head import find_head
 from regrad.network.hooks import hooked
+from regrad.network.modes import evaluating
 from regrad.pipeline.options import OPTIONS
 from regrad.reading import decode
 from regrad.reading.formats import fetcher

@@ -104,6 +104,16 @@ SCORER = (
         "add SCORE_se, what the sketch's directions leave uncertain",
         decides=ROWS,
     ),
+    Option(
+        "logits",
+        "scorer",
+        "scores",
+        SWITCH,
+        False,
+        "keep the clean image's logits, float32, which cost no further pass",
+        decides=ROWS,
+        later=True,
+    ),
     Option("precision", "scorer", "engine", one_of("float32", "tf32", "bfloat16"), "float32", "of gradients"),
 )
 #: What runs must share for their scores to mean the same, besides the network.

@@ -59,7 +59,7 @@ def test_numbers_of_other_libraries_are_numbers() -> None:
 
 def test_what_a_setting_decides() -> None:
     decided = {option.key: option.decides for option in SCORER}
-    assert {key for key, level in decided.items() if level == ROWS} == {"scores", "standard_errors"}
+    assert {key for key, level in decided.items() if level == ROWS} == {"scores", "standard_errors", "logits"}
     assert {key for key, level in decided.items() if level == VALUE} == {"seed"}
     assert set(COMPARABLE) == {key for key, level in decided.items() if level == MEANING}
     assert {"sigma", "samples", "engine", "tolerance", "draws", "precision"} <= set(COMPARABLE)
