@@ -96,7 +96,13 @@ def write_run(tmp_path: Path) -> WriteRun:
     """
 
     def write(
-        name: str, scores: dict[str, Any], labels: Any = None, predictions: Any = None, folder: str = "", **run: Any
+        name: str,
+        scores: dict[str, Any],
+        labels: Any = None,
+        predictions: Any = None,
+        folder: str = "",
+        logits: Any = None,
+        **run: Any,
     ) -> str:
         count = len(next(iter(scores.values())))
         shard = tmp_path / f"{name}.parquet"
@@ -113,7 +119,9 @@ def write_run(tmp_path: Path) -> WriteRun:
             "digest": [f"{row:032x}" for row in range(count)],
             **scores,
         }
-        rows = pa.table({key: list(values) for key, values in columns.items()}, schema=table.score_schema(list(scores)))
+        schema = table.score_schema(list(scores), {"logits": logits is not None}, 10)
+        columns |= {} if logits is None else {"logits": logits}
+        rows = pa.table({key: list(values) for key, values in columns.items()}, schema=schema)
         output.mkdir(parents=True)
         for part, begin in enumerate((0, count // 3)):
             piece = rows.slice(begin, count // 3 if part == 0 else None)

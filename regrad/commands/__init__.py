@@ -11,6 +11,7 @@ from types import ModuleType
 COMMANDS = {
     "score": "score every image of a dataset by how little the model understands it",
     "report": "a page: which images the model does not know, how many, and whether the score can be trusted",
+    "calibrate": "a temperature, and what prediction sets need, from a labelled run",
     "audit": "every night: score what came in, hold it against a baseline and against gates, tell",
     "filter": "drop what does not belong: lists of ids, and shards of what is kept",
     "select": "choose the images that are worth an annotator's time",
