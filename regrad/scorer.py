@@ -32,6 +32,7 @@ from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
 from regrad.scores.draws import predictions
 from regrad.scores.draws.posterior import PosteriorDraws
 from regrad.scores.entropy import nll
+from regrad.scores.sets import loss_bound, prediction_sets
 from regrad.scores.state import State, fingerprint
 from regrad.scores.statistics import FeatureStatistics
 from regrad.settings.columns import STANDARD_ERROR
@@ -71,6 +72,8 @@ class Scorer:
         posterior: from :func:`regrad.scores.draws.posterior.fit`, for ``laplace``.
         statistics: from :func:`regrad.scores.statistics.fit_statistics`, for scores that compare with training data.
         logits: add the clean image's logits, as the scores see them; they cost no further pass.
+        coverage: add ``prediction_set``, classes that hold an image's own with at least this probability: see
+            :func:`regrad.scores.sets.prediction_sets`. Needs a classifier with a ``calibration``.
         precision: of gradients: ``float32``, ``tf32`` or ``bfloat16``. Predictions, the perturbed ones included, are
             always computed in the network's own type: small differences of them are what several scores are made of.
         memory_budget: bytes the engine may use beside the network, for any number of classes; larger batches are
@@ -108,6 +111,7 @@ class Scorer:
         posterior: State | None = None,
         statistics: State | None = None,
         logits: bool = False,
+        coverage: float | None = None,
         precision: str = "float32",
         memory_budget: int | None = None,
         device: str | torch.device | None = None,
@@ -125,7 +129,8 @@ class Scorer:
         self.scores = find_scores(scores)
         self.sigma, self.samples, self.seed, self.noise_space = sigma, samples, seed, noise_space
         self.standard_errors, self.precision = standard_errors, precision
-        self.exponent, self.logits = exponent, logits
+        self.exponent, self.logits, self.coverage = exponent, logits, coverage
+        self._loss_bound = loss_bound(classifier.calibration, coverage)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.warn: Callable[[str], None] = warnings.warn
         self._upload = Upload(self.device)
@@ -166,7 +171,8 @@ class Scorer:
 
         Returns:
             Tensors (B,) on the CPU: scores and ``nll`` float64, ``prediction`` int64, ``confidence`` float64; and
-            ``logits`` float32 (B, C). An image on which the network gives NaN or infinity has NaN scores.
+            ``logits`` float32 and ``prediction_set`` int32 (B, C), -1 after a set's end. An image on which the network
+            gives NaN or infinity has NaN scores.
 
         Raises:
             UsageError: shapes, dtype or number of ids do not fit.
@@ -184,7 +190,7 @@ class Scorer:
         if not len(images):
             extra = () if labels is None else ("nll",)
             empty = {name: torch.zeros(0) for name in ("prediction", "confidence", *extra, *self.names)}
-            return empty | ({"logits": torch.zeros(0, self.classifier.num_classes)} if self.logits else {})
+            return empty | self._several(torch.zeros(0, self.classifier.num_classes))
         images = self._upload.pinned(images)
         parts = []
         start = 0
@@ -223,7 +229,14 @@ class Scorer:
             for name in self._error_names(item):
                 without = shared.norms[_kind(item, self.samples)].norms_without_each()
                 columns[name] = item.standard_error(inputs, without).masked_fill(broken, math.nan)
-        return columns | ({"logits": logits.float()} if self.logits else {})
+        return columns | self._several(logits)
+
+    def _several(self, logits: Tensor) -> dict[str, Tensor]:
+        """The columns of several numbers an image."""
+        columns = {"logits": logits.float()} if self.logits else {}
+        if self._loss_bound is not None:
+            columns["prediction_set"] = prediction_sets(logits, self._loss_bound)
+        return columns
 
     def _inputs(self, item: Score, shared: _Shared) -> Inputs:
         """Of what the scores share, what one of them asked for."""

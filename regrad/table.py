@@ -2,9 +2,10 @@
 
 ``OUT/scores/part-<unit>.parquet`` has the rows of one unit of work, ``OUT/scores/merged-*.parquet`` those of many. They
 hold ``id, source, row, label, prediction, confidence, nll, digest``, one float64 column per score, and the columns of
-several numbers a row that were asked for: ``logits``, a fixed-size list of float32, one for each class. ``nll`` is
--log p of the label, null where there is none or it is no class of the model, ``digest`` the 128-bit BLAKE2b of the
-encoded image in hexadecimal. ``OUT/quarantine/part-<unit>.parquet`` holds the images that could not be scored, with the
+several numbers a row that were asked for: ``logits``, a fixed-size list of float32, one for each class, and
+``prediction_set``, a list of int32, classes in the order of their probabilities. ``nll`` is -log p of the label, null
+where there is none or it is no class of the model, ``digest`` the 128-bit BLAKE2b of the encoded image in hexadecimal.
+``OUT/quarantine/part-<unit>.parquet`` holds the images that could not be scored, with the
 reason, and their ``digest`` where there were bytes. Where rows come from (model, configuration, the engine's plan,
 versions) is written once, to ``OUT/provenance/<name>.json``; the footer of each file names it.
 """
@@ -36,6 +37,7 @@ _TYPES = (
 FIXED_COLUMNS = tuple(zip(FIXED, _TYPES, strict=True))
 _SEVERAL_TYPES: dict[str, Callable[[int], pa.DataType]] = {  # by the number of classes
     "logits": lambda classes: pa.list_(pa.float32(), classes),
+    "prediction_set": lambda classes: pa.list_(pa.int32()),
 }
 QUARANTINE_SCHEMA = pa.schema(
     [

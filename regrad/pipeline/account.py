@@ -128,7 +128,9 @@ def as_table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Of vectors, without a Python object for each of their numbers."""
+    """Of vectors, without a Python object for each of their numbers; what is below 0 fills up a set, and goes."""
+    if pa.types.is_list(kind):
+        return pa.array([classes[classes >= 0] for classes in values], kind)
     if not pa.types.is_fixed_size_list(kind) or not values:
         return pa.array(values, kind)
     return pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(values), kind.value_type), type=kind)
