@@ -57,6 +57,12 @@ class Run:
         own = {"network": self.model["network"][:12], **{name: plan.get(name) for name in FITTED}}
         return own | comparable(self.info.get("config", {}))
 
+    @property
+    def coverage(self) -> float | None:
+        """What its prediction sets were asked for; None where it has none."""
+        asked: float | None = self.info.get("config", {}).get("coverage")
+        return asked
+
     def count_rows(self) -> int:
         """How many rows there are, by the ledger.
 

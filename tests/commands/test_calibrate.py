@@ -54,7 +54,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     x = torch.cat([images.flatten(1), torch.ones(600, 1)], 1)
     y = nn.functional.one_hot(torch.tensor([label for *_, label in rows[:600]]), 10).float()
     solved = 25 * torch.linalg.solve(x.T @ x + 0.1 * torch.eye(65), x.T @ y)  # far too sure
-    safetensors.torch.save_file({"1.weight": solved[:64].T.contiguous(), "1.bias": solved[64].contiguous()}, held.weights)
+    safetensors.torch.save_file(
+        {"1.weight": solved[:64].T.contiguous(), "1.bias": solved[64].contiguous()}, held.weights
+    )
     write_parquet(folder / "known.parquet", rows[600:1200])
     write_parquet(folder / "new.parquet", rows[1200:])
     arguments = [*FLAGS, "--weights", held.weights, "--logits", "--output", held.run]
@@ -118,6 +120,16 @@ def test_scores_are_of_the_files_temperature_and_sets_hold_the_labels(
     for command in ("compact", "check", "status"):
         assert main([command, str(tmp_path / "out")]) == 0
     assert table.read(str(tmp_path / "out")).sort_by("row")["prediction_set"].to_pylist() == wanted
+    report = ["--id", str(tmp_path / "out"), "--no-thumbnails", "--output", str(tmp_path / "report")]
+    assert main(["report", *report]) == 0
+    known = json.loads((tmp_path / "report/report.json").read_text())["id"]
+    assert known["temperature"] == calibration.temperature
+    assert known["sets"]["mean_size"] == pytest.approx(np.mean([len(some) for some in wanted]))
+    assert known["sets"]["empty"] == pytest.approx(np.mean([not some for some in wanted]))
+    assert known["covered"]["share"] == pytest.approx(covered)
+    page = (tmp_path / "report/report.html").read_text()
+    assert "Prediction sets for 80" in page
+    assert f"<td>{known['sets']['mean_size']:.2f}</td>" in page
     chosen = ["--budget", "3", "--diversity", "k-center", "--ray-address", "none"]
     assert main(["select", str(tmp_path / "out"), *chosen, "--output", str(tmp_path / "label.csv")]) == 0
 
