@@ -31,7 +31,7 @@ class SetSizes:
         self._sizes += np.bincount(pc.list_value_length(lists).to_numpy(), minlength=self._sizes.size)
         owners, classes = pc.list_parent_indices(lists).to_numpy(), lists.flatten().to_numpy()
         self._labelled += int(labelled.sum())
-        self._covered += int(((classes == labels[owners]) & labelled[owners]).sum())  # a set has a class once
+        self._covered += int((classes == labels[owners]).sum())  # a set has a class once, and no label that is none
 
     def numbers(self) -> dict[str, Any]:
         """``coverage`` as asked for, ``mean_size``, and the shares of sets ``empty`` and of a ``single`` class."""
