@@ -172,13 +172,13 @@ def test_another_network_setting_or_file_is_refused(
     assert (tmp_path / "again.json").read_text() == Path(made.file).read_text()  # the same every time
     # An output holds one calibration, by its content and not its name.
     for file in (made.file, str(tmp_path / "again.json")):
-        limit = "10" if file == made.file else "20"
+        limit = "200" if file == made.file else "400"  # a unit of either name
         assert made.score(tmp_path / "out", "--temperature", file, "--limit", limit) == 0
     assert main(["check", str(tmp_path / "out")]) == 0
     held = json.loads(Path(made.file).read_text())
     held["quantiles"]["values"][-1] += 1
     (tmp_path / "again.json").write_text(json.dumps(held))
-    assert made.score(tmp_path / "out", "--temperature", str(tmp_path / "again.json"), "--limit", "10") == 2
+    assert made.score(tmp_path / "out", "--temperature", str(tmp_path / "again.json"), "--limit", "400") == 2
     assert main(["calibrate", str(tmp_path / "out"), "--output", str(tmp_path / "c.json")]) == 2
 
 
