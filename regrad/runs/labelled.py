@@ -16,6 +16,9 @@ from regrad.runs.scored import Ints, Run, judged
 
 NUMBERS = 2**26  # logits that are held: 256 MiB; 67,108 images of a model of 1,000 classes
 
+_SPARE = 1.25  # times as many rows are held at most
+_LARGEST = 2**64 - 1  # key
+
 
 @dataclass(frozen=True)
 class LabelledRows:
@@ -49,13 +52,14 @@ def read_labelled(run: Run, numbers: int = NUMBERS) -> LabelledRows:
         raise UsageError(f"{where}: the run kept no logits; score the images again with --logits")
     most = max(1, numbers // classes)
     best: list[pa.Table] = []
-    images = 0
+    images, last = 0, _LARGEST
     for some in rows.tables(["id", "source", "label", "prediction", "logits"]):
         known = some.filter(pa.array(judged(some, classes)[0]))
         images += len(known)
-        best.append(_ordered(known))
-        if sum(map(len, best)) > 2 * most:
+        best.append(_with_keys(known, last))
+        if sum(map(len, best)) > _SPARE * most:
             best = [_first(best, most)]
+            last = int(best[0]["key"][-1].as_py())
     if not images:
         raise UsageError(f"{where}: no image has a label that is one of the model's {classes} classes")
     first = _first(best, most)
@@ -64,9 +68,11 @@ def read_labelled(run: Run, numbers: int = NUMBERS) -> LabelledRows:
     return LabelledRows(logits, first["label"].to_numpy().astype(np.int64), images)
 
 
-def _ordered(rows: pa.Table) -> pa.Table:
+def _with_keys(rows: pa.Table, last: int) -> pa.Table:
+    """``rows`` whose key is no larger than ``last``, with it."""
     keys = hashes(rows["source"], rows["id"]) if len(rows) else np.zeros(0, np.uint64)
-    return rows.select(["label", "logits"]).append_column("key", pa.array(keys))
+    keyed = rows.select(["label", "logits"]).append_column("key", pa.array(keys))
+    return keyed.filter(pa.array(keys <= np.uint64(last)))
 
 
 def _first(tables: list[pa.Table], count: int) -> pa.Table:

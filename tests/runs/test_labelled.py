@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from regrad import table
 from regrad.errors import UsageError
-from regrad.runs import scored
+from regrad.ledger.rows import Rows
+from regrad.runs import labelled, scored
 from regrad.runs.labelled import read_labelled
 
 RNG = np.random.default_rng(0)
@@ -42,6 +44,24 @@ def test_of_too_many_the_same_ones_are_held(write_run: Any) -> None:
     assert (some.images, len(some.labels)) == (120, 17)
     np.testing.assert_array_equal(some.logits, whole.logits[:17])
     assert len(read_labelled(held, numbers=0).labels) == 1
+
+
+def test_it_never_holds_many_more(write_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows there are, and in parts of any size."""
+    held = run(write_run, [row % 10 for row in range(400)])
+    whole = read_labelled(held)
+    rows = pa.concat_tables(Rows(held.output).tables())
+    monkeypatch.setattr(Rows, "tables", lambda self, columns: (rows.slice(at, 7) for at in range(0, 400, 7)))
+    taken: list[int] = []
+    first = labelled._first
+    monkeypatch.setattr(
+        labelled, "_first", lambda tables, count: (taken.append(sum(map(len, tables))), first(tables, count))[1]
+    )
+    some = read_labelled(held, numbers=10 * 40)
+    np.testing.assert_array_equal(some.logits, whole.logits[:40])
+    assert some.images == 400
+    assert max(taken) <= 1.25 * 40 + 7
+    assert len(taken) < 15
 
 
 def test_what_has_no_labels_or_logits_is_refused(write_run: Any) -> None:
