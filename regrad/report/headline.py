@@ -130,7 +130,7 @@ def _sets(report: dict[str, Any]) -> list[str]:
     if not covered:
         return [f"Prediction sets for {percent(sets['coverage'])} of images like those of the calibration have {size}."]
     low, high = (percent(end) for end in covered["interval"])
-    missed = " That is less: these images are not like those of the calibration."
+    missed = " That is less: these images may not be like those of the calibration."
     return [
         f"Prediction sets for {percent(sets['coverage'])} hold the label of {percent(covered['share'])} ({low} to "
         f"{high}) of {count(covered['labelled'], 'labelled image')}; they have {size}."

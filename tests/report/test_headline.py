@@ -124,7 +124,7 @@ def test_it_says_what_to_do_with_flagged_images() -> None:
             "Prediction sets for 90.0 % hold the label of 90.2 % (88.0 % to 92.0 %) of 1,000 labelled images; they "
             "have 1.25 classes on average, 3.0 % of them none.",
         ),
-        ((0.7, 0.8), True, "none. That is less: these images are not like those of the calibration."),
+        ((0.7, 0.8), True, "none. That is less: these images may not be like those of the calibration."),
         (
             (0.0, 0.0),
             False,
