@@ -128,7 +128,7 @@ def test_scores_are_of_the_files_temperature_and_sets_hold_the_labels(
     assert known["sets"]["empty"] == pytest.approx(np.mean([not some for some in wanted]))
     assert known["covered"]["share"] == pytest.approx(covered)
     page = (tmp_path / "report/report.html").read_text()
-    assert "Prediction sets for 80" in page
+    assert "Prediction sets for 80 %" in page
     assert f"<td>{known['sets']['mean_size']:.2f}</td>" in page
     chosen = ["--budget", "3", "--diversity", "k-center", "--ray-address", "none"]
     assert main(["select", str(tmp_path / "out"), *chosen, "--output", str(tmp_path / "label.csv")]) == 0
