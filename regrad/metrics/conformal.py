@@ -88,7 +88,7 @@ class Quantiles:
         """
         rank = rank_of(self.images, coverage)
         if rank > self.images:
-            share = Fraction(repr(coverage))
+            share = _as_written(coverage)
             raise ValueError(f"needs {math.ceil(share / (1 - share))} images, there are {self.images}")
         return self.values[bisect.bisect_left(self.ranks, rank)]
 
@@ -99,4 +99,8 @@ def rank_of(images: int, coverage: float) -> int:
     >>> rank_of(9, 0.7), rank_of(9, 0.71)  # 10 * 0.7 is a little more than 7 in floating point, or a little less
     (7, 8)
     """
-    return math.ceil(Fraction(repr(coverage)) * (images + 1))
+    return math.ceil(_as_written(coverage) * (images + 1))
+
+
+def _as_written(share: float) -> Fraction:
+    return Fraction(repr(float(share)))

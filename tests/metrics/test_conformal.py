@@ -62,6 +62,7 @@ def test_a_quantile_that_was_not_kept_is_no_smaller() -> None:
     with pytest.raises(ValueError, match="needs 9999 images, there are 5000"):
         kept.at(0.9999)
     assert Quantiles.of(np.arange(9999.0)).at(0.9999) == 9998
+    assert kept.at(np.float64(0.9)) == 4500
 
 
 @pytest.mark.parametrize("images", [20, 99])
