@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy.typing as npt
 import torch
 
 from regrad import storage, table
@@ -28,6 +29,7 @@ from regrad.reading.images import DEFAULT_MAX_PIXELS
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample, digest_of
 from regrad.scorer import Scorer
 from regrad.scores import load_module
+from regrad.settings.columns import SEVERAL
 from regrad.storage import retry
 
 _BATCH_BYTES = 64 * 2**20  # decoded; together with what is read ahead, four times this is in memory
@@ -104,6 +106,7 @@ class UnitScorer:
             )
         self.scorer = scorer or Scorer(self.classifier, **task.scorer)
         self.scores = tuple(self.scorer.names)
+        self.schema = table.score_schema(self.scores, task.scorer, self.classifier.num_classes)
         self._notes: list[str] = []
         self._failed_commit: BaseException | None = None
         self._to_measure = 0
@@ -121,7 +124,7 @@ class UnitScorer:
         Raises:
             RegradError: the storage failed, or the network did.
         """
-        accounts = [Account(unit, self.scores, self.classifier.num_classes) for unit in units]
+        accounts = [Account(unit, self.schema, self.classifier.num_classes) for unit in units]
         self._to_measure = MEASURED_IMAGES * measure
         self._failed_commit = None
         waiting = deque(accounts)
@@ -149,7 +152,7 @@ class UnitScorer:
         A first pass warms up and is not timed; no images at all gives (0, 0.0).
         """
         for _ in range(2):
-            account = Account(unit, self.scores, self.classifier.num_classes)
+            account = Account(unit, self.schema, self.classifier.num_classes)
             started = time.monotonic()
             with _ReadAhead(self, [account]) as rows:
                 self._score_batch(next(_batches(rows, count), []))
@@ -164,12 +167,16 @@ class UnitScorer:
             images, samples = torch.stack([image for _, image in ready]), [row.sample for row, _ in ready]
             columns = self._columns(images, samples)
             self._measure(images, samples)
-            for (row, _), (prediction, confidence, nll, *values) in zip(ready, columns, strict=True):
-                scored += row.account.add(row.sample, int(prediction), confidence, nll, values)
+            for (row, _), (numbers, several) in zip(ready, columns, strict=True):
+                prediction, confidence, nll, *values = numbers
+                scored += row.account.add(row.sample, int(prediction), confidence, nll, values, several)
         self.on_scoring(False)
         self.on_progress(scored, len(batch) - scored)
 
-    def _columns(self, images: torch.Tensor, samples: Sequence[Sample]) -> Iterator[tuple[float, ...]]:
+    def _columns(
+        self, images: torch.Tensor, samples: Sequence[Sample]
+    ) -> Iterator[tuple[tuple[float, ...], list[npt.NDArray[Any]]]]:
+        """Of each image ``prediction, confidence, nll`` and its scores, and its columns of several numbers."""
         try:
             labels = [sample.label for sample in samples]
             columns = self.scorer(images, [sample.id or "" for sample in samples], labels)
@@ -180,7 +187,10 @@ class UnitScorer:
                 f"scoring a batch of {len(images)} images failed (the first is {samples[0].id}): "
                 f"{storage.reason(error)}"
             ) from error
-        return zip(*(columns[name].tolist() for name in ("prediction", "confidence", "nll", *self.scores)), strict=True)
+        numbers = (columns[name].tolist() for name in ("prediction", "confidence", "nll", *self.scores))
+        several = [columns[name].numpy() for name in self.schema.names if name in SEVERAL]
+        lists = ([column[row] for column in several] for row in range(len(images)))
+        return zip(zip(*numbers, strict=True), lists, strict=True)
 
     def _measure(self, images: torch.Tensor, samples: Sequence[Sample]) -> None:
         count, self._to_measure = self._to_measure, 0

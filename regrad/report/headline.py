@@ -31,6 +31,7 @@ def sentences(report: dict[str, Any]) -> list[str]:
         *_worst(report),
         *_better(report),
         *_accuracy(report),
+        *_sets(report),
         *_unknowable(report),
         *_left_out(report),
         *_next(report),
@@ -118,6 +119,23 @@ def _accuracy(report: dict[str, Any]) -> list[str]:
         return []
     right = f"The classifier is right on {percent(known['accuracy'])} of {count(known['labelled'], 'labelled image')}"
     return [f"{right}; its confidence is off by {percent(known['ece'])} on average (ECE)."]
+
+
+def _sets(report: dict[str, Any]) -> list[str]:
+    """What prediction sets promise, hold and cost."""
+    sets, covered = report["id"].get("sets"), report["id"].get("covered")
+    if not sets:
+        return []
+    size = f"{sets['mean_size']:.2f} classes on average, {percent(sets['empty'])} of them none"
+    if not covered:
+        return [f"Prediction sets for {percent(sets['coverage'])} of images like those of the calibration have {size}."]
+    low, high = (percent(end) for end in covered["interval"])
+    missed = " That is less: these images may not be like those of the calibration."
+    return [
+        f"Prediction sets for {percent(sets['coverage'])} hold the label of {percent(covered['share'])} ({low} to "
+        f"{high}) of {count(covered['labelled'], 'labelled image')}; they have {size}."
+        + (missed if covered["interval"][1] < sets["coverage"] else "")
+    ]
 
 
 def _unknowable(report: dict[str, Any]) -> list[str]:

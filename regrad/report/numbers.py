@@ -77,6 +77,7 @@ def _describe(survey: Survey) -> dict[str, Any]:
         "quarantined": info.get("counts", {}).get("rows_quarantined", 0),
         "status": info.get("status"),
         "finished": info.get("finished"),
+        "sets": survey.of_sets()["sets"],
     }
 
 
@@ -85,8 +86,10 @@ def _labels(survey: Survey) -> dict[str, Any]:
         "classes": survey.run.model["classes"],
         "labelled": int(survey.confidence.images.sum()),
         "labels_outside": survey.labels_outside,
+        "temperature": survey.run.model.get("temperature"),
         **survey.numbers(),
         "intervals": survey.intervals(),
+        "covered": survey.of_sets()["covered"],
     }
 
 

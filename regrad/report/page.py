@@ -32,6 +32,11 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
         separations=list(separations.items()),
         bound=max((numbers["auroc_error"] for rows in separations.values() for _, numbers, _ in rows), default=0),
         errors=_error_ranking(report),
+        set_rows=[
+            (_title(report, run["name"]), run["sets"], run.get("covered"))
+            for run in (report["id"], *report["ood"])
+            if run.get("sets")
+        ],
         thumbnails=bool(thumbnails),
         cards=cards,
         late=late_pictures(thumbnails),

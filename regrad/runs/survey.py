@@ -13,6 +13,7 @@ from regrad.metrics import bootstrap, calibration
 from regrad.metrics.conformal import PValues
 from regrad.metrics.wilson import share_interval
 from regrad.runs.scored import NO_LABEL, Floats, Ints, Run, floats, integers, judged
+from regrad.runs.sets import SetSizes
 from regrad.runs.tally import Judged, align_counts, kinds_of
 
 
@@ -34,13 +35,17 @@ class Survey:
         self.left_out = dict.fromkeys(scores, 0)
         self.confidence, self.losses = Confidence(), Losses()
         self.tallies = {name: Judged() for name in scores}
-        for rows in run.tables(["label", "prediction", "confidence", "nll", *scores]):
+        self.sets = None if run.coverage is None else SetSizes(run.coverage, run.model["classes"])
+        several = ["prediction_set"] if self.sets else []
+        for rows in run.tables(["label", "prediction", "confidence", "nll", *several, *scores]):
             labelled, right = judged(rows, run.model["classes"])
             kinds = kinds_of(labelled, right)
             self.images += len(rows)
             self.labels_outside += int(((integers(rows["label"]) != NO_LABEL) & ~labelled).sum())
             self.confidence.add(floats(rows["confidence"])[labelled], right[labelled])
             self.losses.add(floats(rows["nll"])[labelled])
+            if self.sets:
+                self.sets.add(rows["prediction_set"], integers(rows["label"]), labelled)
             for name in scores:
                 values = floats(rows[name])
                 there = ~np.isnan(values)
@@ -66,6 +71,13 @@ class Survey:
         if not self.confidence.images.sum():
             return {}
         return {**self.confidence.intervals(), **self.losses.intervals()}
+
+    def of_sets(self) -> dict[str, dict[str, Any] | None]:
+        """``sets`` and ``covered`` of :class:`regrad.runs.sets.SetSizes`, None where there are no prediction sets."""
+        return {
+            "sets": self.sets.numbers() if self.sets else None,
+            "covered": self.sets.covered() if self.sets else None,
+        }
 
     def errors(self, score: str) -> tuple[Floats, Ints, Ints]:
         """The distinct values of ``score`` (k,), ascending, and the right and wrong predictions of each (k,)."""

@@ -23,7 +23,7 @@ BARE = (*BARE, "networkx", "jinja2", "markupsafe", "filelock", "typing_extension
 PROGRAM = """
 import importlib, sys
 from regrad.__main__ import main
-from regrad.commands import benchmark
+from regrad.commands.clone import benchmark
 from regrad.experiments.gpu import bench, parts
 for part in parts.PARTS.values():
     module, _, name = part.function.partition(":")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regrad.commands import benchmark
+from regrad.commands.clone import benchmark
 from regrad.experiments.gpu import parts
 from regrad.experiments.gpu.page import SHOWN, gpu_page
 from tests.data import ROOT

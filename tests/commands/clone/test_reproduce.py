@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from regrad import table
-from regrad.commands import reproduce
+from regrad.commands.clone import reproduce
 from regrad.experiments.material import image_sets, methods, models
 from regrad.experiments.measured import hyperparameters, labelling, runtime, temperature
 from regrad.experiments.reproduce import quick

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from regrad import UsageError, storage
 from regrad.cli import Parser, add_common, pair, run_command
-from regrad.commands import require_experiments
+from regrad.commands.clone import require_experiments
 from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from regrad.commands import benchmark
+from regrad.commands.clone import benchmark
 from regrad.experiments.benchmarks.cases import CASES, Case
 
 

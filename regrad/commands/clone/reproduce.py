@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from regrad import storage
 from regrad.cli import Parser, add_common, run_command
-from regrad.commands import require_experiments
+from regrad.commands.clone import require_experiments
 from regrad.formatting import aligned
 from regrad.settings.kinds import AT_LEAST_1
 
