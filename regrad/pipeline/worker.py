@@ -18,11 +18,12 @@ import torch
 from regrad import storage, table
 from regrad.classifier import Classifier
 from regrad.errors import RegradError
+from regrad.formatting import Laps
 from regrad.ledger import commit
 from regrad.ledger.lease import Lease
 from regrad.pipeline.account import Account
 from regrad.pipeline.plan import Unit
-from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, UnitResult
+from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, Spent, UnitResult
 from regrad.reading import decode
 from regrad.reading.formats import Format, open_reader
 from regrad.reading.images import DEFAULT_MAX_PIXELS
@@ -119,7 +120,7 @@ class UnitScorer:
         """Score ``units`` in order, commit each, and give :class:`Committed` or :class:`SourceChanged` of each.
 
         In between come :class:`Measured`, the error of the gradients on the first images, if ``measure`` asks for it,
-        :class:`Retried` and :class:`Note`.
+        :class:`Retried` and :class:`Note`; :class:`Spent` comes last.
 
         Raises:
             RegradError: the storage failed, or the network did.
@@ -129,19 +130,27 @@ class UnitScorer:
         self._failed_commit = None
         waiting = deque(accounts)
         commits: deque[Future[Committed | SourceChanged]] = deque()
+        laps = Laps(time.time())
         with _one_thread("regrad-commit") as committer, _ReadAhead(self, accounts) as rows:
             for batch in _batches(rows, self.batch_size):
-                self._score_batch(batch)
+                laps.end("reading")
+                self._score_batch(batch, laps)
                 yield from self._news()
                 while waiting and waiting[0].finished:
                     commits.append(committer.submit(self._commit, waiting.popleft()))
                 while commits and commits[0].done():
                     yield commits.popleft().result()
+                laps.end("handing over")
+            laps.end("reading")  # that there is no more
             while waiting and waiting[0].finished:
                 commits.append(committer.submit(self._commit, waiting.popleft()))
             while commits:
-                yield commits.popleft().result()
+                committed = commits.popleft().result()
+                laps.end("committing")
+                yield committed
+                laps.end("handing over")
         yield from self._news()
+        yield Spent(laps.seconds)
         if waiting:
             lost = waiting[0]
             raise RegradError(f"{storage.mask(lost.unit.source)}: lost rows while scoring; please report this as a bug")
@@ -155,12 +164,13 @@ class UnitScorer:
             account = Account(unit, self.schema, self.classifier.num_classes)
             started = time.monotonic()
             with _ReadAhead(self, [account]) as rows:
-                self._score_batch(next(_batches(rows, count), []))
+                self._score_batch(next(_batches(rows, count), []), Laps(time.time()))
                 seconds = time.monotonic() - started  # without the end of the threads
         return len(account.scored), seconds if account.scored else 0.0
 
-    def _score_batch(self, batch: Sequence[_Read]) -> None:
+    def _score_batch(self, batch: Sequence[_Read], laps: Laps) -> None:
         ready = [(row, image) for row in batch if (image := _decoded(row)) is not None]
+        laps.end("decoding")
         self.on_scoring(True)
         scored = 0
         if ready:
@@ -170,6 +180,7 @@ class UnitScorer:
             for (row, _), (numbers, several) in zip(ready, columns, strict=True):
                 prediction, confidence, nll, *values = numbers
                 scored += row.account.add(row.sample, int(prediction), confidence, nll, values, several)
+        laps.end("scoring")
         self.on_scoring(False)
         self.on_progress(scored, len(batch) - scored)
 

@@ -240,6 +240,9 @@ def test_run_json_says_what_ran(tmp_path: Path) -> None:
     assert content["versions"].keys() >= {"python", "torch", "pillow"}
     assert 0 < content["counts"]["accuracy"] < 1
     assert content["this_run"]["seconds"] > 0
+    spent = content["this_run"]["worker_seconds"]
+    assert {"reading", "decoding", "scoring", "committing"} <= spent.keys()
+    assert 0 < sum(spent.values()) < content["this_run"]["seconds"]  # of one worker
 
 
 def test_an_output_of_another_schema_version_is_refused(tmp_path: Path) -> None:
