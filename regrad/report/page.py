@@ -62,9 +62,15 @@ def _ranking(report: dict[str, Any], run: str) -> list[tuple[str, dict[str, Any]
     return [(name, numbers, numbers["auroc"] == rows[0][1]["auroc"]) for name, numbers in rows]
 
 
-def _error_ranking(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Score and its numbers at finding errors, largest AUROC first; empty without labels."""
-    rows = [(name, numbers["errors"]) for name, numbers in report["scores"].items() if numbers["errors"]]
+def _error_ranking(report: dict[str, Any]) -> list[tuple[str, dict[str, Any], dict[str, Any] | None]]:
+    """Score, its numbers at finding errors, and how far it is behind the best, largest AUROC first.
+
+    Empty without labels; nothing is behind where there is one score alone, or no error.
+    """
+    behind = (report["best_at_errors"] or {"behind": {}})["behind"]
+    rows = [
+        (name, numbers["errors"], behind.get(name)) for name, numbers in report["scores"].items() if numbers["errors"]
+    ]
     return sorted(rows, key=lambda row: -(row[1]["auroc"] or 0))
 
 
