@@ -27,7 +27,7 @@ from regrad.metrics import auroc, counted, paired
 from regrad.metrics.arrays import FloatArray
 
 TABLE, METRIC, BEHIND = "probes", "AUROC", "behind the best"
-SETTING = replace(in_use.SETTING, name="probes")
+SETTING = Setting("probes", tuple(methods.IN_USE.values()), in_use.SETTING.flags)
 IMAGES = 300  # of the known set and of each kind of proxy
 NEAR = 1.0  # points behind the best score, and still a good choice
 CANDIDATES = tuple(methods.IN_USE)
