@@ -192,18 +192,23 @@ def _plain(value: float) -> float | None:
 
 
 def _summary(cells: Sequence[Result]) -> Iterator[Result]:
-    """Of each row: the pairs on which it is near the best, and how far it is behind; nothing where one is missing."""
+    """Of each row the pairs on which it is near the best, and how far it is behind: on all, and on some networks.
+
+    The others are those on which no form of a score was chosen. A row that lacks a number has none.
+    """
     measured = [cell for cell in cells if cell.metric == BEHIND and cell.mean is not None]
-    pairs = len({(cell.group, cell.experiment) for cell in measured})
-    images = min((cell.images for cell in measured), default=0)
-    for row in ROWS:
-        lost = np.array([cell.mean for cell in measured if cell.row == row])
-        whole = 0 < len(lost) == pairs
-        columns = {
-            "pairs within one point, %": 100 * (lost <= NEAR).mean() if whole else None,
-            "mean behind the best": lost.mean() if whole else None,
-            "most behind the best": lost.max() if whole else None,
-        }
-        for column, value in columns.items():
-            mean = None if value is None else float(value)
-            yield Result(TABLE, in_use.OF_ALL, column, row, METRIC, mean, runs=pairs, runs_of="pairs", images=images)
+    chosen_on = {MODELS[model].title for model in in_use.CHOSEN_ON}
+    for title, of in (("all", measured), ("others", [cell for cell in measured if cell.group not in chosen_on])):
+        pairs = len({(cell.group, cell.experiment) for cell in of})
+        images = min((cell.images for cell in of), default=0)
+        for row in ROWS:
+            lost = np.array([cell.mean for cell in of if cell.row == row])
+            whole = 0 < len(lost) == pairs
+            columns = {
+                "pairs within one point, %": 100 * (lost <= NEAR).mean() if whole else None,
+                "mean behind the best": lost.mean() if whole else None,
+                "most behind the best": lost.max() if whole else None,
+            }
+            for column, value in columns.items():
+                mean, name = None if value is None else float(value), f"{column}, {title}"
+                yield Result(TABLE, in_use.OF_ALL, name, row, METRIC, mean, runs=pairs, runs_of="pairs", images=images)
