@@ -61,12 +61,21 @@ class Evidence:
 
 
 def probes(
-    study: Study, pairs: Sequence[Experiment], setting: Setting = SETTING, truth: Setting = in_use.SETTING
+    study: Study,
+    pairs: Sequence[Experiment],
+    setting: Setting = SETTING,
+    truth: Setting = in_use.SETTING,
+    beside: Sequence[Experiment] = (),
 ) -> list[Result]:
-    """AUROC of the score that each rule chooses, how far it is behind the best, and the sums over all pairs."""
+    """AUROC of the score that each rule chooses, how far it is behind the best, and the sums over all pairs.
+
+    Args:
+        beside: pairs of networks that no proxies are made for: only what is best on other networks goes by them too.
+    """
     by_model = {pair.model: [each for each in pairs if each.model == pair.model] for pair in pairs}
     networks = {model: _alike(_gather(study, own, setting, truth)) for model, own in by_model.items()}
     truths = {pair: values for runs in networks.values() for pair, values in _mean_truth(runs).items()}
+    truths |= {pair: values for pair in beside for values in _truths(study, [pair], 0, truth).values()}
     cells = [
         cell for model, own in by_model.items() for cell in _network(own, networks[model], _elsewhere(model, truths))
     ]
@@ -80,12 +89,17 @@ def _gather(study: Study, pairs: Sequence[Experiment], setting: Setting, truth: 
     sets = [known, *(f"{known}-{kind}" for kind in KINDS)]
     for seed in range(study.seeds if MODELS[model].recipe else 1):
         proxies = scored(few, model, seed, sets, setting)
-        real = scored(study, model, seed, [known, *(pair.unknown for pair in pairs)], truth)
-        there = {
-            pair: _truth(real[known], real[pair.unknown]) for pair in pairs if {known, pair.unknown} <= real.keys()
-        }
-        if there and len(proxies) == len(sets):
-            yield _evidence([proxies[name] for name in sets], real[known], there)
+        judged = _truths(study, pairs, seed, truth)
+        labelled = scored(study, model, seed, [known], truth).get(known)
+        if judged and labelled is not None and len(proxies) == len(sets):
+            yield _evidence([proxies[name] for name in sets], labelled, judged)
+
+
+def _truths(study: Study, pairs: Sequence[Experiment], seed: int, setting: Setting) -> Truth:
+    """Of those ``pairs`` of one network of which both sets are there."""
+    real = scored(study, pairs[0].model, seed, [pairs[0].known, *(pair.unknown for pair in pairs)], setting)
+    both = [pair for pair in pairs if {pair.known, pair.unknown} <= real.keys()]
+    return {pair: _truth(real[pair.known], real[pair.unknown]) for pair in both}
 
 
 def _alike(runs: Iterable[Evidence]) -> list[Evidence]:

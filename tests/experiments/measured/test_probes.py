@@ -91,6 +91,14 @@ def test_the_best_elsewhere_is_that_of_other_networks(cells: dict[tuple[str, str
         assert cell.mean == pytest.approx(truth(place, score))
 
 
+def test_networks_without_proxies_count_for_what_is_best_elsewhere_alone() -> None:
+    with mock.patch.object(probes, "scored", scored):
+        measured = probes.probes(Study("data", "out", IMAGES, 1), PAIRS[:1], beside=PAIRS[1:])
+    assert {cell.group for cell in measured} == {PAIRS[0].group, in_use.OF_ALL}
+    (cell, *_) = (each for each in measured if (each.row, each.metric) == (probes.ELSEWHERE, probes.METRIC))
+    assert cell.mean == pytest.approx(truth(0, "fdbd"))
+
+
 def test_proxies_and_errors_count_alike(cells: dict[tuple[str, str, str, str], Result]) -> None:
     own = SETS["svhn-cnn"]
     label = own["svhn"]["label"]
