@@ -15,6 +15,7 @@ VERDICTS = (
     (0.40, "cannot tell unknown images from known ones"),
     (0.0, "takes unknown images for more familiar than known ones"),
 )
+_NAMED = 3  # scores in one sentence
 
 
 def sentences(report: dict[str, Any]) -> list[str]:
@@ -32,6 +33,7 @@ def sentences(report: dict[str, Any]) -> list[str]:
         *_better(report),
         *_accuracy(report),
         *_sets(report),
+        *_errors(report),
         *_unknowable(report),
         *_left_out(report),
         *_next(report),
@@ -136,6 +138,28 @@ def _sets(report: dict[str, Any]) -> list[str]:
         f"{high}) of {count(covered['labelled'], 'labelled image')}; they have {size}."
         + (missed if covered["interval"][1] < sets["coverage"] else "")
     ]
+
+
+def _errors(report: dict[str, Any]) -> list[str]:
+    best = report["best_at_errors"]
+    if best is None:
+        return []
+    others, level = len(best["behind"]), best["level"]
+    if not level:
+        told = "surely ahead of " + ("the other score" if others == 1 else f"all {others} other scores")
+    elif len(level) == others:
+        told = "but no other score of this run is surely behind it"
+    else:
+        told = f"surely ahead of {count(others - len(level), 'other')}; {_listed(level)} may be as good"
+    return [f"{best['score']} finds the classifier's errors best (AUROC {percent(best['auroc'])}), {told}."]
+
+
+def _listed(names: list[str]) -> str:
+    """The first of ``names``, and how many more there are."""
+    shown, more = names[:_NAMED], len(names) - _NAMED
+    if more > 0:
+        shown.append(f"{more} more")
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def _unknowable(report: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from regrad.errors import RegradError, UsageError
 from regrad.metrics import bootstrap, calibration
 from regrad.metrics.conformal import PValues
 from regrad.metrics.wilson import share_interval
+from regrad.runs.sampled import Sampled
 from regrad.runs.scored import NO_LABEL, Floats, Ints, Run, floats, integers, judged
 from regrad.runs.sets import SetSizes
 from regrad.runs.tally import Judged, align_counts, kinds_of
@@ -23,14 +24,16 @@ class Survey:
     Args:
         run: the run to read.
         scores: the score columns to read.
+        sampled: keep a sample of the labelled rows in ``sample``, with all ``scores`` of each.
 
     Raises:
         UsageError: the run has no row.
         RegradError: the storage refused or failed, or a score has no value but NaN.
     """
 
-    def __init__(self, run: Run, scores: Sequence[str]):
+    def __init__(self, run: Run, scores: Sequence[str], sampled: bool = False):
         self.run = run
+        self.sample = Sampled(len(scores))
         self.images = self.labels_outside = 0
         self.left_out = dict.fromkeys(scores, 0)
         self.confidence, self.losses = Confidence(), Losses()
@@ -46,8 +49,10 @@ class Survey:
             self.losses.add(floats(rows["nll"])[labelled])
             if self.sets:
                 self.sets.add(rows["prediction_set"], integers(rows["label"]), labelled)
-            for name in scores:
-                values = floats(rows[name])
+            columns = [floats(rows[name]) for name in scores]
+            if sampled and labelled.any():
+                self.sample.add(np.column_stack(columns)[labelled], ~right[labelled])
+            for name, values in zip(scores, columns, strict=True):
                 there = ~np.isnan(values)
                 self.left_out[name] += int((~there).sum())
                 self.tallies[name].add(values[there], kinds[there])

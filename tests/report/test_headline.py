@@ -26,6 +26,7 @@ def report(auroc: dict[str, float], other: dict[str, float] | None = None, **kno
         "threshold": {"value": 7.125, "quantile": None, "reference": None},
         "rates": {"in-distribution": rates | {"classes": groups, "sources": groups}},
         "scores": {"regrad": numbers(auroc)} | ({"entropy": numbers(other)} if other else {}),
+        "best_at_errors": None,
         "class_names": None,
     }
 
@@ -139,3 +140,21 @@ def test_what_prediction_sets_hold_is_said(interval: tuple[float, float], labell
     (said,) = [line for line in headline.sentences(report({}, sets=sets, covered=covered)) if "Prediction" in line]
     assert said.endswith(words)
     assert not [line for line in headline.sentences(report({})) if "Prediction" in line]
+
+
+@pytest.mark.parametrize(
+    ("behind", "level", "words"),
+    [
+        (["gen"], [], "surely ahead of the other score."),
+        (["gen", "energy"], [], "surely ahead of all 2 other scores."),
+        (["gen", "energy"], ["gen", "energy"], "but no other score of this run is surely behind it."),
+        (["gen", "energy"], ["gen"], "surely ahead of 1 other; gen may be as good."),
+        (["a", "b", "c", "d", "e", "f"], ["a", "b"], "surely ahead of 4 others; a and b may be as good."),
+        (["a", "b", "c", "d", "e", "f"], ["a", "b", "c", "d", "e"], "1 other; a, b, c and 2 more may be as good."),
+    ],
+)
+def test_what_finds_errors_best_and_how_sure_that_is(behind: list[str], level: list[str], words: str) -> None:
+    best = {"score": "entropy", "auroc": 0.931, "level": level, "behind": dict.fromkeys(behind)}
+    (told,) = (line for line in headline.sentences(report({}) | {"best_at_errors": best}) if "errors best" in line)
+    assert told.startswith("entropy finds the classifier's errors best (AUROC 93.1 %), ")
+    assert told.endswith(words)

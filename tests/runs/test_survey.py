@@ -64,6 +64,17 @@ def test_sets_are_counted_by_size_and_by_what_they_hold() -> None:
     assert SetSizes(0.9, classes=5).covered() is None
 
 
+def test_labelled_rows_are_sampled_with_all_their_scores(write_run: Any) -> None:
+    scores = {"regrad": np.arange(6.0), "entropy": 10 - np.arange(6.0)}
+    run = scored.load_run(
+        "run", write_run("run", scores, labels=[0, 1, None, 2, 99, 3], predictions=[0, 0, 2, 2, 4, 4])
+    )
+    values, wrong = Survey(run, ["regrad", "entropy"], sampled=True).sample.rows()
+    kept = sorted(zip(values.tolist(), wrong.tolist(), strict=True))
+    assert kept == [([0, 10], False), ([1, 9], True), ([3, 7], False), ([5, 5], True)]
+    assert Survey(run, ["regrad", "entropy"]).sample.images == 0
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_losses_have_their_mean_and_the_interval_of_a_plain_bootstrap(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -17,6 +17,7 @@ from regrad.experiments.measured import (
     hyperparameters,
     in_use,
     labelling,
+    probes,
     runtime,
     separation,
     temperature,
@@ -41,5 +42,6 @@ QUICK: dict[str, Callable[[Study], list[Result]]] = {
     "architecture": partial(separation.separation, table="architecture", pairs=(*VIT, *FAR), setting=SETTING),
     "scores": partial(in_use.in_use, pairs=(*FAR, *NEAR), setting=IN_USE),
     "scores-errors": partial(in_use.errors_in_use, pairs=(*FAR, *NEAR), setting=IN_USE),
+    "probes": partial(probes.probes, pairs=FAR, truth=IN_USE, beside=NEAR),
     "runtime": partial(runtime.runtime, networks=("mnist-cnn-quick", "resnet20-cifar10")),
 }
