@@ -1,15 +1,17 @@
-"""Measure the engines beside the definition and beside what others offer, what a plan costs, or all of a GPU.
+"""Measure the engines beside the definition and beside what others offer, a plan, a job beside its engine, or a GPU.
 
     regrad benchmark engine --images cifar10-test.parquet --weights resnet18=resnet18.safetensors
     regrad benchmark engine --sweep --output benchmark
     regrad benchmark plan --units 1000 10000 100000 1000000 --output benchmark
     regrad benchmark sharing --cases resnet20 --rounds 3
+    regrad benchmark job --cases regrad-resnet20 --images cifar10-test.parquet --output benchmark
     regrad benchmark gpu --images cifar10.npz --output gpu --minutes 8
 
 engine: time over plain passes, memory, error. Everything runs in one process, in interleaved rounds, so that ratios
 hold on a machine that others use too. The peers are in the extra `benchmark`; one that is missing, or cannot do the
 work, is shown with the reason. plan: seconds and memory of listing, ledger, plan and status of outputs with so many
-units. sharing: an engine beside other work on its cores. gpu: speed, error, equality and memory on the GPU of this
+units. sharing: an engine beside other work on its cores. job: images a second of a job between its units, over those of
+the engine's own loop. gpu: speed, error, equality and memory on the GPU of this
 machine, by PyTorch alone; docs/gpu.md says more.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
@@ -91,6 +93,25 @@ def shares(args: argparse.Namespace) -> int:
     return 0
 
 
+def jobs(args: argparse.Namespace) -> int:
+    """Measure every work, and write ``job.json`` and ``job.md``."""
+    from regrad.experiments.benchmarks import steady
+
+    weights, names = dict(args.weights), args.cases or [*steady.WORKS]
+    if unknown := [name for name in (*names, *weights) if name not in steady.WORKS]:
+        raise UsageError(f"no case {', '.join(unknown)}; those of job are {', '.join(steady.WORKS)}")
+    works = [
+        replace(steady.WORKS[name], weights=weights.get(name), pictures=tuple(args.images or ())) for name in names
+    ]
+    measured = [steady.measure_job(work, args.rounds, say) for work in works]
+    table = steady.jobs_as_markdown(measured)
+    print(table)
+    files = {"job.json": json.dumps(measured, indent=2), "job.md": table}
+    for name, content in files.items() if args.output else ():
+        storage.write_atomically(storage.join(args.output, name), content.encode())
+    return 0
+
+
 def gpus(args: argparse.Namespace) -> int:
     """Write the file of images, or docs/gpu.md, or measure and write ``gpu.json``."""
     if args.render:
@@ -163,13 +184,13 @@ def cases(args: argparse.Namespace) -> list[Case]:
     """The cases asked for, with their weights, images and sizes."""
     from regrad.experiments.benchmarks.cases import CASES
 
-    weights = dict(args.weights)
-    unknown = [name for name in (*args.cases, *weights) if name not in CASES]
+    weights, names = dict(args.weights), args.cases or ["resnet18"]
+    unknown = [name for name in (*names, *weights) if name not in CASES]
     if unknown:
         raise UsageError(f"no case {', '.join(unknown)}; the cases are {', '.join(CASES)}")
     changes = {name: value for name in ("samples", "batch") if (value := getattr(args, name)) is not None}
     images = tuple(args.images or ())
-    return [replace(CASES[name], weights=weights.get(name), images=images, **changes) for name in args.cases]
+    return [replace(CASES[name], weights=weights.get(name), images=images, **changes) for name in names]
 
 
 def variant(case: Case, axis: str, value: int) -> Case:
@@ -208,12 +229,13 @@ def say(line: str) -> None:
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
-MEASURED = {"engine": engines, "plan": plans, "sharing": shares, "gpu": gpus}
+MEASURED = {"engine": engines, "plan": plans, "sharing": shares, "job": jobs, "gpu": gpus}
 #: Whose flags they are, of those that are not everyone's.
 OWNERS = {
     **dict.fromkeys(("--contenders", "--sweep"), ("engine",)),
-    **dict.fromkeys(("--cases", "--weights", "--samples", "--batch", "--rounds"), ("engine", "sharing")),
-    "--images": ("engine", "gpu"),
+    **dict.fromkeys(("--samples", "--batch"), ("engine", "sharing")),
+    **dict.fromkeys(("--cases", "--weights", "--rounds"), ("engine", "sharing", "job")),
+    "--images": ("engine", "job", "gpu"),
     "--units": ("plan",),
     **dict.fromkeys(("--minutes", "--pack", "--render"), ("gpu",)),
 }
@@ -222,11 +244,11 @@ OWNERS = {
 def parser() -> Parser:
     """Its flags."""
     require_experiments("benchmark")
-    flags = Parser("benchmark", __doc__, "engine|plan|sharing|gpu [--FLAG ...]")
+    flags = Parser("benchmark", __doc__, "engine|plan|sharing|job|gpu [--FLAG ...]")
     most, run = flags.groups("run")
-    most.add_argument("what", choices=tuple(MEASURED), metavar="engine|plan|sharing|gpu", help="what is measured")
+    most.add_argument("what", choices=tuple(MEASURED), metavar="engine|plan|sharing|job|gpu", help="what is measured")
     most.add_argument(
-        "--cases", nargs="+", default=["resnet18"], metavar="NAME", help="a wrong one lists them (default: resnet18)"
+        "--cases", nargs="+", metavar="NAME", help="a wrong one lists them (default: resnet18; of job, all)"
     )
     most.add_argument("--contenders", nargs="+", metavar="NAME", help="names as in the table (default: all)")
     most.add_argument(

@@ -2,8 +2,8 @@
 
     share = images a second from the first committed unit to the last / images a second of the engine's loop
 
-The loop scores batches that lie decoded in memory, the job reads, decodes, scores and commits the same images. Start and
-end are not in it; a run's whole time is in its ``run.json``. Rounds are interleaved, and shares are taken within one.
+The loop scores batches that lie decoded in memory, the job reads, decodes, scores and commits the same images. Start
+and end are not in it; a run's whole time is in its ``run.json``. Rounds are interleaved, and shares taken within one.
 """
 
 from __future__ import annotations
@@ -149,8 +149,17 @@ def _steady(job: Job, score_units: Callable[[Job], Iterator[UnitResult]]) -> tup
             yield result
 
     execute(job, watched)
+    return between(commits), spent
+
+
+def between(commits: Sequence[tuple[float, int]]) -> float:
+    """Images a second from the first commit to the last, of the seconds and rows of each: what the first took is start.
+
+    >>> between([(5.0, 64), (6.0, 64), (9.0, 56)])
+    30.0
+    """
     (first, _), (last, _) = commits[0], commits[-1]
-    return sum(rows for _, rows in commits[1:]) / (last - first), spent
+    return sum(rows for _, rows in commits[1:]) / (last - first)
 
 
 def _jpegs(work: Work, folder: Path) -> str:

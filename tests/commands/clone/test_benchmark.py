@@ -63,7 +63,10 @@ def test_wrong_names_are_told(capsys: pytest.CaptureFixture[str], arguments: lis
         (["plan", "--sweep"], "--sweep: of `regrad benchmark engine`, without effect on plan"),
         (["plan", "--swe"], "--sweep: of `regrad benchmark engine`, without effect on plan"),
         (["engine", "--minutes=3"], "--minutes: of `regrad benchmark gpu`, without effect on engine"),
-        (["gpu", "--rounds", "2"], "--rounds: of `regrad benchmark engine` and `sharing`, without effect on gpu"),
+        (
+            ["gpu", "--rounds", "2"],
+            "--rounds: of `regrad benchmark engine` and `sharing` and `job`, without effect on gpu",
+        ),
         (["gpu", "--pack", "a", "b"], "--pack: --images names the file to write"),
         (["gpu"], "--output missing"),
     ],
