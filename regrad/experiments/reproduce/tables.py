@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,6 +33,7 @@ class Table:
         rows: of the paper, in its order.
         more: rows that we add, below a line.
         note: what a reader must know to read it.
+        summary: gives what follows from the results of all days together.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Table:
     rows: Sequence[str]
     more: Sequence[str] = ()
     note: str = ""
+    summary: Callable[[Sequence[Result]], Iterable[Result]] = lambda results: ()
 
 
 _SEPARATION = {"AUROC": 2, "AUPR": 2}
@@ -136,6 +138,7 @@ TABLES = {
         "displacement was chosen on MNIST, FMNIST and ResNet-20, and measured once on the others; most behind the "
         "best: the largest distance to the best score without training data on the same pair. ImageNet: one image a "
         "class, very likely training images; textures: ten classes of DTD but the cobwebs, 450 images.",
+        summary=partial(in_use.over_networks, metric="AUROC"),
     ),
     "scores-errors": Table(
         "Scores that people use: ordering right and wrong predictions",
@@ -143,6 +146,7 @@ TABLES = {
         {"rAULC": 3},
         tuple(in_use.ROWS),
         note="As Table 2, from the same scores as the table of how they tell sets apart.",
+        summary=partial(in_use.over_networks, metric="rAULC"),
     ),
     "runtime": Table(
         "Runtime",
