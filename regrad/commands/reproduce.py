@@ -12,7 +12,7 @@
     OUT/tables.html  all tables measured so far
 
 Run the same command again to go on where it stopped; more --images or --seeds add to what is there. --no-compute makes
-the table of what OUT holds already. An experiment that can be measured no more, for want of its images or scores, stays
+the table of what OUT holds already. An experiment that can be measured on fewer images than before, or on none, stays
 in OUT/results/ as it was; every number has its day. docs leaves the pages of tables alone that OUT does not hold.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.

@@ -97,14 +97,14 @@ def beside_paper(table: str, experiment: str, row: str, metric: str) -> dict[str
 def with_days(fresh: Iterable[Result], held: Iterable[Result], device: str, date: str) -> list[Result]:
     """``fresh`` with where and when it was measured, in its order, beside what was ``held`` of the same table before.
 
-    An experiment of which nothing could be measured now stays as it was held; one whose numbers are as they were keeps
-    its device and day; any other has these.
+    An experiment that could be measured on fewer images now, or on none, stays as it was held; one whose numbers are as
+    they were keeps its device and day; any other has these.
     """
     before = _by_experiment(held)
     told: list[Result] = []
     for place, cells in _by_experiment(fresh).items():
         old = before.get(place, [])
-        if _numbers(old) and not _numbers(cells):
+        if _images(old) > _images(cells):
             told += old
             continue
         same = next((cell for cell in old if cell.date), None) if _numbers(old) == _numbers(cells) else None
@@ -122,6 +122,10 @@ def _by_experiment(cells: Iterable[Result]) -> dict[tuple[str, str], list[Result
     for cell in cells:
         experiments.setdefault((cell.group, cell.experiment), []).append(cell)
     return experiments
+
+
+def _images(cells: Iterable[Result]) -> int:
+    return max((cell.images for cell in cells if cell.mean is not None), default=0)
 
 
 def _numbers(cells: Iterable[Result]) -> dict[tuple[str, str], tuple[object, ...]]:

@@ -78,8 +78,8 @@ def test_numbers_of_a_table_that_has_one_day_are_of_that_day(tmp_path: Path) -> 
     assert [(cell.device, cell.date) for cell in held] == [("Abacus", "2026-01-02"), ("", "")]
 
 
-def cell(experiment: str, mean: float | None, row: str = "Entropy", **more: str) -> Result:
-    return Result("ood", "g", experiment, row, "AUROC", mean, **more)  # type: ignore[arg-type]
+def cell(experiment: str, mean: float | None, row: str = "Entropy", images: int = 9, **more: str) -> Result:
+    return Result("ood", "g", experiment, row, "AUROC", mean, images=images, **more)  # type: ignore[arg-type]
 
 
 def test_what_can_be_measured_no_more_stays_and_what_is_the_same_keeps_its_day() -> None:
@@ -92,6 +92,7 @@ def test_what_can_be_measured_no_more_stays_and_what_is_the_same_keeps_its_day()
         cell("a→other", 70.0, **old),
         cell("a→other", 71.0, "LA", **old),
         cell("a→dropped", 60.0, **old),
+        cell("a→fewer", 50.0, **old),
     ]
     fresh = [
         cell("a→other", 70.5),
@@ -101,6 +102,7 @@ def test_what_can_be_measured_no_more_stays_and_what_is_the_same_keeps_its_day()
         cell("a→gone", None, "LA"),
         cell("a→same", 80.0),
         cell("a→never", None),
+        cell("a→fewer", 51.0, images=8),
     ]
     assert results.with_days(fresh, held, **new) == [
         cell("a→other", 70.5, **new),
@@ -110,4 +112,5 @@ def test_what_can_be_measured_no_more_stays_and_what_is_the_same_keeps_its_day()
         cell("a→gone", 91.0, "LA", **old),
         cell("a→same", 80.0, **old),
         cell("a→never", None),
+        cell("a→fewer", 50.0, **old),
     ]
