@@ -49,8 +49,8 @@ _SEPARATION = {"AUROC": 2, "AUPR": 2}
 PAIRS = tuple(dict.fromkeys((*SEPARATION, *ARCHITECTURE, *IMAGENET)))
 _OF_PAPER = (*SEPARATION, *SVHN_TRAINED)
 _SVHN = (
-    "SVHN: the first 10,000 images of its test split, in a seeded order. The published network was trained on others, "
-    "the standard CNN on the last 8,000 of these; it is judged on the first."
+    "SVHN: the first 10,000 images of its test split, in a seeded order. The published CNN was trained on others "
+    "that LA cannot be given here, the standard CNN on the last 8,000 of these; it is judged on the first."
 )
 _AHEAD = tuple(methods.RIVALS)
 

@@ -21,7 +21,7 @@ def cells(pairs: Sequence[Experiment], values: Sequence[dict[str, float]]) -> li
         Result("scores", pair.group, pair.name, row, metric, own.get(row, 50.0) + more, images=40)
         for pair, own in zip(pairs, values, strict=True)
         for row in in_use.ROWS
-        for metric, more in (("AUPR", 1), ("AUROC", 0))
+        for metric, more in (("AUROC", 0), ("AUPR", 1))
     ]
 
 
