@@ -84,7 +84,11 @@ _C100 = replace(
 )
 
 _SVHN = replace(
-    _photographs("svhn", "SVHN", "svhn_cnn", "pool", "held"), pool=8000, candidates=500, steps=100, cycles=5
+    _photographs("svhn", "SVHN", "svhn_cnn", "pool", "held"),
+    per_cycle=200,
+    pool=8000,
+    candidates=1000,
+    cycles=3,
 )
 
 
