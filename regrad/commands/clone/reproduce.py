@@ -12,7 +12,8 @@
     OUT/tables.html  all tables measured so far
 
 Run the same command again to go on where it stopped; more --images or --seeds add to what is there. --no-compute makes
-the table of what OUT holds already. docs leaves the pages of tables alone that OUT does not hold.
+the table of what OUT holds already. An experiment that can be measured on fewer images than before, or on none, stays
+in OUT/results/ as it was; every number has its day. docs leaves the pages of tables alone that OUT does not hold.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
 """
@@ -23,6 +24,7 @@ import argparse
 import contextlib
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from regrad import storage
@@ -68,7 +70,7 @@ def reproduce(arguments: Sequence[str]) -> int:
 
 
 def measure(study: Study, name: str, args: argparse.Namespace) -> None:
-    """Measure one table, keep its numbers and print them."""
+    """Measure one table, keep its numbers beside those of before that cannot be had now, and print them."""
     import torch
 
     from regrad.experiments.benchmarks.render import machine
@@ -77,10 +79,14 @@ def measure(study: Study, name: str, args: argparse.Namespace) -> None:
     from regrad.experiments.reproduce.quick import QUICK
     from regrad.experiments.reproduce.tables import TABLES
 
-    cells = (QUICK[name] if args.quick else TABLES[name].compute)(study)
+    table, about = TABLES[name], machine(torch.device("cpu"))
+    held, _ = results.read_results(study.output, name) or ([], {})
+    dated = partial(results.with_days, held=held, device=about["device"], date=about["date"])
+    cells = dated((QUICK[name] if args.quick else table.compute)(study))
+    cells += dated(table.summary(cells))
     command = shlex.join(["regrad", "reproduce", name, *(["--quick"] if args.quick else settings(args))])
-    results.write_results(study.output, name, cells, command=command, machine=machine(torch.device("cpu")))
-    for caption, grid in render.grids(TABLES[name], cells):
+    results.write_results(study.output, name, cells, command=command, machine=about)
+    for caption, grid in render.grids(table, cells):
         print("\n".join([f"\n{caption}", *aligned(grid)]), flush=True)
 
 
@@ -113,7 +119,7 @@ def plots(study: Study) -> dict[str, bytes]:
     """Their plots."""
     from regrad.experiments.reproduce import figures
 
-    drawn = {name: figures.draw(study, name, rows) for name, (rows, _) in measured(study).items()}
+    drawn = {name: figures.draw(name, rows) for name, (rows, _) in measured(study).items()}
     return {name: svg for name, svg in drawn.items() if svg is not None}
 
 

@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from regrad import storage
-from regrad.experiments.material.packs import Encoded, Packs, encode, png
+from regrad.experiments.material.packs import Encoded, Packs, encode, png, shuffled
 from regrad.experiments.material.proxies import KINDS, proxies
 
 SHARD_ROWS = 50  # images that are lost at most when a run is stopped
-ORDER_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,7 @@ IMAGE_SETS = {
     "cifar10": ImageSet("C10", "cifar10-test.parquet"),
     "cifar100": ImageSet("C100", "cifar100-test.parquet"),
     "svhn": ImageSet("SVHN", "svhn-test.parquet"),
+    "svhn-held": ImageSet("SVHN", "svhn-held.parquet"),
     "imagenet": ImageSet("ImageNet", "imagenet-samples.parquet"),
     "textures-not-cobwebbed": ImageSet("Textures", "textures.parquet", without=(6,)),
     "lsun": ImageSet("LSUN", "lsun-test.parquet"),
@@ -107,10 +106,10 @@ def shards(name: str, packs: Packs, folder: str, images: int) -> list[str]:
         made = IMAGE_SETS[name].made
         left_out = _labels(IMAGE_SETS[name].without, packs)
         rows = [row for row in packs.rows(IMAGE_SETS[name].pack) if row[2] not in left_out]
-        order = np.random.default_rng(ORDER_SEED).permutation(len(rows))
+        rows = shuffled(rows)
         for part in missing:
             start = names.index(part) * SHARD_ROWS
-            chosen = [rows[row] for row in order[start : start + SHARD_ROWS]]
+            chosen = rows[start : start + SHARD_ROWS]
             if chosen:
                 chosen = made(chosen) if made else chosen
                 storage.write_atomically(storage.join(place, part), encode(chosen))

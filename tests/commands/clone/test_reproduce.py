@@ -13,11 +13,13 @@ import pytest
 from regrad import table
 from regrad.commands.clone import reproduce
 from regrad.experiments.material import image_sets, methods, models
-from regrad.experiments.measured import hyperparameters, labelling, runtime, temperature
+from regrad.experiments.measured import hyperparameters, in_use, labelling, results, runtime, temperature
+from regrad.experiments.measured.scoring import Study
 from regrad.experiments.reproduce import quick
 from regrad.experiments.reproduce.tables import TABLES
 from tests.data import data_path
 
+UNFITTED = {("SVHN→C10", "LA"), ("SVHN", "LA")}  # no training images of the published network are at hand
 PERCENT = ("AUROC", "AUPR", "ACC")
 Cells = dict[tuple[str, str, str], float | None]
 
@@ -56,7 +58,10 @@ def test_the_quick_form_of_every_table(
     for name, of_table in found.items():
         assert of_table, name
         assert {row for _, row, _ in of_table} >= set(TABLES[name].rows), name
-        assert all(value is not None and math.isfinite(value) for value in of_table.values()), name
+        assert all(math.isfinite(value or 0) for value in of_table.values()), name
+        assert {(experiment, row) for (experiment, row, _), value in of_table.items() if value is None} <= UNFITTED, (
+            name
+        )
         shares = {place: value for place, value in of_table.items() if place[2] in PERCENT and "−" not in place[1]}
         percents = [value for (experiment, _, _), value in shares.items() if "behind" not in experiment]
         assert all(0 <= float(value or 0) <= 100 for value in percents), name
@@ -85,8 +90,30 @@ def test_the_quick_form_of_every_table(
     assert plots == {"ood", "active-learning", "active-learning-more"}
 
 
+@pytest.mark.parametrize("name", ["calibration", "scores"])
+def test_what_cannot_be_measured_again_stays_with_its_day_and_counts_in_means(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column = TABLES[name].compute(Study(str(tmp_path), str(tmp_path / "out"), compute=False))
+    place = (column[0].group, column[0].experiment)
+    held = [replace(cell, mean=80.0, runs=1, images=9) for cell in column if (cell.group, cell.experiment) == place]
+    results.write_results(str(tmp_path / "out"), name, held, machine={"device": "Abacus", "date": "2026-01-02"})
+    command = [name, "--no-compute", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
+    for _ in range(2):
+        assert reproduce.main(command) == 0
+    told, _ = results.read_results(str(tmp_path / "out"), name) or ([], {})
+    assert [cell for cell in told if (cell.group, cell.experiment) == place] == [
+        replace(cell, device="Abacus", date="2026-01-02") for cell in held
+    ]
+    assert len(told) >= len(column)
+    means = [cell.mean for cell in told if cell.group == in_use.OF_ALL and cell.mean is not None]
+    assert means == ([] if name == "calibration" else [80.0] * len(in_use.ROWS) + [0.0] * len(in_use.ROWS))
+    assert reproduce.main(["docs", "--output", str(tmp_path / "out"), "--docs", str(tmp_path / "docs")]) == 0
+    assert "9 images of each set, on Abacus, 2026-01-02" in (tmp_path / f"docs/tables/{name}.md").read_text()
+
+
 def check_table_1(found: Cells) -> None:
-    pairs = [experiment.name for experiment in (*quick.FAR, *quick.NEAR)]
+    pairs = [experiment.name for experiment in (*quick.SVHN, *quick.FAR, *quick.NEAR)]
     value = {(name, row): float(found[name, row, "AUROC"] or "nan") for name in pairs for row in methods.ALL}
     near, *far = reversed(pairs)
     assert value[near, "REGrad*"] > value[near, "ExGrad"] > 70

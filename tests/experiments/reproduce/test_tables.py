@@ -58,5 +58,6 @@ def test_without_images_a_table_says_for_every_row_that_nothing_was_measured(
 
 def test_the_notes_of_active_learning_say_how_each_task_is_done() -> None:
     note = TABLES["active-learning"].note
-    assert "MNIST: 20 labels, 20 more each cycle, of 5000 candidates" in note
+    assert "MNIST: 20 labels, 20 more in each of 10 cycles, of 5000 candidates" in note
+    assert "SVHN: 500 labels, 200 more in each of 3 cycles, of 1000 candidates" in note
     assert "from 4 times" in note or "times as many" in note
