@@ -44,7 +44,8 @@ class Table:
 
 
 _SEPARATION = {"AUROC": 2, "AUPR": 2}
-PAIRS = tuple(dict.fromkeys((*SEPARATION, *ARCHITECTURE, *IMAGENET)))
+#: Every pair once: two tables may have the same, one of them as the paper's.
+PAIRS = tuple({(each.group, each.name): each for each in (*SEPARATION, *ARCHITECTURE, *IMAGENET)}.values())
 _AHEAD = tuple(methods.RIVALS)
 
 

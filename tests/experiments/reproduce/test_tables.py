@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from regrad.experiments.material.experiments import ARCHITECTURE, SEPARATION
+from regrad.experiments.material.experiments import ARCHITECTURE, IMAGENET, SEPARATION
 from regrad.experiments.measured.results import paper
 from regrad.experiments.measured.scoring import Study
 from regrad.experiments.reproduce.quick import QUICK
-from regrad.experiments.reproduce.tables import TABLES
+from regrad.experiments.reproduce.tables import PAIRS, TABLES
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -31,6 +31,12 @@ def test_every_number_of_the_paper_has_a_place() -> None:
     assert lost == []
     experiments = {each.name for each in (*SEPARATION, *ARCHITECTURE)}
     assert {key[1] for key in paper() if key[0] == "ood"} <= experiments
+
+
+def test_a_mean_over_pairs_counts_each_once() -> None:
+    places = [(pair.model, pair.known, pair.unknown) for pair in PAIRS]
+    assert len(set(places)) == len(places)
+    assert {pair.model for pair in PAIRS} >= {each.model for each in (*SEPARATION, *ARCHITECTURE, *IMAGENET)}
 
 
 def test_there_is_a_quick_form_of_every_table() -> None:
