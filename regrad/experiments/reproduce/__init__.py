@@ -8,7 +8,8 @@
     scoring       images through the score job, into one output for each network and seed
     bare          two scores that show what of REGrad is a function of the softmax alone
     experiments   what is set against what
-    separation, calibration, hyperparameters, temperature, labelling, in_use, runtime   the tables, one family a file
+    separation, calibration, hyperparameters, temperature, labelling, in_use, sketched, runtime
+                  the tables, one family a file
     tasks         the datasets of active learning, and how labels are asked for
     quick         every table in a small form
     results       one number with its interval, and the paper's beside it
@@ -29,5 +30,6 @@ NAMES = (
     "architecture",
     "scores",
     "scores-errors",
+    "sketch",
     "runtime",
 )

@@ -19,6 +19,7 @@ from regrad.experiments.measured import (
     labelling,
     runtime,
     separation,
+    sketched,
     temperature,
 )
 from regrad.experiments.measured.results import Result
@@ -41,5 +42,6 @@ QUICK: dict[str, Callable[[Study], list[Result]]] = {
     "architecture": partial(separation.separation, table="architecture", pairs=(*VIT, *FAR), setting=SETTING),
     "scores": partial(in_use.in_use, pairs=(*FAR, *NEAR), setting=IN_USE),
     "scores-errors": partial(in_use.errors_in_use, pairs=(*FAR, *NEAR), setting=IN_USE),
+    "sketch": partial(sketched.sketched, pairs=FAR[-1:]),
     "runtime": partial(runtime.runtime, networks=("mnist-cnn-quick", "resnet20-cifar10")),
 }

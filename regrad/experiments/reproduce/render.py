@@ -58,9 +58,11 @@ def caption(group: str, results: Sequence[Result], missing: Sequence[str]) -> st
     measured = [result for result in results if result.mean is not None]
     parts = [f"**{group}**"]
     if measured:
-        kind, runs = measured[0].runs_of, _range(result.runs for result in measured)
+        kind = measured[0].runs_of
+        counted = [result for result in measured if result.runs_of == kind]  # of others the table's note speaks
+        runs = _range(result.runs for result in counted)
         parts.append(f"{runs} {kind}{'' if kind in _PLURALS else ' seed' if runs == '1' else ' seeds'}")
-        parts.append(f"{_range(result.images for result in measured)} images of each set")
+        parts.append(f"{_range(result.images for result in counted)} images of each set")
     if missing:
         parts.append(f"{', '.join(missing)}: {UNMEASURED} here")
     return ", ".join(parts)

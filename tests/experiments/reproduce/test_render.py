@@ -55,6 +55,12 @@ def test_what_neither_we_nor_the_paper_have_is_named() -> None:
     assert grid == []
 
 
+def test_a_caption_counts_runs_of_one_kind() -> None:
+    timed = Result("ood", "G", "cost", "REGrad*", "AUROC", 1.0, runs=5, runs_of="rounds", images=2)
+    caption = render.caption("G", [result("C10→C100", "REGrad*", "AUROC", 90.0), timed], [])
+    assert caption == "**G**, 3 training seeds, 500 images of each set"
+
+
 def test_the_page_is_escaped_and_whole() -> None:
     page = render.page({"ood": (RESULTS, ABOUT)}, {"ood": b'<?xml version="1.0"?><svg><g/></svg>'})
     assert "MNIST→X&lt;Y" in page
