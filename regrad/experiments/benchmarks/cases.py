@@ -25,9 +25,10 @@ class Case:
         spec: of the classifier, as for ``--model``.
         batch: images that go through at once.
         samples: N, noisy copies of each.
-        classes: C; None for the classifier's own, other numbers get a head of random weights.
-        weights: URI; None for random weights.
+        classes: C; None for the classifier's own, other numbers get another head: see :func:`with_classes`.
+        weights: URI; None for those of the spec.
         images: shards to take pictures from; none gives seeded blobs.
+        trained: whether the spec brings trained weights; else its own are random.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case:
     classes: int | None = None
     weights: str | None = None
     images: tuple[str, ...] = ()
+    trained: bool = False
 
     def classifier(self) -> Classifier:
         """The network with its preprocessing."""
@@ -56,7 +58,8 @@ class Case:
 
     def describe(self, classifier: Classifier) -> str:
         """The case in words."""
-        weights = f"weights {storage.mask(self.weights)}" if self.weights else "random weights"
+        own = "trained weights" if self.trained else "random weights"
+        weights = f"weights {storage.mask(self.weights)}" if self.weights else own
         height, width = classifier.image_size
         return (
             f"{self.name}, {height}x{width}, C = {classifier.num_classes}, N = {self.samples}, {weights}, "
@@ -77,7 +80,7 @@ def copies_of(case: Case, classifier: Classifier, device: torch.device) -> Tenso
 
 
 def with_classes(network: nn.Module, classes: int, probe: Tensor) -> nn.Module:
-    """A copy of ``network`` whose last Linear layer has ``classes`` outputs, of random weights.
+    """A copy of ``network`` whose last Linear layer has ``classes`` outputs: its own first ones, further ones random.
 
     Raises:
         UsageError: the logits do not come from a Linear layer of their own.
@@ -91,7 +94,11 @@ def with_classes(network: nn.Module, classes: int, probe: Tensor) -> nn.Module:
     parent, _, own = last.rpartition(".")
     replaced = network.get_submodule(last)
     assert isinstance(replaced, nn.Linear)
-    setattr(network.get_submodule(parent), own, nn.Linear(replaced.in_features, classes))
+    head = nn.Linear(replaced.in_features, classes, bias=replaced.bias is not None)
+    with torch.no_grad():
+        for name, values in head.named_parameters():
+            values[: replaced.out_features] = getattr(replaced, name)[:classes]
+    setattr(network.get_submodule(parent), own, head)
     return network
 
 
@@ -102,6 +109,8 @@ CASES = {
         Case("resnet20", "regrad.networks:resnet20_cifar10", 8),
         Case("resnet18-100", "regrad.networks:resnet18_cifar100", 8),
         Case("resnet50", "regrad.networks:resnet50", 2),
+        Case("densenet100-100", "regrad.networks:densenet100_cifar100", 4),
+        Case("efficientnet-lite0", "regrad.networks:efficientnet_lite0", 2, trained=True),
         Case("vit-s", "regrad.networks:vit_small", 2),
         Case("vit-s-100", "regrad.networks:vit_small_cifar100", 4),
     )

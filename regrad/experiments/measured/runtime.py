@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -15,6 +16,7 @@ from regrad.experiments.measured.scoring import Study, say
 from regrad.reading.memory import load_labelled
 from regrad.scores.draws import posterior
 
+Entrant = TypeVar("Entrant")  # what an entrant is called
 METRIC = "forward passes"
 BATCH = 16
 ROUNDS = 5
@@ -36,16 +38,7 @@ def _results(study: Study, name: str) -> Iterator[Result]:
     if not study.compute:  # a time cannot be read from scores
         yield from (Result("runtime", title, title, row, METRIC) for row in ROWS)
         return
-    entrants, plain = _entrants(study, name)
-    for run in (plain, *entrants.values()):
-        run()  # warms up
-    ratios: dict[str, list[float]] = {row: [] for row in entrants}
-    for number in range(ROUNDS):
-        say(f"runtime of {title}: round {number + 1} of {ROUNDS}")
-        unit = min(_seconds(plain) for _ in range(3))
-        for row, run in entrants.items():
-            ratios[row].append(_seconds(run) / unit)
-    for row, values in ratios.items():
+    for row, values in ratios(title, *_entrants(study, name)).items():
         yield Result(
             table="runtime",
             group=title,
@@ -59,6 +52,21 @@ def _results(study: Study, name: str) -> Iterator[Result]:
             runs_of="rounds",
             images=BATCH,
         )
+
+
+def ratios(
+    title: str, entrants: Mapping[Entrant, Callable[[], object]], plain: Callable[[], object]
+) -> dict[Entrant, list[float]]:
+    """Seconds of each entrant over those of ``plain``, one number a round; each round runs everything."""
+    for run in (plain, *entrants.values()):
+        run()  # warms up
+    of_rounds: dict[Entrant, list[float]] = {row: [] for row in entrants}
+    for number in range(ROUNDS):
+        say(f"runtime of {title}: round {number + 1} of {ROUNDS}")
+        unit = min(_seconds(plain) for _ in range(3))
+        for row, run in entrants.items():
+            of_rounds[row].append(_seconds(run) / unit)
+    return of_rounds
 
 
 def _entrants(study: Study, name: str) -> tuple[dict[str, Callable[[], object]], Callable[[], object]]:

@@ -9,7 +9,7 @@
     scoring       images through the score job, into one output for each network and seed
     bare          two scores that show what of REGrad is a function of the softmax alone
     experiments   what is set against what
-    separation, calibration, hyperparameters, temperature, labelling, in_use, probes, runtime
+    separation, calibration, hyperparameters, temperature, labelling, in_use, probes, sketched, runtime
                   the tables, one family a file
     tasks         the datasets of active learning, and how labels are asked for
     quick         every table in a small form
@@ -32,5 +32,6 @@ NAMES = (
     "scores",
     "scores-errors",
     "probes",
+    "sketch",
     "runtime",
 )

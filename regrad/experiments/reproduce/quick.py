@@ -20,6 +20,7 @@ from regrad.experiments.measured import (
     probes,
     runtime,
     separation,
+    sketched,
     temperature,
 )
 from regrad.experiments.measured.results import Result
@@ -44,5 +45,6 @@ QUICK: dict[str, Callable[[Study], list[Result]]] = {
     "scores": partial(in_use.in_use, pairs=(*FAR, *NEAR), setting=IN_USE),
     "scores-errors": partial(in_use.errors_in_use, pairs=(*FAR, *NEAR), setting=IN_USE),
     "probes": partial(probes.probes, pairs=FAR, truth=IN_USE, beside=NEAR),
+    "sketch": partial(sketched.sketched, pairs=FAR[-1:]),
     "runtime": partial(runtime.runtime, networks=("mnist-cnn-quick", "resnet20-cifar10")),
 }

@@ -49,9 +49,11 @@ def grids(table: Table, results: Sequence[Result]) -> Iterator[tuple[str, Grid]]
 
 def caption(group: str, results: Sequence[Result], missing: Sequence[str]) -> str:
     """The network; runs, images, machine and day, by experiment where these differ; and what was not measured."""
+    measured = [result for result in results if result.mean is not None]
+    counted = [result for result in measured if result.runs_of == measured[0].runs_of]  # of others the note speaks
     alike: dict[str, list[str]] = {}
-    for name in dict.fromkeys(result.experiment for result in results if result.mean is not None):
-        of_name = [result for result in results if result.experiment == name and result.mean is not None]
+    for name in dict.fromkeys(result.experiment for result in counted):
+        of_name = [result for result in counted if result.experiment == name]
         alike.setdefault(_how(of_name), []).append(name)
     parts = [how if len(alike) == 1 else f"{', '.join(names)}: {how}" for how, names in alike.items()]
     if missing:

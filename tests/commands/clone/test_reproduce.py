@@ -13,7 +13,7 @@ import pytest
 from regrad import table
 from regrad.commands.clone import reproduce
 from regrad.experiments.material import image_sets, methods, models
-from regrad.experiments.measured import hyperparameters, in_use, labelling, results, runtime, temperature
+from regrad.experiments.measured import hyperparameters, in_use, labelling, results, runtime, sketched, temperature
 from regrad.experiments.measured.scoring import Study
 from regrad.experiments.reproduce import quick
 from regrad.experiments.reproduce.tables import TABLES
@@ -41,6 +41,9 @@ def test_the_quick_form_of_every_table(
     monkeypatch.setattr(hyperparameters, "OPEN", [row for row in hyperparameters.OPEN if row.name in few])
     monkeypatch.setattr(runtime, "ROUNDS", 2)
     monkeypatch.setattr(runtime, "BATCH", 4)
+    engines = {row: sketched.ENGINES[row] for row in (sketched.EXACT, "4 directions")}
+    monkeypatch.setattr(sketched, "ENGINES", engines)
+    monkeypatch.setitem(TABLES, "sketch", replace(TABLES["sketch"], rows=tuple(engines)))
     monkeypatch.setitem(quick.QUICK, "runtime", partial(runtime.runtime, networks=("mnist-cnn-quick",)))
     for table_name, (task,) in [*quick.QUICK_TASKS.items()]:  # every method trains a network for every cycle
         brief = (replace(task, steps=10, test_images=50, cycles=1),)

@@ -25,6 +25,16 @@ def test_another_number_of_classes_is_another_head_alone() -> None:
     }
     assert differing == {"head.weight", "head.bias"}
     assert "C = 37, N = 10, random weights, 3 images at once" in Case("tiny", "x:y", 3).describe(many)
+    assert "N = 10, trained weights, 3 images at once" in Case("tiny", "x:y", 3, trained=True).describe(many)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_another_head_keeps_what_was_trained(bias: bool) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 6, bias=bias)).eval()
+    inputs = torch.rand(5, 1, 2, 2)
+    logits = network(inputs)
+    torch.testing.assert_close(with_classes(network, 2, inputs[:2])(inputs), logits[:, :2])
+    torch.testing.assert_close(with_classes(network, 9, inputs[:2])(inputs)[:, :6], logits)
 
 
 def test_a_network_without_a_linear_head_is_refused() -> None:

@@ -71,6 +71,12 @@ def test_a_caption_says_when_and_by_experiment_where_that_differs() -> None:
     assert render.caption("CNN", [*old, *later], []) == render.caption("CNN", old, [])
 
 
+def test_a_caption_counts_runs_of_one_kind() -> None:
+    timed = Result("ood", "G", "cost", "REGrad*", "AUROC", 1.0, runs=5, runs_of="rounds", images=2)
+    caption = render.caption("G", [result("C10→C100", "REGrad*", "AUROC", 90.0), timed], [])
+    assert caption == "**G**, 3 training seeds, 500 images of each set"
+
+
 def test_the_page_is_escaped_and_whole() -> None:
     page = render.page({"ood": (RESULTS, ABOUT)}, {"ood": b'<?xml version="1.0"?><svg><g/></svg>'})
     assert "MNIST→X&lt;Y" in page
