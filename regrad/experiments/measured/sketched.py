@@ -23,7 +23,7 @@ import torch
 from regrad import Scorer
 from regrad.experiments.material import image_sets, models
 from regrad.experiments.material.experiments import IMAGENET, Experiment, against
-from regrad.experiments.measured import results, runtime
+from regrad.experiments.measured import runtime
 from regrad.experiments.measured.results import Result, mean_and_deviation
 from regrad.experiments.measured.scoring import Columns, Setting, Study, scored
 from regrad.metrics import auroc
@@ -135,11 +135,9 @@ def _compared(exact: tuple[Columns, Columns], run: tuple[Columns, Columns], imag
 
 def _costs(study: Study, pair: Experiment) -> list[Result]:
     """Of images of the known set, over one plain forward pass of them."""
-    if not study.compute:  # a time cannot be read from scores: what was measured stays
-        held = results.read_results(study.output, TABLE)
-        return [cell for cell in (held[0] if held else []) if (cell.group, cell.metric) == (_group(pair), COST)]
-    if not study.packs.has(image_sets.IMAGE_SETS[pair.known].pack):
-        return []
+    there = study.packs.has(image_sets.IMAGE_SETS[pair.known].pack)
+    if not study.compute or not there:  # a time cannot be read from scores
+        return [Result(TABLE, _group(pair), COST, row, COST) for row in ENGINES]
     of_rounds = runtime.ratios(pair.group, *_entrants(study, pair))
     common: dict[str, Any] = {"metric": COST, "runs_of": "rounds", "images": BATCH}
     return [
