@@ -84,7 +84,9 @@ def test_both_engines_on_a_small_network(tmp_path: Path, monkeypatch: pytest.Mon
 
     held = [replace(result, device="Abacus", date="2026-01-02") for result in results]
     without = sketched.sketched(replace(study, compute=False), [PAIR])
-    assert by_place(with_days(without, held, "another", "2026-03-04")) == by_place(held)  # times too, which no score tells
+    assert by_place(with_days(without, held, "another", "2026-03-04")) == by_place(
+        held
+    )  # times too, which no score tells
 
 
 def test_without_images_nothing_is_timed(tmp_path: Path) -> None:
