@@ -35,8 +35,8 @@ from regrad.commands.clone import require_experiments
 from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1
 
 if TYPE_CHECKING:
-    from regrad.experiments.benchmarks.cases import Case
-    from regrad.experiments.benchmarks.contenders import Contender
+    from regrad.benchmarks.cases import Case
+    from regrad.benchmarks.contenders import Contender
 
 SWEEPS: dict[str, tuple[int, ...]] = {"classes": (2, 10, 100, 1000), "samples": (0, 1, 4, 10)}
 SWEPT = ("exact 1e-3", "sketch 16", "reference")
@@ -66,7 +66,7 @@ def refuse_others(what: str, arguments: Sequence[str]) -> None:
 
 def plans(args: argparse.Namespace) -> int:
     """Measure plans, and write ``plan.json``, ``plan.md`` and ``plan.svg``."""
-    from regrad.experiments.benchmarks import planning
+    from regrad.benchmarks import planning
 
     measured = [planning.measure_plan(units, say) for units in args.units]
     print(planning.plans_as_markdown(measured))
@@ -82,7 +82,7 @@ def plans(args: argparse.Namespace) -> int:
 
 def shares(args: argparse.Namespace) -> int:
     """Measure every case beside every load, and write ``sharing.json`` and ``sharing.md``."""
-    from regrad.experiments.benchmarks import sharing
+    from regrad.benchmarks import sharing
 
     measured = [sharing.measure_sharing(case, args.rounds, say) for case in cases(args)]
     table = sharing.sharing_as_markdown(measured)
@@ -95,7 +95,7 @@ def shares(args: argparse.Namespace) -> int:
 
 def jobs(args: argparse.Namespace) -> int:
     """Measure every work, and write ``job.json`` and ``job.md``."""
-    from regrad.experiments.benchmarks import steady
+    from regrad.benchmarks import steady
 
     weights, names = dict(args.weights), args.cases or [*steady.WORKS]
     if unknown := [name for name in (*names, *weights) if name not in steady.WORKS]:
@@ -115,14 +115,14 @@ def jobs(args: argparse.Namespace) -> int:
 def gpus(args: argparse.Namespace) -> int:
     """Write the file of images, or docs/gpu.md, or measure and write ``gpu.json``."""
     if args.render:
-        from regrad.experiments.gpu.page import gpu_page
+        from regrad.benchmarks.gpu.page import gpu_page
 
         results = json.loads(storage.read_bytes(storage.join(args.render, "gpu.json")))
         storage.write_atomically(args.output or "docs/gpu.md", gpu_page(results).encode())
         return 0
     images = "".join(args.images or ()) or None
     if args.pack:
-        from regrad.experiments.gpu.pack import write_pictures
+        from regrad.benchmarks.gpu.pack import write_pictures
 
         if images is None:
             raise UsageError("--pack: --images names the file to write")
@@ -131,8 +131,8 @@ def gpus(args: argparse.Namespace) -> int:
         return 0
     import torch
 
-    from regrad.experiments.gpu.bench import Bench
-    from regrad.experiments.gpu.parts import measure_all
+    from regrad.benchmarks.gpu.bench import Bench
+    from regrad.benchmarks.gpu.parts import measure_all
 
     if args.output is None:
         raise UsageError("--output missing: the folder for gpu.json and the trained weights")
@@ -150,8 +150,8 @@ def engines(args: argparse.Namespace) -> int:
     """Measure every case, then the sweeps, and write what was found."""
     import torch  # with what follows seconds, which wrong usage need not wait for
 
-    from regrad.experiments.benchmarks import render
-    from regrad.experiments.benchmarks.timing import measure
+    from regrad.benchmarks import render
+    from regrad.benchmarks.timing import measure
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -173,7 +173,7 @@ def engines(args: argparse.Namespace) -> int:
 
 def show(result: dict[str, Any], output: str | None, measured: dict[str, Any]) -> None:
     """Print the newest result, and write all that was found so far."""
-    from regrad.experiments.benchmarks import render
+    from regrad.benchmarks import render
 
     print(f"\n{render.table(result)}", flush=True)
     if output:
@@ -182,7 +182,7 @@ def show(result: dict[str, Any], output: str | None, measured: dict[str, Any]) -
 
 def cases(args: argparse.Namespace) -> list[Case]:
     """The cases asked for, with their weights, images and sizes."""
-    from regrad.experiments.benchmarks.cases import CASES
+    from regrad.benchmarks.cases import CASES
 
     weights, names = dict(args.weights), args.cases or ["resnet18"]
     unknown = [name for name in (*names, *weights) if name not in CASES]
@@ -200,7 +200,7 @@ def variant(case: Case, axis: str, value: int) -> Case:
 
 def chosen(names: Sequence[str] | None) -> list[Contender]:
     """The contenders called ``names``; all if there are none."""
-    from regrad.experiments.benchmarks.contenders import CONTENDERS
+    from regrad.benchmarks.contenders import CONTENDERS
 
     known = {contender.name: contender for contender in CONTENDERS}
     unknown = [name for name in names or () if name not in known]
@@ -211,7 +211,7 @@ def chosen(names: Sequence[str] | None) -> list[Contender]:
 
 def write(output: str, measured: dict[str, Any]) -> None:
     """``benchmark.json``, ``benchmark.md``, and ``benchmark.svg`` if there were sweeps."""
-    from regrad.experiments.benchmarks import render
+    from regrad.benchmarks import render
 
     files = {
         "benchmark.json": json.dumps(measured, indent=2).encode(),

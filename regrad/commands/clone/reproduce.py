@@ -73,7 +73,7 @@ def measure(study: Study, name: str, args: argparse.Namespace) -> None:
     """Measure one table, keep its numbers beside those of before that cannot be had now, and print them."""
     import torch
 
-    from regrad.experiments.benchmarks.render import machine
+    from regrad.benchmarks.render import machine
     from regrad.experiments.measured import results
     from regrad.experiments.reproduce import render
     from regrad.experiments.reproduce.quick import QUICK

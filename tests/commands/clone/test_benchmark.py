@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from regrad.benchmarks.cases import CASES, Case
 from regrad.commands.clone import benchmark
-from regrad.experiments.benchmarks.cases import CASES, Case
 
 
 @pytest.fixture(autouse=True)
