@@ -7,6 +7,6 @@ if __name__ == "__main__":
     here = os.path.dirname(os.path.realpath(__file__))
     sys.path[:] = [folder for folder in sys.path if folder != here]  # no file of it is a module, select.py least of all
 
-    from regrad.commands.reproduce import main
+    from regrad.commands.clone.reproduce import main
 
     sys.exit(main())

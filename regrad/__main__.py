@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
 
 from regrad import __version__
 from regrad.cli import nearest, run_job
-from regrad.commands import COMMANDS
+from regrad.commands import COMMANDS, module_of
 from regrad.errors import UsageError
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -19,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names with the others; returns its exit code."""
     name, *others = [*(sys.argv[1:] if argv is None else argv)] or [""]
     if name in COMMANDS:
-        code: int = importlib.import_module(f"regrad.commands.{name}").main(others)
+        code: int = module_of(name).main(others)
         return code
     return run_job(lambda: answer(name, others))
 
@@ -80,7 +79,7 @@ def completion(shell: str) -> str:
     commands = whole.add_subparsers()
     for name, purpose in COMMANDS.items():
         try:
-            flags = importlib.import_module(f"regrad.commands.{name}").parser()
+            flags = module_of(name).parser()
         except UsageError:  # experiments, where they are not installed
             continue
         one = commands.add_parser(name, help=purpose, parents=[flags], add_help=False)

@@ -7,9 +7,8 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Sized
-from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +24,11 @@ from regrad.models.factory import Loaded
 from regrad.models.loading import load_network
 from regrad.models.outputs import Reading, find_reading, returning_logits, returning_own
 from regrad.network.head import find_head
+from regrad.network.modes import evaluating, set_evaluating
 from regrad.network.probe import probe_images
+
+if TYPE_CHECKING:
+    from regrad.calibration import Calibration
 
 PROBED = 3  # pictures on which is seen what a network returns
 _PREPROCESSING = {"image_size", "channels", "mean", "std", "interpolation", "transform"}
@@ -56,6 +59,8 @@ class Classifier:
 
     Attributes:
         network: returns logits (B, C): the caller's, or a shallow copy with a hook that makes them.
+        temperature: what its logits were divided by.
+        calibration: where that came from, if from a file: prediction sets need it.
         notes: what was assumed, a line each, for whoever reads the scores.
 
     Raises:
@@ -100,6 +105,8 @@ class Classifier:
         names = len(class_names) if isinstance(class_names, Sized) else None
         self._bare, self._reading = self._probe(network, outputs, names)
         self.network = returning_logits(self._bare, self._reading)
+        self.temperature = 1.0
+        self.calibration: Calibration | None = None
         self.num_classes = self._reading.classes
         self.notes = tuple(f"{spec or 'the network'} {note}" for note in self._reading.notes)
         self.class_names = (
@@ -118,7 +125,7 @@ class Classifier:
         mean: Any = None,
         std: Any = None,
         transform: str | None = None,
-        temperature: float = 1.0,
+        temperature: float | str = 1.0,
         outputs: str | None = None,
         interpolation: str | None = None,
     ) -> Classifier:
@@ -131,7 +138,8 @@ class Classifier:
                 whatever names and containers trainers write them. Nothing in them is executed.
             transform: ``module:function``, see the class.
             temperature: T, which logits are divided by, by way of the last layer's parameters: a network that is less
-                sure (T > 1) or surer (T < 1) of the same predictions.
+                sure (T > 1) or surer (T < 1) of the same predictions; or the URI of a file of ``regrad calibrate`` for
+                this network, which has one.
 
         Raises:
             UsageError: unknown spec, weights that do not fit (the first keys that differ are named), or a temperature
@@ -166,8 +174,7 @@ class Classifier:
         classifier.notes = (*_assumptions(spec, loaded, given), *classifier.notes)
         if loaded.preprocess is not None and not given.keys() & _PREPROCESSING:
             classifier._compare(loaded.preprocess)
-        if temperature != 1:
-            classifier._divide_logits(temperature)
+        classifier._calibrate(temperature)
         return classifier
 
     def preprocess(self, image: Image.Image) -> Tensor:
@@ -230,6 +237,7 @@ class Classifier:
             "interpolation": self.interpolation if self.interpolation != "bilinear" else None,
             "crop_mode": self.crop_mode if self.crop_mode != "center" else None,
             "reading": self._reading.conversion,
+            "calibration": self.calibration.digest if self.calibration else None,
         }
         # What is as it always was is left out, so that an output of an earlier version is still gone on with.
         changed = tuple(item for item in others.items() if item[1] is not None)
@@ -248,6 +256,19 @@ class Classifier:
             what = f"other images, by {levels:.1f} of 255 levels on average" if levels > _LEVELS else ""
         if what:
             self.notes += (f"{self.spec}: the processor of its library makes {what} of a picture",)
+
+    def _calibrate(self, temperature: float | str) -> None:
+        """Take the temperature, or that of the file of this name if it is of this network."""
+        if isinstance(temperature, str):
+            from regrad.calibration import Calibration  # with scikit-learn, which nobody else need wait for
+
+            self.calibration = Calibration.read(temperature)
+            self.calibration.check_network(self.network_fingerprint)
+            del self.network_fingerprint  # of the network before it is divided
+            temperature = self.calibration.temperature
+        if temperature != 1:
+            self._divide_logits(temperature)
+        self.temperature = float(temperature)
 
     def _divide_logits(self, temperature: float) -> None:
         if not 0 < temperature < math.inf:
@@ -289,25 +310,6 @@ class Classifier:
         """What ``network`` receives of seeded pictures, in its own type and place."""
         like = next((value for value in network.parameters() if value.is_floating_point()), torch.zeros(()))
         return self.normalize(probe_images(count, self.channels, self.image_size)).to(like)
-
-
-def set_evaluating(network: nn.Module) -> nn.Module:
-    """``network`` in eval mode; an exported program, which has one mode alone, as it is."""
-    with suppress(NotImplementedError):
-        network.eval()
-    return network
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every module's own mode afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    set_evaluating(network)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _function(spec: str) -> Callable[[Tensor], Tensor]:

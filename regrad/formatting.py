@@ -64,16 +64,16 @@ class Laps:
 
     def __init__(self, begin: float):
         self._last = begin
-        self._seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
 
     def end(self, step: str) -> None:
         """The step is done now; one that is done again adds to it."""
         now = time.time()
-        self._seconds[step] = self._seconds.get(step, 0.0) + now - self._last
+        self.seconds[step] = self.seconds.get(step, 0.0) + now - self._last
         self._last = now
 
     def __str__(self) -> str:
-        return ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self._seconds.items())
+        return ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())
 
 
 def duration(seconds: float) -> str:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from regrad import perturb
-from regrad.classifier import Classifier, evaluating
+from regrad.classifier import Classifier
 from regrad.errors import RegradError, UsageError, require
 from regrad.gradients import cut
 from regrad.gradients.norms import ClassNorms
 from regrad.gradients.passes import GradientSettings, Kind, Passes
 from regrad.network import head
-from regrad.network.copies import floating_type, plain_attention, private_copy
+from regrad.network.copies import check_copy, floating_type, plain_attention, private_copy
 from regrad.network.fold import forward_copy
 from regrad.network.memory import FEWEST, even_slices, forward_bytes, out_of_memory
 from regrad.network.probe import probe_images
@@ -32,13 +32,13 @@ from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
 from regrad.scores.draws import predictions
 from regrad.scores.draws.posterior import PosteriorDraws
 from regrad.scores.entropy import nll
+from regrad.scores.sets import loss_bound, prediction_sets
 from regrad.scores.state import State, fingerprint
 from regrad.scores.statistics import FeatureStatistics
 from regrad.settings.columns import STANDARD_ERROR
 from regrad.settings.scoring import check_values
 
 MAX_INPUTS = {"cpu": 128, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
-_ROUNDING = 10  # of a type: as far as two ways to the same logits may lie apart
 DEFAULT_MEMORY = 1 << 30  # of a GPU, half of what is free
 
 
@@ -71,6 +71,9 @@ class Scorer:
             layers but the first, or the ``last``.
         posterior: from :func:`regrad.scores.draws.posterior.fit`, for ``laplace``.
         statistics: from :func:`regrad.scores.statistics.fit_statistics`, for scores that compare with training data.
+        logits: add the clean image's logits, as the scores see them; they cost no further pass.
+        coverage: add ``prediction_set``, classes that hold an image's own with at least this probability: see
+            :func:`regrad.scores.sets.prediction_sets`. Needs a classifier with a ``calibration``.
         precision: of gradients: ``float32``, ``tf32`` or ``bfloat16``. Predictions, the perturbed ones included, are
             always computed in the network's own type: small differences of them are what several scores are made of.
         memory_budget: bytes the engine may use beside the network, for any number of classes; larger batches are
@@ -107,6 +110,8 @@ class Scorer:
         dropout_at: str = "all",
         posterior: State | None = None,
         statistics: State | None = None,
+        logits: bool = False,
+        coverage: float | None = None,
         precision: str = "float32",
         memory_budget: int | None = None,
         device: str | torch.device | None = None,
@@ -124,7 +129,8 @@ class Scorer:
         self.scores = find_scores(scores)
         self.sigma, self.samples, self.seed, self.noise_space = sigma, samples, seed, noise_space
         self.standard_errors, self.precision = standard_errors, precision
-        self.exponent = exponent
+        self.exponent, self.logits, self.coverage = exponent, logits, coverage
+        self._loss_bound = loss_bound(classifier.calibration, coverage)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.warn: Callable[[str], None] = warnings.warn
         self._upload = Upload(self.device)
@@ -134,7 +140,7 @@ class Scorer:
         self.plan: dict[str, Any] = {"engine": "none", "why": "no score needs gradients"}
         probe = probe_images(cut.PROBES, classifier.channels, classifier.image_size)
         inputs = classifier.normalize(probe).to(self.device, self._dtype)
-        _check_copy(classifier.network, network, inputs[:FEWEST])
+        check_copy(classifier.network, network, inputs[:FEWEST])
         self._network = forward_copy(network, inputs)
         self._head = self._head_input(inputs[:2])
         self._fitted = self._statistics(statistics)
@@ -164,8 +170,9 @@ class Scorer:
             labels: B class indices, None where unknown; adds ``nll`` = -log p of the label, NaN where it is no class.
 
         Returns:
-            Tensors (B,) on the CPU: scores and ``nll`` float64, ``prediction`` int64, ``confidence`` float64. An image
-            on which the network gives NaN or infinity has NaN scores.
+            Tensors (B,) on the CPU: scores and ``nll`` float64, ``prediction`` int64, ``confidence`` float64; and
+            ``logits`` float32 and ``prediction_set`` int32 (B, C), -1 after a set's end. An image on which the network
+            gives NaN or infinity has NaN scores.
 
         Raises:
             UsageError: shapes, dtype or number of ids do not fit.
@@ -182,7 +189,8 @@ class Scorer:
             raise UsageError(f"{len(labels)} labels for {len(images)} images")
         if not len(images):
             extra = () if labels is None else ("nll",)
-            return {name: torch.zeros(0) for name in ("prediction", "confidence", *extra, *self.names)}
+            empty = {name: torch.zeros(0) for name in ("prediction", "confidence", *extra, *self.names)}
+            return empty | self._several(torch.zeros(0, self.classifier.num_classes))
         images = self._upload.pinned(images)
         parts = []
         start = 0
@@ -221,6 +229,13 @@ class Scorer:
             for name in self._error_names(item):
                 without = shared.norms[_kind(item, self.samples)].norms_without_each()
                 columns[name] = item.standard_error(inputs, without).masked_fill(broken, math.nan)
+        return columns | self._several(logits)
+
+    def _several(self, logits: Tensor) -> dict[str, Tensor]:
+        """The columns of several numbers an image."""
+        columns = {"logits": logits.float()} if self.logits else {}
+        if self._loss_bound is not None:
+            columns["prediction_set"] = prediction_sets(logits, self._loss_bound)
         return columns
 
     def _inputs(self, item: Score, shared: _Shared) -> Inputs:
@@ -376,23 +391,6 @@ class _Shared:
     draws: dict[str, Tensor]
     logits: Tensor
     features: Tensor | None
-
-
-def _check_copy(network: nn.Module, clone: nn.Module, probe: Tensor) -> None:
-    """Refuse a network whose private copy is another function: what is scored has to be what was given.
-
-    A module that a function finds by a global name, say, is not in the copy, and has the mode it was left in.
-    """
-    like = next((value for value in network.parameters() if value.is_floating_point()), probe)
-    with torch.no_grad(), plain_attention(), evaluating(network):
-        wanted = network(probe.to(like)).double().cpu()
-        difference = (clone(probe).double().cpu() - wanted).abs().max()
-    tolerance = max(1e-3, _ROUNDING * torch.finfo(probe.dtype).eps)
-    if not difference <= tolerance * wanted.abs().max().clamp_min(1e-6):
-        raise UsageError(
-            f"{type(network).__name__}: a copy of it (copy.deepcopy) gives other logits, so that it cannot be scored: "
-            "does its forward use modules or tensors that are no part of it, such as global ones?"
-        )
 
 
 def _kind(item: Score, samples: int) -> Norms:

@@ -1,12 +1,13 @@
 """The score table: a row per image in Parquet, each file with its provenance.
 
 ``OUT/scores/part-<unit>.parquet`` has the rows of one unit of work, ``OUT/scores/merged-*.parquet`` those of many. They
-hold ``id, source, row, label, prediction, confidence, nll, digest`` and one float64
-column per score; ``nll`` is -log p of the label, null where there is none or it is no class of the model, ``digest``
-the 128-bit BLAKE2b of the encoded image in hexadecimal. ``OUT/quarantine/part-<unit>.parquet`` holds the images that
-could not be scored, with the reason, and their ``digest`` where there were bytes. Where rows come from (model,
-configuration, the engine's plan, versions) is written once, to ``OUT/provenance/<name>.json``; the footer of each file
-names it.
+hold ``id, source, row, label, prediction, confidence, nll, digest``, one float64 column per score, and the columns of
+several numbers a row that were asked for: ``logits``, a fixed-size list of float32, one for each class, and
+``prediction_set``, a list of int32, classes in the order of their probabilities. ``nll`` is -log p of the label, null
+where there is none or it is no class of the model, ``digest`` the 128-bit BLAKE2b of the encoded image in hexadecimal.
+``OUT/quarantine/part-<unit>.parquet`` holds the images that could not be scored, with the
+reason, and their ``digest`` where there were bytes. Where rows come from (model, configuration, the engine's plan,
+versions) is written once, to ``OUT/provenance/<name>.json``; the footer of each file names it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ import pyarrow.parquet
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
-from regrad.settings.columns import FIXED
+from regrad.settings.columns import FIXED, SEVERAL
 
 ROWS_VERSION = 2  # of the rows and records themselves; the keys of units depend on it
 SCHEMA_VERSION = 3  # of an output; from 3 on, a file may have the rows of many units
@@ -34,6 +35,10 @@ _TYPES = (
     *(pa.int32(), pa.int32(), pa.float32(), pa.float64(), pa.string()),  # label to digest
 )
 FIXED_COLUMNS = tuple(zip(FIXED, _TYPES, strict=True))
+_SEVERAL_TYPES: dict[str, Callable[[int], pa.DataType]] = {  # by the number of classes
+    "logits": lambda classes: pa.list_(pa.float32(), classes),
+    "prediction_set": lambda classes: pa.list_(pa.int32()),
+}
 QUARANTINE_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -48,9 +53,12 @@ LATER_COLUMNS = (pa.field("digest", pa.string()),)  # parts of earlier versions 
 _BEFORE_LATER = ("nll", "reason")  # the columns that they come after
 
 
-def score_schema(scores: Sequence[str]) -> pa.Schema:
-    """The Arrow schema of ``scores/`` for these score names."""
-    return pa.schema([*FIXED_COLUMNS, *((name, pa.float64()) for name in scores)])
+def score_schema(scores: Sequence[str], settings: Mapping[str, Any] | None = None, classes: int = 0) -> pa.Schema:
+    """The Arrow schema of ``scores/`` for these score names, and the columns of several numbers that ``settings`` (the
+    configuration of a run, or the arguments of a scorer) ask for, of a model of so many ``classes``."""
+    asked = [name for name, setting in SEVERAL.items() if settings and settings.get(setting)]
+    several = ((name, _SEVERAL_TYPES[name](classes)) for name in asked)
+    return pa.schema([*FIXED_COLUMNS, *((name, pa.float64()) for name in scores), *several])
 
 
 def with_later(schema: pa.Schema) -> pa.Schema:
@@ -70,9 +78,20 @@ def to_parquet(table: pa.Table, said: Mapping[str, Any]) -> bytes:
 
 
 def writer(sink: IO[bytes], schema: pa.Schema) -> pa.parquet.ParquetWriter:
-    """For files of rows. (Arrow's own copy of the schema tells nothing more, and takes 2 KB a file.)"""
+    """For files of rows.
+
+    Arrow's own copy of the schema takes 2 KB a file, and tells nothing more but that lists are of a fixed size. Their
+    numbers repeat so seldom that a dictionary of them only costs, and are smaller byte by byte.
+    """
     plain = schema.remove_metadata()
-    return pa.parquet.ParquetWriter(sink, plain, compression="zstd", write_page_checksum=True, store_schema=False)
+    vectors = [field.name for field in plain if pa.types.is_fixed_size_list(field.type)]
+    own: dict[str, Any] = {"store_schema": False}
+    if vectors:
+        own = {
+            "use_dictionary": [field.name for field in plain if not pa.types.is_nested(field.type)],
+            "column_encoding": {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in vectors},
+        }
+    return pa.parquet.ParquetWriter(sink, plain, compression="zstd", write_page_checksum=True, **own)
 
 
 def metadata(said: Mapping[str, Any]) -> dict[bytes, bytes]:

@@ -96,7 +96,14 @@ def write_run(tmp_path: Path) -> WriteRun:
     """
 
     def write(
-        name: str, scores: dict[str, Any], labels: Any = None, predictions: Any = None, folder: str = "", **run: Any
+        name: str,
+        scores: dict[str, Any],
+        labels: Any = None,
+        predictions: Any = None,
+        folder: str = "",
+        logits: Any = None,
+        sets: Any = None,
+        **run: Any,
     ) -> str:
         count = len(next(iter(scores.values())))
         shard = tmp_path / f"{name}.parquet"
@@ -113,12 +120,17 @@ def write_run(tmp_path: Path) -> WriteRun:
             "digest": [f"{row:032x}" for row in range(count)],
             **scores,
         }
-        rows = pa.table({key: list(values) for key, values in columns.items()}, schema=table.score_schema(list(scores)))
+        schema = table.score_schema(list(scores), {"logits": logits is not None, "coverage": sets is not None}, 10)
+        columns |= {} if logits is None else {"logits": logits}
+        columns |= {} if sets is None else {"prediction_set": sets}
+        rows = pa.table({key: list(values) for key, values in columns.items()}, schema=schema)
         output.mkdir(parents=True)
         for part, begin in enumerate((0, count // 3)):
             piece = rows.slice(begin, count // 3 if part == 0 else None)
             commit_rows(str(output), str(part), piece)
-        (output / "run.json").write_text(json.dumps(run_json() | run))
+        info = run_json() | run
+        info["config"] = info["config"] | ({} if sets is None else {"coverage": 0.9})
+        (output / "run.json").write_text(json.dumps(info))
         return str(output)
 
     return write

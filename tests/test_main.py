@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 
 from regrad import __version__
 from regrad.__main__ import SHELLS, main
-from regrad.commands import COMMANDS
+from regrad.commands import COMMANDS, module_of
 from tests.data import ROOT
 
 HEAVY = ("torch", "torchvision", "ray", "pandas", "sklearn", "scipy", "plotly", "matplotlib")
@@ -59,7 +58,7 @@ def test_help_says_what_each_command_is_for(capsys: pytest.CaptureFixture[str]) 
         assert re.search(rf"^  {command} +{re.escape(purpose)}$", said, re.MULTILINE)
     assert main([]) == 2
     assert capsys.readouterr().out == said
-    modules = sorted(path.stem for path in (ROOT / "regrad/commands").glob("[!_]*.py"))
+    modules = sorted(path.stem for path in (ROOT / "regrad/commands").rglob("[!_]*.py"))
     assert sorted(COMMANDS) == modules
 
 
@@ -95,7 +94,7 @@ def test_every_flag_is_shown_once_in_a_group_and_the_most_used_come_first(
     said = capsys.readouterr().out
     assert said.startswith(f"usage: regrad {command}")
     assert re.findall(r"^([a-z ]+):$", said, re.MULTILINE)[0] == "most used"
-    flags = importlib.import_module(f"regrad.commands.{command}").parser()
+    flags = module_of(command).parser()
     for flag in flags._option_string_actions:
         assert len(re.findall(rf"^  (?:-h, )?{flag}(?: |$)", said, re.MULTILINE)) == 1 or flag == "-h"
     most = said[said.index("most used:") :].split("\n\n")[0]

@@ -448,3 +448,38 @@ def test_the_error_is_measured_in_pieces_and_too_little_memory_does_not_end_the_
     monkeypatch.setattr(Passes, "error", none_left)
     assert scorer.measure_error(images, ids) is None
     assert said == ["the error of the gradients was not measured: out of memory with all layers of an image"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "settings"),
+    [
+        (("regrad", "entropy"), {}),  # smoothed gradients: the clean image comes first of its copies
+        (("exgrad",), {"precision": "bfloat16"}),  # a pass whose own logits are rounded
+        (("perturb_x", "mc_aa"), {}),  # draws of noise, and draws that say nothing of the clean image
+        (("inserted_dropout",), {}),
+        (("energy", "gen"), {}),
+    ],
+)
+def test_logits_are_those_of_the_clean_image_whatever_is_scored(
+    scores: tuple[str, ...], settings: dict[str, Any]
+) -> None:
+    classifier = _classifier("ResNet")
+    images, ids = _images(3)
+    calls: list[int] = []
+    scorer = Scorer(classifier, scores, samples=2, logits=True, **settings)
+    forward = scorer._network.forward
+    scorer._network.forward = lambda x: (calls.append(len(x)), forward(x))[1]  # type: ignore[method-assign]
+    kept = scorer(images, ids)
+    passes = list(calls)
+    with torch.no_grad():
+        wanted = classifier.network(classifier.normalize(images))
+    assert kept["logits"].dtype == torch.float32
+    torch.testing.assert_close(kept["logits"], wanted, rtol=1e-5, atol=1e-5)
+    calls.clear()
+    scorer.logits = False
+    without = scorer(images, ids)
+    assert calls == passes  # at no further pass
+    _assert_same(without, {name: column for name, column in kept.items() if name != "logits"}, rtol=0)
+    scorer.logits = True
+    torch.testing.assert_close(scorer(images[:1], ids[:1])["logits"], kept["logits"][:1], rtol=1e-5, atol=1e-5)
+    assert scorer(images[:0], [])["logits"].shape == (0, wanted.shape[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -38,6 +39,20 @@ def test_a_part_has_its_columns_checksums_and_provenance(tmp_path: Path) -> None
     path.write_bytes(content)
     with pytest.raises((OSError, pa.ArrowException)):
         pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read()
+
+
+def test_logits_come_back_as_they_were_and_take_little(tmp_path: Path) -> None:
+    """A fixed-size list, in less than its plain 4 bytes a number."""
+    schema = table.score_schema([], {"logits": True, "seed": 0}, classes=100)
+    drawn = np.random.default_rng(0).normal(0, 4, (500, 100)).astype(np.float32)
+    none = pa.table([pa.nulls(500, field.type) for field in schema][:-1], schema=pa.schema(list(schema)[:-1]))
+    rows = none.append_column("logits", pa.FixedSizeListArray.from_arrays(pa.array(drawn.ravel()), 100)).cast(schema)
+    (tmp_path / "a.parquet").write_bytes(table.to_parquet(rows, {}))
+    read = pyarrow.parquet.read_table(tmp_path / "a.parquet")
+    assert read.schema.field("logits") == schema.field("logits")
+    np.testing.assert_array_equal(np.array(read["logits"].to_pylist(), np.float32), drawn)
+    assert (tmp_path / "a.parquet").stat().st_size < 0.9 * drawn.nbytes
+    assert "logits" not in table.score_schema([], {"logits": False}, classes=100).names
 
 
 def test_parts_are_one_table(tmp_path: Path) -> None:

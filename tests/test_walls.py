@@ -252,7 +252,7 @@ def test_nothing_imports_the_jobs() -> None:
 
 def test_only_the_scorer_knows_scores_and_gradients() -> None:
     both = [room.names for room in rooms() if {"scores", "gradients"} <= room.uses]
-    assert both == [("scorer",), ("experiments",), ("commands", "__main__")]
+    assert both == [("scorer",), ("experiments",), ("benchmarks",), ("commands", "__main__")]
 
 
 def light() -> list[str]:

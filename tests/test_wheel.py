@@ -24,12 +24,14 @@ def build():
     return network, {"image_size": 8, "channels": 1}
 """
 
+CLONED = ("regrad/experiments/", "regrad/benchmarks/")
+
 
 def test_it_holds_the_package_and_nothing_else(installed: Installed) -> None:
     with zipfile.ZipFile(installed.wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     kept = {str(path.relative_to(ROOT)) for path in (ROOT / "regrad").rglob("*") if path.is_file()}
-    wanted = {path for path in kept if "__pycache__" not in path and not path.startswith("regrad/experiments/")}
+    wanted = {path for path in kept if "__pycache__" not in path and not path.startswith(CLONED)}
     assert held == wanted
     assert {"regrad/py.typed", "regrad/report/page.html", "regrad/report/page.js", "regrad/pages/page.css"} <= held
 

@@ -51,6 +51,8 @@ METRICS = {
     "prediction_p": Metric("p-value of the predicted classes' shares against the baseline (chi-squared)"),
     "drifted_classes": Metric("predicted classes whose scores have drifted from the baseline's", COUNT),
     "drifted_sources": Metric("sources whose scores have drifted from the baseline", COUNT),
+    "coverage": Metric("share of labelled images whose prediction set holds the label", SHARE),
+    "set_size": Metric("classes in a prediction set, on average"),
     "accuracy": Metric("share of right predictions among the labelled images", SHARE),
 }
 HELD, EXCEEDED, NOT_EVALUATED = "held", "exceeded", "not evaluated"

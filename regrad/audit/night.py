@@ -124,6 +124,7 @@ def counted(
     statistic = drift.ks(new, known)
     predicted, expected = slices.by_class.sum(1), baseline.slices.by_class.sum(1)
     total = slices.total
+    sets, covered = survey.of_sets().values()
     _test_slices(rates, slices, baseline, nights)
     metrics = {
         "images": survey.images,
@@ -140,6 +141,8 @@ def counted(
         "prediction_p": drift.same_shares_p(predicted, expected),
         "drifted_classes": sum(entry["drifted"] for entry in rates["classes"]),
         "drifted_sources": sum(entry["drifted"] for entry in rates["sources"]),
+        "coverage": covered["share"] if covered else None,
+        "set_size": sets["mean_size"] if sets else None,
         "accuracy": survey.numbers()["accuracy"],
     }
     base["metrics"] |= metrics

@@ -4,14 +4,14 @@ Nothing heavy is imported until the arguments are known to be good: no torch, Ra
 error, to ``--help`` or to the status of a run.
 """
 
-import importlib.util
-
-from regrad.errors import UsageError
+import importlib
+from types import ModuleType
 
 #: Every command, in the order in which they are used, and what it is for.
 COMMANDS = {
     "score": "score every image of a dataset by how little the model understands it",
     "report": "a page: which images the model does not know, how many, and whether the score can be trusted",
+    "calibrate": "a temperature, and what prediction sets need, from a labelled run",
     "audit": "every night: score what came in, hold it against a baseline and against gates, tell",
     "filter": "drop what does not belong: lists of ids, and shards of what is kept",
     "select": "choose the images that are worth an annotator's time",
@@ -25,15 +25,9 @@ COMMANDS = {
     "benchmark": "measure the engines' speed, memory and error (from a clone of the repository)",
 }
 
+CLONED = ("reproduce", "benchmark")  # which only a clone of the repository has
 
-def require_experiments(command: str) -> None:
-    """Refuse where the experiments are not installed: they are in the repository, not in the wheel.
 
-    Raises:
-        UsageError: they are not.
-    """
-    if importlib.util.find_spec("regrad.experiments") is None:
-        raise UsageError(
-            f"regrad {command}: the experiments are not installed with regrad; in a clone of its repository, "
-            f"`python -m regrad {command}` has them"
-        )
+def module_of(command: str) -> ModuleType:
+    """The module of one of :data:`COMMANDS`, imported."""
+    return importlib.import_module(f"regrad.commands.{'clone.' if command in CLONED else ''}{command}")

@@ -12,7 +12,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 done but more ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import psutil
@@ -56,6 +56,8 @@ def score(arguments: Sequence[str]) -> int:
     outcome = execute(job, lambda job: _until_the_first(score_where_it_pays(job), laps))
     if settings.verbose:
         say(f"until the first unit: {laps}")
+        if spent := outcome.this_run["worker_seconds"]:
+            say(f"workers: {_shares(spent)}")
     print(summary(outcome))
     return outcome.exit_code
 
@@ -66,6 +68,17 @@ def _until_the_first(results: Iterator[UnitResult], laps: Laps) -> Iterator[Unit
         if number == 0:
             laps.end("first unit")
         yield result
+
+
+def _shares(seconds: Mapping[str, float]) -> str:
+    """What the workers' time went into, in percent.
+
+    >>> _shares({"reading": 1.0, "scoring": 3.0})
+    'scoring 75 %, reading 25 %'
+    """
+    total = sum(seconds.values())
+    ordered = sorted(seconds.items(), key=lambda item: -item[1])
+    return ", ".join(f"{step} {spent / total:.0%}".replace("%", " %") for step, spent in ordered if spent)
 
 
 def parser() -> Parser:

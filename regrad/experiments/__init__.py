@@ -1,1 +1,1 @@
-"""The paper's tables measured again, and the engines timed beside others. Not part of the wheel."""
+"""The paper's tables measured again, and every model of libraries tried. Not part of the wheel."""

@@ -79,6 +79,16 @@ def parse_condition(text: str, schema: pa.Schema) -> pc.Expression:
     return expression
 
 
+def columns_of(text: str, schema: pa.Schema) -> list[str]:
+    """The columns of ``schema`` that a condition, which :func:`parse_condition` understood, names.
+
+    >>> columns_of("b > 1 and a < b", pa.schema([("a", pa.int64()), ("b", pa.int64()), ("c", pa.int64())]))
+    ['a', 'b']
+    """
+    names = {node.id for node in ast.walk(ast.parse(text.strip(), mode="eval")) if isinstance(node, ast.Name)}
+    return [name for name in schema.names if name in names]
+
+
 class _Refused(Exception):
     """What is wrong with a part of the condition."""
 

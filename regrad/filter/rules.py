@@ -68,7 +68,7 @@ class Condition:
         assert schema is not None  # a run without rows does not load
         self.text, self.score = text, score
         self._expression = expression.parse_condition(text, schema)
-        self.columns: Sequence[str] = schema.names
+        self.columns: Sequence[str] = expression.columns_of(text, schema)
 
     def drops(self, rows: pa.Table) -> tuple[Bools, pa.Array]:
         """See :class:`Rule`."""

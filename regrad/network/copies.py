@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from regrad.errors import UsageError
 from regrad.network.alike import qualified_name
+from regrad.network.modes import evaluating, set_evaluating
 
 #: Wrappers that compute what they hold, and by which name they hold it.
 WRAPPERS = {
@@ -29,6 +30,7 @@ _HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
 )
+_ROUNDING = 10  # of a type: as far as two ways to the same logits may lie apart
 _BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 #: What cannot be copied, has nothing to do with a network's function, and may be held by two.
 _SHARED = (ModuleType, io.IOBase, type(threading.Lock()), type(threading.RLock()))
@@ -66,9 +68,25 @@ def private_copy(network: nn.Module, copied: dict[int, Any] | None = None) -> nn
             getattr(module, name, {}).clear()
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
-    with suppress(NotImplementedError):  # an exported program, which has one mode alone
-        clone.eval()
+    set_evaluating(clone)
     return clone
+
+
+def check_copy(network: nn.Module, clone: nn.Module, probe: Tensor) -> None:
+    """Refuse a network whose private copy is another function: what is scored has to be what was given.
+
+    A module that a function finds by a global name, say, is not in the copy, and has the mode it was left in.
+    """
+    like = next((value for value in network.parameters() if value.is_floating_point()), probe)
+    with torch.no_grad(), plain_attention(), evaluating(network):
+        wanted = network(probe.to(like)).double().cpu()
+        difference = (clone(probe).double().cpu() - wanted).abs().max()
+    tolerance = max(1e-3, _ROUNDING * torch.finfo(probe.dtype).eps)
+    if not difference <= tolerance * wanted.abs().max().clamp_min(1e-6):
+        raise UsageError(
+            f"{type(network).__name__}: a copy of it (copy.deepcopy) gives other logits, so that it cannot be scored: "
+            "does its forward use modules or tensors that are no part of it, such as global ones?"
+        )
 
 
 def floating_type(network: nn.Module) -> torch.dtype:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from regrad import table
@@ -16,6 +18,7 @@ from regrad.formatting import now
 from regrad.pipeline.plan import Unit
 from regrad.reading.formats import Format
 from regrad.reading.samples import Sample, as_text
+from regrad.settings.columns import FIXED, SEVERAL
 
 _REASONS = 5  # of quarantined rows that a ledger record names; the others are counted together
 _REASON_CHARACTERS = 100
@@ -24,10 +27,14 @@ OTHER = "other"
 
 @dataclass
 class Account:
-    """The rows of one unit while it is scored: every row read ends in exactly one of the two lists."""
+    """The rows of one unit while it is scored: every row read ends in exactly one of the two lists.
+
+    Attributes:
+        schema: of the scored rows, see :func:`regrad.table.score_schema`.
+    """
 
     unit: Unit
-    scores: Sequence[str]
+    schema: pa.Schema
     num_classes: int
     rows_in: int = 0
     scored: list[tuple[Any, ...]] = field(default_factory=list)
@@ -44,19 +51,30 @@ class Account:
         """Whether the whole unit was read and every row of it has its place, or it was given up."""
         return self.changed or (self.complete and self.rows_in == len(self.scored) + len(self.quarantined))
 
-    def add(self, sample: Sample, prediction: int, confidence: float, nll: float, values: Sequence[float]) -> bool:
+    def add(
+        self,
+        sample: Sample,
+        prediction: int,
+        confidence: float,
+        nll: float,
+        values: Sequence[float],
+        several: Sequence[npt.NDArray[Any]] = (),
+    ) -> bool:
         """Take the scores of one image; False when a value is no number, which puts the row in quarantine.
 
-        ``nll`` is NaN where the label is no class of the model.
+        Args:
+            nll: NaN where the label is no class of the model.
+            several: for each column of several numbers a row, those of this one.
         """
-        named = zip(("confidence", *self.scores), (confidence, *values), strict=True)
+        scores = (name for name in self.schema.names if name not in (*FIXED, *SEVERAL))
+        named = zip(("confidence", *scores), (confidence, *values), strict=True)
         bad = [f"{name} is {value}" for name, value in named if not math.isfinite(value)]
         if bad:
             self.reject(sample, "score", f"{', '.join(bad)}: the network's outputs are not finite for this image")
             return False
         known = (sample.id, self.unit.source, sample.row, sample.label, prediction, confidence)
         self.no_class += sample.no_class
-        self.scored.append((*known, None if math.isnan(nll) else nll, sample.digest, *values))
+        self.scored.append((*known, None if math.isnan(nll) else nll, sample.digest, *values, *several))
         return True
 
     def reject(self, sample: Sample, stage: str, reason: str) -> None:
@@ -66,7 +84,7 @@ class Account:
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """The score rows and the quarantine rows."""
         return (
-            as_table(sorted(self.scored, key=lambda row: row[2]), table.score_schema(self.scores)),
+            as_table(sorted(self.scored, key=lambda row: row[2]), self.schema),
             as_table(self.quarantined, table.QUARANTINE_SCHEMA),
         )
 
@@ -106,4 +124,13 @@ def reasons_of(rows: Iterable[tuple[str, str]]) -> dict[str, int]:
 def as_table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     """``rows``, also none, with the columns and types of ``schema``."""
     columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-    return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema=schema)
+    return pa.table([_array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema=schema)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Of vectors, without a Python object for each of their numbers; what is below 0 fills up a set, and goes."""
+    if pa.types.is_list(kind):
+        return pa.array([classes[classes >= 0] for classes in values], kind)
+    if not pa.types.is_fixed_size_list(kind) or not values:
+        return pa.array(values, kind)
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(values), kind.value_type), type=kind)

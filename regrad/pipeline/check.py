@@ -31,7 +31,6 @@ from regrad.reading.samples import Columns
 
 _THREADS = 16
 _SHOWN = 3  # repeated ids named in one line
-_PROVENANCE = ("config", "plan")  # of a file, the same as in run.json
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def check(output: str) -> Findings:
     findings = Findings()
     ledger = commit.Ledger.read(output)
     keys = sorted(ledger.keys)
-    salt = manifest.salt(run["model"]["fingerprint"], run["config"], run["plan"])
+    salt = _salt(run)
     judged = [_judged(key, record, salt) for key, record in zip(keys, _records(ledger, keys), strict=True)]
     sound = [item for item in judged if isinstance(item, dict)]
     findings.problems += [item for item in judged if isinstance(item, Problem)]
@@ -249,15 +248,20 @@ def _sound(
         raise ValueError("its footer names another unit")
     origin = origins.of(part.said)
     models = [said["model"]["fingerprint"] for said in (part.said, origin) if said and "model" in said]
-    if set(models) - {run["model"]["fingerprint"]} or (
-        origin and any(origin[name] != run[name] for name in _PROVENANCE)
-    ):
+    if set(models) - {run["model"]["fingerprint"]} or (origin and _salt(origin) != _salt(run)):
         raise ValueError("its footer names another model or configuration")
-    expected = table.QUARANTINE_SCHEMA if kind == "quarantine" else table.score_schema(run["config"]["scores"])
+    expected = table.QUARANTINE_SCHEMA
+    if kind == "scores":
+        expected = table.score_schema(run["config"]["scores"], run["config"], run["model"]["classes"])
     missing = [field.name for field in expected if field not in list(part.rows.schema)]
     if missing:
         raise ValueError(f"without the column {', '.join(missing)}, or with another type")
     return part.rows
+
+
+def _salt(said: Mapping[str, Any]) -> str:
+    """All that the rows of a run, or of a file that says where it comes from, depend on besides the images."""
+    return manifest.salt(said["model"]["fingerprint"], said["config"], said["plan"])
 
 
 def _numbers(chunks: list[Any]) -> np.ndarray[Any, Any]:

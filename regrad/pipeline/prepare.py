@@ -102,6 +102,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None, laps: Laps
         "spec": options.model,
         "fingerprint": classifier.fingerprint,
         "network": classifier.network_fingerprint,
+        "temperature": classifier.temperature,
         "classes": classifier.num_classes,
         "class_names": list(classifier.class_names) if classifier.class_names else None,
         "notes": list(classifier.notes),
@@ -163,10 +164,10 @@ def _differences(
 
 
 def model_arguments(options: Options) -> dict[str, Any]:
-    """The arguments of ``Classifier.load``; a local weights file is named so that every worker finds it."""
+    """The arguments of ``Classifier.load``; local files are named so that every worker finds them."""
     given = options.of("model")
-    weights = absolute(given["weights"]) if given["weights"] else None
-    return {"spec": given.pop("model"), **given, "weights": weights}
+    files = {key: absolute(given[key]) for key in ("weights", "temperature") if isinstance(given[key], str)}
+    return {"spec": given.pop("model"), **given, **files}
 
 
 def scorer_arguments(options: Options) -> dict[str, Any]:

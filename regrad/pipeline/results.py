@@ -1,4 +1,4 @@
-"""What comes back while units are scored: five kinds of result, and each of them as text between processes."""
+"""What comes back while units are scored: six kinds of result, and each of them as text between processes."""
 
 from __future__ import annotations
 
@@ -38,15 +38,25 @@ class Retried:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a worker's time went into since it last told: ``scoring``, or waiting, by what for.
+
+    ``reading``, ``decoding``: for images; ``committing``: for units at the end; ``handing over``: for the driver.
+    """
+
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Note:
     """A line to show once."""
 
     text: str
 
 
-UnitResult = Committed | SourceChanged | Measured | Retried | Note
+UnitResult = Committed | SourceChanged | Measured | Retried | Spent | Note
 _KINDS: dict[str, type[UnitResult]] = {
-    kind.__name__: kind for kind in (Committed, SourceChanged, Measured, Retried, Note)
+    kind.__name__: kind for kind in (Committed, SourceChanged, Measured, Retried, Spent, Note)
 }
 
 

@@ -16,7 +16,7 @@ from regrad.ledger import audited, commit, contents, fold, lease, merge
 from regrad.pipeline import manifest, process
 from regrad.pipeline.plan import group_units
 from regrad.pipeline.prepare import Job, plan_again, prepare
-from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, UnitResult
+from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, Spent, UnitResult
 from regrad.pipeline.worker import UnitScorer
 from regrad.settings.kinds import exceeds
 from regrad.storage import retry
@@ -170,6 +170,7 @@ class RunCounts:
         # In order, each once, whichever worker it came from.
         self._notes = dict.fromkeys([*job.classifier.notes, *job.listing.warnings])
         self._retries: Counter[str] = Counter()
+        self._spent: dict[str, float] = {}
         self.expect(job)
 
     def expect(self, job: Job) -> None:
@@ -186,7 +187,7 @@ class RunCounts:
         self.counts = {name: self.counts[name] - gone[name] for name in gone}
         self.committed -= keys
 
-    def take(self, result: Committed | Measured | Retried | Note) -> None:
+    def take(self, result: Committed | Measured | Retried | Spent | Note) -> None:
         """Take note of what came back from the scoring."""
         match result:
             case Committed(record):
@@ -195,6 +196,8 @@ class RunCounts:
                 self._job.run["measured"] = asdict(result)
             case Retried(counts):
                 self._retries.update(counts)
+            case Spent(seconds):
+                self._spent |= {step: self._spent.get(step, 0.0) + more for step, more in seconds.items()}
             case Note(text):
                 self._notes[text] = None
 
@@ -251,6 +254,7 @@ class RunCounts:
         this_run = self.this_run | {
             "seconds": round(seconds, 3),
             "images_per_second": round(speed, 3),
+            "worker_seconds": {step: round(seconds, 3) for step, seconds in self._spent.items()},
             "storage_retries": dict(self._retries),
         }
         accuracy = self.counts["correct"] / self.counts["labelled"] if self.counts["labelled"] else None

@@ -26,6 +26,7 @@ from regrad.scores import load_module
 _SETTINGS = {
     role: {option.key for option in OPTIONS if option.role == role} - {"model"} for role in ("model", "scorer")
 }
+_NOTHING = {"logits": np.float32(np.nan), "prediction_set": np.int32(-1)}  # what fills up vectors
 _THREADS = 8
 
 
@@ -39,8 +40,9 @@ class ScoreImages:
 
     Images are decoded ones (uint8 (H, W) or (H, W, channels), as ``read_images`` gives them), encoded ones (bytes), or
     the structs {bytes, path} of Hugging Face. Columns added: ``prediction`` int32, ``confidence`` float32, one float64
-    column per score, ``nll`` where there are labels, and ``error``: empty, or the stage and reason where an image could
-    not be scored, with ``prediction`` -1 and NaN elsewhere. No row is lost, and no image ends the pipeline.
+    column per score, ``nll`` where there are labels, ``logits`` float32 (C,) and ``prediction_set`` int32 (C,), -1
+    after its end, if asked for, and ``error``: empty, or the stage and reason where an image could not be scored, with
+    ``prediction`` -1 and NaN elsewhere. No row is lost, and no image ends the pipeline.
 
     The noise of an image is drawn from its id: equal ids, equal scores. ``regrad score`` names the image of a folder
     by its path below it, which ``relative_to`` does here.
@@ -82,6 +84,8 @@ class ScoreImages:
         self.classifier = Classifier.load(model, **arguments["model"])
         self._classes = Classes.of(self.classifier.num_classes, self.classifier.class_names)
         self.scorer = Scorer(self.classifier, scores, **arguments["scorer"])
+        asked = {"logits": self.scorer.logits, "prediction_set": self.scorer.coverage is not None}
+        self._several = {name: none for name, none in _NOTHING.items() if asked[name]}
         self._columns = (image_column, id_column, label_column)
         self._prefix = f"{_bare(absolute(relative_to)).rstrip('/')}/" if relative_to else ""
         self._max_pixels = max_pixels
@@ -109,6 +113,8 @@ class ScoreImages:
         images = [image for image in decoded if isinstance(image, Tensor)]
         names = ["confidence", *(["nll"] if labels is not None else []), *self.scorer.names]
         columns: dict[str, np.ndarray] = {name: np.full(len(decoded), np.nan) for name in names}
+        for name, none in self._several.items():
+            columns[name] = np.full((len(decoded), self.classifier.num_classes), none)
         columns["confidence"] = columns["confidence"].astype(np.float32)
         columns["prediction"] = np.full(len(decoded), -1, np.int32)
         columns["error"] = np.array([str(f) if isinstance(f, decode.BadImage) else "" for f in decoded], object)

@@ -12,22 +12,25 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy.typing as npt
 import torch
 
 from regrad import storage, table
 from regrad.classifier import Classifier
 from regrad.errors import RegradError
+from regrad.formatting import Laps
 from regrad.ledger import commit
 from regrad.ledger.lease import Lease
 from regrad.pipeline.account import Account
 from regrad.pipeline.plan import Unit
-from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, UnitResult
+from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, Spent, UnitResult
 from regrad.reading import decode
 from regrad.reading.formats import Format, open_reader
 from regrad.reading.images import DEFAULT_MAX_PIXELS
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample, digest_of
 from regrad.scorer import Scorer
 from regrad.scores import load_module
+from regrad.settings.columns import SEVERAL
 from regrad.storage import retry
 
 _BATCH_BYTES = 64 * 2**20  # decoded; together with what is read ahead, four times this is in memory
@@ -104,6 +107,7 @@ class UnitScorer:
             )
         self.scorer = scorer or Scorer(self.classifier, **task.scorer)
         self.scores = tuple(self.scorer.names)
+        self.schema = table.score_schema(self.scores, task.scorer, self.classifier.num_classes)
         self._notes: list[str] = []
         self._failed_commit: BaseException | None = None
         self._to_measure = 0
@@ -116,29 +120,37 @@ class UnitScorer:
         """Score ``units`` in order, commit each, and give :class:`Committed` or :class:`SourceChanged` of each.
 
         In between come :class:`Measured`, the error of the gradients on the first images, if ``measure`` asks for it,
-        :class:`Retried` and :class:`Note`.
+        :class:`Retried` and :class:`Note`; :class:`Spent` comes last.
 
         Raises:
             RegradError: the storage failed, or the network did.
         """
-        accounts = [Account(unit, self.scores, self.classifier.num_classes) for unit in units]
+        accounts = [Account(unit, self.schema, self.classifier.num_classes) for unit in units]
         self._to_measure = MEASURED_IMAGES * measure
         self._failed_commit = None
         waiting = deque(accounts)
         commits: deque[Future[Committed | SourceChanged]] = deque()
+        laps = Laps(time.time())
         with _one_thread("regrad-commit") as committer, _ReadAhead(self, accounts) as rows:
             for batch in _batches(rows, self.batch_size):
-                self._score_batch(batch)
+                laps.end("reading")
+                self._score_batch(batch, laps)
                 yield from self._news()
                 while waiting and waiting[0].finished:
                     commits.append(committer.submit(self._commit, waiting.popleft()))
                 while commits and commits[0].done():
                     yield commits.popleft().result()
+                laps.end("handing over")
+            laps.end("reading")  # that there is no more
             while waiting and waiting[0].finished:
                 commits.append(committer.submit(self._commit, waiting.popleft()))
             while commits:
-                yield commits.popleft().result()
+                committed = commits.popleft().result()
+                laps.end("committing")
+                yield committed
+                laps.end("handing over")
         yield from self._news()
+        yield Spent(laps.seconds)
         if waiting:
             lost = waiting[0]
             raise RegradError(f"{storage.mask(lost.unit.source)}: lost rows while scoring; please report this as a bug")
@@ -149,27 +161,33 @@ class UnitScorer:
         A first pass warms up and is not timed; no images at all gives (0, 0.0).
         """
         for _ in range(2):
-            account = Account(unit, self.scores, self.classifier.num_classes)
+            account = Account(unit, self.schema, self.classifier.num_classes)
             started = time.monotonic()
             with _ReadAhead(self, [account]) as rows:
-                self._score_batch(next(_batches(rows, count), []))
+                self._score_batch(next(_batches(rows, count), []), Laps(time.time()))
                 seconds = time.monotonic() - started  # without the end of the threads
         return len(account.scored), seconds if account.scored else 0.0
 
-    def _score_batch(self, batch: Sequence[_Read]) -> None:
+    def _score_batch(self, batch: Sequence[_Read], laps: Laps) -> None:
         ready = [(row, image) for row in batch if (image := _decoded(row)) is not None]
+        laps.end("decoding")
         self.on_scoring(True)
         scored = 0
         if ready:
             images, samples = torch.stack([image for _, image in ready]), [row.sample for row, _ in ready]
             columns = self._columns(images, samples)
             self._measure(images, samples)
-            for (row, _), (prediction, confidence, nll, *values) in zip(ready, columns, strict=True):
-                scored += row.account.add(row.sample, int(prediction), confidence, nll, values)
+            for (row, _), (numbers, several) in zip(ready, columns, strict=True):
+                prediction, confidence, nll, *values = numbers
+                scored += row.account.add(row.sample, int(prediction), confidence, nll, values, several)
+        laps.end("scoring")
         self.on_scoring(False)
         self.on_progress(scored, len(batch) - scored)
 
-    def _columns(self, images: torch.Tensor, samples: Sequence[Sample]) -> Iterator[tuple[float, ...]]:
+    def _columns(
+        self, images: torch.Tensor, samples: Sequence[Sample]
+    ) -> Iterator[tuple[tuple[float, ...], list[npt.NDArray[Any]]]]:
+        """Of each image ``prediction, confidence, nll`` and its scores, and its columns of several numbers."""
         try:
             labels = [sample.label for sample in samples]
             columns = self.scorer(images, [sample.id or "" for sample in samples], labels)
@@ -180,7 +198,10 @@ class UnitScorer:
                 f"scoring a batch of {len(images)} images failed (the first is {samples[0].id}): "
                 f"{storage.reason(error)}"
             ) from error
-        return zip(*(columns[name].tolist() for name in ("prediction", "confidence", "nll", *self.scores)), strict=True)
+        numbers = (columns[name].tolist() for name in ("prediction", "confidence", "nll", *self.scores))
+        several = [columns[name].numpy() for name in self.schema.names if name in SEVERAL]
+        lists = ([column[row] for column in several] for row in range(len(images)))
+        return zip(zip(*numbers, strict=True), lists, strict=True)
 
     def _measure(self, images: torch.Tensor, samples: Sequence[Sample]) -> None:
         count, self._to_measure = self._to_measure, 0

@@ -15,6 +15,7 @@ VERDICTS = (
     (0.40, "cannot tell unknown images from known ones"),
     (0.0, "takes unknown images for more familiar than known ones"),
 )
+_NAMED = 3  # scores in one sentence
 
 
 def sentences(report: dict[str, Any]) -> list[str]:
@@ -31,6 +32,8 @@ def sentences(report: dict[str, Any]) -> list[str]:
         *_worst(report),
         *_better(report),
         *_accuracy(report),
+        *_sets(report),
+        *_errors(report),
         *_unknowable(report),
         *_left_out(report),
         *_next(report),
@@ -118,6 +121,45 @@ def _accuracy(report: dict[str, Any]) -> list[str]:
         return []
     right = f"The classifier is right on {percent(known['accuracy'])} of {count(known['labelled'], 'labelled image')}"
     return [f"{right}; its confidence is off by {percent(known['ece'])} on average (ECE)."]
+
+
+def _sets(report: dict[str, Any]) -> list[str]:
+    """What prediction sets promise, hold and cost."""
+    sets, covered = report["id"].get("sets"), report["id"].get("covered")
+    if not sets:
+        return []
+    size = f"{sets['mean_size']:.2f} classes on average, {percent(sets['empty'])} of them none"
+    if not covered:
+        return [f"Prediction sets for {percent(sets['coverage'])} of images like those of the calibration have {size}."]
+    low, high = (percent(end) for end in covered["interval"])
+    missed = " That is less: these images may not be like those of the calibration."
+    return [
+        f"Prediction sets for {percent(sets['coverage'])} hold the label of {percent(covered['share'])} ({low} to "
+        f"{high}) of {count(covered['labelled'], 'labelled image')}; they have {size}."
+        + (missed if covered["interval"][1] < sets["coverage"] else "")
+    ]
+
+
+def _errors(report: dict[str, Any]) -> list[str]:
+    best = report["best_at_errors"]
+    if best is None:
+        return []
+    others, level = len(best["behind"]), best["level"]
+    if not level:
+        told = "surely ahead of " + ("the other score" if others == 1 else f"all {others} other scores")
+    elif len(level) == others:
+        told = "but no other score of this run is surely behind it"
+    else:
+        told = f"surely ahead of {count(others - len(level), 'other')}; {_listed(level)} may be as good"
+    return [f"{best['score']} finds the classifier's errors best (AUROC {percent(best['auroc'])}), {told}."]
+
+
+def _listed(names: list[str]) -> str:
+    """The first of ``names``, and how many more there are."""
+    shown, more = names[:_NAMED], len(names) - _NAMED
+    if more > 0:
+        shown.append(f"{more} more")
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def _unknowable(report: dict[str, Any]) -> list[str]:

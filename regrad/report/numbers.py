@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from regrad.metrics import bootstrap, counted
-from regrad.report import headline
+from regrad.report import best, headline
 from regrad.runs import curves
 from regrad.runs.rule import DEFAULT
 from regrad.runs.scored import Floats, Ints, Run, common_scores
@@ -44,12 +44,13 @@ def summarise(
     """
     others = [*unknown, *([reference] if reference else [])]
     names, main = common_scores(known, others)
-    surveys = {run.name: Survey(run, names) for run in (known, *others)}
+    surveys = {run.name: Survey(run, names, sampled=run is known) for run in (known, *others)}
     chosen = choose_threshold(threshold, names, main, surveys[(reference or known).name])
     main = chosen.score
     unlike = p_values(surveys[(reference or known).name], main)
     with Flags(output) as flags:
         sifted = {run.name: sift(run, chosen, top, run is known, flags.add, unlike) for run in (known, *unknown)}
+    scores = {name: _score(name, [surveys[run.name] for run in (known, *others)], len(unknown)) for name in names}
     report = {
         "report_version": REPORT_VERSION,
         "main_score": main,
@@ -58,7 +59,8 @@ def summarise(
         "reference": _describe(surveys[reference.name]) if reference else None,
         "threshold": {"value": chosen.value, "quantile": chosen.quantile, "reference": chosen.reference},
         "bootstrap": bootstrap.SETTINGS,
-        "scores": {name: _score(name, [surveys[run.name] for run in (known, *others)], len(unknown)) for name in names},
+        "scores": scores,
+        "best_at_errors": _best_at_errors(scores, surveys[known.name]),
         "reliability": surveys[known.name].confidence.diagram(),
         "rates": {name: of_run.rates for name, of_run in sifted.items()},
         "pictures": {name: of_run.pictures for name, of_run in sifted.items()},
@@ -77,6 +79,7 @@ def _describe(survey: Survey) -> dict[str, Any]:
         "quarantined": info.get("counts", {}).get("rows_quarantined", 0),
         "status": info.get("status"),
         "finished": info.get("finished"),
+        "sets": survey.of_sets()["sets"],
     }
 
 
@@ -85,8 +88,10 @@ def _labels(survey: Survey) -> dict[str, Any]:
         "classes": survey.run.model["classes"],
         "labelled": int(survey.confidence.images.sum()),
         "labels_outside": survey.labels_outside,
+        "temperature": survey.run.model.get("temperature"),
         **survey.numbers(),
         "intervals": survey.intervals(),
+        "covered": survey.of_sets()["covered"],
     }
 
 
@@ -142,6 +147,11 @@ def _errors(right: Ints, wrong: Ints) -> dict[str, Any]:
         **{name: _plain(float(value)) for name, value in metrics(np.stack([right, wrong])).items()},
         "intervals": bootstrap.intervals(metrics, [np.stack(bootstrap.pool([right, wrong]))]),
     }
+
+
+def _best_at_errors(scores: dict[str, Any], survey: Survey) -> dict[str, Any] | None:
+    aurocs = {name: own["errors"]["auroc"] if own["errors"] else None for name, own in scores.items()}
+    return best.at_errors(aurocs, survey.sample)
 
 
 def _plain(value: float) -> float | None:

@@ -11,6 +11,10 @@ from regrad.pages.thumbnails import Thumbnail
 
 SHEETS = {"uncertain": "Most uncertain", "errors": "Certain errors", "misses": "Misses"}
 
+#: On how many measured pairs of sets the score that finds errors best was within a point of the one that tells unknown
+#: images best: docs/tables/probes.md.
+NEAR_BY_ERRORS = {"near": 2, "pairs": 18}
+
 
 def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]) -> str:
     """The page of ``report``; everything that came from data is escaped.
@@ -32,6 +36,12 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
         separations=list(separations.items()),
         bound=max((numbers["auroc_error"] for rows in separations.values() for _, numbers, _ in rows), default=0),
         errors=_error_ranking(report),
+        set_rows=[
+            (_title(report, run["name"]), run["sets"], run.get("covered"))
+            for run in (report["id"], *report["ood"])
+            if run.get("sets")
+        ],
+        **NEAR_BY_ERRORS,
         thumbnails=bool(thumbnails),
         cards=cards,
         late=late_pictures(thumbnails),
@@ -62,9 +72,15 @@ def _ranking(report: dict[str, Any], run: str) -> list[tuple[str, dict[str, Any]
     return [(name, numbers, numbers["auroc"] == rows[0][1]["auroc"]) for name, numbers in rows]
 
 
-def _error_ranking(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Score and its numbers at finding errors, largest AUROC first; empty without labels."""
-    rows = [(name, numbers["errors"]) for name, numbers in report["scores"].items() if numbers["errors"]]
+def _error_ranking(report: dict[str, Any]) -> list[tuple[str, dict[str, Any], dict[str, Any] | None]]:
+    """Score, its numbers at finding errors, and how far it is behind the best, largest AUROC first.
+
+    Empty without labels; nothing is behind where there is one score alone, or no error.
+    """
+    behind = (report["best_at_errors"] or {"behind": {}})["behind"]
+    rows = [
+        (name, numbers["errors"], behind.get(name)) for name, numbers in report["scores"].items() if numbers["errors"]
+    ]
     return sorted(rows, key=lambda row: -(row[1]["auroc"] or 0))
 
 

@@ -32,7 +32,7 @@ ROWS_A_FILE = 2**19  # of each run, about
 MOST_FILES = 256  # open at once while a run is read
 SLICE = 2**15  # rows that are hashed at once
 
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 Keys = npt.NDArray[np.uint64]
 
@@ -196,7 +196,11 @@ def hashes(source: pa.ChunkedArray, name: pa.ChunkedArray) -> Keys:
     place, sources = codes(source)
     of_source = [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") for text in sources]
     parts = [_polynomial(name.slice(start, SLICE)) for start in range(0, len(name), SLICE)]
-    x = np.concatenate(parts) + np.array(of_source, np.uint64)[place]
+    return mixed(np.concatenate(parts) + np.array(of_source, np.uint64)[place])
+
+
+def mixed(x: Keys) -> Keys:
+    """(n,) the last mixing of SplitMix64: neighbouring numbers lie far apart, and no two become one."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     return x ^ (x >> np.uint64(31))
@@ -208,7 +212,7 @@ def _polynomial(texts: pa.ChunkedArray) -> Keys:
     offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
     first, lengths = offsets[0], np.diff(offsets)
     content = np.frombuffer(array.buffers()[2] or b"", np.uint8)[first : offsets[-1]]
-    powers = np.multiply.accumulate(np.full(lengths.max(initial=0), _FACTOR, np.uint64))
+    powers = np.multiply.accumulate(np.full(lengths.max(initial=0), FACTOR, np.uint64))
     weighed = powers[np.arange(content.size) - np.repeat(offsets[:-1] - first, lengths)] * (content + np.uint64(1))
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(weighed, dtype=np.uint64)])
     return sums[offsets[1:] - first] - sums[offsets[:-1] - first]

@@ -16,7 +16,7 @@ from regrad import storage, table
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import contents
 from regrad.ledger.rows import Rows
-from regrad.settings.columns import FIXED, STANDARD_ERROR
+from regrad.settings.columns import FIXED, SEVERAL, STANDARD_ERROR
 from regrad.settings.scoring import FITTED, comparable
 
 PREFERRED_SCORE = "regrad"
@@ -56,6 +56,12 @@ class Run:
         plan = self.info.get("plan", {})
         own = {"network": self.model["network"][:12], **{name: plan.get(name) for name in FITTED}}
         return own | comparable(self.info.get("config", {}))
+
+    @property
+    def coverage(self) -> float | None:
+        """What its prediction sets were asked for; None where it has none."""
+        asked: float | None = self.info.get("config", {}).get("coverage")
+        return asked
 
     def count_rows(self) -> int:
         """How many rows there are, by the ledger.
@@ -109,7 +115,7 @@ def load_run(name: str, output: str) -> Run:
         if contents.committed(output):
             raise UsageError(f"{where}: the run scored no image; see {where}/quarantine")
         raise UsageError(f"{where}: no rows under scores/; has the scoring run finished?")
-    names = [column for column in schema.names if column not in FIXED]
+    names = [column for column in schema.names if column not in (*FIXED, *SEVERAL)]
     errors = {f"{column}{STANDARD_ERROR}" for column in names}
     run = Run(name, output, info, tuple(column for column in names if column not in errors))
     if not run.scores:

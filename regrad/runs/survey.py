@@ -12,7 +12,9 @@ from regrad.errors import RegradError, UsageError
 from regrad.metrics import bootstrap, calibration
 from regrad.metrics.conformal import PValues
 from regrad.metrics.wilson import share_interval
+from regrad.runs.sampled import Sampled
 from regrad.runs.scored import NO_LABEL, Floats, Ints, Run, floats, integers, judged
+from regrad.runs.sets import SetSizes
 from regrad.runs.tally import Judged, align_counts, kinds_of
 
 
@@ -22,27 +24,35 @@ class Survey:
     Args:
         run: the run to read.
         scores: the score columns to read.
+        sampled: keep a sample of the labelled rows in ``sample``, with all ``scores`` of each.
 
     Raises:
         UsageError: the run has no row.
         RegradError: the storage refused or failed, or a score has no value but NaN.
     """
 
-    def __init__(self, run: Run, scores: Sequence[str]):
+    def __init__(self, run: Run, scores: Sequence[str], sampled: bool = False):
         self.run = run
+        self.sample = Sampled(len(scores))
         self.images = self.labels_outside = 0
         self.left_out = dict.fromkeys(scores, 0)
         self.confidence, self.losses = Confidence(), Losses()
         self.tallies = {name: Judged() for name in scores}
-        for rows in run.tables(["label", "prediction", "confidence", "nll", *scores]):
+        self.sets = None if run.coverage is None else SetSizes(run.coverage, run.model["classes"])
+        several = ["prediction_set"] if self.sets else []
+        for rows in run.tables(["label", "prediction", "confidence", "nll", *several, *scores]):
             labelled, right = judged(rows, run.model["classes"])
             kinds = kinds_of(labelled, right)
             self.images += len(rows)
             self.labels_outside += int(((integers(rows["label"]) != NO_LABEL) & ~labelled).sum())
             self.confidence.add(floats(rows["confidence"])[labelled], right[labelled])
             self.losses.add(floats(rows["nll"])[labelled])
-            for name in scores:
-                values = floats(rows[name])
+            if self.sets:
+                self.sets.add(rows["prediction_set"], integers(rows["label"]), labelled)
+            columns = [floats(rows[name]) for name in scores]
+            if sampled and labelled.any():
+                self.sample.add(np.column_stack(columns)[labelled], ~right[labelled])
+            for name, values in zip(scores, columns, strict=True):
                 there = ~np.isnan(values)
                 self.left_out[name] += int((~there).sum())
                 self.tallies[name].add(values[there], kinds[there])
@@ -66,6 +76,13 @@ class Survey:
         if not self.confidence.images.sum():
             return {}
         return {**self.confidence.intervals(), **self.losses.intervals()}
+
+    def of_sets(self) -> dict[str, dict[str, Any] | None]:
+        """``sets`` and ``covered`` of :class:`regrad.runs.sets.SetSizes`, None where there are no prediction sets."""
+        return {
+            "sets": self.sets.numbers() if self.sets else None,
+            "covered": self.sets.covered() if self.sets else None,
+        }
 
     def errors(self, score: str) -> tuple[Floats, Ints, Ints]:
         """The distinct values of ``score`` (k,), ascending, and the right and wrong predictions of each (k,)."""

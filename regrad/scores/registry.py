@@ -24,7 +24,7 @@ from regrad.errors import UsageError
 from regrad.importing.code import users_code
 from regrad.importing.folders import on_path
 from regrad.network.head import Head
-from regrad.settings.columns import FIXED
+from regrad.settings.columns import FIXED, SEVERAL
 
 if TYPE_CHECKING:
     from regrad.scores.statistics import FeatureStatistics
@@ -175,7 +175,7 @@ def score(need: Need | None = None) -> Callable[[Callable[[Inputs], Tensor]], Ca
     """Register the decorated function as the score of its name, which needs the logits and ``need``."""
 
     def register(function: Callable[[Inputs], Tensor]) -> Callable[[Inputs], Tensor]:
-        if function.__name__ in FIXED:
+        if function.__name__ in (*FIXED, *SEVERAL):
             raise UsageError(
                 f"{function.__module__}: the score table has a column {function.__name__} of its own; name "
                 "the score differently"

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from regrad import storage
-from regrad.classifier import Classifier, evaluating
+from regrad.classifier import Classifier
 from regrad.errors import RegradError, UsageError
 from regrad.network.head import find_head
 from regrad.network.hooks import hooked
+from regrad.network.modes import evaluating
 from regrad.pipeline.options import OPTIONS
 from regrad.reading import decode
 from regrad.reading.formats import fetcher
@@ -79,9 +80,8 @@ def load_classifier(config: str, fingerprint: str) -> Classifier:
     settings = json.loads(config)
     names = [option.key for option in OPTIONS if option.role == "model" and option.key != "model"]
     given = {name: settings[name] for name in names if settings.get(name) is not None}
-    if "weights" in given:
-        given["weights"] = absolute(given["weights"])
-    classifier = Classifier.load(settings["model"], **given)
+    files = {name: absolute(given[name]) for name in ("weights", "temperature") if isinstance(given.get(name), str)}
+    classifier = Classifier.load(settings["model"], **given | files)
     if classifier.fingerprint != fingerprint:
         raise UsageError(
             f"{storage.mask(settings['model'])}: is not the model of the run any more (fingerprint "

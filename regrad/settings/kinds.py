@@ -147,6 +147,10 @@ def _allowance(value: Any) -> str:
     return text
 
 
+def _temperature(value: Any) -> float | str:
+    return value if isinstance(value, str) and value.endswith(".json") else float(POSITIVE.take(value))
+
+
 def _switch(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError
@@ -168,6 +172,8 @@ NUMBERS = ValueKind("one number, or several separated by commas", _numbers, "X[,
 SIZE = ValueKind("a whole number of at least 1, or two as HEIGHTxWIDTH", _size, "PIXELS")
 #: In bytes; with k, M, G, T (of 1000) or Ki, Mi, Gi, Ti (of 1024), with or without a B.
 MEMORY = ValueKind("a number of bytes, or one with a unit, such as 4GiB or 500MB", _memory, "SIZE")
+#: A number, or as text the place of a file of `regrad calibrate`.
+TEMPERATURE = ValueKind("a number above 0, or a .json file of regrad calibrate", _temperature, "T|FILE")
 #: A count, or a share such as ``1%``, as text: see :func:`exceeds`.
 ALLOWANCE = ValueKind("a count, or a share such as 1%", _allowance, "N|N%")
 #: One text or several.

@@ -12,6 +12,7 @@ from regrad.errors import UsageError
 from regrad.settings.kinds import (
     AT_LEAST_0,
     AT_LEAST_1,
+    BETWEEN,
     NAMES,
     SWITCH,
     WrongValue,
@@ -104,6 +105,27 @@ SCORER = (
         "add SCORE_se, what the sketch's directions leave uncertain",
         decides=ROWS,
     ),
+    Option(
+        "logits",
+        "scorer",
+        "scores",
+        SWITCH,
+        False,
+        "keep the clean image's logits, float32, which cost no further pass",
+        decides=ROWS,
+        later=True,
+    ),
+    Option(
+        "coverage",
+        "scorer",
+        "scores",
+        BETWEEN,
+        None,
+        "add prediction_set, classes that hold the image's own with this probability; needs --temperature FILE",
+        "none",
+        decides=ROWS,
+        later=True,
+    ),
     Option("precision", "scorer", "engine", one_of("float32", "tf32", "bfloat16"), "float32", "of gradients"),
 )
 #: What runs must share for their scores to mean the same, besides the network.
@@ -128,7 +150,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         if option.key in values:
             given = values[option.key]
             try:
-                sound = option.kind(given) == given
+                sound = (given is None and option.default is None) or option.kind(given) == given
             except WrongValue:
                 sound = False
             if not sound:

@@ -81,12 +81,15 @@ def test_the_nights_before_are_taken_together(write_run: Any, baseline: night.Ba
         audit(name, counted(scored.load_run("x", write_run(name, {"regrad": values})), baseline))
         for name, values in (("n1", RNG.normal(0, 1, 100)), ("n2", RNG.normal(1, 1, 60)))
     ]
-    told = counted(tonight(write_run), baseline, before)
+    sets = [[int(label), (int(label) + 1) % 10] if row % 3 else [] for row, label in enumerate(LABELS)]
+    told = counted(tonight(write_run, sets=sets), baseline, before)
     counts = [np.array(each["distribution"]["counts"]) for each in (*before, told)]
     assert told["compared"] == {"nights": ["n1", "n2"], "left_out": []}
     assert told["metrics"]["ks_nights"] == drift.ks(counts[2], counts[0] + counts[1])
     share = sum(each["metrics"]["flagged"] for each in before) / 160
     assert told["metrics"]["flagged_share_change"] == pytest.approx(told["metrics"]["flagged_share"] - share)
+    assert (told["metrics"]["coverage"], told["metrics"]["set_size"]) == (2 / 3, 4 / 3)
+    assert (before[0]["metrics"]["coverage"], before[0]["metrics"]["set_size"]) == (None, None)
     missing = [name for name in METRICS if told["metrics"][name] is None]
     assert missing == []  # a metric that nothing gives would exceed its gate every night
     assert told["metrics"].keys() == METRICS.keys()

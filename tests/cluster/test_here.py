@@ -142,10 +142,10 @@ def test_what_was_committed_stays_when_a_unit_cannot_be(tmp_path: Path, monkeypa
     ready = job(tmp_path, "--unit-rows", 20, "--batch-size", 20)
     real, calls = UnitScorer._score_batch, iter(range(9))
 
-    def failing(self: UnitScorer, batch: Any) -> None:
+    def failing(self: UnitScorer, *given: Any) -> None:
         if next(calls) == 4:  # two of the look, two of the run before
             raise RegradError("the network failed")
-        real(self, batch)
+        real(self, *given)
 
     monkeypatch.setattr(UnitScorer, "_score_batch", failing)
     with pytest.raises(RegradError, match="the network failed"):

@@ -60,6 +60,7 @@ def test_what_the_time_until_the_first_unit_went_into(tmp_path: Path, capsys: py
     steps = ("start", "inputs", "model", "engine", "plan", "first unit")
     pattern = ", ".join(rf"{step} \d+\.\d s" for step in steps)
     assert re.search(f"^until the first unit: {pattern}$", err, re.MULTILINE)
+    assert re.search(r"^workers: \w+ \d+ %, .*scoring \d+ %|^workers: scoring \d+ %", err, re.MULTILINE)
     assert "until the first unit" not in run(capsys, source, *MODEL, *here)[2]
 
 

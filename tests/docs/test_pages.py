@@ -1,6 +1,5 @@
 """The commands and code on the pages of docs/, run from top to bottom on digits and a real S3 server; and the links."""
 
-import importlib
 import os
 import re
 import shlex
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 import regrad.commands.score
-from regrad.commands import COMMANDS
+from regrad.commands import COMMANDS, module_of
 from regrad.experiments.reproduce.tables import TABLES
 from regrad.experiments.sweep import __main__ as sweep
 from regrad.pipeline.run import score_here
@@ -137,16 +136,12 @@ def test_every_page_is_listed() -> None:
 
 
 def test_pages_name_flags_that_there_are() -> None:
-    parsers = [*(command(name).parser() for name in COMMANDS), sweep.parser()]
+    parsers = [*(module_of(name).parser() for name in COMMANDS), sweep.parser()]
     flags = [action.option_strings for parser in parsers for action in parser._actions]
     known = {flag for strings in flags for flag in strings} | {"--version", "--print-completion"}
     pages = [page for page in PAGES if page.stem in (*RUN, "cluster")]
     named = {(page.name, flag) for page in pages for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text())}
     assert {(page, flag) for page, flag in named if flag not in known} == set()
-
-
-def command(name: str) -> Any:
-    return importlib.import_module(f"regrad.commands.{name}")
 
 
 def commands_named(page: Path) -> set[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from regrad import table
@@ -15,7 +17,7 @@ UNIT = Unit("s3://b/a.parquet", "parquet", 10, 20, "e1", "f" * 32, 10, 1000)
 
 
 def account(rows_in: int = 0) -> Account:
-    return Account(UNIT, ("regrad", "entropy"), num_classes=3, rows_in=rows_in)
+    return Account(UNIT, table.score_schema(["regrad", "entropy"]), num_classes=3, rows_in=rows_in)
 
 
 def test_what_is_scored_becomes_a_row_in_order() -> None:
@@ -29,6 +31,18 @@ def test_what_is_scored_becomes_a_row_in_order() -> None:
         ("b", UNIT.source, 12, 1, 1, 0.5, 0.7, "d1", 2.0, 1.0),
     ]
     assert (quarantine.num_rows, quarantine.schema) == (0, table.QUARANTINE_SCHEMA)
+
+
+def test_logits_become_a_vector_of_their_row() -> None:
+    schema = table.score_schema(["entropy"], {"logits": True}, classes=3)
+    held = Account(UNIT, schema, num_classes=3)
+    assert held.tables()[0].schema == schema  # also without a row
+    for row in (12, 11):
+        assert held.add(Sample(row, f"{row}", None), 1, 0.5, 0.7, [1.0], [np.arange(3, dtype=np.float32) + row])
+    scores, _ = held.tables()
+    assert scores.schema == schema
+    assert scores["logits"].type == pa.list_(pa.float32(), 3)
+    assert scores["logits"].to_pylist() == [[11.0, 12.0, 13.0], [12.0, 13.0, 14.0]]
 
 
 @pytest.mark.parametrize(

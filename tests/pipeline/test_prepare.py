@@ -24,9 +24,7 @@ def options(*arguments: Any) -> Options:
     return parse([*map(str, arguments), *MODEL], "score", None)
 
 
-def test_a_local_weights_file_is_named_so_that_every_worker_finds_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_local_file_is_named_so_that_every_worker_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = model_arguments(options("in", "--output", "out", "--weights", "w.safetensors", "--image-size", "8x9"))
     assert given["spec"] == "tests.shards:build"
@@ -34,6 +32,9 @@ def test_a_local_weights_file_is_named_so_that_every_worker_finds_it(
     assert model_arguments(options("in", "--output", "out"))["weights"] is None
     far = model_arguments(options("in", "--output", "out", "--weights", "s3://bucket/w"))
     assert far["weights"] == "s3://bucket/w"
+    temperatures = {"c.json": str(tmp_path / "c.json"), "s3://bucket/c.json": "s3://bucket/c.json", "2": 2.0}
+    for flag, wanted in temperatures.items():
+        assert model_arguments(options("in", "--output", "out", "--temperature", flag))["temperature"] == wanted
 
 
 def test_the_order_of_scores_means_nothing() -> None:

@@ -21,7 +21,7 @@ from regrad.pipeline import manifest
 from regrad.pipeline.check import check as checks
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, describe, expected_images, prepare
-from regrad.pipeline.results import Committed, Note, UnitResult
+from regrad.pipeline.results import Committed, Note, Spent, UnitResult
 from regrad.pipeline.run import RunOutcome, execute, score_here
 from regrad.scores import registry
 from tests.services import Bucket
@@ -188,8 +188,10 @@ def test_a_run_that_breaks_is_continued(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits())
 
     def breaking(job: Job) -> Iterator[UnitResult]:
-        for number, result in enumerate(score_here(job)):
-            if number == 1:
+        committed = 0
+        for result in score_here(job):
+            committed += isinstance(result, Committed)
+            if committed == 2:
                 raise RegradError("the power went out")
             yield result
 
@@ -240,6 +242,9 @@ def test_run_json_says_what_ran(tmp_path: Path) -> None:
     assert content["versions"].keys() >= {"python", "torch", "pillow"}
     assert 0 < content["counts"]["accuracy"] < 1
     assert content["this_run"]["seconds"] > 0
+    spent = content["this_run"]["worker_seconds"]
+    assert {"reading", "decoding", "scoring", "committing"} <= spent.keys()
+    assert 0 < sum(spent.values()) < content["this_run"]["seconds"]  # of one worker
 
 
 def test_an_output_of_another_schema_version_is_refused(tmp_path: Path) -> None:
@@ -352,7 +357,7 @@ def test_the_error_of_the_gradients_is_measured_once(tmp_path: Path) -> None:
     execute(again, noted)
     assert again.run["measured"] == measured
     assert results
-    assert all(isinstance(result, Committed) for result in results)
+    assert all(isinstance(result, Committed | Spent) for result in results)
 
 
 def test_a_line_that_workers_say_is_kept_once(tmp_path: Path) -> None:

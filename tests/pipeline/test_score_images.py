@@ -73,6 +73,14 @@ def test_bad_images_keep_their_rows(tmp_path: Path) -> None:
     assert list(alone["path"]) == ["0.png"]
 
 
+def test_logits_are_a_column_of_vectors() -> None:
+    images, settings = [digits(1)[0][1], b"no image"], {"model": SETTINGS["model"], "scores": ["entropy"]}
+    kept = ScoreImages(**settings, logits=True)(batch(images))["logits"]
+    assert (kept.shape, kept.dtype) == ((2, 10), np.float32)
+    assert list(np.isfinite(kept).all(1)) == [True, False]
+    assert "logits" not in ScoreImages(**settings)(batch(images))
+
+
 def test_a_network_that_gives_no_number_is_an_error_of_the_row() -> None:
     score = ScoreImages(model="tests.shards:build_nan", scores=["entropy"])
     found = score(batch([png(np.full((8, 8), 255)), digits(1)[0][1]]))

@@ -3,6 +3,7 @@ import io
 import itertools
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from regrad import Classifier, Scorer, table
 from regrad.errors import RegradError
 from regrad.pipeline.plan import Unit, make_plan
+from regrad.pipeline.results import Spent
 from regrad.pipeline.worker import Task, UnitScorer
 from regrad.reading.inputs import list_sources
 from regrad.reading.naming.classes import Classes
@@ -186,6 +188,31 @@ def test_it_tells_when_the_network_works(tmp_path: Path) -> None:
     settings = Task(**{**vars(task(tmp_path / "out")), "batch_size": 25})
     list(UnitScorer(settings, on_scoring=told.append).score(units(source, unit_rows=1000)))
     assert told == [True, False] * 3
+
+
+@pytest.mark.parametrize("slow", ["reading", "decoding", "scoring", "committing"])
+def test_it_tells_what_its_time_went_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+    from regrad.ledger import commit
+    from regrad.reading import decode
+    from regrad.reading.parquet import ParquetReader
+
+    owner, name = {
+        "reading": (ParquetReader, "rows"),
+        "decoding": (decode, "to_tensor"),
+        "scoring": (UnitScorer, "_columns"),
+        "committing": (commit, "write_unit"),
+    }[slow]
+    real = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *arguments: (time.sleep(0.5), real(*arguments))[1])
+    source = write_parquet(tmp_path / "in.parquet", digits(3))
+    scorer = UnitScorer(task(tmp_path / "out"))
+    started = time.time()
+    *others, spent = scorer.score(units(source, unit_rows=3))
+    took = time.time() - started
+    assert isinstance(spent, Spent)
+    assert not any(isinstance(other, Spent) for other in others)
+    assert max(spent.seconds, key=lambda step: spent.seconds[step]) == slow
+    assert 0.5 <= spent.seconds[slow] <= sum(spent.seconds.values()) <= took + 0.01
 
 
 def test_what_is_read_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

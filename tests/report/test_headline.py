@@ -26,6 +26,7 @@ def report(auroc: dict[str, float], other: dict[str, float] | None = None, **kno
         "threshold": {"value": 7.125, "quantile": None, "reference": None},
         "rates": {"in-distribution": rates | {"classes": groups, "sources": groups}},
         "scores": {"regrad": numbers(auroc)} | ({"entropy": numbers(other)} if other else {}),
+        "best_at_errors": None,
         "class_names": None,
     }
 
@@ -113,3 +114,47 @@ def test_it_says_what_to_do_with_flagged_images() -> None:
     assert "flags/ lists the flagged images" in headline.sentences(flagged)[-1]
     flagged["rates"]["in-distribution"]["flagged"] = 0
     assert not any("flags/" in sentence for sentence in headline.sentences(flagged))
+
+
+@pytest.mark.parametrize(
+    ("interval", "labelled", "words"),
+    [
+        (
+            (0.88, 0.92),
+            True,
+            "Prediction sets for 90.0 % hold the label of 90.2 % (88.0 % to 92.0 %) of 1,000 labelled images; they "
+            "have 1.25 classes on average, 3.0 % of them none.",
+        ),
+        ((0.7, 0.8), True, "none. That is less: these images may not be like those of the calibration."),
+        (
+            (0.0, 0.0),
+            False,
+            "Prediction sets for 90.0 % of images like those of the calibration have 1.25 classes on average, "
+            "3.0 % of them none.",
+        ),
+    ],
+)
+def test_what_prediction_sets_hold_is_said(interval: tuple[float, float], labelled: bool, words: str) -> None:
+    sets = {"coverage": 0.9, "mean_size": 1.25, "empty": 0.03, "single": 0.8}
+    covered = {"share": 0.902, "interval": interval, "labelled": 1000} if labelled else None
+    (said,) = [line for line in headline.sentences(report({}, sets=sets, covered=covered)) if "Prediction" in line]
+    assert said.endswith(words)
+    assert not [line for line in headline.sentences(report({})) if "Prediction" in line]
+
+
+@pytest.mark.parametrize(
+    ("behind", "level", "words"),
+    [
+        (["gen"], [], "surely ahead of the other score."),
+        (["gen", "energy"], [], "surely ahead of all 2 other scores."),
+        (["gen", "energy"], ["gen", "energy"], "but no other score of this run is surely behind it."),
+        (["gen", "energy"], ["gen"], "surely ahead of 1 other; gen may be as good."),
+        (["a", "b", "c", "d", "e", "f"], ["a", "b"], "surely ahead of 4 others; a and b may be as good."),
+        (["a", "b", "c", "d", "e", "f"], ["a", "b", "c", "d", "e"], "1 other; a, b, c and 2 more may be as good."),
+    ],
+)
+def test_what_finds_errors_best_and_how_sure_that_is(behind: list[str], level: list[str], words: str) -> None:
+    best = {"score": "entropy", "auroc": 0.931, "level": level, "behind": dict.fromkeys(behind)}
+    (told,) = (line for line in headline.sentences(report({}) | {"best_at_errors": best}) if "errors best" in line)
+    assert told.startswith("entropy finds the classifier's errors best (AUROC 93.1 %), ")
+    assert told.endswith(words)

@@ -60,6 +60,20 @@ def test_accuracy_and_raulc_are_of_the_in_distribution_labels(write_run: Any) ->
     assert all("accuracy" not in run for run in report["ood"])
 
 
+def test_what_finds_errors_best_is_told_of_the_labelled_images_alone(write_run: Any) -> None:
+    wrong = np.where(LABELS == PREDICTIONS, 0.0, 1.0)
+    labels = [None, *LABELS.tolist()[1:]]  # the row without a label would spoil a perfect score
+    perfect = np.r_[9.0, (wrong + 0.5 * RNG.random(60))[1:]]
+    report = summary(write_run, labels=labels, scores={"regrad": KNOWN["regrad"], "entropy": perfect})
+    told = report["best_at_errors"]
+    assert (told["score"], told["auroc"], told["level"], told["sampled"]) == ("entropy", 1.0, [], 59)
+    behind = 1 - report["scores"]["regrad"]["errors"]["auroc"]
+    assert told["behind"]["regrad"]["difference"] == pytest.approx(behind)
+    assert 0 < told["behind"]["regrad"]["interval"][0] < behind < told["behind"]["regrad"]["interval"][1]
+    assert any(line.startswith("entropy finds the classifier's errors best") for line in report["headline"])
+    assert summary(write_run_once(write_run), labels=None)["best_at_errors"] is None
+
+
 @pytest.mark.parametrize("outside", [10, 658, -1])
 def test_labels_outside_the_classes_are_counted_and_left_out(write_run: Any, outside: int) -> None:
     labels = [None, outside, outside, *LABELS.tolist()[3:]]

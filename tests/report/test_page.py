@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,31 @@ def test_scores_are_ranked_by_auroc(write_run: Any) -> None:
         report["scores"][score]["ood"]["photos"]["auroc"] = value
     text = Elements(page.render(report, {})).text
     assert text.index("90.00") < text.index("60.00")
+
+
+def test_the_best_at_errors_stands_first_and_others_have_their_distance_to_it(write_run: Any) -> None:
+    scores = {name: RNG.normal(0, 1, 30) for name in ("regrad", "max_probability")}
+    labels, predictions = [row % 10 for row in range(30)], [row % 7 for row in range(30)]
+    run = scored.load_run(scored.ID_NAME, write_run("id", scores, labels=labels, predictions=predictions))
+    report = storage.published(numbers.summarise(run, [], run.output + "-report")[0])
+    best, (other, behind) = report["best_at_errors"]["score"], *report["best_at_errors"]["behind"].items()
+    rows = re.findall(r"<tr[^>]*>\s*<th scope=\"row\">.*?</tr>", page.render(report, {}), re.DOTALL)
+    texts = [re.sub(r"<wbr>|\s+", "", Elements(row).text) for row in rows]
+    places = [next(place for place, text in enumerate(texts) if text.startswith(name)) for name in (best, other)]
+    assert places[1] == places[0] + 1
+    assert 'class="best"' in rows[places[0]]
+    assert 'class="best"' not in rows[places[1]]
+    low, high = behind["interval"]
+    assert f"{100 * behind['difference']:.2f}{100 * low:.2f}to{100 * high:.2f}" in texts[places[1]].replace("−", "-")
+
+
+def test_the_figure_of_the_page_is_that_of_the_measured_table() -> None:
+    told = (Path(__file__).parents[2] / "docs/tables/probes.md").read_text("utf-8")
+    near, pairs = page.NEAR_BY_ERRORS["near"], page.NEAR_BY_ERRORS["pairs"]
+    whole = told[told.index("**All networks**") :]
+    assert f" {pairs} pairs" in whole[: whole.index("\n")]
+    assert whole.splitlines()[2].startswith("|  | pairs within one point, %, all |")
+    assert f"| Errors | {100 * near / pairs:.2f} |" in whole
 
 
 def test_the_page_needs_nothing_from_outside(write_run: Any) -> None:

@@ -17,6 +17,7 @@ from regrad import metrics, table
 from regrad.metrics import calibration
 from regrad.metrics.wilson import share_interval
 from regrad.runs import scored
+from regrad.runs.sets import SetSizes
 from regrad.runs.survey import Confidence, Losses, Survey, align
 from tests.conftest import run_json
 from tests.outputs import commit_rows
@@ -43,6 +44,35 @@ def test_confidence_equals_the_metrics_on_the_images(seed: int) -> None:
     for name, ends in made.intervals().items():
         assert ends is not None
         assert ends[0] < found[name] < ends[1] or name == "ece"  # resampling adds noise that ECE counts as error
+
+
+def test_sets_are_counted_by_size_and_by_what_they_hold() -> None:
+    rng = np.random.default_rng(7)
+    sets = [rng.permutation(5)[: rng.integers(0, 4)].tolist() for _ in range(200)]
+    labels = np.where(rng.random(200) < 0.2, scored.NO_LABEL, rng.integers(0, 6, 200))
+    labelled = (labels >= 0) & (labels < 5)
+    made = SetSizes(0.9, classes=5)
+    for places in np.array_split(np.arange(200), 3):
+        parts = [pa.array([sets[place] for place in some], pa.list_(pa.int32())) for some in (places[:5], places[5:])]
+        made.add(pa.chunked_array(parts), labels[places], labelled[places])
+    held = sum(label in some for label, some, known in zip(labels, sets, labelled, strict=True) if known)
+    sizes = [len(some) for some in sets]
+    wanted = {"mean_size": np.mean(sizes), "empty": sizes.count(0) / 200, "single": sizes.count(1) / 200}
+    assert made.numbers() == pytest.approx({"coverage": 0.9} | wanted)
+    share, interval = held / labelled.sum(), share_interval(held, int(labelled.sum()))
+    assert made.covered() == {"share": share, "interval": interval, "labelled": labelled.sum()}
+    assert SetSizes(0.9, classes=5).covered() is None
+
+
+def test_labelled_rows_are_sampled_with_all_their_scores(write_run: Any) -> None:
+    scores = {"regrad": np.arange(6.0), "entropy": 10 - np.arange(6.0)}
+    run = scored.load_run(
+        "run", write_run("run", scores, labels=[0, 1, None, 2, 99, 3], predictions=[0, 0, 2, 2, 4, 4])
+    )
+    values, wrong = Survey(run, ["regrad", "entropy"], sampled=True).sample.rows()
+    kept = sorted(zip(values.tolist(), wrong.tolist(), strict=True))
+    assert kept == [([0, 10], False), ([1, 9], True), ([3, 7], False), ([5, 5], True)]
+    assert Survey(run, ["regrad", "entropy"]).sample.images == 0
 
 
 @pytest.mark.parametrize("seed", range(3))

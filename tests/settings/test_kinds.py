@@ -37,6 +37,8 @@ from regrad.settings.kinds import ValueKind, WrongValue, exceeds, finite, number
         (kinds.MEMORY, 4096, 4096),
         (kinds.ALLOWANCE, 0, "0"),
         (kinds.ALLOWANCE, "0.5%", "0.5%"),
+        (kinds.TEMPERATURE, "2", 2.0),
+        (kinds.TEMPERATURE, "s3://b/c.json", "s3://b/c.json"),
         (kinds.SWITCH, True, True),
         (kinds.TEXTS, "psi < 1", ["psi < 1"]),
         (kinds.TEXTS, ["psi < 1", "ks < 1"], ["psi < 1", "ks < 1"]),
@@ -52,6 +54,8 @@ def test_texts_and_values_are_understood_alike(kind: ValueKind, given: Any, mean
     [
         (kinds.NUMBERS, "one"),
         (kinds.SIZE, "1x2x3"),
+        (kinds.TEMPERATURE, "0"),
+        (kinds.TEMPERATURE, "c.txt"),
         (kinds.SIZE, "0"),
         (kinds.AT_LEAST_1, "0"),
         (kinds.AT_LEAST_1, 1.0),

@@ -44,6 +44,7 @@ def test_the_defaults_are_of_their_kind() -> None:
         ({"tolerance": 1.0}, "tolerance 1.0: must be a number of at least 0 and below 1"),
         ({"dropout_rate": 1}, "dropout rate 1: must be a number of at least 0 and below 1"),
         ({"directions": 0}, "directions 0: must be a whole number of at least 1"),
+        ({"coverage": 1.0}, "coverage 1.0: must be a number above 0 and below 1"),
         ({"standard_errors": 1}, "standard errors 1: must be true or false"),
     ],
 )
@@ -55,11 +56,13 @@ def test_a_value_of_another_kind_is_refused(values: dict[str, Any], message: str
 
 def test_numbers_of_other_libraries_are_numbers() -> None:
     check_values({"samples": np.int64(3), "sigma": np.float32(0.5), "depth_decay": math.inf, "tolerance": 0})
+    check_values({"coverage": None})
 
 
 def test_what_a_setting_decides() -> None:
     decided = {option.key: option.decides for option in SCORER}
-    assert {key for key, level in decided.items() if level == ROWS} == {"scores", "standard_errors"}
+    which_columns = {"scores", "standard_errors", "logits", "coverage"}
+    assert {key for key, level in decided.items() if level == ROWS} == which_columns
     assert {key for key, level in decided.items() if level == VALUE} == {"seed"}
     assert set(COMPARABLE) == {key for key, level in decided.items() if level == MEANING}
     assert {"sigma", "samples", "engine", "tolerance", "draws", "precision"} <= set(COMPARABLE)

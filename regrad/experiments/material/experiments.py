@@ -48,6 +48,8 @@ SEPARATION = (
     *against("densenet100-cifar100", "cifar100", "cifar10-not-cifar100", "tinyimagenet-not-cifar100"),
     *against("densenet100-cifar100", "cifar100", "svhn", "lsun", paper=True),
 )
+#: The network that is trained on a part of SVHN's images knows the rest of them.
+SVHN_TRAINED = against("svhn-standard-cnn", "svhn-held", "cifar10", "cifar100", paper=True)
 IMAGENET = against("efficientnet-lite0", "imagenet", "textures-not-cobwebbed")
 ARCHITECTURE = (
     *against("mnist-vit", "mnist", "omniglot", "fmnist"),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from regrad import storage
-from regrad.experiments.material.packs import Packs, encode, png
+from regrad.experiments.material.packs import Encoded, Packs, encode, png, shuffled
+from regrad.experiments.material.proxies import KINDS, proxies
 
 SHARD_ROWS = 50  # images that are lost at most when a run is stopped
-ORDER_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,14 @@ class ImageSet:
     Attributes:
         title: as tables call it.
         pack: the file of :class:`regrad.experiments.material.packs.Packs` that holds it.
-        inverted: black and white change places: strokes are white on black, as in MNIST.
+        made: what is made of the rows of a shard, if they are not taken as they are.
         without: classes that are left out, since another set has the same things: labels, or names of the file
             ``tinyimagenet-classes.csv`` that lies beside the pack.
     """
 
     title: str
     pack: str
-    inverted: bool = False
+    made: Callable[[Sequence[Encoded]], list[Encoded]] | None = None
     without: tuple[int | str, ...] = ()
 
 
@@ -52,13 +53,19 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(" ".join(name.split()) for name in text.split(","))
 
 
+def _inverted(rows: Sequence[Encoded]) -> list[Encoded]:
+    """Black and white change places: strokes are white on black, as in MNIST."""
+    return [(key, png(ImageOps.invert(Image.open(io.BytesIO(data)).convert("L"))), label) for key, data, label in rows]
+
+
 IMAGE_SETS = {
     "mnist": ImageSet("MNIST", "mnist-test.parquet"),
     "fmnist": ImageSet("FMNIST", "fmnist-test.parquet"),
-    "omniglot": ImageSet("Omniglot", "omniglot-evaluation.parquet", inverted=True),
+    "omniglot": ImageSet("Omniglot", "omniglot-evaluation.parquet", made=_inverted),
     "cifar10": ImageSet("C10", "cifar10-test.parquet"),
     "cifar100": ImageSet("C100", "cifar100-test.parquet"),
     "svhn": ImageSet("SVHN", "svhn-test.parquet"),
+    "svhn-held": ImageSet("SVHN", "svhn-held.parquet"),
     "imagenet": ImageSet("ImageNet", "imagenet-samples.parquet"),
     "textures-not-cobwebbed": ImageSet("Textures", "textures.parquet", without=(6,)),
     "lsun": ImageSet("LSUN", "lsun-test.parquet"),
@@ -70,6 +77,11 @@ IMAGE_SETS = {
         "tinyimagenet-val.parquet",
         without=_names(_LIKE_CIFAR100),
     ),
+}
+IMAGE_SETS |= {
+    f"{name}-{kind}": replace(IMAGE_SETS[name], title=f"{IMAGE_SETS[name].title}, {kind}", made=partial(proxies, kind))
+    for name in ("mnist", "fmnist", "cifar10", "cifar100", "svhn", "imagenet")
+    for kind in KINDS
 }
 
 
@@ -91,15 +103,15 @@ def shards(name: str, packs: Packs, folder: str, images: int) -> list[str]:
     held = set(storage.list_files(place, ".parquet"))
     names = [f"part-{number:03}.parquet" for number in range(-(-images // SHARD_ROWS))]
     if missing := [part for part in names if part not in held]:
+        made = IMAGE_SETS[name].made
         left_out = _labels(IMAGE_SETS[name].without, packs)
         rows = [row for row in packs.rows(IMAGE_SETS[name].pack) if row[2] not in left_out]
-        order = np.random.default_rng(ORDER_SEED).permutation(len(rows))
+        rows = shuffled(rows)
         for part in missing:
             start = names.index(part) * SHARD_ROWS
-            chosen = [rows[row] for row in order[start : start + SHARD_ROWS]]
-            if IMAGE_SETS[name].inverted:
-                chosen = [(key, _inverted(image), label) for key, image, label in chosen]
+            chosen = rows[start : start + SHARD_ROWS]
             if chosen:
+                chosen = made(chosen) if made else chosen
                 storage.write_atomically(storage.join(place, part), encode(chosen))
         held = set(storage.list_files(place, ".parquet"))
     return [storage.join(place, part) for part in names if part in held]
@@ -112,7 +124,3 @@ def _labels(classes: tuple[int | str, ...], packs: Packs) -> set[int]:
     text = storage.read_bytes(packs.find("tinyimagenet-classes.csv")).decode()
     known = {row["name"].split(",")[0]: int(row["label"]) for row in csv.DictReader(io.StringIO(text))}
     return {known[str(item)] for item in classes}
-
-
-def _inverted(image: bytes) -> bytes:
-    return png(ImageOps.invert(Image.open(io.BytesIO(image)).convert("L")))

@@ -48,8 +48,8 @@ class Model:
         return "training" if self.recipe else "noise"
 
 
-def _trained(title: str, spec: str, set_name: str, **recipe: int) -> Model:
-    training = f"{set_name}-train.parquet"
+def _trained(title: str, spec: str, set_name: str, part: str = "train", **recipe: int) -> Model:
+    training = f"{set_name}-{part}.parquet"
     return Model(title, f"regrad.networks:{spec}", training, recipe=Recipe(training, **recipe))
 
 
@@ -67,6 +67,7 @@ MODELS = {
     "svhn-cnn": Model(
         "SVHN, CNN", "regrad.networks:svhn_pooled", "svhn-train.parquet", weights="weights/svhn-cnn.safetensors"
     ),
+    "svhn-standard-cnn": _trained("SVHN, standard CNN", "svhn_cnn", "svhn", "pool", epochs=6),
     "resnet20-cifar10": _published("C10, ResNet-20", "resnet20-cifar10", "cifar10-train.parquet"),
     "densenet100-cifar10": _published("C10, DenseNet-BC-100", "densenet100-cifar10", "cifar10-train.parquet"),
     "efficientnet-lite0": Model(

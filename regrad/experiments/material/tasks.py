@@ -54,8 +54,8 @@ class LabellingTask:
         """How it is done here, in a sentence for readers of the table."""
         of = f"{self.candidates} candidates" if self.candidates < self.pool else "all that are left"
         return (
-            f"{self.title}: {self.initial} labels, {self.per_cycle} more each cycle, of {of}, N = {self.samples}, "
-            f"{self.steps} steps with {self.batch} images"
+            f"{self.title}: {self.initial} labels, {self.per_cycle} more in each of {self.cycles} cycles, of {of}, "
+            f"N = {self.samples}, {self.steps} steps with {self.batch} images"
         )
 
 
@@ -66,21 +66,29 @@ def _few_labels(name: str, title: str) -> LabellingTask:
     )
 
 
-def _photographs(name: str, title: str, spec: str, training: str = "train") -> LabellingTask:
-    packs = (f"{name}-{training}.parquet", f"{name}-test.parquet")
+def _photographs(name: str, title: str, spec: str, training: str = "train", test: str = "test") -> LabellingTask:
+    packs = (f"{name}-{training}.parquet", f"{name}-{test}.parquet")
     return LabellingTask(
         name, title, f"regrad.networks:{spec}", *packs, initial=500, per_cycle=100, steps=200, batch=32
     )
 
 
 _MNIST, _FMNIST = _few_labels("mnist", "MNIST"), _few_labels("fmnist", "FMNIST")
-_C10, _SVHN = _photographs("cifar10", "C10", "cifar_cnn"), _photographs("svhn", "SVHN", "svhn_cnn")
+_C10 = _photographs("cifar10", "C10", "cifar_cnn")
 _C100 = replace(
     _photographs("cifar100", "C100", "cifar100_cnn", "trainsubset"),
     initial=1000,
     per_cycle=300,
     pool=5000,
     steps=400,  # with 200 it learns nothing of more labels
+)
+
+_SVHN = replace(
+    _photographs("svhn", "SVHN", "svhn_cnn", "pool", "held"),
+    per_cycle=200,
+    pool=8000,
+    candidates=1000,
+    cycles=3,
 )
 
 
@@ -96,10 +104,10 @@ def softmax_twice() -> tuple[nn.Module, networks.Known]:
     return nn.Sequential(network, nn.Softmax(1)), known | {"outputs": "logits"}  # as which they are meant to be taken
 
 
-def _quick(name: str, title: str, samples: int) -> LabellingTask:
+def _quick(task: LabellingTask, name: str, title: str, samples: int) -> LabellingTask:
     """Two cycles that take a minute, with more candidates than k-center looks at."""
-    few = replace(_MNIST, per_cycle=10, pool=2000, candidates=150, steps=40, test_images=300, cycles=2)
-    return replace(few, name=name, title=title, samples=samples)
+    few = replace(task, initial=20, per_cycle=10, pool=2000, candidates=150, test_images=300, cycles=2)
+    return replace(few, steps=40, batch=16, name=name, title=title, samples=samples)
 
 
 #: Table -> its tasks, in order.
@@ -122,6 +130,6 @@ TASKS = {
 }
 #: The same for the quick form.
 QUICK_TASKS = {
-    "active-learning": (_quick("mnist-quick", "MNIST, quick", samples=0),),
-    "active-learning-more": (_quick("mnist-quick-smoothed", "MNIST, quick, smoothed", samples=2),),
+    "active-learning": (_quick(_SVHN, "svhn-quick", "SVHN, quick", samples=0),),
+    "active-learning-more": (_quick(_MNIST, "mnist-quick-smoothed", "MNIST, quick, smoothed", samples=2),),
 }

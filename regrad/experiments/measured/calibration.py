@@ -21,16 +21,16 @@ METRIC = "rAULC"
 
 def calibration(study: Study, pairs: Sequence[Experiment], setting: Setting = EVERY) -> list[Result]:
     """rAULC of every method on the known set of every network of Table 1: from the same scores."""
-    return [cell for _, cell in by_network(study, pairs, setting, "calibration", methods.PAPER | methods.OURS)]
+    return by_network(study, pairs, setting, "calibration", methods.PAPER | methods.OURS)
 
 
 def by_network(
     study: Study, pairs: Sequence[Experiment], setting: Setting, table: str, rows: Mapping[str, str]
-) -> list[tuple[Experiment, Result]]:
-    """rAULC of ``rows`` (method -> score) on the known set of every network, with the first pair that has it."""
+) -> list[Result]:
+    """rAULC of ``rows`` (method -> score) on the known set of every network."""
     first = {each.model: each for each in reversed(pairs)}
     order = [each for each in pairs if first[each.model] is each]
-    return [(each, cell) for each in order for cell in _results(study, each, setting, table, rows)]
+    return [cell for each in order for cell in _results(study, each, setting, table, rows)]
 
 
 def _results(

@@ -26,33 +26,34 @@ ROWS = methods.IN_USE | methods.WITH_DATA
 
 
 def in_use(study: Study, pairs: Sequence[Experiment], setting: Setting = SETTING) -> list[Result]:
-    """AUROC and AUPR of every score on every pair, and their means."""
-    cells = []
+    """AUROC and AUPR of every score on every pair."""
+    cells: list[Result] = []
     for experiment in pairs:
         seeds = None if MODELS[experiment.model].recipe else 1  # nothing draws random numbers but the training
         runs = separation.gather(study, experiment, setting, seeds)
-        cells += [(experiment, cell) for cell in separation.results("scores", experiment, ROWS, runs)]
-    return [*(cell for _, cell in cells), *_summary([pair for pair in cells if pair[1].metric == "AUROC"])]
+        cells += separation.results("scores", experiment, ROWS, runs)
+    return cells
 
 
 def errors_in_use(study: Study, pairs: Sequence[Experiment], setting: Setting = SETTING) -> list[Result]:
-    """rAULC of every score on the known set of every network, and their means."""
-    cells = calibration.by_network(study, pairs, setting, "scores-errors", ROWS)
-    return [*(cell for _, cell in cells), *_summary(cells)]
+    """rAULC of every score on the known set of every network."""
+    return calibration.by_network(study, pairs, setting, "scores-errors", ROWS)
 
 
-def _summary(cells: Sequence[tuple[Experiment, Result]]) -> Iterator[Result]:
-    """Means over networks that a form was chosen on, and over others, and how far below the best score a row is.
+def over_networks(cells: Sequence[Result], metric: str) -> Iterator[Result]:
+    """Means of one metric over networks, and how far below the best score a row is.
 
-    The best is that of the scores without training data. A row that lacks a number has no mean.
+    Networks that a form was chosen on stand apart. The best is that of the scores without training data. A row that
+    lacks a number has no mean.
     """
-    example = cells[0][1]
+    example = next(cell for cell in cells if cell.metric == metric)
+    known = {MODELS[name].title for name in CHOSEN_ON}
     for title, chosen in (("chosen on", True), ("others", False)):
-        of = [(pair, cell) for pair, cell in cells if (pair.model in CHOSEN_ON) == chosen and cell.mean is not None]
-        places = list(dict.fromkeys(pair for pair, _ in of))
-        values = {(pair, cell.row): cell.mean for pair, cell in of if cell.mean is not None}
+        of = [cell for cell in cells if (cell.group in known) == chosen and cell.metric == metric]
+        values = {((cell.group, cell.experiment), cell.row): cell.mean for cell in of if cell.mean is not None}
+        places = list(dict.fromkeys(pair for pair, _ in values))
         best = {pair: max(values[pair, row] for row in methods.IN_USE if (pair, row) in values) for pair in places}
-        images = min((cell.images for _, cell in of), default=0)
+        images = min((cell.images for cell in of if cell.mean is not None), default=0)
         for row in ROWS:
             own = {pair: values[pair, row] for pair in places if (pair, row) in values}
             whole = bool(own) and len(own) == len(places)

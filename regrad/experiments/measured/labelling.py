@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -35,11 +35,23 @@ FIRST = ("REGrad*", RANDOM, "Entropy", "ExGrad", *DIVERSE)  # of every seed, the
 BATCH = 64  # images that are scored at once, as by regrad score
 COPIES = {"perturb_x": 10}  # of what is nothing without noise, where a task has none
 TASK = "task.json"  # how the runs beside it were made
+_POINT = "ACC at "  # and so many labels: the metric of a point of a curve
 
 
 def labelling(study: Study, table: str, tasks: Sequence[LabellingTask]) -> list[Result]:
     """Mean accuracy and NLL over the cycles after an acquisition, per task, method and seed."""
     return [result for task in tasks for result in _results(study, table, task)]
+
+
+def curve(results: Iterable[Result], title: str, row: str) -> tuple[list[int], list[float]]:
+    """Numbers of labels, ascending, and the accuracy at each in percent, mean over seeds; empty where none is known."""
+    points = {
+        int(result.metric.removeprefix(_POINT)): result.mean
+        for result in results
+        if (result.experiment, result.row) == (title, row) and result.metric.startswith(_POINT)
+    }
+    kept = {labels: mean for labels, mean in sorted(points.items()) if mean is not None}
+    return list(kept), list(kept.values())
 
 
 def curves(study: Study, task: LabellingTask, row: str) -> list[list[dict[str, Any]]]:
@@ -58,8 +70,7 @@ def _results(study: Study, table: str, task: LabellingTask) -> Iterator[Result]:
         _run_all(study, task)
     for row in ROWS:
         runs = curves(study, task, row)
-        for metric, key, scale in (("ACC", "accuracy", 100), ("NLL", "nll", 1)):
-            values = [scale * float(np.mean([cycle["metrics"][key] for cycle in run[1:]])) for run in runs]
+        for metric, values in _values(runs).items():
             mean, deviation = mean_and_deviation(values)
             yield Result(
                 table=table,
@@ -74,6 +85,18 @@ def _results(study: Study, table: str, task: LabellingTask) -> Iterator[Result]:
                 images=task.test_images,
                 **beside_paper("active-learning", task.title, row, metric),
             )
+
+
+def _values(runs: Sequence[list[dict[str, Any]]]) -> dict[str, list[float]]:
+    """Metric -> its value in each run: means over the cycles after an acquisition, and the points of the curve."""
+    accuracies = [[100 * cycle["metrics"]["accuracy"] for cycle in run] for run in runs]
+    losses = [[cycle["metrics"]["nll"] for cycle in run] for run in runs]
+    points = {
+        f"{_POINT}{cycle['labelled']}": [run[place] for run in accuracies]
+        for place, cycle in enumerate(runs[0] if runs else [])
+    }
+    means = {"ACC": accuracies, "NLL": losses}
+    return {metric: [float(np.mean(run[1:])) for run in values] for metric, values in means.items()} | points
 
 
 def _run_all(study: Study, task: LabellingTask) -> None:

@@ -8,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -35,6 +35,7 @@ class Result:
         runs, runs_of: how many, and what differs between them: training or noise seeds.
         images: of each set.
         paper, paper_deviation: the paper's number for the same experiment and method.
+        device, date: where and when ``mean`` came out first; empty where it was not measured.
     """
 
     table: str
@@ -51,6 +52,8 @@ class Result:
     images: int = 0
     paper: float | None = None
     paper_deviation: float | None = None
+    device: str = ""
+    date: str = ""
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -91,6 +94,49 @@ def beside_paper(table: str, experiment: str, row: str, metric: str) -> dict[str
     return {"paper": value, "paper_deviation": deviation}
 
 
+def with_days(fresh: Iterable[Result], held: Iterable[Result], device: str, date: str) -> list[Result]:
+    """``fresh`` with where and when it was measured, in its order, beside what was ``held`` of the same table before.
+
+    An experiment that could be measured on fewer images now, or on none, stays as it was held; one whose numbers are as
+    they were keeps its device and day; any other has these.
+    """
+    before = _by_experiment(held)
+    told: list[Result] = []
+    for place, cells in _by_experiment(fresh).items():
+        old = before.get(place, [])
+        if _images(old) > _images(cells):
+            told += old
+            continue
+        same = next((cell for cell in old if cell.date), None) if _numbers(old) == _numbers(cells) else None
+        told += _on((device, date) if same is None else (same.device, same.date), cells)
+    return told
+
+
+def _on(day: tuple[str, str], cells: Iterable[Result]) -> list[Result]:
+    """``cells``, of which those with a number are of this device and day."""
+    return [cell if cell.mean is None else replace(cell, device=day[0], date=day[1]) for cell in cells]
+
+
+def _by_experiment(cells: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
+    experiments: dict[tuple[str, str], list[Result]] = {}
+    for cell in cells:
+        experiments.setdefault((cell.group, cell.experiment), []).append(cell)
+    return experiments
+
+
+def _images(cells: Iterable[Result]) -> int:
+    return max((cell.images for cell in cells if cell.mean is not None), default=0)
+
+
+def _numbers(cells: Iterable[Result]) -> dict[tuple[str, str], tuple[object, ...]]:
+    """(row, metric) -> what was measured."""
+    return {
+        (cell.row, cell.metric): (cell.mean, cell.deviation, cell.low, cell.high, cell.runs, cell.images)
+        for cell in cells
+        if cell.mean is not None
+    }
+
+
 def write_results(output: str, table: str, results: Iterable[Result], **about: Any) -> None:
     """``OUT/results/TABLE.json``, with ``about`` beside the rows, and the rows as ``TABLE.parquet``."""
     rows = [asdict(result) for result in results]
@@ -104,6 +150,8 @@ def write_results(output: str, table: str, results: Iterable[Result], **about: A
 def read_results(output: str, table: str) -> tuple[list[Result], dict[str, Any]] | None:
     """What :func:`write_results` left of a table, and what stood beside; None where it was never written.
 
+    Numbers that say no day are of the day and the device that stand beside the whole table.
+
     Raises:
         UsageError: the file is not one of ours.
     """
@@ -112,7 +160,10 @@ def read_results(output: str, table: str) -> tuple[list[Result], dict[str, Any]]
         return None
     try:
         content = json.loads(storage.read_bytes(storage.join(folder, f"{table}.json")))
-        return [Result(**row) for row in content.pop("results")], content
+        rows = [Result(**row) for row in content.pop("results")]
+        machine = content.get("machine", {})
+        day = (machine.get("device", ""), machine.get("date", ""))
+        return [cell for row in rows for cell in ([row] if row.date else _on(day, [row]))], content
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{storage.mask(folder)}/{table}.json: not a result of this version ({error}); run the table again"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 
 from regrad import Scorer
 from regrad.experiments.material import methods, models
-from regrad.experiments.measured import results
 from regrad.experiments.measured.results import Result
 from regrad.experiments.measured.scoring import Study, say
 from regrad.reading.memory import load_labelled
 from regrad.scores.draws import posterior
 
+Entrant = TypeVar("Entrant")  # what an entrant is called
 METRIC = "forward passes"
 BATCH = 16
 ROUNDS = 5
@@ -29,24 +30,15 @@ def runtime(study: Study, networks: Sequence[str] = NETWORKS) -> list[Result]:
     Every round runs everything once, so that ratios hold on a machine that others use too. Each method runs alone;
     together, scores share what they have in common.
     """
-    if not study.compute:  # a time cannot be read from scores: what was measured stays
-        held = results.read_results(study.output, "runtime")
-        return held[0] if held else []
     return [result for name in networks for result in _results(study, name)]
 
 
 def _results(study: Study, name: str) -> Iterator[Result]:
     title = models.MODELS[name].title
-    entrants, plain = _entrants(study, name)
-    for run in (plain, *entrants.values()):
-        run()  # warms up
-    ratios: dict[str, list[float]] = {row: [] for row in entrants}
-    for number in range(ROUNDS):
-        say(f"runtime of {title}: round {number + 1} of {ROUNDS}")
-        unit = min(_seconds(plain) for _ in range(3))
-        for row, run in entrants.items():
-            ratios[row].append(_seconds(run) / unit)
-    for row, values in ratios.items():
+    if not study.compute:  # a time cannot be read from scores
+        yield from (Result("runtime", title, title, row, METRIC) for row in ROWS)
+        return
+    for row, values in ratios(title, *_entrants(study, name)).items():
         yield Result(
             table="runtime",
             group=title,
@@ -60,6 +52,21 @@ def _results(study: Study, name: str) -> Iterator[Result]:
             runs_of="rounds",
             images=BATCH,
         )
+
+
+def ratios(
+    title: str, entrants: Mapping[Entrant, Callable[[], object]], plain: Callable[[], object]
+) -> dict[Entrant, list[float]]:
+    """Seconds of each entrant over those of ``plain``, one number a round; each round runs everything."""
+    for run in (plain, *entrants.values()):
+        run()  # warms up
+    of_rounds: dict[Entrant, list[float]] = {row: [] for row in entrants}
+    for number in range(ROUNDS):
+        say(f"runtime of {title}: round {number + 1} of {ROUNDS}")
+        unit = min(_seconds(plain) for _ in range(3))
+        for row, run in entrants.items():
+            of_rounds[row].append(_seconds(run) / unit)
+    return of_rounds
 
 
 def _entrants(study: Study, name: str) -> tuple[dict[str, Callable[[], object]], Callable[[], object]]:

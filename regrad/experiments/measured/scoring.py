@@ -58,7 +58,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Setting:
-    """How images are scored: flags of regrad score, under a name that its outputs go by."""
+    """How images are scored: flags of regrad score, under a name that its outputs go by; a switch has no value."""
 
     name: str
     scores: tuple[str, ...]
@@ -107,7 +107,8 @@ def _score(study: Study, model: str, seed: int, shards: list[str], setting: Sett
     flags |= {"weights": weights} if weights else {}
     if fitted and there:
         flags = {"fit-data": study.packs.find(known.fit_pack), "fit-limit": FIT_IMAGES} | flags
-    command = [*shards, "--output", output, *(part for key, value in flags.items() for part in (f"--{key}", value))]
+    given = [part for key, value in flags.items() for part in (f"--{key}", value) if part]
+    command = [*shards, "--output", output, *given]
     job = prepare(options.parse(command, "score", None))
     if job.plan.pending:
         shown = [f"{len(shards)} shards", *command[len(shards) :]]

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from regrad.errors import UsageError
-from regrad.experiments.material.tasks import QUICK_TASKS, TASKS
+from regrad.experiments.material.tasks import TASKS
 from regrad.experiments.measured import labelling
 from regrad.experiments.measured.results import Result
-from regrad.experiments.measured.scoring import Study
 
 _COLUMNS = 2
 SHOWN = ("REGrad*", "ExGrad", "Entropy", labelling.RANDOM, *labelling.DIVERSE)
 
 
-def draw(study: Study, table: str, results: Sequence[Result]) -> bytes | None:
-    """The plot of a table as SVG; None for a table without one, or without numbers."""
+def draw(table: str, results: Sequence[Result]) -> bytes | None:
+    """The plot of a table as SVG, from its results; None for a table without one, or without numbers."""
     try:
         import matplotlib
     except ImportError as error:
@@ -30,7 +29,7 @@ def draw(study: Study, table: str, results: Sequence[Result]) -> bytes | None:
     if table == "ood":
         return _ahead(results)
     if table in TASKS:
-        return _curves(study, table, {result.experiment for result in results})
+        return _curves(results)
     return None
 
 
@@ -58,41 +57,31 @@ def _ahead(results: Sequence[Result]) -> bytes | None:
     return _svg(figure)
 
 
-def _curves(study: Study, table: str, titles: Collection[str]) -> bytes | None:
+def _curves(results: Sequence[Result]) -> bytes | None:
     """Accuracy per cycle, mean over seeds, of some methods."""
     import matplotlib.pyplot as plt
 
-    tasks = [task for task in (*TASKS[table], *QUICK_TASKS[table]) if task.title in titles]
-    tasks = [task for task in tasks if any(labelling.curves(study, task, row) for row in SHOWN)]
-    if not tasks:
+    drawn = {
+        title: {row: points for row in SHOWN for points in [labelling.curve(results, title, row)] if points[0]}
+        for title in dict.fromkeys(result.experiment for result in results)
+    }
+    drawn = {title: curves for title, curves in drawn.items() if curves}
+    if not drawn:
         return None
-    lines = -(-len(tasks) // _COLUMNS)
+    lines = -(-len(drawn) // _COLUMNS)
     figure, axes = plt.subplots(lines, _COLUMNS, figsize=(3.6 * _COLUMNS, 2.6 * lines), squeeze=False)
-    for axis in axes.flat[len(tasks) :]:
+    for axis in axes.flat[len(drawn) :]:
         axis.remove()
-    for axis, task in zip(axes.flat, tasks, strict=False):
-        for number, row in enumerate(SHOWN):
-            runs = labelling.curves(study, task, row)
-            if runs:
-                labels = [cycle["labelled"] for cycle in runs[0]]
-                axis.plot(
-                    labels,
-                    100 * np.mean(_accuracies(runs), axis=0),
-                    f"C{number}",
-                    marker="o",
-                    markersize=2.5,
-                    label=row,
-                )
-        axis.set(title=task.title, xlabel="labels", ylabel="accuracy in percent")
+    for axis, (title, curves) in zip(axes.flat, drawn.items(), strict=False):
+        for row, (labels, accuracies) in curves.items():
+            colour = f"C{SHOWN.index(row)}"
+            axis.plot(labels, accuracies, colour, marker="o", markersize=2.5, label=row)
+        axis.set(title=title, xlabel="labels", ylabel="accuracy in percent")
     lines_of = {line.get_label(): line for axis in figure.axes for line in axis.lines}
     known = [row for row in SHOWN if row in lines_of]
     handles = [lines_of[row] for row in known]
     figure.legend(handles, known, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(known))
     return _svg(figure)
-
-
-def _accuracies(runs: Sequence[list[dict[str, Any]]]) -> list[list[float]]:
-    return [[cycle["metrics"]["accuracy"] for cycle in run] for run in runs]
 
 
 def _svg(figure: Any) -> bytes:

@@ -17,8 +17,10 @@ from regrad.experiments.measured import (
     hyperparameters,
     in_use,
     labelling,
+    probes,
     runtime,
     separation,
+    sketched,
     temperature,
 )
 from regrad.experiments.measured.results import Result
@@ -26,20 +28,23 @@ from regrad.experiments.measured.scoring import Setting, Study
 
 FAR = against("mnist-cnn-quick", "mnist", "omniglot", "fmnist")
 NEAR = against("resnet20-cifar10", "cifar10", "tinyimagenet-not-cifar10")
+SVHN = against("svhn-cnn", "svhn", "cifar10")
 VIT = against("mnist-vit-quick", "mnist", "omniglot", "fmnist")
 SETTING = Setting("quick", methods.EVERY_SCORE, {"samples": "2", "draws": "2", "fit-limit": "300"})
 IN_USE = replace(in_use.SETTING, flags=in_use.SETTING.flags | {"fit-limit": "300"})
 
 #: Table -> what computes its small form.
 QUICK: dict[str, Callable[[Study], list[Result]]] = {
-    "ood": partial(separation.separation, table="ood", pairs=(*FAR, *NEAR), setting=SETTING),
-    "calibration": partial(calibration.calibration, pairs=(*FAR, *NEAR), setting=SETTING),
+    "ood": partial(separation.separation, table="ood", pairs=(*FAR, *NEAR, *SVHN), setting=SETTING),
+    "calibration": partial(calibration.calibration, pairs=(*FAR, *NEAR, *SVHN), setting=SETTING),
     **{name: partial(labelling.labelling, table=name, tasks=tasks) for name, tasks in QUICK_TASKS.items()},
-    "ablation": partial(separation.ablation, pairs=(*FAR, *NEAR), setting=SETTING),
+    "ablation": partial(separation.ablation, pairs=(*FAR, *NEAR, *SVHN), setting=SETTING),
     "hyperparameters": partial(hyperparameters.hyperparameters, pairs=FAR[-1:]),
     "temperature": partial(temperature.temperature, pairs=(*FAR, *NEAR)),
     "architecture": partial(separation.separation, table="architecture", pairs=(*VIT, *FAR), setting=SETTING),
     "scores": partial(in_use.in_use, pairs=(*FAR, *NEAR), setting=IN_USE),
     "scores-errors": partial(in_use.errors_in_use, pairs=(*FAR, *NEAR), setting=IN_USE),
+    "probes": partial(probes.probes, pairs=FAR, truth=IN_USE, beside=NEAR),
+    "sketch": partial(sketched.sketched, pairs=FAR[-1:]),
     "runtime": partial(runtime.runtime, networks=("mnist-cnn-quick", "resnet20-cifar10")),
 }

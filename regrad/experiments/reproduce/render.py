@@ -47,23 +47,27 @@ def grids(table: Table, results: Sequence[Result]) -> Iterator[tuple[str, Grid]]
         yield caption(group, of_group, missing), [head, *rows, *below]
 
 
-def where(about: Mapping[str, Any]) -> str:
-    """The machine and the day."""
-    machine = about.get("machine", {})
-    return f"{machine.get('device', 'an unknown machine')}, {machine.get('date', 'at an unknown time')}"
-
-
 def caption(group: str, results: Sequence[Result], missing: Sequence[str]) -> str:
-    """The network, runs and images of a group, and what of it was not measured."""
+    """The network; runs, images, machine and day, by experiment where these differ; and what was not measured."""
     measured = [result for result in results if result.mean is not None]
-    parts = [f"**{group}**"]
-    if measured:
-        kind, runs = measured[0].runs_of, _range(result.runs for result in measured)
-        parts.append(f"{runs} {kind}{'' if kind in _PLURALS else ' seed' if runs == '1' else ' seeds'}")
-        parts.append(f"{_range(result.images for result in measured)} images of each set")
+    counted = [result for result in measured if result.runs_of == measured[0].runs_of]  # of others the note speaks
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(result.experiment for result in counted):
+        of_name = [result for result in counted if result.experiment == name]
+        alike.setdefault(_how(of_name), []).append(name)
+    parts = [how if len(alike) == 1 else f"{', '.join(names)}: {how}" for how, names in alike.items()]
     if missing:
         parts.append(f"{', '.join(missing)}: {UNMEASURED} here")
-    return ", ".join(parts)
+    return f"**{group}**, {'; '.join(parts)}"
+
+
+def _how(measured: Sequence[Result]) -> str:
+    """How the numbers of an experiment came about."""
+    kind, runs = measured[0].runs_of, _range(result.runs for result in measured)
+    parts = [f"{runs} {kind}{'' if kind in _PLURALS else ' seed' if runs == '1' else ' seeds'}"]
+    parts.append(f"{_range(result.images for result in measured)} images of each set")
+    day = ", ".join(part for part in (measured[0].device, measured[0].date) if part)
+    return ", ".join([*parts, *([f"on {day}"] if day else [])])
 
 
 def _range(counts: Iterable[int]) -> str:
@@ -103,7 +107,7 @@ def table_markdown(table: Table, results: Sequence[Result], about: Mapping[str, 
     """The page of one table for the documentation.
 
     Args:
-        about: what ran, and where.
+        about: what ran.
         figure: a path to its plot, relative to the page.
     """
     lines = [
@@ -114,7 +118,7 @@ def table_markdown(table: Table, results: Sequence[Result], about: Mapping[str, 
         "",
         table.note,
         "",
-        f"Command: `{about['command']}`; each caption says how much of it has been measured so far, on {where(about)}.",
+        f"Command: `{about['command']}`; each caption says how much of it has been measured so far, where and when.",
     ]
     if figure is not None:
         lines += ["", f"![{table.title}]({figure})"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from regrad import UsageError
 from regrad.errors import RegradError
-from regrad.experiments.material.packs import Packs, encode
+from regrad.experiments.material.packs import DOWNLOADS, SPLITS, Packs, Split, encode, shuffled
 from tests.conftest import png
 
 
@@ -71,3 +72,35 @@ def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     ):
         packs.find("svhn-test.parquet")
     assert not list((tmp_path / "cache").glob("*.parquet"))
+
+
+def test_the_parts_of_a_pack_have_each_of_its_images_once_and_are_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = [(f"svhn/{row:02}", png(row), row) for row in range(20)]
+    (tmp_path / "svhn-test.parquet").write_bytes(encode(whole))
+    monkeypatch.setitem(SPLITS, "svhn-held.parquet", Split("svhn-test.parquet", stop=6))
+    monkeypatch.setitem(SPLITS, "svhn-pool.parquet", Split("svhn-test.parquet", start=6))
+    source = Packs(str(tmp_path), str(tmp_path / "cache"))
+    assert source.has("svhn-pool.parquet")
+    held, pool = (source.rows(f"svhn-{part}.parquet") for part in ("held", "pool"))
+    assert (len(held), len(pool)) == (6, 14)
+    assert sorted([*held, *pool]) == whole
+    assert held != whole[:6]
+    assert [*held, *pool] == shuffled(whole)
+    (tmp_path / "svhn-test.parquet").unlink()
+    assert source.rows("svhn-pool.parquet") == pool
+    elsewhere = Packs(str(tmp_path), str(tmp_path / "empty"))
+    assert not elsewhere.has("svhn-pool.parquet")
+    with pytest.raises(UsageError, match=r"no svhn-test\.parquet here"):
+        elsewhere.find("svhn-pool.parquet")
+
+
+def test_svhn_is_as_many_images_whether_they_are_at_hand_or_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert DOWNLOADS["svhn-test.parquet"].rows == 10_000
+    monkeypatch.setitem(DOWNLOADS, "svhn-test.parquet", replace(DOWNLOADS["svhn-test.parquet"], rows=5))
+    monkeypatch.setattr(torchvision.datasets, "SVHN", Numbers)
+    source = Packs(str(tmp_path / "data"), str(tmp_path / "cache"), download=True)
+    assert [label for _, _, label in source.rows("svhn-test.parquet")] == [0, 1, 2, 3, 4]

@@ -9,6 +9,7 @@ import torch
 
 from regrad import Classifier
 from regrad.experiments.material import tasks
+from regrad.experiments.material.packs import SPLITS, Split
 from regrad.experiments.material.tasks import QUICK_TASKS, TASKS, LabellingTask
 from regrad.experiments.measured import labelling
 
@@ -40,12 +41,20 @@ def test_settings_are_what_numbers_depend_on() -> None:
 def test_the_protocol_says_how_it_is_done() -> None:
     quick = QUICK_TASKS["active-learning"][0]
     assert quick.protocol == (
-        "MNIST, quick: 20 labels, 10 more each cycle, of 150 candidates, N = 0, 40 steps with 16 images"
+        "SVHN, quick: 20 labels, 10 more in each of 2 cycles, of 150 candidates, N = 0, 40 steps with 16 images"
     )
     assert (
         "of all that are left"
         in LabellingTask(**{**TASKS["active-learning"][0].__dict__, "candidates": 20_000}).protocol
     )
+
+
+@pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
+def test_what_is_learned_from_is_not_tested_on(task: LabellingTask) -> None:
+    parts = [SPLITS.get(name, Split(name)) for name in (task.train, task.test)]
+    pool, test = (range(part.start, part.stop or 10**6) for part in parts)
+    assert parts[0].pack != parts[1].pack or not set(pool) & set(test)
+    assert task.test_images <= len(test)
 
 
 def test_softmax_twice_hands_over_probabilities() -> None:

@@ -15,17 +15,18 @@ CHOSEN = against("mnist-cnn", "mnist", "omniglot", "fmnist")
 OTHERS = against("densenet100-cifar10", "cifar10", "tinyimagenet-not-cifar10")
 
 
-def cells(pairs: Sequence[Experiment], values: Sequence[dict[str, float]]) -> list[tuple[Experiment, Result]]:
+def cells(pairs: Sequence[Experiment], values: Sequence[dict[str, float]]) -> list[Result]:
     """Every row at 50, but for ``values``."""
     return [
-        (pair, Result("scores", pair.group, pair.name, row, "AUROC", own.get(row, 50.0), images=40))
+        Result("scores", pair.group, pair.name, row, metric, own.get(row, 50.0) + more, images=40)
         for pair, own in zip(pairs, values, strict=True)
         for row in in_use.ROWS
+        for metric, more in (("AUROC", 0), ("AUPR", 1))
     ]
 
 
-def summary(*of: tuple[Experiment, Result]) -> dict[tuple[str, str], float | None]:
-    return {(result.row, result.experiment): result.mean for result in in_use._summary(of)}
+def summary(*of: Result) -> dict[tuple[str, str], float | None]:
+    return {(result.row, result.experiment): result.mean for result in in_use.over_networks(of, "AUROC")}
 
 
 def test_means_and_distances_are_those_by_hand() -> None:
@@ -42,8 +43,8 @@ def test_means_and_distances_are_those_by_hand() -> None:
 
 def test_a_row_that_lacks_a_number_has_no_mean() -> None:
     every = cells([*CHOSEN], [{}, {}])
-    lacking = next(cell for pair, cell in every if (pair, cell.row) == (CHOSEN[0], "ViM"))
-    shown = summary(*((pair, replace(cell, mean=None) if cell is lacking else cell) for pair, cell in every))
+    lacking = (CHOSEN[0].name, "ViM")
+    shown = summary(*(replace(cell, mean=None) if (cell.experiment, cell.row) == lacking else cell for cell in every))
     assert shown["ViM", "mean, chosen on"] is None
     assert shown["Energy", "mean, chosen on"] == 50
     assert shown["Energy", "mean, others"] is None  # nothing was measured there

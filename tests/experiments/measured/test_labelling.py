@@ -45,9 +45,12 @@ def test_every_method_begins_alike_and_a_finished_one_is_not_run_again(
         accuracy = 50 * sum(cycle["metrics"]["accuracy"] for cycle in cycles[1:])
         assert found["MNIST", row, "ACC"].mean == pytest.approx(accuracy)
         assert accuracy > 30  # chance is 10
+        points = [(cycle["labelled"], pytest.approx(100 * cycle["metrics"]["accuracy"])) for cycle in cycles]
+        assert [*zip(*labelling.curve(found.values(), "MNIST", row), strict=True)] == points
     assert len({str(cycles[1]["metrics"]) for cycles in curves.values()}) == len(ROWS)  # then each goes its own way
     assert found["MNIST", "REGrad*", "ACC"].paper == 75.31
     assert found["SVHN", "REGrad*", "ACC"].mean is None
+    assert labelling.curve(found.values(), "SVHN", "REGrad*") == ([], [])
     assert found["SVHN", "REGrad*", "ACC"].paper == 67.37
 
     monkeypatch.setattr(labelling, "Laboratory", None)  # whoever ran something would need it

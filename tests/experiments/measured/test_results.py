@@ -69,3 +69,48 @@ def test_results_of_another_version_are_refused_with_what_to_do(tmp_path: Path) 
     (tmp_path / "results/ood.json").write_text('{"results": [{"old": 1}]}')
     with pytest.raises(UsageError, match=r"ood\.json: not a result of this version .*run the table again"):
         results.read_results(str(tmp_path), "ood")
+
+
+def test_numbers_of_a_table_that_has_one_day_are_of_that_day(tmp_path: Path) -> None:
+    rows = [Result("ood", "g", "a→b", "Entropy", "AUROC", 98.1), Result("ood", "g", "a→b", "LA", "AUROC", None)]
+    results.write_results(str(tmp_path), "ood", rows, machine={"device": "Abacus", "date": "2026-01-02"})
+    held, _ = results.read_results(str(tmp_path), "ood") or ([], {})
+    assert [(cell.device, cell.date) for cell in held] == [("Abacus", "2026-01-02"), ("", "")]
+
+
+def cell(experiment: str, mean: float | None, row: str = "Entropy", images: int = 9, **more: str) -> Result:
+    return Result("ood", "g", experiment, row, "AUROC", mean, images=images, **more)  # type: ignore[arg-type]
+
+
+def test_what_can_be_measured_no_more_stays_and_what_is_the_same_keeps_its_day() -> None:
+    old = {"device": "Abacus", "date": "2026-01-02"}
+    new = {"device": "Loom", "date": "2026-03-04"}
+    held = [
+        cell("a→gone", 90.0, **old),
+        cell("a→gone", 91.0, "LA", **old),
+        cell("a→same", 80.0, **old),
+        cell("a→other", 70.0, **old),
+        cell("a→other", 71.0, "LA", **old),
+        cell("a→dropped", 60.0, **old),
+        cell("a→fewer", 50.0, **old),
+    ]
+    fresh = [
+        cell("a→other", 70.5),
+        cell("a→other", None, "LA"),  # of other images than the number that is held: no part of this experiment
+        cell("a→new", 50.0),
+        cell("a→gone", None),
+        cell("a→gone", None, "LA"),
+        cell("a→same", 80.0),
+        cell("a→never", None),
+        cell("a→fewer", 51.0, images=8),
+    ]
+    assert results.with_days(fresh, held, **new) == [
+        cell("a→other", 70.5, **new),
+        cell("a→other", None, "LA"),
+        cell("a→new", 50.0, **new),
+        cell("a→gone", 90.0, **old),
+        cell("a→gone", 91.0, "LA", **old),
+        cell("a→same", 80.0, **old),
+        cell("a→never", None),
+        cell("a→fewer", 50.0, **old),
+    ]

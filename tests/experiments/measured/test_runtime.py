@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from regrad.experiments.material import models
-from regrad.experiments.measured import results, runtime
+from regrad.experiments.measured import runtime
 from regrad.experiments.measured.scoring import Study
 from tests.experiments.digits import write_packs
 
@@ -49,9 +49,7 @@ def test_every_row_runs_on_its_network(tmp_path: Path, monkeypatch: pytest.Monke
     assert {result.group for result in told} == {"small"}
 
 
-def test_without_computing_what_was_measured_stays(tmp_path: Path) -> None:
-    study = Study("data", str(tmp_path), compute=False)
-    assert runtime.runtime(study) == []
-    held = [results.Result("runtime", "g", "e", "Entropy", runtime.METRIC, 1.5)]
-    results.write_results(str(tmp_path), "runtime", held)
-    assert runtime.runtime(study) == held
+def test_without_computing_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_entrants", lambda *_: pytest.fail("timed"))
+    told = runtime.runtime(Study("data", "out", compute=False), ["mnist-cnn"])
+    assert [(result.row, result.mean) for result in told] == [(row, None) for row in runtime.ROWS]

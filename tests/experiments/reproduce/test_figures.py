@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
 import pytest
 
-from regrad.experiments.material.tasks import QUICK_TASKS, TASKS
 from regrad.experiments.measured import labelling
 from regrad.experiments.measured.results import Result
-from regrad.experiments.measured.scoring import Study
 from regrad.experiments.reproduce import figures
 
 pytest.importorskip("matplotlib")
@@ -27,7 +23,7 @@ def text(svg: bytes) -> str:
     return "\n".join(re.findall(r"<!-- (.*?) -->", svg.decode()))
 
 
-def test_differences_are_drawn_for_every_experiment_that_has_them(tmp_path: Path) -> None:
+def test_differences_are_drawn_for_every_experiment_that_has_them() -> None:
     results = [
         difference("A→B", "REGrad* − Entropy", 1.0),
         difference("A→B", "REGrad* − ExGrad", -0.5),
@@ -35,38 +31,41 @@ def test_differences_are_drawn_for_every_experiment_that_has_them(tmp_path: Path
         difference("A→D", "REGrad* − Entropy", None),
         difference("A→B", "Entropy", 90.0),
     ]
-    svg = figures.draw(Study("data", str(tmp_path)), "ood", results)
+    svg = figures.draw("ood", results)
     assert svg is not None
     said = text(svg)
     assert "A→B  (MNIST)" in said
     assert "A→C  (MNIST)" in said
     assert "A→D" not in said
     assert "REGrad* − ExGrad" in said
-    assert figures.draw(Study("data", str(tmp_path)), "ood", results) == svg  # the same numbers, the same bytes
-    assert figures.draw(Study("data", str(tmp_path)), "ood", [results[-1]]) is None
+    assert figures.draw("ood", results) == svg  # the same numbers, the same bytes
+    assert figures.draw("ood", [results[-1]]) is None
 
 
-def test_a_table_without_a_plot(tmp_path: Path) -> None:
-    assert figures.draw(Study("data", str(tmp_path)), "runtime", [difference("A", "REGrad* − Entropy", 1.0)]) is None
+def test_a_table_without_a_plot() -> None:
+    assert figures.draw("runtime", [difference("A", "REGrad* − Entropy", 1.0)]) is None
 
 
-def test_curves_are_those_of_the_runs_that_are_kept(tmp_path: Path) -> None:
-    study = Study("data", str(tmp_path), seeds=2)
-    task = (*TASKS["active-learning"], *QUICK_TASKS["active-learning"])[0]
-    folder = Path(labelling._folder(study, task))
-    folder.mkdir(parents=True)
-    for seed in range(2):
-        for row in ("Entropy", labelling.RANDOM):
-            cycles = [
-                {"labelled": 20 * n, "metrics": {"accuracy": 0.1 * n + 0.01 * seed, "nll": 1.0}} for n in (1, 2, 3)
-            ]
-            (folder / f"{labelling.ROWS[row]}-seed{seed}.json").write_text(json.dumps(cycles))
-    measured = [Result("active-learning", task.title, task.title, "Entropy", "ACC", 50.0)]
-    svg = figures.draw(study, "active-learning", measured)
+def test_curves_are_drawn_of_the_points_that_there_are() -> None:
+    def points(title: str, row: str, *accuracies: float | None) -> list[Result]:
+        return [
+            Result("active-learning", title, title, row, f"ACC at {20 * place}", accuracy)
+            for place, accuracy in enumerate(accuracies, 1)
+        ]
+
+    measured = [
+        *points("MNIST", "Entropy", 10.0, 20.0, 30.0),
+        *points("MNIST", labelling.RANDOM, 10.0, 15.0, 20.0),
+        *points("MNIST", "LA", 10.0, 15.0, 20.0),
+        Result("active-learning", "SVHN", "SVHN", "REGrad*", "ACC", None),
+    ]
+    svg = figures.draw("active-learning", measured)
     assert svg is not None
     said = text(svg)
-    assert task.title in said
+    assert "MNIST" in said
     assert "Entropy" in said
     assert labelling.RANDOM in said
-    assert "REGrad*" not in said  # which has no run
-    assert figures.draw(study, "active-learning", []) is None
+    assert "SVHN" not in said  # which has no points
+    assert "REGrad*" not in said
+    assert "LA" not in said  # which is not among those shown
+    assert figures.draw("active-learning", measured[-1:]) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from regrad.experiments.measured.results import Result
 from regrad.experiments.reproduce import render
 from regrad.experiments.reproduce.tables import TABLES
@@ -34,7 +36,7 @@ def test_markdown_has_ours_the_papers_and_what_is_missing() -> None:
     assert "| REGrad* − Entropy | −0.50 [−0.90, −0.10] | – | – |" in lines
     assert any(
         line.startswith(
-            "**MNIST, standard CNN**, 3 training seeds, 500 images of each set, MNIST→X<Y: not measured here"
+            "**MNIST, standard CNN**, 3 training seeds, 500 images of each set; MNIST→X<Y: not measured here"
         )
         for line in lines
     )
@@ -53,6 +55,26 @@ def test_what_neither_we_nor_the_paper_have_is_named() -> None:
     ((title, grid),) = render.grids(TABLES["ood"], [result("C10→C100", "REGrad*", "AUROC", None)])
     assert title == "**MNIST, standard CNN**, C10→C100: not measured here"
     assert grid == []
+
+
+def test_a_caption_says_when_and_by_experiment_where_that_differs() -> None:
+    old = [replace(each, device="Abacus", date="2026-01-02") for each in RESULTS if each.experiment == "MNIST→FMNIST"]
+    assert render.caption("CNN", old, []) == (
+        "**CNN**, 3 training seeds, 500 images of each set, on Abacus, 2026-01-02"
+    )
+    new = [replace(old[0], experiment="MNIST→SVHN", date="2026-03-04", images=200, runs=1)]
+    assert render.caption("CNN", [*old, *new], ["MNIST→LSUN"]) == (
+        "**CNN**, MNIST→FMNIST: 3 training seeds, 500 images of each set, on Abacus, 2026-01-02; "
+        "MNIST→SVHN: 1 training seed, 200 images of each set, on Abacus, 2026-03-04; MNIST→LSUN: not measured here"
+    )
+    later = [replace(each, experiment="MNIST→SVHN") for each in old]
+    assert render.caption("CNN", [*old, *later], []) == render.caption("CNN", old, [])
+
+
+def test_a_caption_counts_runs_of_one_kind() -> None:
+    timed = Result("ood", "G", "cost", "REGrad*", "AUROC", 1.0, runs=5, runs_of="rounds", images=2)
+    caption = render.caption("G", [result("C10→C100", "REGrad*", "AUROC", 90.0), timed], [])
+    assert caption == "**G**, 3 training seeds, 500 images of each set"
 
 
 def test_the_page_is_escaped_and_whole() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from regrad.experiments.material.experiments import ARCHITECTURE, SEPARATION
+from regrad.experiments.material.experiments import ARCHITECTURE, IMAGENET, SEPARATION
 from regrad.experiments.measured.results import paper
 from regrad.experiments.measured.scoring import Study
 from regrad.experiments.reproduce.quick import QUICK
-from regrad.experiments.reproduce.tables import TABLES
+from regrad.experiments.reproduce.tables import PAIRS, TABLES
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -33,6 +33,12 @@ def test_every_number_of_the_paper_has_a_place() -> None:
     assert {key[1] for key in paper() if key[0] == "ood"} <= experiments
 
 
+def test_a_mean_over_pairs_counts_each_once() -> None:
+    places = [(pair.model, pair.known, pair.unknown) for pair in PAIRS]
+    assert len(set(places)) == len(places)
+    assert {pair.model for pair in PAIRS} >= {each.model for each in (*SEPARATION, *ARCHITECTURE, *IMAGENET)}
+
+
 def test_there_is_a_quick_form_of_every_table() -> None:
     assert QUICK.keys() == TABLES.keys()
 
@@ -52,5 +58,6 @@ def test_without_images_a_table_says_for_every_row_that_nothing_was_measured(
 
 def test_the_notes_of_active_learning_say_how_each_task_is_done() -> None:
     note = TABLES["active-learning"].note
-    assert "MNIST: 20 labels, 20 more each cycle, of 5000 candidates" in note
+    assert "MNIST: 20 labels, 20 more in each of 10 cycles, of 5000 candidates" in note
+    assert "SVHN: 500 labels, 200 more in each of 3 cycles, of 1000 candidates" in note
     assert "from 4 times" in note or "times as many" in note

@@ -1,0 +1,279 @@
+"""Measure the engines beside the definition and beside what others offer, a plan, a job beside its engine, or a GPU.
+
+    regrad benchmark engine --images cifar10-test.parquet --weights resnet18=resnet18.safetensors
+    regrad benchmark engine --sweep --output benchmark
+    regrad benchmark plan --units 1000 10000 100000 1000000 --output benchmark
+    regrad benchmark sharing --cases resnet20 --rounds 3
+    regrad benchmark job --cases regrad-resnet20 --images cifar10-test.parquet --output benchmark
+    regrad benchmark gpu --images cifar10.npz --output gpu --minutes 8
+
+engine: time over plain passes, memory, error. Everything runs in one process, in interleaved rounds, so that ratios
+hold on a machine that others use too. The peers are in the extra `benchmark`; one that is missing, or cannot do the
+work, is shown with the reason. plan: seconds and memory of listing, ledger, plan and status of outputs with so many
+units. sharing: an engine beside other work on its cores. job: images a second of a job between its units, over those of
+the engine's own loop. gpu: speed, error, equality and memory on the GPU of this
+machine, by PyTorch alone; docs/gpu.md says more.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regrad import UsageError, storage
+from regrad.cli import Parser, add_common, pair, run_command
+from regrad.commands.clone import require_experiments
+from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1
+
+if TYPE_CHECKING:
+    from regrad.benchmarks.cases import Case
+    from regrad.benchmarks.contenders import Contender
+
+SWEEPS: dict[str, tuple[int, ...]] = {"classes": (2, 10, 100, 1000), "samples": (0, 1, 4, 10)}
+SWEPT = ("exact 1e-3", "sketch 16", "reference")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments; returns its exit code."""
+    return run_command(argv, benchmark)
+
+
+def benchmark(arguments: Sequence[str]) -> int:
+    """Measure what is asked for."""
+    args = parser().parse_args(arguments)
+    refuse_others(args.what, arguments)
+    return MEASURED[args.what](args)
+
+
+def refuse_others(what: str, arguments: Sequence[str]) -> None:
+    """Flags of another measurement would be without effect."""
+    for given in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+        # It may be shortened, as far as it is still one flag's.
+        flag = given if given in OWNERS else next((each for each in OWNERS if each.startswith(given)), given)
+        owners = OWNERS.get(flag, (what,))
+        if what not in owners:
+            raise UsageError(f"{flag}: of `regrad benchmark {'` and `'.join(owners)}`, without effect on {what}")
+
+
+def plans(args: argparse.Namespace) -> int:
+    """Measure plans, and write ``plan.json``, ``plan.md`` and ``plan.svg``."""
+    from regrad.benchmarks import planning
+
+    measured = [planning.measure_plan(units, say) for units in args.units]
+    print(planning.plans_as_markdown(measured))
+    files = {
+        "plan.json": json.dumps(measured, indent=2).encode(),
+        "plan.md": planning.plans_as_markdown(measured).encode(),
+        "plan.svg": planning.plot_of_plans(measured),
+    }
+    for name, content in files.items() if args.output else ():
+        storage.write_atomically(storage.join(args.output, name), content)
+    return 0
+
+
+def shares(args: argparse.Namespace) -> int:
+    """Measure every case beside every load, and write ``sharing.json`` and ``sharing.md``."""
+    from regrad.benchmarks import sharing
+
+    measured = [sharing.measure_sharing(case, args.rounds, say) for case in cases(args)]
+    table = sharing.sharing_as_markdown(measured)
+    print(table)
+    files = {"sharing.json": json.dumps(measured, indent=2), "sharing.md": table}
+    for name, content in files.items() if args.output else ():
+        storage.write_atomically(storage.join(args.output, name), content.encode())
+    return 0
+
+
+def jobs(args: argparse.Namespace) -> int:
+    """Measure every work, and write ``job.json`` and ``job.md``."""
+    from regrad.benchmarks import steady
+
+    weights, names = dict(args.weights), args.cases or [*steady.WORKS]
+    if unknown := [name for name in (*names, *weights) if name not in steady.WORKS]:
+        raise UsageError(f"no case {', '.join(unknown)}; those of job are {', '.join(steady.WORKS)}")
+    works = [
+        replace(steady.WORKS[name], weights=weights.get(name), pictures=tuple(args.images or ())) for name in names
+    ]
+    measured = [steady.measure_job(work, args.rounds, say) for work in works]
+    table = steady.jobs_as_markdown(measured)
+    print(table)
+    files = {"job.json": json.dumps(measured, indent=2), "job.md": table}
+    for name, content in files.items() if args.output else ():
+        storage.write_atomically(storage.join(args.output, name), content.encode())
+    return 0
+
+
+def gpus(args: argparse.Namespace) -> int:
+    """Write the file of images, or docs/gpu.md, or measure and write ``gpu.json``."""
+    if args.render:
+        from regrad.benchmarks.gpu.page import gpu_page
+
+        results = json.loads(storage.read_bytes(storage.join(args.render, "gpu.json")))
+        storage.write_atomically(args.output or "docs/gpu.md", gpu_page(results).encode())
+        return 0
+    images = "".join(args.images or ()) or None
+    if args.pack:
+        from regrad.benchmarks.gpu.pack import write_pictures
+
+        if images is None:
+            raise UsageError("--pack: --images names the file to write")
+        train, test = args.pack
+        write_pictures(train, test, images)
+        return 0
+    import torch
+
+    from regrad.benchmarks.gpu.bench import Bench
+    from regrad.benchmarks.gpu.parts import measure_all
+
+    if args.output is None:
+        raise UsageError("--output missing: the folder for gpu.json and the trained weights")
+    Path(args.output).mkdir(parents=True, exist_ok=True)
+    there = torch.cuda.is_available()
+    if not there:
+        print("no GPU: the tiny form, on the CPU", flush=True)
+    results = measure_all(
+        Bench("cuda" if there else "cpu", not there, args.output, images), args.minutes, partial(print, flush=True)
+    )
+    return int(any(part["ended"] != "whole" for part in results["parts"].values()))
+
+
+def engines(args: argparse.Namespace) -> int:
+    """Measure every case, then the sweeps, and write what was found."""
+    import torch  # with what follows seconds, which wrong usage need not wait for
+
+    from regrad.benchmarks import render
+    from regrad.benchmarks.timing import measure
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    contenders = chosen(args.contenders)
+    measured: dict[str, Any] = {"machine": render.machine(device), "rounds": args.rounds, "cases": [], "sweeps": {}}
+    print(", ".join(f"{name} {value}" for name, value in measured["machine"].items()))
+    for case in cases(args):
+        measured["cases"].append(measure(case, contenders, args.rounds, device, say))
+        show(measured["cases"][-1], args.output, measured)
+    if args.sweep:
+        for axis, values in SWEEPS.items():
+            measured["sweeps"][axis] = []
+            for value in values:
+                case = variant(cases(args)[0], axis, value)
+                measured["sweeps"][axis].append(measure(case, chosen(SWEPT), args.rounds, device, say, errors=False))
+                show(measured["sweeps"][axis][-1], args.output, measured)
+    return 0
+
+
+def show(result: dict[str, Any], output: str | None, measured: dict[str, Any]) -> None:
+    """Print the newest result, and write all that was found so far."""
+    from regrad.benchmarks import render
+
+    print(f"\n{render.table(result)}", flush=True)
+    if output:
+        write(output, measured)
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    """The cases asked for, with their weights, images and sizes."""
+    from regrad.benchmarks.cases import CASES
+
+    weights, names = dict(args.weights), args.cases or ["resnet18"]
+    unknown = [name for name in (*names, *weights) if name not in CASES]
+    if unknown:
+        raise UsageError(f"no case {', '.join(unknown)}; the cases are {', '.join(CASES)}")
+    changes = {name: value for name in ("samples", "batch") if (value := getattr(args, name)) is not None}
+    images = tuple(args.images or ())
+    return [replace(CASES[name], weights=weights.get(name), images=images, **changes) for name in names]
+
+
+def variant(case: Case, axis: str, value: int) -> Case:
+    """``case`` with another number of classes or copies."""
+    return case.with_samples(value) if axis == "samples" else replace(case, classes=value)
+
+
+def chosen(names: Sequence[str] | None) -> list[Contender]:
+    """The contenders called ``names``; all if there are none."""
+    from regrad.benchmarks.contenders import CONTENDERS
+
+    known = {contender.name: contender for contender in CONTENDERS}
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise UsageError(f"no contender {', '.join(unknown)}; there are: {', '.join(known)}")
+    return [known[name] for name in names or known]
+
+
+def write(output: str, measured: dict[str, Any]) -> None:
+    """``benchmark.json``, ``benchmark.md``, and ``benchmark.svg`` if there were sweeps."""
+    from regrad.benchmarks import render
+
+    files = {
+        "benchmark.json": json.dumps(measured, indent=2).encode(),
+        "benchmark.md": "\n\n".join(render.markdown(case) for case in measured["cases"]).encode(),
+    }
+    if measured["sweeps"]:
+        files["benchmark.svg"] = render.plot(measured["sweeps"])
+    for name, content in files.items():
+        storage.write_atomically(storage.join(output, name), content)
+
+
+def say(line: str) -> None:
+    """What goes on, for whoever watches."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
+MEASURED = {"engine": engines, "plan": plans, "sharing": shares, "job": jobs, "gpu": gpus}
+#: Whose flags they are, of those that are not everyone's.
+OWNERS = {
+    **dict.fromkeys(("--contenders", "--sweep"), ("engine",)),
+    **dict.fromkeys(("--samples", "--batch"), ("engine", "sharing")),
+    **dict.fromkeys(("--cases", "--weights", "--rounds"), ("engine", "sharing", "job")),
+    "--images": ("engine", "job", "gpu"),
+    "--units": ("plan",),
+    **dict.fromkeys(("--minutes", "--pack", "--render"), ("gpu",)),
+}
+
+
+def parser() -> Parser:
+    """Its flags."""
+    require_experiments("benchmark")
+    flags = Parser("benchmark", __doc__, "engine|plan|sharing|job|gpu [--FLAG ...]")
+    most, run = flags.groups("run")
+    most.add_argument("what", choices=tuple(MEASURED), metavar="engine|plan|sharing|job|gpu", help="what is measured")
+    most.add_argument(
+        "--cases", nargs="+", metavar="NAME", help="a wrong one lists them (default: resnet18; of job, all)"
+    )
+    most.add_argument("--contenders", nargs="+", metavar="NAME", help="names as in the table (default: all)")
+    most.add_argument(
+        "--weights", nargs="+", default=[], type=pair("CASE=URI"), metavar="CASE=URI", help="fitted weights"
+    )
+    most.add_argument(
+        "--images", nargs="+", metavar="INPUT", help="shards to take pictures from (default: blobs); of gpu, its file"
+    )
+    most.add_argument("--output", metavar="DIR", help="folder or URI for JSON, Markdown and plot")
+    run.add_argument("--samples", type=AT_LEAST_0, metavar="N", help="noisy copies (default: the case's, which is 10)")
+    run.add_argument("--batch", type=AT_LEAST_1, metavar="N", help="images at once (default: the case's)")
+    run.add_argument(
+        "--rounds", type=AT_LEAST_1, default=5, metavar="N", help="of which medians are taken (default: %(default)s)"
+    )
+    run.add_argument(
+        "--units",
+        nargs="+",
+        type=AT_LEAST_1,
+        default=[1_000, 10_000, 100_000, 1_000_000],
+        metavar="N",
+        help="of a plan (default: 1000 to 1000000)",
+    )
+    run.add_argument("--minutes", type=AT_LEAST_1, default=8, metavar="N", help="that gpu takes (default: %(default)s)")
+    run.add_argument("--pack", nargs=2, metavar=("TRAIN", "TEST"), help="write the file of --images from these shards")
+    run.add_argument("--render", metavar="DIR", help="write docs/gpu.md from what gpu wrote there")
+    run.add_argument("--sweep", action="store_true", help="also the first case over classes and over copies")
+    add_common(run)
+    return flags
