@@ -70,13 +70,7 @@ def plans(args: argparse.Namespace) -> int:
 
     measured = [planning.measure_plan(units, say) for units in args.units]
     print(planning.plans_as_markdown(measured))
-    files = {
-        "plan.json": json.dumps(measured, indent=2).encode(),
-        "plan.md": planning.plans_as_markdown(measured).encode(),
-        "plan.svg": planning.plot_of_plans(measured),
-    }
-    for name, content in files.items() if args.output else ():
-        storage.write_atomically(storage.join(args.output, name), content)
+    keep(args.output, "plan", measured, planning.plans_as_markdown(measured), planning.plot_of_plans(measured))
     return 0
 
 
@@ -87,9 +81,7 @@ def shares(args: argparse.Namespace) -> int:
     measured = [sharing.measure_sharing(case, args.rounds, say) for case in cases(args)]
     table = sharing.sharing_as_markdown(measured)
     print(table)
-    files = {"sharing.json": json.dumps(measured, indent=2), "sharing.md": table}
-    for name, content in files.items() if args.output else ():
-        storage.write_atomically(storage.join(args.output, name), content.encode())
+    keep(args.output, "sharing", measured, table)
     return 0
 
 
@@ -106,9 +98,7 @@ def jobs(args: argparse.Namespace) -> int:
     measured = [steady.measure_job(work, args.rounds, say) for work in works]
     table = steady.jobs_as_markdown(measured)
     print(table)
-    files = {"job.json": json.dumps(measured, indent=2), "job.md": table}
-    for name, content in files.items() if args.output else ():
-        storage.write_atomically(storage.join(args.output, name), content.encode())
+    keep(args.output, "job", measured, table)
     return 0
 
 
@@ -213,14 +203,16 @@ def write(output: str, measured: dict[str, Any]) -> None:
     """``benchmark.json``, ``benchmark.md``, and ``benchmark.svg`` if there were sweeps."""
     from regrad.benchmarks import render
 
-    files = {
-        "benchmark.json": json.dumps(measured, indent=2).encode(),
-        "benchmark.md": "\n\n".join(render.markdown(case) for case in measured["cases"]).encode(),
-    }
-    if measured["sweeps"]:
-        files["benchmark.svg"] = render.plot(measured["sweeps"])
-    for name, content in files.items():
-        storage.write_atomically(storage.join(output, name), content)
+    page = "\n\n".join(render.markdown(case) for case in measured["cases"])
+    keep(output, "benchmark", measured, page, render.plot(measured["sweeps"]) if measured["sweeps"] else None)
+
+
+def keep(output: str | None, name: str, measured: Any, page: str, plot: bytes | None = None) -> None:
+    """What was measured as ``NAME.json``, ``NAME.md`` and, where there is a plot, ``NAME.svg``, if there is a place."""
+    files = {"json": json.dumps(measured, indent=2).encode(), "md": page.encode(), "svg": plot}
+    for suffix, content in files.items():
+        if output and content is not None:
+            storage.write_atomically(storage.join(output, f"{name}.{suffix}"), content)
 
 
 def say(line: str) -> None:

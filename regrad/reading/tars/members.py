@@ -10,7 +10,6 @@ import bz2
 import contextlib
 import gzip
 import lzma
-import os
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -119,6 +118,8 @@ class _Unpacked:
 class Window:
     """Some bytes of an uncompressed tar as one of its own: from one member up to another, with an end mark after it.
 
+    It is read from its begin to its end.
+
     Args:
         begin: the first byte, of a member's header.
         end: the byte after the last, of another one's; None: to the end of the shard, with whatever is there.
@@ -126,10 +127,8 @@ class Window:
 
     def __init__(self, shard: Shard, begin: int, end: int | None):
         self._shard = shard
-        self._begin = begin
-        self._zeros = 0 if end is None else 2 * tarfile.BLOCKSIZE
         self._content = (shard.size if end is None else end) - begin
-        self.size = self._content + self._zeros
+        self.size = self._content + (0 if end is None else 2 * tarfile.BLOCKSIZE)
         self._place = 0
         shard.seek(begin)
 
@@ -143,20 +142,6 @@ class Window:
             content += bytes(size - inside)
         self._place += len(content)
         return content
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of a file."""
-        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.size}[whence]
-        self._shard.seek(self._begin + min(self._place, self._content))
-        return self._place
-
-    def tell(self) -> int:
-        """As of a file."""
-        return self._place
-
-    def seekable(self) -> bool:
-        """As of a file."""
-        return True
 
 
 def is_compressed(shard: Shard) -> bool:
@@ -182,7 +167,7 @@ def open_archive(shard: Shard | Window, seek: bool) -> Iterator[tuple[tarfile.Ta
             tar is then given too, else None.
     """
     unpack = None if isinstance(shard, Window) else _unpacker(shard)
-    seek = seek and unpack is None
+    seek = seek and unpack is None and not isinstance(shard, Window)
     with tarfile.open(
         fileobj=_Unpacked(unpack(shard)) if unpack else shard,
         mode="r:" if seek else "r|",
