@@ -17,6 +17,7 @@ from regrad.reading.tars.members import (
     CorruptEnd,
     CorruptTar,
     NoEndMark,
+    Window,
     is_compressed,
     last_name,
     members,
@@ -104,3 +105,20 @@ def test_the_last_name_is_found_from_the_end_alone(tmp_path: Path) -> None:
     (tmp_path / "large.tar").write_bytes(tar(["large.png"], 2**18))
     with Shard(str(tmp_path / "large.tar")) as shard:
         assert last_name(shard) is None  # its header lies before the last bytes
+
+
+def test_a_window_does_not_hide_that_its_tar_has_become_shorter(tmp_path: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(tar(NAMES))) as archive:
+        places = [member.offset for member in archive]
+    for end, raised in ((places[-1], False), (places[-2], True)):  # as it was, and cut between two members since
+        (tmp_path / "x.tar").write_bytes(tar(NAMES)[:end])
+        with Shard(str(tmp_path / "x.tar")) as shard:
+            window = Window(shard, places[0], places[-1])
+            with open_archive(window, seek=False) as (archive, size):
+                found = members(archive, size)
+                assert [next(found).name for _ in places[:-2]] == NAMES[:-2]
+                if raised:
+                    with pytest.raises(NoEndMark):
+                        next(found)
+                else:
+                    assert [member.name for member in found] == [NAMES[-2]]
