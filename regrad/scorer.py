@@ -89,6 +89,7 @@ class Scorer:
         UsageError: a setting out of its range, an unknown name, or a network whose images influence each other.
     """
 
+    @computing("float32")  # what is tried on the probe is compared to more digits than a GPU's convolutions have else
     def __init__(
         self,
         classifier: Classifier,
