@@ -26,6 +26,7 @@ from regrad.models.outputs import Reading, find_reading, returning_logits, retur
 from regrad.network.head import find_head
 from regrad.network.modes import evaluating, set_evaluating
 from regrad.network.probe import probe_images
+from regrad.network.upload import unit_interval
 
 if TYPE_CHECKING:
     from regrad.calibration import Calibration
@@ -185,6 +186,20 @@ class Classifier:
         Raises:
             ValueError: the picture cannot be brought to this shape.
         """
+        pixels = unit_interval(self._levels(image))
+        if self.transform is None:
+            return pixels
+        transformed = self.transform(pixels)
+        if transformed.shape != pixels.shape or not transformed.is_floating_point():
+            returned = f"{transformed.dtype} of shape {tuple(transformed.shape)}"
+            raise ValueError(f"the transform returned {returned} instead of floats of shape {tuple(pixels.shape)}")
+        return transformed
+
+    def compact(self, image: Image.Image) -> Tensor:
+        """The same as uint8 levels, 255 x, in a quarter of the bytes; with a transform, what it makes of floats."""
+        return self._levels(image) if self.transform is None else self.preprocess(image)
+
+    def _levels(self, image: Image.Image) -> Tensor:
         image = _to_mode(image, settings.MODES[self.channels])
         height, width = self.image_size
         resampling = Image.Resampling[self.interpolation.upper()]
@@ -203,15 +218,7 @@ class Classifier:
                 (top + height) * image.height / size[1],
             )
             image = image.resize((width, height), resampling, box=box)
-        pixels = torch.from_numpy(np.array(image, dtype=np.float32) / np.float32(255))
-        tensor = pixels.reshape(height, width, self.channels).permute(2, 0, 1).contiguous()
-        if self.transform is not None:
-            tensor = self.transform(tensor)
-            if tuple(tensor.shape) != (self.channels, height, width):
-                raise ValueError(
-                    f"the transform returned shape {tuple(tensor.shape)} instead of {(self.channels, height, width)}"
-                )
-        return tensor
+        return torch.from_numpy(np.array(image)).reshape(height, width, self.channels).permute(2, 0, 1)
 
     def normalize(self, images: Tensor) -> Tensor:
         """(images - mean) / std on (..., channels, H, W): what the network receives."""

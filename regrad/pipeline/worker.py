@@ -319,7 +319,7 @@ class _ReadAhead:
             why = f"row {seen[sample.id]} has the same id; --id-column names another, `row` numbers the rows of Parquet"
             return _Read(account, replace(bare, error=why), None)
         seen[sample.id] = sample.row
-        image = self._pool.submit(decode.to_tensor, sample.image, self._classifier, self._task.max_pixels)
+        image = self._pool.submit(decode.to_compact, sample.image, self._classifier, self._task.max_pixels)
         self._encoded.append((image, len(sample.image)))
         while len(self._encoded) > 1 and self._encoded[0][0].done():
             self._encoded.popleft()

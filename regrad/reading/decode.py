@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PIL import Image
 from torch import Tensor
 
@@ -42,8 +44,16 @@ def to_tensor(content: bytes, classifier: Classifier, max_pixels: int = DEFAULT_
     Raises:
         BadImage: see :func:`decode`, or the classifier's preprocessing refused the picture.
     """
-    image = decode(content, max_pixels)
+    return _made(classifier.preprocess, decode(content, max_pixels))
+
+
+def to_compact(content: bytes, classifier: Classifier, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tensor:
+    """The same in as few bytes as a scorer takes it: see :meth:`regrad.classifier.Classifier.compact`."""
+    return _made(classifier.compact, decode(content, max_pixels))
+
+
+def _made(make: Callable[[Image.Image], Tensor], image: Image.Image) -> Tensor:
     try:
-        return classifier.preprocess(image)
+        return make(image)
     except Exception as error:  # a user's transform may raise anything
         raise BadImage("preprocess", storage.reason(error)) from error

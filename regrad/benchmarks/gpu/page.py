@@ -20,10 +20,11 @@ One command measures everything, with PyTorch, NumPy, Pillow, safetensors and th
 
 The first makes one file of at most 50 MB: the training images as lossy WebP of quality 95, 5,000 test images as they
 are. The second runs its parts one after another, each in a process of its own and with its share of the minutes;
-`gpu/gpu.json` is written after every result, and a part that fails or takes too long leaves the others alone. Beside it
-are the trained weights in half precision, for `--model regrad.networks:resnet18_cifar10 --weights
-gpu/resnet18-cifar10.safetensors.index.json`. Without a GPU the same command runs a tiny form of every part; without
-`--images` nothing is trained, and weights are random. `laplace` is compared where laplace-torch is installed.
+`gpu/gpu.json` is written after every result, and a part that fails or takes too long leaves the others alone; the same
+command again goes on with the parts that are not whole. Beside it are the trained weights in half precision, for
+`--model regrad.networks:resnet18_cifar10 --weights gpu/resnet18-cifar10.safetensors.index.json`. Without a GPU the same
+command runs a tiny form of every part; without `--images` nothing is trained, and weights are random. `laplace` is
+compared where laplace-torch is installed.
 
 What launches cost was counted without a GPU: the exact engine makes 216 operations a class of a ResNet-18 for images of
 32x32, the backward pass included, whatever the number of images, and none that the host waits for; where ten classes go
@@ -49,7 +50,9 @@ def gpu_page(results: dict[str, Any] | None) -> str:
     parts = []
     for name, part in results["parts"].items():
         ended = "" if part["ended"] == "whole" else f" This part is not whole: {part['ended']}."
-        heading = f"\n## {part['does'][:1].upper()}{part['does'][1:]}\n\n{part['seconds']:.0f} s.{ended}\n"
+        heading = (
+            f"\n## {part['does'][:1].upper()}{part['does'][1:]}\n\n{part['date']}, {part['seconds']:.0f} s.{ended}\n"
+        )
         parts.append(heading + (SHOWN[name](part["pieces"]) if part["pieces"] else ""))
     tiny = (
         "\n**The tiny form**: these numbers say that the command runs, and nothing of speed.\n"

@@ -22,8 +22,8 @@ NETWORKS = "regrad.benchmarks.gpu.networks"
 CASES = (
     Case("ResNet-18, C = 10", f"{NETWORKS}:small_resnet18", 64),
     Case("ResNet-18, C = 100", f"{NETWORKS}:small_resnet18_of_100", 64),
-    Case("ResNet-50, C = 1000", f"{NETWORKS}:plain_resnet50", 4),
-    Case("ViT-B/16, C = 1000", f"{NETWORKS}:plain_vit_b_16", 4),
+    Case("ResNet-50, C = 1000", f"{NETWORKS}:plain_resnet50", 16),
+    Case("ViT-B/16, C = 1000", f"{NETWORKS}:plain_vit_b_16", 16),
 )
 TINY_CASES = (
     Case("tiny ResNet", f"{NETWORKS}:tiny_resnet", 2, samples=1),
