@@ -166,8 +166,8 @@ class Scorer:
         """One column per requested score, and ``prediction`` and ``confidence``.
 
         Args:
-            images: (B, channels, H, W), float in [0, 1], see :meth:`Classifier.preprocess`, or uint8, 255 times as much,
-                see :meth:`Classifier.compact`.
+            images: (B, channels, H, W), float in [0, 1] (:meth:`Classifier.preprocess`) or uint8, 255 times as much
+                (:meth:`Classifier.compact`).
             ids: B strings that name the images; the noise of an image is a function of (seed, id).
             labels: B class indices, None where unknown; adds ``nll`` = -log p of the label, NaN where it is no class.
 

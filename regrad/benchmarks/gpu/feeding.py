@@ -23,7 +23,7 @@ from regrad.reading.decode import to_compact
 THREADS = (1, 2, 4, 8, 16)
 BATCH, AHEAD = 64, 3  # images of a batch; batches that may be decoded before they are needed, as a worker does it
 PICTURES = 64  # that differ
-_SECONDS = 4.0  # of a measurement
+_SECONDS = 2.0  # of a measurement
 
 
 def feeding(bench: Bench) -> Iterator[dict[str, Any]]:
