@@ -39,11 +39,11 @@ class Measurement:
 PARTS: Mapping[str, Measurement] = {
     "machine": Measurement("what was measured on", 0.02, f"{_HERE}.machine:machine_found"),
     "train": Measurement("ResNet-18 trained on CIFAR-10", 0.24, f"{_HERE}.train:train"),
-    "equality": Measurement("scores of the device beside those of the CPU", 0.1, f"{_HERE}.equality:compared"),
+    "equality": Measurement("scores of the device beside those of the CPU", 0.15, f"{_HERE}.equality:compared"),
     "feeding": Measurement("from encoded bytes to scores", 0.08, f"{_HERE}.feeding:feeding"),
     "batches": Measurement("batch sizes and memory budgets", 0.15, f"{_HERE}.speed:batches"),
     "profiles": Measurement("what a batch's time goes into", 0.08, f"{_HERE}.profiling:profiles"),
-    "engines": Measurement("time, memory and error of every engine and precision", 0.33, f"{_HERE}.speed:engines"),
+    "engines": Measurement("time, memory and error of every engine and precision", 0.28, f"{_HERE}.speed:engines"),
 }
 
 
