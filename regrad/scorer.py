@@ -167,7 +167,7 @@ class Scorer:
 
         Args:
             images: (B, channels, H, W), float in [0, 1] (:meth:`Classifier.preprocess`) or uint8, 255 times as much
-                (:meth:`Classifier.compact`).
+                (``classifier.preprocessing.compact``).
             ids: B strings that name the images; the noise of an image is a function of (seed, id).
             labels: B class indices, None where unknown; adds ``nll`` = -log p of the label, NaN where it is no class.
 

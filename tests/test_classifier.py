@@ -218,24 +218,6 @@ def test_the_fingerprint_is_what_it_was_where_nothing_new_is_asked_for() -> None
     assert len({Classifier(bare(), 8, **other).fingerprint for other in [{}, *others]}) == 4
 
 
-def test_compact_images_are_the_levels_of_the_same_ones() -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
-    for channels in (1, 3, 4):
-        classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(192 * channels // 3, 4)), 8, channels=channels)
-        compact = classifier.compact(image)
-        assert compact.dtype == torch.uint8
-        assert torch.equal(compact / 255, classifier.preprocess(image))
-    inverted = Classifier.load(TINY, transform=f"{__name__}:invert")
-    assert torch.equal(inverted.compact(image), inverted.preprocess(image))
-
-
-def test_a_transform_must_return_floats_of_the_same_shape() -> None:
-    image = Image.new("RGB", (8, 8), "white")
-    for change, returned in ((lambda x: x[:2], "float32 of shape .2, 8, 8."), (lambda x: x.byte(), "uint8 of shape")):
-        with pytest.raises(ValueError, match=f"the transform returned torch.{returned}"):
-            Classifier(bare(), 8, transform=change).preprocess(image)
-
-
 def test_a_transform_is_applied_and_part_of_the_fingerprint() -> None:
     plain, inverted = Classifier.load(TINY), Classifier.load(TINY, transform=f"{__name__}:invert")
     white = Image.new("RGB", (8, 8), "white")

@@ -50,7 +50,7 @@ def _fed(
     with ThreadPoolExecutor(threads) as pool:
 
         def submit() -> None:
-            decoding.append(pool.submit(to_compact, contents[len(decoding) % len(contents)], classifier))
+            decoding.append(pool.submit(to_compact, contents[len(decoding) % len(contents)], classifier.preprocessing))
 
         def next_batch() -> Tensor:
             images = [decoding.popleft().result() for _ in range(batch)]

@@ -58,7 +58,7 @@ def test_pictures_are_jpegs_of_the_size_that_is_scored() -> None:
     classifier = feeding.Classifier(network.eval(), **known)
     for content in feeding._jpegs(classifier, 3):
         assert content.startswith(b"\xff\xd8")
-        levels = feeding.to_compact(content, classifier)
+        levels = feeding.to_compact(content, classifier.preprocessing)
         assert levels.shape == (3, *classifier.image_size)
         assert levels.min() < 64 < 192 < levels.max()
 
