@@ -55,7 +55,7 @@ def rank(arguments: Sequence[str]) -> int:
 
     run = scored.load_run("run", absolute(args.run))
     score = rules.main_score(run, args.score)
-    labelled = Labelled(args.labelled, args.accept_predictions)
+    labelled = Labelled(args.labelled or (), args.accept_predictions)
     diverse = args.diversity != "none"
     rows = choose.candidates(run, score, labelled, args.budget, args.balance, args.pool if diverse else 1)
     vectors = None
@@ -135,7 +135,9 @@ def parser() -> Parser:
     )
     most.add_argument("--balance", action="store_true", help="as many of each predicted class as there are")
     most.add_argument("--format", choices=FORMATS, help="hand the images over in a form that a tool takes, too")
-    most.add_argument("--labelled", metavar="FILE", help="list or export of images that are not to be chosen")
+    most.add_argument(
+        "--labelled", action="append", metavar="FILE", help="list or export of images not to be chosen; may be repeated"
+    )
     run.add_argument(
         "--accept-predictions", action="store_true", help="of --labelled: a prediction that was let stand is a label"
     )

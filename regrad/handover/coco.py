@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from regrad import storage
 from regrad.handover.entries import About, Entry
-from regrad.handover.forms import Add, Form, Returned, anywhere
+from regrad.handover.forms import PREDICTION, Add, Form, Returned, anywhere, still_predicted
 from regrad.handover.writing import finite_or_none, growing, one_line, text_into
 
 _PARTS = ("images", "annotations", "categories")
@@ -23,7 +23,7 @@ _PARTS = ("images", "annotations", "categories")
 @contextlib.contextmanager
 def coco_listing(file: IO[bytes], about: About) -> Iterator[Add]:
     """``annotations.json``: images and categories by number from 1 on; an annotation an image, the prediction, with its
-    confidence as ``score`` and the REGrad score among its ``attributes``.
+    confidence as ``score``, itself and the REGrad score among its ``attributes``.
     """
     categories = [{"id": place, "name": name} for place, name in enumerate(about.classes, 1)]
     info = {"description": f"handed over by regrad, predictions of {about.model}"}
@@ -52,7 +52,7 @@ def coco_listing(file: IO[bytes], about: About) -> Iterator[Add]:
                     "segmentation": [],
                     "iscrowd": 0,
                     "score": finite_or_none(entry.confidence, 7),
-                    "attributes": {about.score: finite_or_none(entry.score)},
+                    "attributes": {PREDICTION: entry.predicted, about.score: finite_or_none(entry.score)},
                 }
                 write_annotation(one_line(annotation))
 
@@ -62,14 +62,18 @@ def coco_listing(file: IO[bytes], about: About) -> Iterator[Add]:
 
 
 def read_coco(document: Any) -> list[Returned] | None:
-    """What annotations say; None where ``document`` is none. One with a ``score`` is a detection, and no label."""
+    """What annotations say; None where ``document`` is none.
+
+    One with a ``score`` is a detection, and no label, unless it is another than was predicted.
+    """
     if not (isinstance(document, Mapping) and all(isinstance(document.get(part), list) for part in _PARTS)):
         return None
     names = {category["id"]: str(category["name"]) for category in document["categories"]}
     told = defaultdict(list)
     for annotation in document["annotations"]:
-        labelled = annotation.get("score") is None
-        told[annotation["image_id"]].append((labelled, names.get(annotation.get("category_id")), not labelled))
+        name, sure = names.get(annotation.get("category_id")), annotation.get("score") is not None
+        predicted = sure and still_predicted(annotation.get("attributes"), name, otherwise=True)
+        told[annotation["image_id"]].append((not predicted, name, predicted))
     return [
         Returned(None, None, image["file_name"], *each)
         for image in document["images"]

@@ -16,10 +16,10 @@ from xml.sax.saxutils import escape, quoteattr
 
 from regrad.errors import UsageError
 from regrad.handover.entries import About, Entry
-from regrad.handover.forms import Add, Form, Returned
+from regrad.handover.forms import PREDICTION, Add, Form, Returned, still_predicted
 from regrad.handover.writing import finite_or_none, indented, text_into
 
-PREDICTED = "auto"  # the source of what a model has annotated
+AUTOMATIC = "auto"  # the source of what a model has annotated, also once somebody has changed its label
 _CONFIDENCE = "confidence"
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0
 _SHAPES = ("tag", "box", "polygon", "polyline", "points", "cuboid", "ellipse", "mask", "skeleton")
@@ -27,7 +27,7 @@ _SHAPES = ("tag", "box", "polygon", "polyline", "points", "cuboid", "ellipse", "
 
 @contextlib.contextmanager
 def xml_listing(file: IO[bytes], about: About) -> Iterator[Add]:
-    """``annotations.xml``: a ``tag`` an image, the prediction, with its confidence and the score as attributes."""
+    """``annotations.xml``: a ``tag`` an image, the prediction; attributes are itself, its confidence and the score."""
     frame = 0
     with text_into(file) as text:
         text.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
@@ -35,15 +35,19 @@ def xml_listing(file: IO[bytes], about: About) -> Iterator[Add]:
 
         def add(entry: Entry) -> None:
             nonlocal frame
-            numbers = {_CONFIDENCE: finite_or_none(entry.confidence, 7), about.score: finite_or_none(entry.score)}
+            predicted, name = _plain(entry.predicted), entry.place.rpartition("/")[2]
+            told = {
+                PREDICTION: predicted,
+                _CONFIDENCE: finite_or_none(entry.confidence, 7),
+                about.score: finite_or_none(entry.score),
+            }
             attributes = "".join(
-                f"      <attribute name={quoteattr(name)}>{'' if value is None else value}</attribute>\n"
-                for name, value in numbers.items()
+                f"      <attribute name={quoteattr(name)}>{'' if value is None else escape(str(value))}</attribute>\n"
+                for name, value in told.items()
             )
-            name = entry.place.rpartition("/")[2]
             text.write(
                 f'  <image id="{frame}" name="{name}" width="{entry.width}" height="{entry.height}">\n'
-                f'    <tag label={quoteattr(_plain(entry.predicted))} source="{PREDICTED}">\n{attributes}    </tag>\n'
+                f'    <tag label={quoteattr(predicted)} source="{AUTOMATIC}">\n{attributes}    </tag>\n'
                 "  </image>\n"
             )
             frame += 1
@@ -56,7 +60,7 @@ def _meta(about: About) -> str:
     attributes = "".join(
         f"<attribute><name>{escape(name)}</name><mutable>False</mutable><input_type>text</input_type>"
         "<default_value></default_value><values></values></attribute>"
-        for name in (_CONFIDENCE, about.score)
+        for name in (PREDICTION, _CONFIDENCE, about.score)
     )
     kind = f"<type>tag</type><attributes>{attributes}</attributes>"
     labels = "".join(f"        <label><name>{escape(_plain(name))}</name>{kind}</label>\n" for name in about.classes)
@@ -69,7 +73,7 @@ def _meta(about: About) -> str:
 def raw_labels(about: About) -> dict[str, bytes]:
     """``task-labels.json``: what the task's labels are to be, for the constructor's tab *Raw*."""
     own = {"mutable": False, "input_type": "text", "default_value": "", "values": [""]}
-    attributes = [{"name": name, **own} for name in (_CONFIDENCE, about.score)]
+    attributes = [{"name": name, **own} for name in (PREDICTION, _CONFIDENCE, about.score)]
     labels = [{"name": _plain(name), "type": "tag", "attributes": attributes} for name in about.classes]
     return {"task-labels.json": indented(labels)}
 
@@ -79,7 +83,7 @@ def _plain(text: str) -> str:
 
 
 def read_cvat(content: bytes) -> list[Returned]:
-    """What annotations say. A tag or shape whose source is ``auto`` is a prediction, and no label.
+    """What annotations say. A tag that still is what was predicted is no label.
 
     Raises:
         UsageError: not XML, or none of CVAT's images.
@@ -93,7 +97,7 @@ def read_cvat(content: bytes) -> list[Returned]:
             if event == "start" and element.tag == "image":
                 told = []
             elif event == "end" and element.tag in _SHAPES:
-                told.append((element.get("source") != PREDICTED, element.get("label")))
+                told.append((not _is_predicted(element), element.get("label")))
             elif event == "end" and element.tag == "image":
                 returned += _of_image(element.attrib["name"], told)
                 element.clear()
@@ -102,6 +106,11 @@ def read_cvat(content: bytes) -> list[Returned]:
     if not returned:
         raise UsageError("an XML file without images: export the task as `CVAT for images 1.1`")
     return returned
+
+
+def _is_predicted(element: ElementTree.Element) -> bool:
+    attributes = {attribute.get("name"): attribute.text for attribute in element.findall("attribute")}
+    return still_predicted(attributes, element.get("label"))
 
 
 def _of_image(name: str, told: list[tuple[bool, str | None]]) -> list[Returned]:

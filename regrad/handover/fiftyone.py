@@ -13,13 +13,13 @@ from typing import IO, Any
 
 from regrad import storage
 from regrad.handover.entries import About, Entry
-from regrad.handover.forms import Add, Form, Returned
+from regrad.handover.forms import PREDICTION, Add, Form, Returned, still_predicted
 from regrad.handover.writing import finite_or_none, growing, one_line, text_into
 
 
 @contextlib.contextmanager
 def labels_listing(file: IO[bytes], about: About) -> Iterator[Add]:
-    """``labels.json``: the prediction as a classification with its confidence, the score as an attribute of it."""
+    """``labels.json``: the prediction as a classification with its confidence, itself and the score as attributes."""
     begin = f'{{"classes": {one_line(about.classes)},\n"labels": {{'
     with text_into(file) as text, growing(text, begin, "}}\n") as write:
 
@@ -27,7 +27,7 @@ def labels_listing(file: IO[bytes], about: About) -> Iterator[Add]:
             target = {
                 "label": entry.prediction,
                 "confidence": finite_or_none(entry.confidence, 7),
-                "attributes": {about.score: finite_or_none(entry.score)},
+                "attributes": {PREDICTION: entry.predicted, about.score: finite_or_none(entry.score)},
             }
             write(f"{one_line(entry.stem if entry.copied else entry.place)}: {one_line(target)}")
 
@@ -37,7 +37,7 @@ def labels_listing(file: IO[bytes], about: About) -> Iterator[Add]:
 def read_fiftyone(document: Any) -> list[Returned] | None:
     """What ``labels.json`` says, as FiftyOne exports it; None where ``document`` is none.
 
-    A target with a confidence is a prediction, and no label.
+    A target with a confidence is a prediction, and no label, unless it is another than was predicted.
     """
     if not (isinstance(document, Mapping) and isinstance(document.get("labels"), Mapping)):
         return None
@@ -45,15 +45,17 @@ def read_fiftyone(document: Any) -> list[Returned] | None:
     returned = []
     for file, target in document["labels"].items():
         targets = [each for each in (target if isinstance(target, list) else [target]) if each is not None]
-        told = [(not _is_prediction(each), _name(each, classes)) for each in targets]
+        names = [_name(each, classes) for each in targets]
+        told = [(not _is_prediction(each, name), name) for each, name in zip(targets, names, strict=True)]
         returned += [Returned(None, None, file, labelled, name, not labelled) for labelled, name in told]
         if not told:
             returned.append(Returned(None, None, file, False))
     return returned
 
 
-def _is_prediction(target: Any) -> bool:
-    return isinstance(target, Mapping) and target.get("confidence") is not None
+def _is_prediction(target: Any, name: str | None) -> bool:
+    sure = isinstance(target, Mapping) and target.get("confidence") is not None
+    return sure and still_predicted(target.get("attributes"), name, otherwise=True)
 
 
 def _name(target: Any, classes: Any) -> str | None:

@@ -71,6 +71,21 @@ class Returned:
     predicted: bool = False
 
 
+#: An attribute of a prediction, where a label has the same place: what it was, so that a change of it is seen.
+PREDICTION = "prediction"
+
+
+def still_predicted(attributes: Mapping[Any, Any] | None, label: str | None, otherwise: bool = False) -> bool:
+    """Whether what stands in the place of the label is the prediction, as it was handed over.
+
+    Args:
+        attributes: of what stands there; a tool drops or resets them where somebody gives another label.
+        otherwise: what to say where they tell no prediction.
+    """
+    told = (attributes or {}).get(PREDICTION)
+    return otherwise if told is None else str(told) == label
+
+
 def told_in(record: Mapping[str, Any], labelled: bool, label: str | None, file: str | None = None) -> Returned:
     """What a record of a list of one's own says, by the names of columns that any of them has."""
     name, source = (_text(record, f"regrad_{key}", key) for key in ("id", "source"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from regrad import formatting, storage
 from regrad.errors import UsageError
 from regrad.handover.entries import OWN_FILE, digest_of_image
-from regrad.handover.take import read_returned
+from regrad.handover.take import RETURNED_SCHEMA, read_returned
 from regrad.runs.pairs import hashes
 from regrad.runs.scored import Bools
 
@@ -26,7 +26,7 @@ class Labelled:
     over under, its path or URI, or its id.
 
     Args:
-        uri: see :func:`regrad.handover.take.read_returned`; None: no image has one.
+        uris: of each, see :func:`regrad.handover.take.read_returned`.
         predictions: whether a prediction that came back as it was handed over, in a form that has one place for both,
             is a label that was accepted.
 
@@ -34,16 +34,13 @@ class Labelled:
         UsageError: it cannot be read, or is of no form that is known.
     """
 
-    def __init__(self, uri: str | None, predictions: bool = False):
-        self.form = ""
-        self._uri = uri
-        self._keys = pa.array([], pa.string())
-        if uri is None:
-            return
+    def __init__(self, uris: Sequence[str] = (), predictions: bool = False):
         try:
-            self.form, rows = read_returned(uri)
+            files = [(uri, *read_returned(uri)) for uri in uris]
         except UsageError as error:
             raise UsageError(f"--labelled {error}") from error
+        self._files = ", ".join(f"{storage.mask(uri)} ({form})" for uri, form, _ in files)
+        rows = pa.concat_tables([RETURNED_SCHEMA.empty_table(), *(table for *_, table in files)])
         labelled = pc.or_(rows["labelled"], rows["predicted"]) if predictions else rows["labelled"]
         labels = pc.if_else(labelled, rows["label"], None)
         told = pa.table([_keys_of(rows), labelled.cast(pa.int64()), labels], ["key", "labelled", "label"])
@@ -84,7 +81,7 @@ class Labelled:
             f"{self.twice} labelled more than once, {self.differently} of them differently": self.twice,
         }
         also = "".join(f", {words}" for words, there in told.items() if there)
-        return f"--labelled {storage.mask(self._uri or '')} ({self.form}): {count(len(self), 'labelled image')}{also}"
+        return f"--labelled {self._files}: {count(len(self), 'labelled image')}{also}"
 
     def _ways(self, rows: pa.Table) -> Iterator[pa.ChunkedArray]:
         """(n,) the keys that ``rows`` may be told by, for each way that the file tells any."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable
 from dataclasses import astuple
 from typing import Any
@@ -19,6 +20,7 @@ from regrad.handover.cvat import read_cvat
 from regrad.handover.fiftyone import read_fiftyone
 from regrad.handover.forms import FILE_COLUMNS, Returned, told_in
 from regrad.handover.label_studio import read_label_studio
+from regrad.reading.naming.classes import in_short
 
 #: A row for each time that a file speaks of an image: see :class:`regrad.handover.forms.Returned`.
 RETURNED_SCHEMA = pa.schema(
@@ -32,6 +34,7 @@ RETURNED_SCHEMA = pa.schema(
     ]
 )
 _DOCUMENTS = {"Label Studio": read_label_studio, "COCO": read_coco, "FiftyOne": read_fiftyone}
+_LISTS = (".xml", ".json", ".jsonl", ".csv", ".parquet")
 _IDS, _SOURCES, _LABELS = ("regrad_id", "id"), ("regrad_source", "source"), ("label",)
 
 
@@ -39,14 +42,14 @@ def read_returned(uri: str) -> tuple[str, pa.Table]:
     """The form of a file and its rows of :data:`RETURNED_SCHEMA`.
 
     Label Studio's export (JSON, JSON-MIN or CSV), CVAT's XML, COCO, FiftyOne's labels.json, Hugging Face's metadata, a
-    CSV or Parquet file with a column ``id`` or one that names files. Of a table, an image without a value in the column
-    ``label`` has no label; without such a column all that it names are labelled.
+    CSV or Parquet file with a column ``id`` or one that names files; or a ``.zip`` with one of these in it. Of a table,
+    an image without a value in the column ``label`` has no label; without such a column all that it names are labelled.
 
     Raises:
         UsageError: it cannot be read, or is none of these.
     """
     try:
-        content = storage.read_bytes(uri)
+        content = _unpacked(uri) if uri.lower().endswith(".zip") else storage.read_bytes(uri)
         begin = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
         if content.startswith(b"PAR1"):
             return "Parquet", _of_table(_parquet(content))
@@ -57,10 +60,24 @@ def read_returned(uri: str) -> tuple[str, pa.Table]:
         return "CSV", _of_table(_csv(content))
     except FileNotFoundError as error:
         raise UsageError(str(error)) from error
+    except storage.Changed as error:
+        raise UsageError(f"{storage.mask(uri)}: no such file") from error
     except UsageError as error:
         raise UsageError(f"{storage.mask(uri)}: {error}") from error
     except (AttributeError, KeyError, TypeError) as error:  # of objects that lack what their form has
         raise UsageError(f"{storage.mask(uri)}: not an export that is whole: {storage.reason(error)}") from error
+
+
+def _unpacked(uri: str) -> bytes:
+    """The list in an archive that may have images, which are not read."""
+    try:
+        with storage.open_file(uri) as file, zipfile.ZipFile(file) as archive:
+            lists = [name for name in archive.namelist() if name.lower().endswith(_LISTS)]
+            if len(lists) != 1:
+                raise UsageError(f"{len(lists)} lists in it ({in_short(lists)}): unpack it, and name one")
+            return archive.read(lists[0])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, of a strange kind, encrypted
+        raise UsageError(f"not readable as a zip: {storage.reason(error)}") from error
 
 
 def _of_json(content: bytes) -> tuple[str, pa.Table]:

@@ -32,18 +32,20 @@ def test_pycocotools_loads_it(
         (annotation,) = loaded.loadAnns(loaded.getAnnIds(imgIds=image["id"]))
         assert names[annotation["category_id"]] == NAMES[row["prediction"]]
         assert annotation["score"] == pytest.approx(row["confidence"])
-        assert annotation["attributes"] == {"entropy": pytest.approx(row["score"])}
+        predicted = {"prediction": NAMES[row["prediction"]]}
+        assert annotation["attributes"] == predicted | {"entropy": pytest.approx(row["score"])}
         assert annotation["bbox"] == [0, 0, *size]
 
 
 def test_a_detection_is_no_label() -> None:
     document = {
-        "images": [{"id": place, "file_name": f"{place}.png"} for place in (7, 8, 9)],
+        "images": [{"id": place, "file_name": f"{place}.png"} for place in (7, 8, 9, 10)],
         "categories": [{"id": 4, "name": "cat"}, {"id": 5, "name": "dog"}],
         "annotations": [
             {"image_id": 7, "category_id": 4},
             {"image_id": 7, "category_id": 5},
             {"image_id": 8, "category_id": 5, "score": 0.5},
+            {"image_id": 10, "category_id": 5, "score": 0.5, "attributes": {"prediction": "cat"}},
         ],
     }
     assert read_coco(json.loads(json.dumps(document))) == [
@@ -51,6 +53,7 @@ def test_a_detection_is_no_label() -> None:
         Returned(None, None, "7.png", True, "dog"),
         Returned(None, None, "8.png", False, "dog", predicted=True),
         Returned(None, None, "9.png", False),
+        Returned(None, None, "10.png", True, "dog"),
     ]
     assert read_coco({"images": [], "annotations": []}) is None
     assert read_coco([]) is None

@@ -116,15 +116,15 @@ def test_it_is_what_cvat_documents(
         assert (tmp_path / "out/images" / image.attrib["name"]).is_file()  # frames go by the names of files
         (tag,) = image.findall("tag")
         assert (tag.attrib["label"], tag.attrib["source"]) == (NAMES[row["prediction"]], "auto")
-        numbers = {str(each.get("name")): float(each.text or "nan") for each in tag.findall("attribute")}
-        assert numbers == {
-            "confidence": pytest.approx(row["confidence"], rel=1e-6),
-            "entropy": pytest.approx(row["score"]),
-        }
+        attributes = {each.get("name"): each.text or "" for each in tag.findall("attribute")}
+        assert attributes.keys() == {"prediction", "confidence", "entropy"}
+        assert attributes["prediction"] == tag.attrib["label"]
+        assert float(attributes["confidence"]) == pytest.approx(row["confidence"], rel=1e-6)
+        assert float(attributes["entropy"]) == pytest.approx(row["score"])
     labels = json.loads((tmp_path / "out/task-labels.json").read_text())
     jsonschema.validate(labels, LABELS)
     assert [label["name"] for label in labels] == named
-    assert {each["name"] for each in labels[0]["attributes"]} == numbers.keys()
+    assert {each["name"] for each in labels[0]["attributes"]} == attributes.keys()
 
 
 def test_names_that_xml_does_not_take_are_written_so_that_it_does() -> None:
@@ -136,19 +136,25 @@ def test_names_that_xml_does_not_take_are_written_so_that_it_does() -> None:
     document = valid(sink.getvalue())
     assert [element.text for element in document.findall("meta/task/labels/label/name")] == ["a<b>&\"'", "bell\ufffd"]
     assert document.findall("image/tag")[0].attrib["label"] == "a<b>&\"'"
-    assert [each.text for each in document.findall("image/tag/attribute")] == ["0.5", None]
+    assert [each.text for each in document.findall("image/tag/attribute")] == ["a<b>&\"'", "0.5", None]
 
 
 def test_what_is_told_and_what_is_predicted() -> None:
     content = b"""<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta/>
     <image id="0" name="a.png"><tag label="cat" source="manual"/><box label="dog" xtl="1"/></image>
-    <image id="1" name="b.png"><tag label="cat" source="auto"><attribute name="x">1</attribute></tag></image>
-    <image id="2" name="c.png"></image></annotations>"""
+    <image id="1" name="b.png"><tag label="cat" source="auto"><attribute name="prediction">cat</attribute></tag></image>
+    <image id="2" name="c.png"></image>
+    <image id="3" name="d.png"><tag label="dog" source="auto"><attribute name="prediction">cat</attribute></tag></image>
+    <image id="4" name="e.png"><tag label="dog" source="auto"><attribute name="prediction"></attribute></tag></image>
+    </annotations>"""
     assert read_cvat(content) == [
         Returned(None, None, "a.png", True, "cat"),
         Returned(None, None, "a.png", True, "dog"),
         Returned(None, None, "b.png", False, "cat", predicted=True),
         Returned(None, None, "c.png", False),
+        # CVAT lets the source of a tag stand when another label is given to it, and resets its attributes or not.
+        Returned(None, None, "d.png", True, "dog"),
+        Returned(None, None, "e.png", True, "dog"),
     ]
 
 

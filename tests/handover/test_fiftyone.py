@@ -53,7 +53,8 @@ def test_its_importer_would_find_every_image_and_class(
         assert path.is_file()
         assert document["classes"][target["label"]] == NAMES[row["prediction"]]
         assert target["confidence"] == pytest.approx(row["confidence"])
-        assert target["attributes"] == {"entropy": pytest.approx(row["score"])}
+        predicted = {"prediction": NAMES[row["prediction"]]}
+        assert target["attributes"] == predicted | {"entropy": pytest.approx(row["score"])}
 
 
 def test_what_it_exports_is_read() -> None:
@@ -66,6 +67,8 @@ def test_what_it_exports_is_read() -> None:
             "d": {"label": 0, "confidence": None},
             "e": [0, 1],
             "f": "bird",
+            "g": {"label": 1, "confidence": 0.5, "attributes": {"prediction": "cat"}},
+            "h": {"label": 0, "confidence": 0.5, "attributes": {"prediction": "cat"}},
         },
     }
     assert read_fiftyone(document) == [
@@ -76,6 +79,8 @@ def test_what_it_exports_is_read() -> None:
         Returned(None, None, "e", True, "cat"),
         Returned(None, None, "e", True, "dog"),
         Returned(None, None, "f", True, "bird"),
+        Returned(None, None, "g", True, "dog"),
+        Returned(None, None, "h", False, "cat", predicted=True),
     ]
     named = read_fiftyone({"classes": None, "labels": {"a": "cat"}})
     assert named == [Returned(None, None, "a", True, "cat")]

@@ -33,12 +33,12 @@ def test_what_is_handed_over_comes_back(
     written = {path.name for path in (tmp_path / "out").iterdir()} - {MARK, FORMS[form].list_name}
     assert {FORMS[form].images} & written == ({FORMS[form].images} if given.copied else set())
     assert json.loads((tmp_path / "out" / MARK).read_text())["status"] == "done"
-    back = Labelled(str(tmp_path / "out" / FORMS[form].list_name))
+    back = Labelled([str(tmp_path / "out" / FORMS[form].list_name)])
     known = form in ("csv", "huggingface") and images == "inside"  # which have the labels of the dataset
     assert back.contains(rows_of(run)).all() == known
     assert (len(back), back.without) == ((len(rows), 0) if known else (0, len(rows)))
     if form in ("coco", "cvat", "fiftyone"):
-        accepted = Labelled(str(tmp_path / "out" / FORMS[form].list_name), predictions=True)
+        accepted = Labelled([str(tmp_path / "out" / FORMS[form].list_name)], predictions=True)
         assert accepted.contains(rows_of(run)).all()
         assert "does not have" not in accepted.summary()
 
@@ -53,7 +53,7 @@ def test_a_score_that_is_no_number_is_no_number_there_either(inside: Run, form: 
         giver.take(rows)
     text = (tmp_path / "out" / FORMS[form].list_name).read_text()
     assert "NaN" not in text
-    assert Labelled(str(tmp_path / "out" / FORMS[form].list_name)).form
+    assert "1 image" not in Labelled([str(tmp_path / "out" / FORMS[form].list_name)]).summary()
 
 
 def test_a_record_tells_its_image_by_what_it_has() -> None:

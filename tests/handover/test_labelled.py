@@ -22,7 +22,7 @@ ROWS = pa.table(
 
 def labelled(path: Path, *lines: str) -> Labelled:
     path.write_text("\n".join(lines) + "\n")
-    return Labelled(str(path))
+    return Labelled([str(path)])
 
 
 def test_every_way_to_tell_an_image(tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_every_way_to_tell_an_image(tmp_path: Path) -> None:
 
 
 def test_no_list_leaves_nothing_out() -> None:
-    assert Labelled(None).contains(ROWS).tolist() == [False] * 4
-    assert len(Labelled(None)) == 0
+    assert Labelled().contains(ROWS).tolist() == [False] * 4
+    assert len(Labelled()) == 0
 
 
 def test_what_it_could_not_tell_and_what_it_told_twice(tmp_path: Path) -> None:
@@ -68,12 +68,23 @@ def test_predictions_are_labels_where_that_is_said(tmp_path: Path) -> None:
     target = {"label": 0, "confidence": 0.5}
     document = {"classes": ["cat"], "labels": {"a/1.png": target, "a/2.png": 0, "a/3.png": None}}
     (tmp_path / "labels.json").write_text(json.dumps(document))
-    assert Labelled(str(tmp_path / "labels.json")).contains(ROWS).tolist() == [False, True, False, False]
-    accepted = Labelled(str(tmp_path / "labels.json"), predictions=True)
+    assert Labelled([str(tmp_path / "labels.json")]).contains(ROWS).tolist() == [False, True, False, False]
+    accepted = Labelled([str(tmp_path / "labels.json")], predictions=True)
     assert accepted.contains(ROWS).tolist() == [True, True, False, True]
     assert accepted.without == 1
 
 
+def test_several_lists_are_one(tmp_path: Path) -> None:
+    for name, line in (("a.csv", "a/1.png,s3://b/x.tar,cat"), ("b.csv", "a/2.png,/data/in,cat")):
+        (tmp_path / name).write_text(f"id,source,label\n{line}\na/1.png,/data/in,{name}\n")
+    both = Labelled([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")])
+    assert both.contains(ROWS).tolist() == [True, True, False, True]
+    assert both.summary() == (
+        f"--labelled {tmp_path}/a.csv (CSV), {tmp_path}/b.csv (CSV): 3 labelled images, 1 labelled more than once, "
+        "1 of them differently"
+    )
+
+
 def test_what_cannot_be_read_is_refused_by_its_flag(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"^--labelled {tmp_path}/none\.csv: no such file"):
-        Labelled(str(tmp_path / "none.csv"))
+        Labelled([str(tmp_path / "none.csv")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -63,6 +64,24 @@ def test_tables_name_ids_sources_files_and_labels(tmp_path: Path) -> None:
     ]
     lines = '{"id": "1", "label": null}\n\n{"id": "2", "label": "cat"}\n{"id": "3", "label": ""}\n'
     assert [row[3] for row in read(tmp_path / "e.jsonl", lines)[1]] == [False, True, False]
+
+
+def test_a_list_is_read_out_of_an_archive(tmp_path: Path) -> None:
+    def packed(*names: str) -> str:
+        with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+            for name in (*names, "images/a.png"):
+                archive.writestr(name, json.dumps(COCO))
+        return str(tmp_path / "export.zip")
+
+    assert read_returned(packed("annotations/instances_default.json"))[0] == "COCO"
+    for names, message in ((("a.json", "b.json"), r"2 lists in it \(a\.json and b\.json\)"), ((), "0 lists in it")):
+        with pytest.raises(UsageError, match=message):
+            read_returned(packed(*names))
+    (tmp_path / "export.zip").write_bytes(b"PK and then nothing")
+    with pytest.raises(UsageError, match="not readable as a zip"):
+        read_returned(str(tmp_path / "export.zip"))
+    with pytest.raises(UsageError, match="no such file"):
+        read_returned(str(tmp_path / "none.zip"))
 
 
 @pytest.mark.parametrize(

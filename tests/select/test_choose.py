@@ -17,7 +17,7 @@ from regrad.runs import scored
 from regrad.select import choose
 
 RNG = np.random.default_rng(0)
-NOBODY = Labelled(None)
+NOBODY = Labelled()
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ def test_labelled_images_are_left_out(run: scored.Run, tmp_path: Path) -> None:
     pyarrow.csv.write_csv(pa.table({"id": ids, "label": [3] * 10}), tmp_path / "by-id.csv")
     pyarrow.parquet.write_table(first.select(["id", "source"]), tmp_path / "by-both.parquet")
     for name in ("by-id.csv", "by-both.parquet"):
-        labelled = Labelled(str(tmp_path / name))
+        labelled = Labelled([str(tmp_path / name)])
         assert len(labelled) == 10
         rows = choose.choose(choose.candidates(run, "regrad", labelled, 10, False), False)
         assert chosen(rows) == expected
     # The same ids of another source are other images.
     other = pa.table({"id": ids, "source": ["elsewhere"] * 10})
     pyarrow.parquet.write_table(other, tmp_path / "other.parquet")
-    rows = choose.candidates(run, "regrad", Labelled(str(tmp_path / "other.parquet")), 10, False)
+    rows = choose.candidates(run, "regrad", Labelled([str(tmp_path / "other.parquet")]), 10, False)
     assert chosen(rows) == np.argsort(-scores(run))[:10].tolist()
 
 
@@ -137,4 +137,4 @@ def test_nothing_left_to_choose_is_refused(run: scored.Run, tmp_path: Path) -> N
     everything = pyarrow.parquet.read_table(f"{run.output}/scores", columns=["id"])
     pyarrow.parquet.write_table(everything, tmp_path / "all.parquet")
     with pytest.raises(UsageError, match="nothing to choose from"):
-        choose.candidates(run, "regrad", Labelled(str(tmp_path / "all.parquet")), 3, False)
+        choose.candidates(run, "regrad", Labelled([str(tmp_path / "all.parquet")]), 3, False)
