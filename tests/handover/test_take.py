@@ -55,6 +55,8 @@ def test_tables_name_ids_sources_files_and_labels(tmp_path: Path) -> None:
             ("a\nb", "t", None, False, None, False),
         ],
     )
+    numbers = read(tmp_path / "numbers.csv", "id,label\n0001,1\n1e5,2\n")[1]
+    assert [row[0] for row in numbers] == ["0001", "1e5"]  # and not the numbers 1 and 100,000
     assert read(tmp_path / "b.csv", "id,regrad_id\n7,x\n")[1] == [("x", None, None, True, None, False)]
     assert read(tmp_path / "c.csv", "file\nx.png\n")[1] == [(None, None, "x.png", True, None, False)]
     pa.parquet.write_table(pa.table({"id": [7, 8], "label": [3, None]}), tmp_path / "d")
