@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 
 from regrad import formatting, storage
 from regrad.errors import UsageError
-from regrad.handover.entries import OWN_FILE, digest_of_image
+from regrad.handover.entries import OWN_FILE, digest_of_image, named_classes
 from regrad.handover.take import RETURNED_SCHEMA, read_returned
+from regrad.reading.naming.classes import Classes
 from regrad.runs.pairs import hashes
-from regrad.runs.scored import Bools
+from regrad.runs.scored import Bools, Ints, Run
 
 # How an image may be told; each key begins with its kind, and is followed by it.
 _BY_ID, _BY_BOTH, _BY_FILE, _BY_DIGEST = "id ", "both ", "file ", "digest "
@@ -47,14 +48,16 @@ class Labelled:
         counted = (
             told.filter(pc.is_valid(told["key"]))
             .group_by("key")
-            .aggregate([("labelled", "sum"), ("label", "count_distinct")])
+            .aggregate([("labelled", "sum"), ("label", "count_distinct"), ("label", "min")])
         )
-        times = counted["labelled_sum"].to_numpy()
-        self._keys = counted["key"].filter(pa.array(times > 0)).combine_chunks()
+        times, kinds = counted["labelled_sum"].to_numpy(), counted["label_count_distinct"].to_numpy()
+        there = pa.array(times > 0)
+        self._keys = counted["key"].filter(there).combine_chunks()
+        self._labels = pc.if_else(pa.array(kinds == 1), counted["label_min"], None).filter(there)
         self._seen = np.zeros(len(self._keys), bool)
         self.without = int((times == 0).sum())
         self.twice = int((times > 1).sum())
-        self.differently = int(((times > 1) & (counted["label_count_distinct"].to_numpy() > 1)).sum())
+        self.differently = int(((times > 1) & (kinds > 1)).sum())
         self._kinds = {kind for kind in (_BY_ID, _BY_BOTH, _BY_FILE, _BY_DIGEST) if self._has(kind)}
         self._hashes = np.array([int(key[:16], 16) for key in self._of(_BY_DIGEST)], np.uint64)
 
@@ -63,14 +66,24 @@ class Labelled:
 
     def contains(self, rows: pa.Table) -> Bools:
         """(n,) which of ``rows`` (with ``id`` and ``source``) are labelled; these are known from now on."""
+        return self._look(rows)[0]
+
+    def labels(self, rows: pa.Table) -> pa.ChunkedArray:
+        """(n,) the names of their labels; null where there is none, or where the lists do not agree on one."""
+        labelled, told = self._look(rows)
+        return self._labels.take(pa.array(told, mask=~labelled))
+
+    def _look(self, rows: pa.Table) -> tuple[Bools, Ints]:
+        """(n,) which of the rows are labelled, and (n,) the place of the key that says so."""
         labelled: Bools = np.zeros(len(rows), bool)
-        if len(self._keys):
-            for key in self._ways(rows):
-                places = pc.index_in(key, value_set=self._keys).to_numpy(zero_copy_only=False)
-                there = ~np.isnan(places)
-                labelled |= there
-                self._seen[places[there].astype(np.int64)] = True
-        return labelled
+        told: Ints = np.zeros(len(rows), np.int64)
+        for key in self._ways(rows):
+            places = pc.index_in(key, value_set=self._keys).to_numpy(zero_copy_only=False)
+            there = ~np.isnan(places)
+            labelled |= there
+            told[there] = places[there].astype(np.int64)
+            self._seen[told[there]] = True
+        return labelled, told
 
     def summary(self) -> str:
         """What the file said, once all rows of the run have been looked at."""
@@ -111,6 +124,25 @@ class Labelled:
     def _of(self, kind: str) -> list[str]:
         keys = self._keys.filter(pc.starts_with(self._keys, kind))
         return [key.removeprefix(kind) for key in keys.to_pylist()]
+
+
+def labels_given(run: Run, labelled: Labelled) -> pa.Table:
+    """The images of ``run`` that are labelled: ``id, source, row, label`` and ``class``.
+
+    ``label`` is the name that somebody gave, null where the lists do not agree; ``class`` (int32) is the model's class
+    of that name, null where it has none. Memory: these rows.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    classes, own = Classes.of_run(run.info), {name: number for number, name in enumerate(named_classes(run))}
+    tables = []
+    for rows in run.tables(["id", "source", "row"]):
+        told = rows.append_column("label", labelled.labels(rows)).filter(pa.array(labelled.contains(rows)))
+        names = told["label"].to_pylist()
+        numbers = [None if name is None else own.get(name, classes.label(name)) for name in names]
+        tables.append(told.append_column("class", pa.array(numbers, pa.int32())))
+    return pa.concat_tables(tables)
 
 
 def _keys_of(rows: pa.Table) -> pa.ChunkedArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from regrad.errors import UsageError
 from regrad.handover.entries import stems
-from regrad.handover.labelled import Labelled
+from regrad.handover.labelled import Labelled, labels_given
+from regrad.runs.scored import Run
+from tests.handover.conftest import rows_of
 
 ROWS = pa.table(
     {
@@ -83,6 +86,27 @@ def test_several_lists_are_one(tmp_path: Path) -> None:
         f"--labelled {tmp_path}/a.csv (CSV), {tmp_path}/b.csv (CSV): 3 labelled images, 1 labelled more than once, "
         "1 of them differently"
     )
+
+
+def test_labels_become_classes_of_the_model(inside: Run, tmp_path: Path) -> None:
+    rows = rows_of(inside).sort_by([("source", "ascending"), ("row", "ascending")])
+    ids, sources = (rows[name].to_pylist() for name in ("id", "source"))
+    given = ["three", "cow", "7", "two", "two"]
+    places = [0, 5, 11, 20, 20]
+    with open(tmp_path / "labels.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "source", "label"])
+        writer.writerows([ids[place], sources[place], label] for place, label in zip(places, given, strict=True))
+        writer.writerows([ids[9], sources[9], label] for label in ("one", "two"))
+    told = labels_given(inside, Labelled([str(tmp_path / "labels.csv")])).sort_by(
+        [("source", "ascending"), ("row", "ascending")]
+    )
+    assert told.column_names == ["id", "source", "row", "label", "class"]
+    assert told["id"].to_pylist() == [ids[place] for place in (0, 5, 9, 11, 20)]
+    assert told["row"].to_pylist() == [rows["row"][place].as_py() for place in (0, 5, 9, 11, 20)]
+    assert told["label"].to_pylist() == ["three", "cow", None, "7", "two"]
+    assert told["class"].to_pylist() == [3, None, None, 7, 2]
+    assert len(labels_given(inside, Labelled())) == 0
 
 
 def test_what_cannot_be_read_is_refused_by_its_flag(tmp_path: Path) -> None:
