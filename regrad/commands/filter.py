@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from regrad import storage
 from regrad.cli import Parser, add_cluster, add_common, run_command
+from regrad.formatting import count
 from regrad.handover import FORMATS
 from regrad.pages import thumbnails
 from regrad.settings.kinds import AT_LEAST_0, BETWEEN, POSITIVE
@@ -62,7 +63,7 @@ def sort(arguments: Sequence[str]) -> int:
     outcome = carry_out(run, rule, output, args.write_shards, args.replace, *cluster, wanted)
     print(summary(outcome, storage.mask(output)))
     if wanted and outcome.given:
-        print(f"handed over {outcome.given.images} images: {storage.mask(wanted.folder(output))}/")
+        print(f"handed over {count(outcome.given.images, 'image')}: {storage.mask(wanted.folder(output))}/")
         if problems := outcome.given.problems():
             print(f"warning: left out of it: {problems}", file=sys.stderr)
     return 0

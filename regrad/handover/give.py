@@ -56,11 +56,11 @@ class Given:
     def problems(self) -> str | None:
         """What was left out, in words."""
         told = {
-            "not in their sources any more": self.gone,
+            "not in the sources any more": self.gone,
             "not what was scored any more": self.changed,
             "of no size that can be told": self.unreadable,
         }
-        return "; ".join(f"{count} images {why}" for why, count in told.items() if count) or None
+        return "; ".join(f"{formatting.count(number, 'image')} {why}" for why, number in told.items() if number) or None
 
 
 @dataclass(frozen=True)

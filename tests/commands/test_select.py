@@ -91,7 +91,7 @@ def test_images_that_are_gone_are_told(scored: Path, tmp_path: Path, capsys: pyt
     write_tar(tmp_path / "in/b.tar", digits(41)[40:])
     code, _, err = run(capsys, scored, "--budget", 60, "--format", "huggingface", "--output", tmp_path / "chosen.csv")
     assert code == 0
-    assert f"left out of {tmp_path}/chosen-huggingface: 19 images not in their sources any more" in err
+    assert f"left out of {tmp_path}/chosen-huggingface: 19 images not in the sources any more" in err
 
 
 @pytest.mark.usefixtures("ray_session")

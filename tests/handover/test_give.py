@@ -140,7 +140,7 @@ def test_what_is_gone_or_changed_is_left_out_and_counted(hand_over: HandOver, tm
     (tmp_path / "in" / names[5]).write_bytes(digits(11)[10][1])
     _, given = hand_over(run, "cvat", tmp_path / "out")
     assert (given.images, given.copied, given.gone, given.changed) == (8, 8, 1, 1)
-    assert given.problems() == "1 images not in their sources any more; 1 images not what was scored any more"
+    assert given.problems() == "1 image not in the sources any more; 1 image not what was scored any more"
     # Rows of before the column: there is nothing to compare with.
     unknown = rows.set_column(rows.column_names.index("digest"), "digest", pa.nulls(len(rows), pa.string()))
     with giving(run, "cvat", "entropy", str(tmp_path / "out")) as giver:
