@@ -50,14 +50,9 @@ def read_returned(uri: str) -> tuple[str, pa.Table]:
     """
     try:
         content = _unpacked(uri) if uri.lower().endswith(".zip") else storage.read_bytes(uri)
-        begin = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-        if content.startswith(b"PAR1"):
-            return "Parquet", _of_table(_parquet(content))
-        if begin == b"<":
-            return "CVAT", _of_records(read_cvat(content))
-        if begin in (b"{", b"["):
-            return _of_json(content)
-        return "CSV", _of_table(_csv(content))
+        begin = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+        read = next((read for mark, read in _MARKS.items() if begin.startswith(mark)), _of_csv)
+        return read(content)
     except FileNotFoundError as error:
         raise UsageError(str(error)) from error
     except storage.Changed as error:
@@ -78,6 +73,10 @@ def _unpacked(uri: str) -> bytes:
             return archive.read(lists[0])
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, of a strange kind, encrypted
         raise UsageError(f"not readable as a zip: {storage.reason(error)}") from error
+
+
+def _of_xml(content: bytes) -> tuple[str, pa.Table]:
+    return "CVAT", _of_records(read_cvat(content))
 
 
 def _of_json(content: bytes) -> tuple[str, pa.Table]:
@@ -126,16 +125,15 @@ def _of_records(returned: Iterable[Returned]) -> pa.Table:
     )
 
 
-def _parquet(content: bytes) -> pa.Table:
+def _of_parquet(content: bytes) -> tuple[str, pa.Table]:
     try:
         file = pyarrow.parquet.ParquetFile(pa.BufferReader(content))
-        wanted = _wanted(file.schema_arrow.names)
-        return file.read(columns=wanted)
+        return "Parquet", _of_table(file.read(columns=_wanted(file.schema_arrow.names)))
     except pa.ArrowException as error:
         raise UsageError(f"not readable as Parquet: {storage.reason(error)}") from error
 
 
-def _csv(content: bytes) -> pa.Table:
+def _of_csv(content: bytes) -> tuple[str, pa.Table]:
     try:
         with pyarrow.csv.open_csv(pa.BufferReader(content)) as file:
             names = file.schema.names
@@ -143,9 +141,14 @@ def _csv(content: bytes) -> pa.Table:
         text = dict.fromkeys(wanted, pa.string())  # 0001 is an id, not the number 1
         options = pyarrow.csv.ConvertOptions(column_types=text, include_columns=wanted)
         parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)  # which ids may have
-        return pyarrow.csv.read_csv(pa.BufferReader(content), parse_options=parsing, convert_options=options)
+        rows = pyarrow.csv.read_csv(pa.BufferReader(content), parse_options=parsing, convert_options=options)
+        return "CSV", _of_table(rows)
     except pa.ArrowException as error:
         raise UsageError(f"not readable as CSV: {storage.reason(error)}") from error
+
+
+#: How a file of each kind begins; all others are CSV.
+_MARKS = {b"PAR1": _of_parquet, b"<": _of_xml, b"{": _of_json, b"[": _of_json}
 
 
 def _wanted(names: list[str]) -> list[str]:
