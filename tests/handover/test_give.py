@@ -150,6 +150,15 @@ def test_what_is_gone_or_changed_is_left_out_and_counted(hand_over: HandOver, tm
     assert hand_over(run, "csv", tmp_path / "csv")[1].images == 10
 
 
+def test_a_source_that_is_gone_is_an_error_that_names_it(hand_over: HandOver, tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", digits(6))
+    run = score(str(tmp_path / "a.tar"), tmp_path / "run")
+    (tmp_path / "a.tar").unlink()
+    with pytest.raises(RegradError, match=r"a\.tar: "):
+        hand_over(run, "csv", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [MARK]
+
+
 def test_from_a_store_into_a_store(hand_over: HandOver, bucket: Bucket, tmp_path: Path) -> None:
     bucket.put(write_folder(tmp_path / "in", digits(6)), "files")
     bucket.put(write_tar(tmp_path / "a.tar", digits(12)[6:]), "tars/a.tar")
