@@ -59,6 +59,7 @@ def metrics(report: Mapping[str, Any]) -> dict[str, float]:
     """The finite numbers of a report under dotted names: ``regrad.ood.drawings.auroc``, ``flagged.id``, ``id.ece``."""
     parts = {
         "id": {name: report["id"].get(name) for name in ("images", "quarantined", "accuracy", "nll", "ece")},
+        "doubtful": {"share": (report.get("doubtful") or {}).get("share")},
         "flagged": {name: rates["share"] for name, rates in report["rates"].items()},
         **{name: {kind: score.get(kind) for kind in ("ood", "errors")} for name, score in report["scores"].items()},
     }
