@@ -90,6 +90,15 @@ def test_other_runs_say_how_sure_the_network_is_of_a_class(write_run: Any) -> No
     assert len(doubts.rows(100)) < 60
 
 
+def test_a_label_that_is_predicted_is_not_listed_however_improbable_it_is(write_run: Any) -> None:
+    p = np.concatenate([np.full((5, 10), 0.1), np.full((20, 10), 0.02) + 0.8 * np.eye(10)[np.arange(20) % 10]])
+    p[:5, 3] += 0.01
+    p[24] = 0.01
+    p[24, [6, 7]] = 0.83, 0.12  # contradicted, and the label more probable than the first five, which are predicted
+    labels = [*[3] * 5, *(np.arange(19) % 10).tolist(), 7]
+    assert [row["row"] for row in doubts_of(run_of(write_run, "run", p, labels)).rows(9)] == [24]
+
+
 def test_what_has_no_label_or_one_that_is_no_class_is_not_counted(write_run: Any) -> None:
     p, labels, _ = drawn(120)
     given = [None, 10, -1, *labels.tolist()[3:]]
