@@ -13,6 +13,7 @@ import pyarrow as pa
 from regrad.audit import drift, words
 from regrad.audit.gates import METRICS, Gate
 from regrad.labels.doubtful import Doubts, remove_list
+from regrad.labels.estimate import estimate_accuracy
 from regrad.runs import curves
 from regrad.runs.scored import Ints, Run, codes, floats, integers
 from regrad.runs.sift import sift
@@ -124,6 +125,7 @@ def counted(
     doubts = Doubts(run, [baseline.survey, survey])
     sifted = sift(run, rule, top, False, flag, unlike, doubts if survey.labelled else None)
     doubts.write(output)
+    estimate = estimate_accuracy(baseline.survey, survey)
     rates = sifted.rates
     nights = _Nights(alike)
     values, (known, new), _ = align([baseline.survey, survey], rule.score)
@@ -150,6 +152,7 @@ def counted(
         "coverage": covered["share"] if covered else None,
         "set_size": sets["mean_size"] if sets else None,
         "doubtful_labels": doubts.share,
+        "accuracy_estimate": estimate["accuracy"] if estimate else None,
         "accuracy": survey.numbers()["accuracy"],
     }
     base["metrics"] |= metrics
@@ -159,6 +162,7 @@ def counted(
         "rates": rates,
         "predictions": {"baseline": expected.tolist(), "night": predicted.tolist()},
         "doubtful": doubts.numbers(),
+        "accuracy_estimate": estimate,
         "histogram": curves.histogram(values, {BASELINE: known, NIGHT: new}),
         "distribution": {"grid": baseline.digest, "counts": total.tolist()},
         "pictures": sifted.sheets["uncertain"],
@@ -203,6 +207,7 @@ def _without_images(baseline: Baseline, quarantine: Mapping[str, int], rows_quar
         "rates": None,
         "predictions": None,
         "doubtful": None,
+        "accuracy_estimate": None,
         "histogram": None,
         "distribution": {"grid": baseline.digest, "counts": None},
         "quarantine": dict(quarantine),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from regrad.labels.doubtful import SHEET, Doubts
+from regrad.labels.estimate import estimate_accuracy
 from regrad.metrics import bootstrap, counted
 from regrad.report import best, headline
 from regrad.runs import curves
@@ -73,6 +74,7 @@ def summarise(
         "best_at_errors": _best_at_errors(scores, surveys[known.name]),
         "reliability": surveys[known.name].confidence.diagram(),
         "doubtful": doubts.numbers(),
+        "accuracy_estimate": estimate_accuracy(surveys[reference.name], surveys[known.name]) if reference else None,
         "rates": {name: of_run.rates for name, of_run in sifted.items()},
         "pictures": {name: pick_images(own, top) for name, own in sheets.items()},
         "class_names": known.model["class_names"],

@@ -48,7 +48,9 @@ class Survey:
             kinds = kinds_of(labelled, right)
             self.images += len(rows)
             self.labels_outside += int(((labels != NO_LABEL) & ~labelled).sum())
-            self.confidence.add(floats(rows["confidence"])[labelled], right[labelled])
+            confidence = floats(rows["confidence"])
+            self.confidence.add(confidence[labelled], right[labelled])
+            self.confidence.add_unjudged(confidence[~labelled])
             self.losses.add(losses)
             self.own.add(labels[labelled], np.exp(-losses))
             if self.sets:
@@ -110,7 +112,7 @@ def p_values(survey: Survey, score: str) -> PValues:
 
 
 class Confidence:
-    """Confidence and correctness of labelled images, summed up in narrow cells of confidence.
+    """Confidence and correctness of labelled images, summed up in narrow cells of confidence; other images counted.
 
     The cells are 0.05 wide in log(p / (1 - p)) and never cross an edge of the reliability diagram, so what is
     computed from the sums is exact.
@@ -121,6 +123,7 @@ class Confidence:
         self._edges = np.union1d(grid, np.arange(1, calibration.BINS) / calibration.BINS)
         shape = (2, self._edges.size + 1)  # wrong, right
         self.images = np.zeros(shape, np.int64)
+        self.unjudged = np.zeros(shape[1], np.int64)
         self._confidence = np.zeros(shape)
         upper = np.r_[self._edges, 1.0]
         self._bin = calibration.bin_of(upper)
@@ -132,6 +135,11 @@ class Confidence:
         cell = np.searchsorted(self._edges, confidence, side="left") + right * self.images.shape[1]
         for total, weight in ((self.images, None), (self._confidence, confidence)):
             total += np.bincount(cell, weight, total.size).reshape(total.shape).astype(total.dtype)
+
+    def add_unjudged(self, confidence: Floats) -> None:
+        """Count images without a usable label: (n,) probability of the predicted class."""
+        cell = np.searchsorted(self._edges, confidence[~np.isnan(confidence)], side="left")
+        self.unjudged += np.bincount(cell, minlength=self.unjudged.size)
 
     def numbers(self) -> dict[str, float]:
         """accuracy and ece, as in :mod:`regrad.metrics.calibration`."""

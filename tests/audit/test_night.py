@@ -23,7 +23,7 @@ PREDICTIONS = np.where(RNG.random(150) < 0.7, LABELS, (LABELS + 1) % 10)
 
 @pytest.fixture
 def baseline(write_run: Any) -> night.Baseline:
-    run = scored.load_run(night.BASELINE, write_run("known", {"regrad": KNOWN}))
+    run = scored.load_run(night.BASELINE, write_run("known", {"regrad": KNOWN}, [row % 10 for row in range(400)]))
     return night.calibrate(run, "regrad", "quantile=0.9")
 
 
@@ -147,6 +147,22 @@ def test_labels_are_doubted_by_what_the_network_is_sure_of_in_baseline_and_night
     assert (unlabelled["doubtful"], unlabelled["metrics"]["doubtful_labels"]) == (None, None)
     judged = night.with_verdicts({"night": "n", "again": {}} | told, parse_gates(["doubtful_labels < 1%"]))
     assert judged["gates"][0]["verdict"] == "exceeded"
+
+
+def test_the_accuracy_is_estimated_from_the_baselines_labels(write_run: Any) -> None:
+    p = RNG.dirichlet(np.full(10, 0.3), 400)
+    labels = np.where(RNG.random(400) < p.max(1), p.argmax(1), (p.argmax(1) + 1) % 10)
+    runs = [
+        scored.load_run(name, write_run(name, {"regrad": KNOWN}, given, probabilities=p))
+        for name, given in (("known", labels.tolist()), ("same", [None] * 400))
+    ]
+    told = counted(runs[1], night.calibrate(runs[0], "regrad", "quantile=0.9"))
+    right = (p.argmax(1) == labels).mean()
+    assert told["metrics"]["accuracy"] is None
+    assert told["metrics"]["accuracy_estimate"] == told["accuracy_estimate"]["accuracy"] == pytest.approx(right)
+    assert told["accuracy_estimate"]["known"] == right
+    low, high = told["accuracy_estimate"]["interval"]
+    assert low < right < high
 
 
 def test_verdicts_come_with_the_numbers_they_are_of(write_run: Any, baseline: night.Baseline) -> None:

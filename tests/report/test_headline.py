@@ -28,6 +28,7 @@ def report(auroc: dict[str, float], other: dict[str, float] | None = None, **kno
         "scores": {"regrad": numbers(auroc)} | ({"entropy": numbers(other)} if other else {}),
         "best_at_errors": None,
         "doubtful": None,
+        "accuracy_estimate": None,
         "class_names": None,
     }
 

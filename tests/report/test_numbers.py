@@ -252,6 +252,20 @@ def test_doubtful_labels_are_counted_and_listed_with_the_reference(write_run: An
     assert any(f"contradicts {len(listed) - 1} of 60 labels" in sentence for sentence in together["headline"])
 
 
+def test_the_accuracy_is_estimated_from_a_labelled_reference(write_run: Any) -> None:
+    p = RNG.dirichlet(np.full(10, 0.3), 300)
+    labels = np.where(RNG.random(300) < p.max(1), p.argmax(1), (p.argmax(1) + 1) % 10)
+    scores = {"regrad": RNG.normal(size=300)}
+    new = scored.load_run("new", write_run("new", scores, probabilities=p))
+    known = scored.load_run(scored.REFERENCE_NAME, write_run("known", scores, labels=labels.tolist(), probabilities=p))
+    report = report_of(new, [], reference=known)
+    told, right = report["accuracy_estimate"], (p.argmax(1) == labels).mean()
+    assert report["id"]["accuracy"] is None
+    assert (told["accuracy"], told["known"]) == (pytest.approx(right), pytest.approx(right))
+    assert any(sentence.startswith("Estimated without labels") for sentence in report["headline"])
+    assert report_of(new, [])["accuracy_estimate"] is None
+
+
 def test_a_run_without_rows_is_refused(write_run: Any) -> None:
     with pytest.raises(UsageError, match="scored no image"):
         report_of(scored.load_run("known", write_run("empty", {"regrad": []})), [])
