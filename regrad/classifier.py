@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sized
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from regrad.models.loading import load_network
 from regrad.models.outputs import Reading, find_reading, returning_logits, returning_own
 from regrad.network.head import find_head
 from regrad.network.modes import evaluating, set_evaluating
+from regrad.network.pictures import Preprocessing
 from regrad.network.probe import probe_images
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Classifier:
             be taken for something else. None refuses what looks like probabilities.
 
     Attributes:
+        preprocessing: what a picture goes through.
         network: returns logits (B, C): the caller's, or a shallow copy with a hook that makes them.
         temperature: what its logits were divided by.
         calibration: where that came from, if from a file: prediction sets need it.
@@ -97,10 +98,14 @@ class Classifier:
                 f"crop mode {crop_mode!r}: one of {', '.join(settings.CROP_MODES)}": crop_mode in settings.CROP_MODES,
             }
         )
-        self.resize_size = None if resize_size is None else settings.whole("resize_size", resize_size)
-        self.interpolation = settings.interpolation(interpolation)
-        self.crop_mode = crop_mode
-        self.transform = transform
+        self.preprocessing = Preprocessing(
+            self.image_size,
+            self.channels,
+            None if resize_size is None else settings.whole("resize_size", resize_size),
+            settings.interpolation(interpolation),
+            crop_mode,
+            transform,
+        )
         self.spec = spec
         names = len(class_names) if isinstance(class_names, Sized) else None
         self._bare, self._reading = self._probe(network, outputs, names)
@@ -178,40 +183,8 @@ class Classifier:
         return classifier
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """A decoded picture as the [0, 1] image the scorer takes: float32 (channels, H, W).
-
-        Resize the shorter side (antialiased), centre crop, scale to [0, 1], then ``transform``.
-
-        Raises:
-            ValueError: the picture cannot be brought to this shape.
-        """
-        image = _to_mode(image, settings.MODES[self.channels])
-        height, width = self.image_size
-        resampling = Image.Resampling[self.interpolation.upper()]
-        scale = max(height / image.height, width / image.width, (self.resize_size or 0) / min(image.size))
-        # Truncated and rounded as torchvision does, so that published accuracies are met.
-        size = (max(width, int(image.width * scale + 1e-6)), max(height, int(image.height * scale + 1e-6)))
-        if self.crop_mode == "squash":
-            size = (max(width, self.resize_size or 0), max(height, self.resize_size or 0))
-        if not image.size == size == (width, height):
-            # Only the part that the crop keeps is resampled: a 20,000-pixel-wide strip costs no more than a square.
-            left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-            box = (
-                left * image.width / size[0],
-                top * image.height / size[1],
-                (left + width) * image.width / size[0],
-                (top + height) * image.height / size[1],
-            )
-            image = image.resize((width, height), resampling, box=box)
-        pixels = torch.from_numpy(np.array(image, dtype=np.float32) / np.float32(255))
-        tensor = pixels.reshape(height, width, self.channels).permute(2, 0, 1).contiguous()
-        if self.transform is not None:
-            tensor = self.transform(tensor)
-            if tuple(tensor.shape) != (self.channels, height, width):
-                raise ValueError(
-                    f"the transform returned shape {tuple(tensor.shape)} instead of {(self.channels, height, width)}"
-                )
-        return tensor
+        """A decoded picture as the [0, 1] image the scorer takes, by ``preprocessing``: float32 (channels, H, W)."""
+        return self.preprocessing(image)
 
     def normalize(self, images: Tensor) -> Tensor:
         """(images - mean) / std on (..., channels, H, W): what the network receives."""
@@ -232,10 +205,11 @@ class Classifier:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over weights, spec, ``repr(network)`` and preprocessing: equal fingerprints, equal scores."""
-        preprocessing = (self.image_size, self.resize_size, self.channels, self.mean, self.std)
+        settled = self.preprocessing
+        preprocessing = (self.image_size, settled.resize_size, self.channels, self.mean, self.std)
         others = {
-            "interpolation": self.interpolation if self.interpolation != "bilinear" else None,
-            "crop_mode": self.crop_mode if self.crop_mode != "center" else None,
+            "interpolation": settled.interpolation if settled.interpolation != "bilinear" else None,
+            "crop_mode": settled.crop_mode if settled.crop_mode != "center" else None,
             "reading": self._reading.conversion,
             "calibration": self.calibration.digest if self.calibration else None,
         }
@@ -361,21 +335,3 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, bytes]]:
             yield from _parts(f"{name}[{place}]", part)
     else:
         yield f"{name}|", repr(value).encode()
-
-
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """``image`` in ``mode``; wider grey is scaled to 8 bits, which Pillow's own conversion would clip to white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.array(image, dtype=np.float32)
-        full_scale = 1 if image.mode == "F" else 65535  # Pillow scales the greys of PGM files to 16 bits too
-        if not (values.min() >= 0 and values.max() <= full_scale):
-            raise ValueError(
-                f"grey values from {values.min():g} to {values.max():g} have no known scale: store 8 or 16 bits, or "
-                "floats from 0 to 1"
-            )
-        values *= np.float32(255 / full_scale)
-        values += np.float32(0.5)  # in place: a picture may have millions of pixels
-        image = Image.fromarray(values.astype(np.uint8), "L")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image if image.mode == mode else image.convert(mode)

@@ -122,6 +122,7 @@ def run_job(action: Callable[[], int], verbose: bool = False) -> int:
     0 done, 1 failed, 2 wrong usage or configuration, 130 and 143 stopped by a signal; 3 and 4 are the action's own.
     The first signal lets the action say what it has done; a second one ends the process at once.
     """
+    threads_sleep_while_they_wait()
     previous = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with warnings.catch_warnings():
@@ -139,6 +140,13 @@ def run_job(action: Callable[[], int], verbose: bool = False) -> int:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def threads_sleep_while_they_wait() -> None:
+    """Before PyTorch is imported, which then reads it: by default its threads spin at the end of every operation, and
+    wait many times as long as they compute for one of them whose core, or share of a core, something else has.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @contextlib.contextmanager

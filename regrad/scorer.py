@@ -89,6 +89,7 @@ class Scorer:
         UsageError: a setting out of its range, an unknown name, or a network whose images influence each other.
     """
 
+    @computing("float32")  # what is tried on the probe is compared to more digits than a GPU's convolutions have else
     def __init__(
         self,
         classifier: Classifier,
@@ -165,7 +166,8 @@ class Scorer:
         """One column per requested score, and ``prediction`` and ``confidence``.
 
         Args:
-            images: float (B, channels, H, W) in [0, 1], as :meth:`Classifier.preprocess` returns them.
+            images: (B, channels, H, W), float in [0, 1] (:meth:`Classifier.preprocess`) or uint8, 255 times as much
+                (``classifier.preprocessing.compact``).
             ids: B strings that name the images; the noise of an image is a function of (seed, id).
             labels: B class indices, None where unknown; adds ``nll`` = -log p of the label, NaN where it is no class.
 
@@ -178,10 +180,10 @@ class Scorer:
             UsageError: shapes, dtype or number of ids do not fit.
         """
         expected = (self.classifier.channels, *self.classifier.image_size)
-        if images.dim() != 4 or tuple(images.shape[1:]) != expected or not images.is_floating_point():
+        if images.dim() != 4 or tuple(images.shape[1:]) != expected or not _are_pixels(images):
             raise UsageError(
-                f"images are {images.dtype} {tuple(images.shape)}; this classifier takes float (B, {expected[0]}, "
-                f"{expected[1]}, {expected[2]}) in [0, 1]"
+                f"images are {images.dtype} {tuple(images.shape)}; this classifier takes (B, {expected[0]}, "
+                f"{expected[1]}, {expected[2]}), float in [0, 1] or uint8"
             )
         if len(ids) != len(images):
             raise UsageError(f"{len(ids)} ids for {len(images)} images")
@@ -391,6 +393,10 @@ class _Shared:
     draws: dict[str, Tensor]
     logits: Tensor
     features: Tensor | None
+
+
+def _are_pixels(images: Tensor) -> bool:
+    return images.is_floating_point() or images.dtype == torch.uint8
 
 
 def _kind(item: Score, samples: int) -> Norms:

@@ -1,8 +1,9 @@
 """A GPU that is none: its tensors are the CPU's, with a mark, and meet the rules of a GPU.
 
-Code that mixes devices, or makes the host wait, shows on a machine without a GPU. An operation refuses tensors of both
-kinds as CUDA does; what makes the host wait for the device (a number read, a copy to the CPU, an index from there) is
-listed in ``waits``. Tensors that PyTorch makes inside itself have no place until they meet one that has.
+Code that mixes devices, makes the host wait, or leaves to PyTorch whether products are rounded to TensorFloat-32, shows
+on a machine without a GPU. An operation refuses tensors of both kinds as CUDA does; products round their factors where
+CUDA's would; what makes the host wait for the device (a number read, a copy to the CPU, an index from there) is listed
+in ``waits``. Tensors that PyTorch makes inside itself have no place until they meet one that has.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from regrad.benchmarks import tf32
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 COPIES = ("aten::copy_", "aten::_to_copy")
@@ -47,6 +50,12 @@ def _tensors(values: Any) -> list[Tensor]:
     return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
 
 
+def _rounds(name: str) -> bool:
+    """Whether a GPU would round the factors of this product, as its settings are now: of convolutions by default."""
+    backends = torch.backends
+    return backends.cudnn.allow_tf32 if "convolution" in name else backends.cuda.matmul.allow_tf32
+
+
 class _Operations(TorchDispatchMode):
     """Refuses to mix devices, and puts results where their inputs are."""
 
@@ -64,6 +73,8 @@ class _Operations(TorchDispatchMode):
                 raise RuntimeError(f"{func}: tensors {shapes} are on the CPU, others on the GPU")
             if shapes or name in WAITS:
                 self._waits.append(name)
+        if GPU in places and _rounds(name):
+            args = tuple(tf32.rounded_factors(func, args))
         result = func(*args, **(kwargs or {}))
         place = GPU if GPU in places else CPU if CPU in places else None
         if place and name != "aten::copy_":

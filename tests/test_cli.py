@@ -1,5 +1,6 @@
 """How every job ends on signals, and what it keeps to itself."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -106,3 +107,14 @@ def test_verbose_behind_dashes_is_anothers_too(capsys: pytest.CaptureFixture[str
         said = capsys.readouterr().err
         assert ("Traceback" in said) is shown
         assert said.endswith(f"error: wrong: {' '.join(arguments)}\n")
+
+
+@pytest.mark.parametrize("begins", ["regrad.cli; regrad.cli.run_job(lambda: 0)", "regrad.cluster"])
+@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(begins: str, given: str | None, policy: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    program = f"import sys, os, {begins}; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    if given:
+        environment["OMP_WAIT_POLICY"] = given
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True, check=True)
+    assert ended.stdout == f"False {policy}\n"

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from regrad import Classifier, Scorer
+from regrad.benchmarks import contenders, tf32
+from regrad.networks import resnet20_cifar10
 from regrad.scores import SCORES
 from regrad.scores.draws import posterior
 from regrad.scores.statistics import fit_statistics
@@ -59,6 +61,43 @@ def test_scores_are_those_of_the_cpu(
         torch.testing.assert_close(value, wanted[column], rtol=1e-6, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_the_plan_is_that_of_the_cpu(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that is tried on products which PyTorch rounds, as it does unless told, differs from autograd."""
+    torch.manual_seed(0)
+    network, known = resnet20_cifar10()
+    deep = Classifier(network.eval(), **known)
+    wanted = Scorer(deep, ("exgrad",), engine="exact", tolerance=0, device="cpu").plan
+    with pretended_gpu(monkeypatch):
+        plan = Scorer(deep, ("exgrad",), engine="exact", tolerance=0, precision=precision, device="cuda").plan
+    assert plan["without_rule"] == []
+    assert plan == wanted
+
+
+@pytest.mark.parametrize("scores", [("entropy",), ("exgrad",), ("perturb_theta", "react")])
+def test_nothing_is_rounded_while_a_scorer_is_made(scores: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(12, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    state = fit_statistics(build(NETWORKS[0], torch.float32), [(images, torch.arange(12) % 3)], torch.device("cpu"))
+    with pretended_gpu(monkeypatch):
+        scorer = Scorer(classifier(NETWORKS[0]), scores, statistics=state, precision="tf32", device="cuda")
+        monkeypatch.setattr(tf32, "rounded_factors", _refuse)
+        Scorer(classifier(NETWORKS[0]), scores, statistics=state, precision="tf32", device="cuda")
+        if "exgrad" in scores:  # what is asked for is done
+            with pytest.raises(AssertionError, match="rounded"):
+                scorer(images[:4], IDS)
+
+
+def test_nothing_is_rounded_while_an_engine_is_made_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretended_gpu(monkeypatch):
+        monkeypatch.setattr(tf32, "rounded_factors", _refuse)
+        inputs = torch.rand(3, 3, SIZE, SIZE).to("cuda")
+        contenders.engine("exact", precision="tf32")(build(NETWORKS[0], torch.float32), inputs, 1)
+
+
+def _refuse(operation: object, arguments: object) -> None:
+    raise AssertionError(f"{operation}: rounded")
+
+
 @pytest.mark.parametrize("engine", ["exact", "sketch"])
 def test_the_host_waits_for_no_class(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
@@ -84,11 +123,14 @@ def test_a_posterior_is_drawn_from_on_the_device(monkeypatch: pytest.MonkeyPatch
 def test_features_are_set_against_training_data_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(12, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     names = [name for name, item in SCORES.items() if item.features]
-    cpu = torch.device("cpu")
-    state = fit_statistics(build(NETWORKS[0], torch.float32), [(images, torch.arange(12) % 3)], cpu)
+    network, batches = build(NETWORKS[0], torch.float32), [(images, torch.arange(12) % 3)]
+    state = fit_statistics(network, batches, torch.device("cpu"))
     wanted = Scorer(classifier(NETWORKS[0]), names, statistics=state, device="cpu")(images[:4], IDS)
     with pretended_gpu(monkeypatch):
+        there = fit_statistics(network, batches, torch.device("cuda"))
         columns = Scorer(classifier(NETWORKS[0]), names, statistics=state, device="cuda")(images[:4], IDS)
+    for name, value in state.items():
+        torch.testing.assert_close(there[name], value, rtol=1e-5, atol=1e-6)
     for name in names:
         torch.testing.assert_close(columns[name], wanted[name], rtol=1e-4, atol=1e-6)
 

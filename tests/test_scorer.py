@@ -266,11 +266,21 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
         Scorer(_classifier(), **settings)
 
 
+def test_levels_score_as_the_images_that_they_are() -> None:
+    scorer = Scorer(_classifier(), ["regrad", "entropy"], samples=2)
+    images, ids = _images(3)
+    levels = (images * 255).to(torch.uint8)
+    wanted = scorer(levels.float() / 255, ids)
+    for column, values in scorer(levels, ids).items():
+        assert torch.equal(values, wanted[column]), column
+    assert torch.equal(scorer.measure_error(levels, ids), scorer.measure_error(levels.float() / 255, ids))
+
+
 def test_images_and_ids_must_fit() -> None:
     scorer = Scorer(_classifier(), ["entropy"])
     images, ids = _images(3)
-    for bad in (images[:, :1], images[..., :8], images[0], (images * 255).to(torch.uint8)):
-        with pytest.raises(UsageError, match="this classifier takes float"):
+    for bad in (images[:, :1], images[..., :8], images[0], (images * 255).int()):
+        with pytest.raises(UsageError, match=r"float in \[0, 1\] or uint8"):
             scorer(bad, ids)
     with pytest.raises(UsageError, match="2 ids for 3 images"):
         scorer(images, ids[:2])

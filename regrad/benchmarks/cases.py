@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 import torch
 from torch import Tensor, nn
 
-from regrad import perturb, storage
+from regrad import perturb
 from regrad.classifier import Classifier
 from regrad.errors import UsageError
 from regrad.network.head import find_head
@@ -59,7 +60,7 @@ class Case:
     def describe(self, classifier: Classifier) -> str:
         """The case in words."""
         own = "trained weights" if self.trained else "random weights"
-        weights = f"weights {storage.mask(self.weights)}" if self.weights else own
+        weights = f"weights {PurePath(self.weights).name}" if self.weights else own
         height, width = classifier.image_size
         return (
             f"{self.name}, {height}x{width}, C = {classifier.num_classes}, N = {self.samples}, {weights}, "

@@ -77,7 +77,12 @@ WORKS = {
         Work("entropy-resnet18", f"{__name__}:resnet18", "entropy", 0, 1024),
     )
 }
-WAYS: dict[str, Callable[[Job], Iterator[UnitResult]]] = {"in this process": score_here, "on Ray": score_on_ray}
+ScoreUnits = Callable[[Job], Iterator[UnitResult]]
+WAYS: dict[str, tuple[ScoreUnits, tuple[str, ...]]] = {
+    "in this process": (score_here, ()),
+    "on Ray": (score_on_ray, ()),
+    "on Ray, decoded by another process": (score_on_ray, ("--decode-workers", "1")),
+}
 
 
 def measure_job(work: Work, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -90,12 +95,13 @@ def measure_job(work: Work, rounds: int, say: Callable[[str], None]) -> dict[str
         for number in range(rounds):
             for way in speeds:
                 say(f"{work.name}: round {number + 1} of {rounds}, {way}")
-                output = str(Path(folder) / f"{number}-{way.replace(' ', '-')}")
-                job = prepare(parse([*work.pictures, *work.flags(), "--output", output], "score", None))
-                if way == "loop":
+                output = str(Path(folder) / f"{number}-{way.replace(' ', '-').replace(',', '')}")
+                score_units, flags = WAYS.get(way, (None, ()))
+                job = prepare(parse([*work.pictures, *work.flags(), *flags, "--output", output], "score", None))
+                if score_units is None:
                     speeds[way].append(_loop(job))
                 else:
-                    speed, spent[way] = _steady(job, WAYS[way])
+                    speed, spent[way] = _steady(job, score_units)
                     speeds[way].append(speed)
     rows = [
         {
@@ -135,7 +141,7 @@ def _loop(job: Job) -> float:
     return len(images) / (time.perf_counter() - started)
 
 
-def _steady(job: Job, score_units: Callable[[Job], Iterator[UnitResult]]) -> tuple[float, dict[str, float]]:
+def _steady(job: Job, score_units: ScoreUnits) -> tuple[float, dict[str, float]]:
     """Images a second from the first committed unit to the last, and what the workers' time went into."""
     commits: list[tuple[float, int]] = []
     spent: dict[str, float] = {}

@@ -7,7 +7,7 @@ Source: NVIDIA's PTX instruction set, ``cvt.rna.tf32.f32``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,14 +45,19 @@ def emulated() -> Iterator[None]:
         yield
 
 
+def rounded_factors(operation: Callable[..., Any], arguments: Sequence[Any]) -> list[Any]:
+    """The ``arguments`` of ``operation``, with the float32 factors of its products rounded, if it makes products."""
+    factors = _FACTORS.get(operation, slice(0, 0))
+    rounding = list(arguments)
+    rounding[factors] = [
+        rounded(each) if isinstance(each, Tensor) and each.dtype == torch.float32 else each
+        for each in rounding[factors]
+    ]
+    return rounding
+
+
 class _Rounding(Operations):
     def __torch_dispatch__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        arguments = list(args)
-        factors = _FACTORS.get(function, slice(0, 0))
-        arguments[factors] = [
-            rounded(each) if isinstance(each, Tensor) and each.dtype == torch.float32 else each
-            for each in arguments[factors]
-        ]
-        return function(*arguments, **(kwargs or {}))
+        return function(*rounded_factors(function, args), **(kwargs or {}))

@@ -1,6 +1,7 @@
 """Units on Ray: descriptions of units go out to actors, ledger records come back.
 
-Pixels never travel through Ray: an actor reads, decodes, scores and commits its units itself.
+An actor reads, decodes, scores and commits its units itself: no pixels travel through Ray, unless others are to decode
+(:mod:`regrad.cluster.decoders`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import ray
 import ray.data
 
 from regrad import storage
+from regrad.cluster import decoders
 from regrad.cluster.handover import WorkerFailure, settle_in, surroundings
 from regrad.cluster.metrics import IDLE, READING, SCORING, WorkerMetrics
 from regrad.cluster.progress import Progress
@@ -43,12 +45,17 @@ def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[Unit
     """
     options, units = job.options, job.plan.pending
     progress = Progress(*expected_images(units))
-    with connected(options.ray_address, options.num_workers, options.verbose) as cluster:
-        workers = share_out(cluster, options.num_workers, options.gpus_per_worker, options.cpus_per_worker)
+    count = options.decode_workers or 0
+    with (
+        connected(options.ray_address, (options.num_workers or 1) + count, options.verbose) as cluster,
+        decoders.started(count, job.classifier.preprocessing, job.task.max_pixels) as decoding,
+    ):
+        left = cluster.without(count)
+        workers = share_out(left, options.num_workers, options.gpus_per_worker, options.cpus_per_worker)
         task = replace(job.task, threads=workers.cpus)
         board = _start_board()
         groups = group_units(units, workers.count)
-        dataset = _dataset(task, groups, "measured" not in job.run, workers, board, options.verbose)
+        dataset = _dataset(task, groups, "measured" not in job.run, workers, board, decoding, options.verbose)
         with _watched(board, progress, lambda: stalled(cluster, workers, stall_seconds), stall_seconds):
             yield from _results(dataset)
 
@@ -103,7 +110,13 @@ def stalled(cluster: Cluster, workers: Workers, seconds: float) -> str:
 
 
 def _dataset(
-    task: Task, tasks: Sequence[Sequence[Unit]], measure: bool, workers: Workers, board: Any, verbose: bool
+    task: Task,
+    tasks: Sequence[Sequence[Unit]],
+    measure: bool,
+    workers: Workers,
+    board: Any,
+    decoding: Sequence[Any],
+    verbose: bool,
 ) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -124,7 +137,7 @@ def _dataset(
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
-        fn_constructor_args=(task, board, *surroundings(), (_TRIES, size)),
+        fn_constructor_args=(task, board, decoding, *surroundings(), (_TRIES, size)),
     )
 
 
@@ -159,7 +172,13 @@ class _Worker:
     """A :class:`UnitScorer` in an actor. Errors travel as rows: raised, they would arrive wrapped and retried."""
 
     def __init__(
-        self, task: Task, board: Any, environment: dict[str, str], paths: Sequence[str], tries: tuple[int, int]
+        self,
+        task: Task,
+        board: Any,
+        decoding: Sequence[Any],
+        environment: dict[str, str],
+        paths: Sequence[str],
+        tries: tuple[int, int],
     ) -> None:
         settle_in(environment, paths)
         self.board, self.name = board, uuid.uuid4().hex
@@ -174,7 +193,8 @@ class _Worker:
             # Workers that load at the same time have not died.
             with self._attempt("loading the model", self.tries + others):
                 process.set_up(task.threads)
-                self.scorer = UnitScorer(task, self._count, self._scoring)
+                by_others = decoders.by_decoders(decoding) if decoding else None
+                self.scorer = UnitScorer(task, self._count, self._scoring, decoding=by_others)
         except Exception as error:
             self.failure = WorkerFailure.of(error)
         self.metrics.enter(IDLE)

@@ -30,7 +30,7 @@ def is_meant(job: Job) -> bool:
         return True
     if options.ray_address or os.environ.get("RAY_ADDRESS") or _is_in_a_session() or torch.cuda.is_available():
         return False
-    if options.num_workers or options.gpus_per_worker is not None or options.cpus_per_worker:
+    if options.num_workers or options.gpus_per_worker is not None or options.cpus_per_worker or options.decode_workers:
         return False
     return bool(job.plan.pending) and _seconds(job) <= WORTHWHILE_SECONDS
 

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -22,7 +22,7 @@ from regrad.errors import RegradError, UsageError
 from regrad.pipeline.cores import cores
 from regrad.settings.places import LOCAL
 
-_OBJECT_STORE_BYTES = 256 * 2**20  # only descriptions of units travel through it
+_OBJECT_STORE_BYTES = 256 * 2**20  # descriptions of units travel through it, and images where others decode
 _SPARE_CPUS = 2  # Ray hangs without a word when actors take every CPU
 _CORES_PER_WORKER = 4
 _KNOCK_SECONDS = 10.0
@@ -37,6 +37,10 @@ class Cluster:
     gpus: float
     largest_node_cpus: int
     own: bool
+
+    def without(self, cpus: int) -> Cluster:
+        """What is left where so many are taken, from nodes that are not known."""
+        return replace(self, cpus=max(0, self.cpus - cpus))
 
     def __str__(self) -> str:
         return f"{self.cpus} CPUs and {self.gpus:g} GPUs"

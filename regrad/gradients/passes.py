@@ -176,6 +176,7 @@ class Passes:
         plan: what was resolved; see :func:`regrad.gradients.choose.resolve`.
     """
 
+    @computing("float32")  # rules are compared with autograd
     def __init__(
         self,
         network: nn.Module,

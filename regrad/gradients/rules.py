@@ -127,8 +127,15 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[
     d_in = x.shape[1] // groups * size[0] * size[1]
 
     def inputs() -> Tensor:
-        patches = F.unfold(x, size, dilation, 0, stride).reshape(images, -1, groups, d_in, height * width)
-        return patches.permute(0, 2, 1, 4, 3).reshape(images, groups, positions, d_in)
+        # A view of the pixels, so that reshaping it is one copy: F.unfold makes two, and on a GPU a launch an image.
+        own = x.unflatten(0, (images, -1)).unflatten(2, (groups, -1))
+        image, number, group, channel, down, right = own.stride()
+        steps = (image, group, number, down * stride[0], right * stride[1])
+        patches = own.as_strided(
+            (images, groups, own.shape[1], height, width, own.shape[3], *size),
+            (*steps, channel, down * dilation[0], right * dilation[1]),
+        )
+        return patches.reshape(images, groups, positions, d_in)
 
     def rows(d: Tensor) -> Tensor:
         return _channels_last(d, images).unflatten(2, (groups, out // groups)).transpose(1, 2)

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from regrad.errors import UsageError
+from regrad.network.pictures import MODES
 
 INTERPOLATIONS = tuple(item.name.lower() for item in Image.Resampling)
 CROP_MODES = ("center", "squash")  # timm's words: scale and cut, or press the whole picture into the size
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by channels, as Pillow names them
 
 _SHOWN = 3
 

@@ -6,10 +6,16 @@ import torch
 from torch import Tensor
 
 
-class Upload:
-    """Moves images to ``device``. What is computed with them waits for them; the host does not.
+def unit_interval(levels: Tensor) -> Tensor:
+    """x / 255 in float32 of uint8 levels x, rounded alike on every device."""
+    # By a tensor: by a number a GPU would multiply with the rounded 1 / 255.
+    return levels.contiguous().float() / torch.full((), 255.0, device=levels.device)
 
-    On a device that is no GPU this is a plain ``to``.
+
+class Upload:
+    """Moves images to ``device``, where uint8 levels become numbers in [0, 1].
+
+    What is computed with them waits for them; the host does not. On a device that is no GPU this is a plain ``to``.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -21,7 +27,11 @@ class Upload:
         return images.pin_memory() if self._stream is not None and images.device.type == "cpu" else images
 
     def __call__(self, images: Tensor) -> Tensor:
-        """``images``, :meth:`pinned` before, on the device."""
+        """``images``, :meth:`pinned` before, on the device, in [0, 1]."""
+        arrived = self._arrived(images)
+        return unit_interval(arrived) if arrived.dtype == torch.uint8 else arrived
+
+    def _arrived(self, images: Tensor) -> Tensor:
         if self._stream is None:
             return images.to(self._device)
         computing = torch.cuda.current_stream(self._device)

@@ -187,6 +187,15 @@ OPTIONS = (
         "to read, decode and score with",
         "what there is, shared out",
     ),
+    Option(
+        "decode-workers",
+        "run",
+        "cluster",
+        AT_LEAST_1,
+        None,
+        "processes of one CPU each, on any node, that decode for those that score",
+        "none: each decodes for itself",
+    ),
 )
 REQUIRED = ("model", "output")
 FIRST = ("model", "weights", "output", "scores", "dry-run")  # what most runs are typed with
@@ -252,7 +261,7 @@ def parse(
         if missing:
             parser.error(f"{', '.join(missing)} missing")
     if options.ray_address == NO_CLUSTER:
-        for name in ("num-workers", "cpus-per-worker", "gpus-per-worker"):
+        for name in ("num-workers", "cpus-per-worker", "gpus-per-worker", "decode-workers"):
             if getattr(options, name.replace("-", "_")) is not None:
                 parser.error(f"--{name} with --ray-address {NO_CLUSTER}: without Ray there are no workers")
     if options.rescan and options.limit is not None:

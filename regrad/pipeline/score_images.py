@@ -137,9 +137,9 @@ class ScoreImages:
             if value is None:
                 raise decode.BadImage("read", "the image is null")
             if isinstance(value, bytes):
-                return decode.to_tensor(value, self.classifier, self._max_pixels)
+                return decode.to_compact(value, self.classifier.preprocessing, self._max_pixels)
             try:
-                return self.classifier.preprocess(_picture(np.asarray(value)))
+                return self.classifier.preprocessing.compact(_picture(np.asarray(value)))
             except Exception as error:  # a user's transform may raise anything
                 raise decode.BadImage("preprocess", storage.reason(error)) from error
         except decode.BadImage as error:

@@ -83,6 +83,7 @@ class UnitScorer:
     Args:
         on_progress: called with the images scored and quarantined, batch by batch.
         on_scoring: called with True when a batch goes to the network, and with False when it waits for images again.
+        decoding: gives what decodes for this one; None: threads of its own.
     """
 
     def __init__(
@@ -92,12 +93,14 @@ class UnitScorer:
         on_scoring: Callable[[bool], None] | None = None,
         classifier: Classifier | None = None,
         scorer: Scorer | None = None,
+        decoding: Callable[[UnitScorer], decode.Decoding] | None = None,
     ):
         for module in task.score_modules:
             load_module(module)
         self.task = task
         self.on_progress = on_progress or (lambda scored, quarantined: None)
         self.on_scoring = on_scoring or (lambda busy: None)
+        self._decoding = decoding
         self.classifier = classifier or Classifier.load(**task.model)
         if self.classifier.fingerprint != task.fingerprint:
             raise RegradError(
@@ -112,9 +115,22 @@ class UnitScorer:
         self._failed_commit: BaseException | None = None
         self._to_measure = 0
         self._measured: Measured | None = None
-        self.scorer.warn = self._notes.append
+        self.scorer.warn = self.note
         image_bytes = 4 * self.classifier.channels * self.classifier.image_size[0] * self.classifier.image_size[1]
         self.batch_size = max(1, min(task.batch_size, _BATCH_BYTES // image_bytes))
+
+    def decoding(self) -> decode.Decoding:
+        """What decodes the images of some units, to be shut down after them."""
+        return self._decoding(self) if self._decoding else self.threads()
+
+    def threads(self) -> decode.Decoding:
+        """Threads of this process, that decode."""
+        count = max(2, self.task.threads)
+        return decode.DecodingThreads(self.classifier.preprocessing, self.task.max_pixels, count)
+
+    def note(self, line: str) -> None:
+        """Have ``line`` said by whoever reads the results."""
+        self._notes.append(line)
 
     def score(self, units: Sequence[Unit], measure: bool = False) -> Iterator[UnitResult]:
         """Score ``units`` in order, commit each, and give :class:`Committed` or :class:`SourceChanged` of each.
@@ -251,13 +267,12 @@ class _ReadAhead:
     """The rows of some units, read by a thread and decoded by a pool; leaving the context stops both."""
 
     def __init__(self, scorer: UnitScorer, accounts: Sequence[Account]):
-        self._classifier = scorer.classifier
         self._task = scorer.task
         self._accounts = accounts
         self._ready: queue.Queue[_Read | BaseException | None] = queue.Queue(3 * scorer.batch_size)
         self._stopped = threading.Event()
         self._encoded: deque[tuple[Future[torch.Tensor], int]] = deque()
-        self._pool = ThreadPoolExecutor(max(2, scorer.task.threads), "regrad-decode")
+        self._decoding = scorer.decoding()
         self._thread = threading.Thread(target=self._produce, name="regrad-read", daemon=True)
 
     def __enter__(self) -> Iterator[_Read]:
@@ -267,7 +282,7 @@ class _ReadAhead:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._decoding.shutdown()
 
     def _consume(self) -> Iterator[_Read]:
         while (item := self._ready.get()) is not None:
@@ -307,6 +322,7 @@ class _ReadAhead:
                     account.complete = True
                 except storage.Changed:
                     account.changed, last = True, None
+            self._decoding.flush()
             self._put(None)
         except BaseException as error:
             self._put(error)
@@ -319,11 +335,12 @@ class _ReadAhead:
             why = f"row {seen[sample.id]} has the same id; --id-column names another, `row` numbers the rows of Parquet"
             return _Read(account, replace(bare, error=why), None)
         seen[sample.id] = sample.row
-        image = self._pool.submit(decode.to_tensor, sample.image, self._classifier, self._task.max_pixels)
+        image = self._decoding.submit(sample.image)
         self._encoded.append((image, len(sample.image)))
         while len(self._encoded) > 1 and self._encoded[0][0].done():
             self._encoded.popleft()
         while sum(size for _, size in self._encoded) > _ENCODED_BYTES:
+            self._decoding.flush()
             wait([self._encoded.popleft()[0]])
         return _Read(account, bare, image)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
 from PIL import Image
 from torch import Tensor
 
 from regrad import storage
 from regrad.classifier import Classifier
+from regrad.network.pictures import Preprocessing
 from regrad.reading import images
 from regrad.reading.images import DEFAULT_MAX_PIXELS
 
@@ -42,8 +47,48 @@ def to_tensor(content: bytes, classifier: Classifier, max_pixels: int = DEFAULT_
     Raises:
         BadImage: see :func:`decode`, or the classifier's preprocessing refused the picture.
     """
-    image = decode(content, max_pixels)
+    return _made(classifier.preprocess, decode(content, max_pixels))
+
+
+def to_compact(content: bytes, preprocessing: Preprocessing, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tensor:
+    """The same in as few bytes as a scorer takes it: see :meth:`regrad.network.pictures.Preprocessing.compact`."""
+    return _made(preprocessing.compact, decode(content, max_pixels))
+
+
+class Decoding(Protocol):
+    """Decodes encoded images ahead of whoever needs them, by :func:`to_compact`."""
+
+    def submit(self, content: bytes) -> Future[Tensor]:
+        """The image as a future one; its result may be a :class:`BadImage`."""
+
+    def flush(self) -> None:
+        """Begin with all that was submitted: somebody is about to wait for it."""
+
+    def shutdown(self) -> None:
+        """Forget what was not begun."""
+
+
+class DecodingThreads:
+    """:class:`Decoding` by threads of this process."""
+
+    def __init__(self, preprocessing: Preprocessing, max_pixels: int, threads: int) -> None:
+        self._preprocessing, self._max_pixels = preprocessing, max_pixels
+        self._pool = ThreadPoolExecutor(threads, "regrad-decode")
+
+    def submit(self, content: bytes) -> Future[Tensor]:
+        """See :class:`Decoding`."""
+        return self._pool.submit(to_compact, content, self._preprocessing, self._max_pixels)
+
+    def flush(self) -> None:
+        """All was begun already."""
+
+    def shutdown(self) -> None:
+        """See :class:`Decoding`; what was begun is waited for."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _made(make: Callable[[Image.Image], Tensor], image: Image.Image) -> Tensor:
     try:
-        return classifier.preprocess(image)
+        return make(image)
     except Exception as error:  # a user's transform may raise anything
         raise BadImage("preprocess", storage.reason(error)) from error

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from regrad.errors import UsageError
 from regrad.network.copies import floating_type, plain_attention, private_copy
 from regrad.network.head import Head, HeadInput, find_head
+from regrad.precision import computing
 from regrad.scores.state import State
 
 SAMPLE = 10_000  # features that are kept as they are
@@ -75,6 +76,7 @@ class FeatureStatistics:
 
 
 @torch.no_grad()
+@computing("float32")
 def fit_statistics(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> State:
     """The statistics of the features of ``batches``, as tensors that can be stored.
 

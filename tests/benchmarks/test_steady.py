@@ -21,7 +21,7 @@ TINY = Work("tiny", "tests.shards:build", "entropy", 0, 48, batch=16)
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steady, "UNIT_ROWS", 16)
-    monkeypatch.setattr(steady, "WAYS", {"in this process": score_here})
+    monkeypatch.setattr(steady, "WAYS", {"in this process": (score_here, ())})
     monkeypatch.setattr(steady, "WORKS", {"tiny": TINY})
 
 

@@ -44,6 +44,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--ray-address", "local"], False),
         (["--ray-address", "head:6379"], False),
         (["--num-workers", "1"], False),
+        (["--decode-workers", "1"], False),
         (["--gpus-per-worker", "0"], False),
         (["--cpus-per-worker", "1"], False),
     ],

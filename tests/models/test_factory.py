@@ -58,7 +58,12 @@ def test_numbers_of_every_library_and_classes_in_every_form() -> None:
         "resize_size": np.int64(10),
     }
     classifier = load((net(), known))
-    assert (classifier.image_size, classifier.resize_size, classifier.interpolation) == ((8, 8), 10, "bicubic")
+    settled = classifier.preprocessing
+    assert (settled.image_size, settled.resize_size, settled.interpolation) == (
+        (8, 8),
+        10,
+        "bicubic",
+    )
     assert (classifier.mean, classifier.std) == ((0.3, 0.4, 0.5), (0.25, 0.25, 0.25))
     assert classifier.class_names == ("cat", "dog")
     assert load((net(2, 1), {"image_size": (1, 8, 8)})).channels == 1
@@ -117,12 +122,21 @@ def test_timms_configuration_is_taken_where_the_factory_says_nothing() -> None:
     network = timm.create_model("convnext_atto", num_classes=5)
     config = timm.data.resolve_model_data_config(network)
     classifier = load(network)
-    assert (classifier.image_size, classifier.interpolation) == (config["input_size"][1:], config["interpolation"])
+    settled = classifier.preprocessing
+    assert (settled.image_size, settled.interpolation) == (
+        config["input_size"][1:],
+        config["interpolation"],
+    )
     assert classifier.mean == config["mean"]
     assert "is that of the network's pretrained_cfg" in classifier.notes[0]
     assert load((network, config)).fingerprint == classifier.fingerprint
     said = load((network, {"image_size": 32, "mean": 0.5, "std": 0.5}))
-    assert (said.image_size, said.resize_size, said.interpolation) == ((32, 32), None, "bilinear")
+    settled = said.preprocessing
+    assert (settled.image_size, settled.resize_size, settled.interpolation) == (
+        (32, 32),
+        None,
+        "bilinear",
+    )
 
 
 def test_keys_are_the_classifiers_arguments() -> None:

@@ -121,7 +121,7 @@ def test_a_start_from_published_weights_has_their_settings(tmp_path: Path) -> No
     classifier = Classifier.load("torchvision:googlenet@IMAGENET1K_V1", weights=weights)
     same(classifier.network, trained, torch.rand(2, 3, 96, 96))
     assert classifier.class_names is None
-    assert (classifier.num_classes, classifier.resize_size) == (7, 256)
+    assert (classifier.num_classes, classifier.preprocessing.resize_size) == (7, 256)
     assert not classifier.notes
     assert classifier.spec.endswith("|transform_input")
 

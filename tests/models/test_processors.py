@@ -144,7 +144,12 @@ def test_a_processor_that_fails_is_said() -> None:
 def test_torchvisions_presets_are_read() -> None:
     preset = torchvision.models.Swin_T_Weights.IMAGENET1K_V1.transforms()
     classifier = load((torchvision.models.swin_t(num_classes=5), preset))
-    assert (classifier.image_size, classifier.resize_size, classifier.interpolation) == ((224, 224), 232, "bicubic")
+    settled = classifier.preprocessing
+    assert (settled.image_size, settled.resize_size, settled.interpolation) == (
+        (224, 224),
+        232,
+        "bicubic",
+    )
     assert not classifier.notes
     wanted = preset(picture())
     assert float((classifier.normalize(classifier.preprocess(picture())) - wanted).abs().mean()) < 0.03

@@ -93,7 +93,7 @@ def test_what_is_required_is_named() -> None:
     assert parsed("--list-scores").list_scores
 
 
-@pytest.mark.parametrize("flag", ["--num-workers", "--cpus-per-worker", "--gpus-per-worker"])
+@pytest.mark.parametrize("flag", ["--num-workers", "--cpus-per-worker", "--gpus-per-worker", "--decode-workers"])
 def test_without_ray_there_are_no_workers(flag: str) -> None:
     with pytest.raises(UsageError, match=f"{flag} with --ray-address none: without Ray there are no workers"):
         parsed(*REQUIRED, "--ray-address", "none", flag, "1")

@@ -198,7 +198,7 @@ def test_it_tells_what_its_time_went_into(tmp_path: Path, monkeypatch: pytest.Mo
 
     owner, name = {
         "reading": (ParquetReader, "rows"),
-        "decoding": (decode, "to_tensor"),
+        "decoding": (decode, "to_compact"),
         "scoring": (UnitScorer, "_columns"),
         "committing": (commit, "write_unit"),
     }[slow]
@@ -219,8 +219,8 @@ def test_what_is_read_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     from regrad.reading import decode
 
     decoded = itertools.count()
-    real = decode.to_tensor
-    monkeypatch.setattr(decode, "to_tensor", lambda *arguments: (next(decoded), real(*arguments))[1])
+    real = decode.to_compact
+    monkeypatch.setattr(decode, "to_compact", lambda *arguments: (next(decoded), real(*arguments))[1])
     repeated = [(f"{row}", image, label) for row, (_, image, label) in enumerate(digits() * 10)]
     source = write_parquet(tmp_path / "in.parquet", repeated)
     release, entered = threading.Event(), threading.Event()
@@ -247,7 +247,7 @@ def test_what_waits_for_a_decoder_is_bounded_in_bytes(tmp_path: Path, monkeypatc
     from regrad.pipeline import worker
     from regrad.reading import decode
 
-    lock, real = threading.Lock(), decode.to_tensor
+    lock, real = threading.Lock(), decode.to_compact
     alone = []
 
     def slow(*arguments: Any) -> Tensor:
@@ -259,7 +259,7 @@ def test_what_waits_for_a_decoder_is_bounded_in_bytes(tmp_path: Path, monkeypatc
             if alone[-1]:
                 lock.release()
 
-    monkeypatch.setattr(decode, "to_tensor", slow)
+    monkeypatch.setattr(decode, "to_compact", slow)
     monkeypatch.setattr(worker, "_ENCODED_BYTES", 1)  # less than any image: each waits for the one before
     (record,) = score(tmp_path / "out", write_parquet(tmp_path / "in.parquet", digits(20)))
     assert record["rows_scored"] == 20

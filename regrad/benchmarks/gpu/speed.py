@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,9 +22,9 @@ from regrad.network.probe import probe_images
 NETWORKS = "regrad.benchmarks.gpu.networks"
 CASES = (
     Case("ResNet-18, C = 10", f"{NETWORKS}:small_resnet18", 64),
+    Case("ResNet-50, C = 1000", f"{NETWORKS}:plain_resnet50", 16),
+    Case("ViT-B/16, C = 1000", f"{NETWORKS}:plain_vit_b_16", 16),
     Case("ResNet-18, C = 100", f"{NETWORKS}:small_resnet18_of_100", 64),
-    Case("ResNet-50, C = 1000", f"{NETWORKS}:plain_resnet50", 4),
-    Case("ViT-B/16, C = 1000", f"{NETWORKS}:plain_vit_b_16", 4),
 )
 TINY_CASES = (
     Case("tiny ResNet", f"{NETWORKS}:tiny_resnet", 2, samples=1),
@@ -58,6 +59,7 @@ COMPILED = (
 )
 ROUNDS = 3
 BATCHES, BUDGETS = (16, 64, 256), (None, 2 << 30)
+MOST_PIXELS = 64 * 3 * 224 * 224  # of a batch
 MOST_CLASSES = 100  # with which the exact engine is measured as a whole, beside the sketch
 _LEAST_SECONDS = 0.5  # of a measurement
 
@@ -98,7 +100,8 @@ def batches(bench: Bench) -> Iterator[dict[str, Any]]:
     sizes, budgets = ((2,), (None, 1 << 24)) if bench.tiny else (BATCHES, BUDGETS)
     for case in cases(bench):
         classifier = case.classifier()
-        images = probe_images(max(sizes), classifier.channels, classifier.image_size)
+        most = MOST_PIXELS // (classifier.channels * math.prod(classifier.image_size))
+        images = probe_images(min(most, max(sizes)), classifier.channels, classifier.image_size)
         ids = [str(row) for row in range(len(images))]
         for name in ("exact", "sketch") if classifier.num_classes <= MOST_CLASSES else ("sketch",):
             for budget in budgets:
@@ -110,7 +113,7 @@ def batches(bench: Bench) -> Iterator[dict[str, Any]]:
                     memory_budget=budget,
                     device=device,
                 )
-                for size in sizes:
+                for size in (each for each in sizes if each <= most):
                     found = {"case": case.name, "engine": name, "budget": budget, "batch": size}
                     try:
                         found |= _measured(scorer, images[:size], ids[:size], device)

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from regrad import UsageError, storage
 from regrad.cli import Parser, add_common, pair, run_command
 from regrad.commands.clone import require_experiments
-from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1
+from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1, POSITIVE
 
 if TYPE_CHECKING:
     from regrad.benchmarks.cases import Case
@@ -263,7 +263,7 @@ def parser() -> Parser:
         metavar="N",
         help="of a plan (default: 1000 to 1000000)",
     )
-    run.add_argument("--minutes", type=AT_LEAST_1, default=8, metavar="N", help="that gpu takes (default: %(default)s)")
+    run.add_argument("--minutes", type=POSITIVE, default=8, metavar="N", help="that gpu takes (default: %(default)s)")
     run.add_argument("--pack", nargs=2, metavar=("TRAIN", "TEST"), help="write the file of --images from these shards")
     run.add_argument("--render", metavar="DIR", help="write docs/gpu.md from what gpu wrote there")
     run.add_argument("--sweep", action="store_true", help="also the first case over classes and over copies")

@@ -36,13 +36,13 @@ print(len([*feeding(bench.Bench("cpu", True, ""))]))
 
 
 def test_decoding_that_is_slow_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = feeding.to_tensor
+    real = feeding.to_compact
 
     def slow(*arguments: Any) -> Tensor:
         time.sleep(0.03)
         return real(*arguments)
 
-    monkeypatch.setattr(feeding, "to_tensor", slow)
+    monkeypatch.setattr(feeding, "to_compact", slow)
     found = [*feeding.feeding(Bench("cpu", True, ""))]
     assert [(piece["score"], piece["threads"]) for piece in found] == [
         (score, threads) for score in ("entropy", "regrad") for threads in (1, 2)
@@ -58,9 +58,9 @@ def test_pictures_are_jpegs_of_the_size_that_is_scored() -> None:
     classifier = feeding.Classifier(network.eval(), **known)
     for content in feeding._jpegs(classifier, 3):
         assert content.startswith(b"\xff\xd8")
-        image = feeding.to_tensor(content, classifier)
-        assert image.shape == (3, *classifier.image_size)
-        assert 0 <= float(image.min()) < float(image.max()) <= 1
+        levels = feeding.to_compact(content, classifier.preprocessing)
+        assert levels.shape == (3, *classifier.image_size)
+        assert levels.min() < 64 < 192 < levels.max()
 
 
 def test_a_bare_machine_suffices(tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ PIECES: dict[str, list[dict[str, object]]] = {
 
 
 def results(**ended: str) -> dict[str, object]:
-    told = {name: {"does": f"of {name}", "seconds": 1.0, "ended": "whole", "pieces": PIECES[name]} for name in SHOWN}
+    told = {
+        name: {"does": f"of {name}", "date": "2026-11-28", "seconds": 1.0, "ended": "whole", "pieces": PIECES[name]}
+        for name in SHOWN
+    }
     for name, how in ended.items():
         told[name]["ended"] = how
     return {"minutes": 8, "tiny": False, "parts": told}

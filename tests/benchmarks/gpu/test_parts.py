@@ -67,5 +67,21 @@ def test_a_part_that_ends_badly_keeps_its_results_and_the_others_go_on(
     assert said[-1].startswith("last: whole, 1 results in ")
 
 
+def test_what_is_whole_is_not_run_again(tmp_path: Path) -> None:
+    table = {name: Measurement(f"the {name}", 0.5, f"{HERE}:{name}") for name in ("first", "failing")}
+    bench, said = Bench("cpu", True, str(tmp_path)), list[str]()
+    earlier = measure_all(bench, 1.0, said.append, table)["parts"]
+    table = {**table, "failing": Measurement("mended", 0.5, f"{HERE}:last")}
+    parts_again = measure_all(bench, 1.0, said.append, table)["parts"]
+    assert parts_again["first"] == earlier["first"]
+    assert said[-3] == f"first: whole since {earlier['first']['date']}"
+    (piece,) = parts_again["failing"]["pieces"]
+    assert piece["weights before"] == str(tmp_path / "trained")
+    assert piece["seconds"] == pytest.approx(60, abs=1)  # all of it
+    other_form = measure_all(Bench("cpu", False, str(tmp_path)), 1.0, said.append, {"first": table["first"]})["parts"]
+    assert other_form["first"]["does"] == "the first"
+    assert said[-1].startswith("first: whole, 1 results in ")
+
+
 def test_shares_are_of_the_whole() -> None:
     assert sum(part.share for part in parts.PARTS.values()) == pytest.approx(1)
