@@ -163,7 +163,7 @@ def _audit(planned: Planned, outcome: RunOutcome, held: lease.Lease) -> dict[str
     quarantined = counts["rows_quarantined"]
     with Flags(place) as flags:
         numbers_of = night.counted(
-            rows, planned.baseline, before, dict(reasons.most_common()), quarantined, options.top, flags.add
+            rows, planned.baseline, before, dict(reasons.most_common()), quarantined, options.top, flags.add, place
         )
     named = {"night": planned.checked.night, "again": counted.again}
     audit = night.with_verdicts(named | numbers_of, planned.checked.gates)

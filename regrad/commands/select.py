@@ -1,6 +1,7 @@
 """Choose images to label: a budget spent on the most uncertain ones that have no label yet.
 
     regrad select s3://bucket/scores --budget 100 --score regrad --output to-label.csv
+    regrad select s3://bucket/scores --budget 100 --doubtful --output to-check.csv
     regrad select s3://bucket/scores --budget 100 --balance --diversity k-center --labelled labelled.csv \\
         --output s3://bucket/to-label.csv
 
@@ -12,7 +13,8 @@
 
 --balance shares the budget out over the predicted classes. --diversity takes --pool times the budget by score, looks at
 these with the run's network and spreads the choice over its features. --labelled is a list of ids, or what a tool for
-labelling gave back: the images that have a label there are left out. The score table's labels are not looked at.
+labelling gave back: the images that have a label there are left out. The score table's labels are not looked at, unless
+--doubtful asks for those to check: then the score is nll, how improbable the network finds an image's label.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
 """
@@ -30,6 +32,8 @@ from regrad.errors import require
 from regrad.handover import FORMATS
 from regrad.select import DIVERSITIES, POOL
 from regrad.settings.kinds import AT_LEAST_0
+
+LOSS = "nll"  # of the label, which is the score table's own column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,10 +58,11 @@ def rank(arguments: Sequence[str]) -> int:
     from regrad.select import choose
 
     run = scored.load_run("run", absolute(args.run))
-    score = rules.main_score(run, args.score)
+    score = LOSS if args.doubtful else rules.main_score(run, args.score)
     labelled = Labelled(args.labelled or (), args.accept_predictions)
     diverse = args.diversity != "none"
-    rows = choose.candidates(run, score, labelled, args.budget, args.balance, args.pool if diverse else 1)
+    pool, more = args.pool if diverse else 1, ("label",) if args.doubtful else ()
+    rows = choose.candidates(run, score, labelled, args.budget, args.balance, pool, more)
     vectors = None
     if diverse:
         rows, vectors = look(run, rows, args)
@@ -115,6 +120,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     args = parser().parse_args(arguments)
     require(
         {
+            f"--score {args.score}: not with --doubtful, which is an order of its own": not (
+                args.doubtful and args.score
+            ),
             "--budget 0: choose at least one image": args.budget > 0,
             "--pool 0: there must be a candidate for each image chosen": args.pool > 0,
             f"--output {args.output}: a name that ends in .csv or .parquet": args.output.endswith((".csv", ".parquet")),
@@ -134,6 +142,9 @@ def parser() -> Parser:
         "--diversity", choices=DIVERSITIES, default="none", help="spread the choice over the features (default: none)"
     )
     most.add_argument("--balance", action="store_true", help="as many of each predicted class as there are")
+    most.add_argument(
+        "--doubtful", action="store_true", help="labels to check: the labelled images whose label is least probable"
+    )
     most.add_argument("--format", choices=FORMATS, help="hand the images over in a form that a tool takes, too")
     most.add_argument(
         "--labelled", action="append", metavar="FILE", help="list or export of images not to be chosen; may be repeated"

@@ -1,31 +1,30 @@
 """Which images to label: the most uncertain ones, spread over classes and over the network's features if asked.
 
 The practical form of the paper's active learning: a budget, a score, and images that are not labelled yet. Labels in
-the score table are not looked at.
+the score table are not looked at, but where they are what is to be checked: then the score is how improbable they are.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from sklearn.cluster import kmeans_plusplus
 
-from regrad import storage
+from regrad import storage, table
 from regrad.errors import UsageError
 from regrad.handover.labelled import Labelled
-from regrad.runs.scored import Floats, Ints, Run, floats, integers
+from regrad.runs.scored import Bools, Floats, Ints, Run, floats, integers
 from regrad.runs.sift import Best
 
 _COLUMNS = ("id", "source", "row", "prediction", "confidence", "digest")
 
 
-def candidates(run: Run, score: str, labelled: Labelled, budget: int, balanced: bool, pool: int = 1) -> pa.Table:
+def candidates(
+    run: Run, score: str, labelled: Labelled, budget: int, balanced: bool, pool: int = 1, more: Sequence[str] = ()
+) -> pa.Table:
     """The images to choose from: the ``pool`` times ``budget`` highest scores that are not labelled.
 
     Balanced, the budget is shared out over the predicted classes, see :func:`quotas`, and each class has ``pool`` times
@@ -33,24 +32,31 @@ def candidates(run: Run, score: str, labelled: Labelled, budget: int, balanced: 
 
     Memory: the candidates, whatever the number of rows.
 
+    Args:
+        score: a score of the run, or ``nll``, which the labelled images of the run alone have.
+        more: columns to carry along.
+
     Returns:
-        ``id, source, row, prediction, confidence, digest, score, quota``, highest score first.
+        ``id, source, row, prediction, confidence, digest``, those of ``more``, ``score, quota``, highest score first.
 
     Raises:
-        UsageError: every image is labelled.
+        UsageError: every image is labelled, or has no score.
         RegradError: the storage refused or failed.
     """
     classes = run.model["classes"] if balanced else 1
     there = np.zeros(classes, np.int64)
-    for rows in run.tables(["id", "source", "prediction"]):
-        there += np.bincount(_groups(rows, classes)[~labelled.contains(rows)], minlength=classes)
+    for rows in run.tables(["id", "source", "prediction", score]):
+        there += np.bincount(_groups(rows, classes)[_free(rows, score, labelled)], minlength=classes)
     if not there.any():
-        raise UsageError(f"{storage.mask(run.output)}: every image is in --labelled; there is nothing to choose from")
+        raise UsageError(
+            f"{storage.mask(run.output)}: every image is in --labelled or has no {score}; there is nothing to choose "
+            "from"
+        )
     shares = quotas(there, budget)
     best = [Best(int(pool * share)) for share in shares]
-    for rows in run.tables([*_COLUMNS, score]):
-        plain = rows.select(list(_COLUMNS)).append_column("score", rows[score])
-        scores, groups, free = floats(rows[score]), _groups(rows, classes), ~labelled.contains(rows)
+    for rows in run.tables([*_COLUMNS, *more, score]):
+        plain = rows.select([*_COLUMNS, *more]).append_column("score", rows[score])
+        scores, groups, free = floats(rows[score]), _groups(rows, classes), _free(rows, score, labelled)
         for group in np.unique(groups[free]):
             best[group].offer(plain, -scores, free & (groups == group))
     tables = []
@@ -150,16 +156,13 @@ def write_choice(rows: pa.Table, score: str, output: str) -> tuple[str, str]:
     Raises:
         RegradError: the storage refused or failed.
     """
-    stem = stem_of(output)
     shown = rows.drop_columns(["digest"])
     named = shown.rename_columns([score if name == "score" else name for name in shown.column_names])
-    text, binary = io.BytesIO(), io.BytesIO()
-    pyarrow.csv.write_csv(named, text)
-    pa.parquet.write_table(named, binary)
-    places = (f"{stem}.csv", f"{stem}.parquet")
-    for place, content in zip(places, (text, binary), strict=True):
-        storage.write_atomically(place, content.getvalue())
-    return places
+    return table.write_list(stem_of(output), named)
+
+
+def _free(rows: pa.Table, score: str, labelled: Labelled) -> Bools:
+    return ~labelled.contains(rows) & ~np.isnan(floats(rows[score]))
 
 
 def _groups(rows: pa.Table, classes: int) -> Ints:

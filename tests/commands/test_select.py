@@ -52,6 +52,22 @@ def test_a_budget_by_score(scored: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert not set(pyarrow.parquet.read_table(tmp_path / "rest.parquet")["id"].to_pylist()) & set(expected)
 
 
+def test_labels_to_check(scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, scored, "--budget", 5, "--doubtful", "--output", tmp_path / "check.csv")
+    assert code == 0
+    assert out.startswith("chose 5 of 5 candidates by nll\n")
+    held = pyarrow.parquet.read_table(scored / "scores").to_pylist()
+    expected = sorted((row for row in held if row["nll"] is not None), key=lambda row: -row["nll"])[:5]
+    written = pyarrow.csv.read_csv(tmp_path / "check.csv").to_pylist()
+    assert [(row["id"], row["label"]) for row in written] == [(row["id"], row["label"]) for row in expected]
+    assert list(written[0]) == ["rank", "id", "source", "row", "prediction", "confidence", "label", "nll"]
+    code, _, err = run(
+        capsys, scored, "--budget", 5, "--doubtful", "--score", "entropy", "--output", tmp_path / "c.csv"
+    )
+    assert code == 2
+    assert "--score entropy: not with --doubtful" in err
+
+
 def test_a_round_with_a_tool(scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Handed over, labelled there but for one, and given back: that one is chosen again, the others are not."""
     command = (scored, "--budget", 7, "--format", "label-studio", "--output", tmp_path / "chosen.csv")

@@ -138,3 +138,19 @@ def test_nothing_left_to_choose_is_refused(run: scored.Run, tmp_path: Path) -> N
     pyarrow.parquet.write_table(everything, tmp_path / "all.parquet")
     with pytest.raises(UsageError, match="nothing to choose from"):
         choose.candidates(run, "regrad", Labelled([str(tmp_path / "all.parquet")]), 3, False)
+
+
+def test_labels_to_check_are_those_that_are_least_probable(write_run: Any) -> None:
+    p = RNG.dirichlet(np.ones(10), 90)
+    labels = [None if row % 3 == 0 else 17 if row == 1 else row % 10 for row in range(90)]
+    held = scored.load_run("run", write_run("run", {"regrad": np.ones(90)}, labels=labels, probabilities=p))
+    rows = choose.choose(choose.candidates(held, "nll", NOBODY, 12, False, more=("label",)), False)
+    own = {row: p[row, label] for row, label in enumerate(labels) if label is not None and label < 10}
+    assert chosen(rows) == sorted(own, key=lambda row: own[row])[:12]
+    assert rows["label"].to_pylist() == [labels[row] for row in chosen(rows)]
+    assert rows["score"].to_pylist() == pytest.approx([-np.log(own[row]) for row in chosen(rows)])
+    every = choose.choose(choose.candidates(held, "nll", NOBODY, 90, True), True)
+    assert sorted(chosen(every)) == sorted(own)  # and none without a label, however large the budget
+    plain = scored.load_run("plain", write_run("plain", {"regrad": np.ones(9)}))
+    with pytest.raises(UsageError, match="plain: every image is in --labelled or has no nll; there is nothing"):
+        choose.candidates(plain, "nll", NOBODY, 3, False)
