@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -108,6 +109,8 @@ class UnitScorer:
         self.scorer = scorer or Scorer(self.classifier, **task.scorer)
         self.scores = tuple(self.scorer.names)
         self.schema = table.score_schema(self.scores, task.scorer, self.classifier.num_classes)
+        width = self.scorer.embedding_width
+        self.embedding_schema = table.embedding_schema(width) if width else None
         self._notes: list[str] = []
         self._failed_commit: BaseException | None = None
         self._to_measure = 0
@@ -125,7 +128,7 @@ class UnitScorer:
         Raises:
             RegradError: the storage failed, or the network did.
         """
-        accounts = [Account(unit, self.schema, self.classifier.num_classes) for unit in units]
+        accounts = [self._account(unit) for unit in units]
         self._to_measure = MEASURED_IMAGES * measure
         self._failed_commit = None
         waiting = deque(accounts)
@@ -161,12 +164,15 @@ class UnitScorer:
         A first pass warms up and is not timed; no images at all gives (0, 0.0).
         """
         for _ in range(2):
-            account = Account(unit, self.schema, self.classifier.num_classes)
+            account = self._account(unit)
             started = time.monotonic()
             with _ReadAhead(self, [account]) as rows:
                 self._score_batch(next(_batches(rows, count), []), Laps(time.time()))
                 seconds = time.monotonic() - started  # without the end of the threads
         return len(account.scored), seconds if account.scored else 0.0
+
+    def _account(self, unit: Unit) -> Account:
+        return Account(unit, self.schema, self.classifier.num_classes, self.embedding_schema)
 
     def _score_batch(self, batch: Sequence[_Read], laps: Laps) -> None:
         ready = [(row, image) for row in batch if (image := _decoded(row)) is not None]
@@ -177,17 +183,17 @@ class UnitScorer:
             images, samples = torch.stack([image for _, image in ready]), [row.sample for row, _ in ready]
             columns = self._columns(images, samples)
             self._measure(images, samples)
-            for (row, _), (numbers, several) in zip(ready, columns, strict=True):
+            for (row, _), (numbers, several, embedding) in zip(ready, columns, strict=True):
                 prediction, confidence, nll, *values = numbers
-                scored += row.account.add(row.sample, int(prediction), confidence, nll, values, several)
+                scored += row.account.add(row.sample, int(prediction), confidence, nll, values, several, embedding)
         laps.end("scoring")
         self.on_scoring(False)
         self.on_progress(scored, len(batch) - scored)
 
     def _columns(
         self, images: torch.Tensor, samples: Sequence[Sample]
-    ) -> Iterator[tuple[tuple[float, ...], list[npt.NDArray[Any]]]]:
-        """Of each image ``prediction, confidence, nll`` and its scores, and its columns of several numbers."""
+    ) -> Iterator[tuple[tuple[float, ...], list[npt.NDArray[Any]], npt.NDArray[np.float16] | None]]:
+        """Of each image ``prediction, confidence, nll`` and its scores, its columns of several numbers, its vector."""
         try:
             labels = [sample.label for sample in samples]
             columns = self.scorer(images, [sample.id or "" for sample in samples], labels)
@@ -201,7 +207,8 @@ class UnitScorer:
         numbers = (columns[name].tolist() for name in ("prediction", "confidence", "nll", *self.scores))
         several = [columns[name].numpy() for name in self.schema.names if name in SEVERAL]
         lists = ([column[row] for column in several] for row in range(len(images)))
-        return zip(zip(*numbers, strict=True), lists, strict=True)
+        embeddings = columns[table.EMBEDDING].numpy() if self.embedding_schema else [None] * len(images)
+        return zip(zip(*numbers, strict=True), lists, embeddings, strict=True)
 
     def _measure(self, images: torch.Tensor, samples: Sequence[Sample]) -> None:
         count, self._to_measure = self._to_measure, 0
@@ -243,7 +250,9 @@ class UnitScorer:
             )
         footer = table.footer(self.task.provenance, unit=unit.key, identity=unit.identity)
         allowed = self.task.lease.check if self.task.lease else lambda: None
-        commit.write_unit(self.task.output, record, *account.tables(), footer, unit.replaces, allowed)
+        commit.write_unit(
+            self.task.output, record, *account.tables(), footer, unit.replaces, allowed, account.embeddings()
+        )
         return Committed(record)
 
 
