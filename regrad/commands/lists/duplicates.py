@@ -1,0 +1,99 @@
+"""Find images that are there more than once, within a run and across several.
+
+    regrad duplicates s3://bucket/scores --output s3://bucket/duplicates
+    regrad duplicates s3://bucket/scores/train s3://bucket/scores/test --output leaks
+    regrad duplicates s3://bucket/scores/before s3://bucket/scores/tonight --output seen --threshold 0.95
+
+    OUT/duplicates.parquet    cluster, representative, run, source, row, id, kind (exact, near), similarity
+    OUT/duplicates.json       how many, of each run and of each pair of runs
+
+Exact ones have the same bytes. Near ones look alike to the network: by the cosine of what its last layer is given and
+`regrad score --embeddings` keeps, whitened. Of a cluster, the image of the run that is named first stands for
+the others.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from regrad import storage
+from regrad.cli import Parser, add_common, run_command, say
+from regrad.errors import UsageError
+from regrad.formatting import count
+from regrad.settings.kinds import BETWEEN
+
+THRESHOLD = 0.9
+_SHOWN = 10  # pairs of runs in the summary
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments; returns its exit code."""
+    return run_command(argv, carry_out)
+
+
+def carry_out(arguments: Sequence[str]) -> int:
+    """Read the runs, find, write, and say what there is."""
+    args = parser().parse_args(arguments)
+    if args.exact and args.threshold is not None:
+        raise UsageError("--exact: takes no --threshold, which near ones have")
+
+    from regrad.duplicates.find import find_duplicates, why_not_near, write_duplicates
+    from regrad.reading.inputs import absolute
+    from regrad.runs.scored import load_run
+
+    runs = [load_run(uri, absolute(uri)) for uri in args.runs]
+    reason = None if args.exact else why_not_near(runs)
+    if reason and args.threshold is not None:
+        raise UsageError(f"--threshold: {reason}")
+    if reason:
+        say(f"near duplicates are not looked for: {reason}")
+    threshold = None if args.exact or reason else THRESHOLD if args.threshold is None else args.threshold
+    found = find_duplicates(runs, threshold)
+    output = absolute(args.output)
+    write_duplicates(found, output)
+    print(summary(found.numbers))
+    print(storage.mask(storage.join(output, "duplicates.parquet")))
+    return 0
+
+
+def summary(numbers: dict[str, Any]) -> str:
+    """What was found, and in which runs."""
+    near = numbers["clustered"] - numbers["exact"]
+    alike = "" if numbers["threshold"] is None else f", {near:,} alike at {numbers['threshold']:g} or more"
+    lines = [
+        f"{count(numbers['images'], 'image')}: {numbers['spare']:,} more than one of each, in "
+        f"{count(numbers['clusters'], 'cluster')} of at most {numbers['largest']:,}; {numbers['exact']:,} with the "
+        f"bytes of another{alike}"
+    ]
+    if numbers["without_digest"]:
+        lines.append(f"{count(numbers['without_digest'], 'image')} without a digest, of a version before there was one")
+    across = sorted(numbers["across"], key=lambda pair: -pair["images"])
+    images = {run["run"]: run["images"] for run in numbers["runs"]}
+    shown = [pair for pair in across if pair["images"]][:_SHOWN]
+    lines += [
+        f"{pair['images']:,} of the {images[pair['run']]:,} images of {pair['run']} are in {pair['also_in']} too"
+        for pair in shown
+    ]
+    return "\n".join(lines)
+
+
+def parser() -> Parser:
+    """Its flags."""
+    flags = Parser("duplicates", __doc__, "RUN [RUN ...] --output URI [--FLAG ...]")
+    most, run = flags.groups("run")
+    most.add_argument(
+        "runs", nargs="+", metavar="RUN", help="--output of `regrad score` or `regrad audit`; the first named is kept"
+    )
+    most.add_argument("--output", required=True, metavar="URI", help="folder or prefix to write to")
+    most.add_argument(
+        "--threshold",
+        type=BETWEEN,
+        metavar="COSINE",
+        help=f"how alike near ones are at least (default: {THRESHOLD:g})",
+    )
+    most.add_argument("--exact", action="store_true", help="the same bytes alone")
+    add_common(run)
+    return flags
