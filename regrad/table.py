@@ -5,8 +5,9 @@ hold ``id, source, row, label, prediction, confidence, nll, digest``, one float6
 several numbers a row that were asked for: ``logits``, a fixed-size list of float32, one for each class, and
 ``prediction_set``, a list of int32, classes in the order of their probabilities. ``nll`` is -log p of the label, null
 where there is none or it is no class of the model, ``digest`` the 128-bit BLAKE2b of the encoded image in hexadecimal.
-``OUT/embeddings/``, if asked for, has ``id, source, row, digest, embedding`` of the scored images in files of the same
-kind: what the network's last Linear layer is given, a fixed-size list of float16.
+``OUT/embeddings/``, if asked for, has ``id, source, row, digest, pixels, perceptual_hash, embedding`` of the scored
+images in files of the same kind: what they look like (:mod:`regrad.reading.likeness`), and what the network's last
+Linear layer is given, a fixed-size list of float16.
 ``OUT/quarantine/part-<unit>.parquet`` holds the images that could not be scored, with the
 reason, and their ``digest`` where there were bytes. Where rows come from (model, configuration, the engine's plan,
 versions) is written once, to ``OUT/provenance/<name>.json``; the footer of each file names it.
@@ -67,7 +68,8 @@ def score_schema(scores: Sequence[str], settings: Mapping[str, Any] | None = Non
 def embedding_schema(width: int) -> pa.Schema:
     """The Arrow schema of ``embeddings/``, of a network whose last layer is given so many numbers."""
     known = [(name, kind) for name, kind in FIXED_COLUMNS if name in ("id", "source", "row", "digest")]
-    return pa.schema([*known, (EMBEDDING, pa.list_(pa.float16(), width))])
+    looks = [("pixels", pa.string()), ("perceptual_hash", pa.uint64())]
+    return pa.schema([*known, *looks, (EMBEDDING, pa.list_(pa.float16(), width))])
 
 
 def schema_of(kind: str, run: Mapping[str, Any]) -> pa.Schema:

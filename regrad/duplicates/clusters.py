@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ class Links:
 
     Attributes:
         first, second: (m,) their numbers.
-        similarity: (m,) 1 for the same bytes, else the cosine.
+        similarity: (m,) 1 for the same bytes or pixels, else the cosine.
     """
 
     first: Ints
@@ -32,9 +32,9 @@ class Links:
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
     @classmethod
-    def joined(cls, parts: list[Links]) -> Links:
-        """All pairs of ``parts``."""
-        parts = [cls.none(), *parts]
+    def joined(cls, some: Sequence[Links]) -> Links:
+        """All pairs of ``some``."""
+        parts = [cls.none(), *some]
         return cls(
             np.concatenate([part.first for part in parts]),
             np.concatenate([part.second for part in parts]),
@@ -49,13 +49,13 @@ class Clusters:
     Attributes:
         rows: (m,) the numbers of the rows, those of a cluster together, in their order.
         cluster: (m,) which cluster each is of, from 0 on, in the order of their first rows.
-        exact: (m,) whether another row of it has the same bytes.
+        kind: (m,) the first of the kinds of links that link it.
         similarity: (m,) the highest to another row of it.
     """
 
     rows: Ints
     cluster: Ints
-    exact: Bools
+    kind: Ints
     similarity: Similarities
 
     @property
@@ -71,16 +71,18 @@ class Clusters:
         return np.bincount(self.cluster)
 
 
-def clusters_of(exact: Links, near: Links, ranks: Callable[[Ints], Ints] = lambda rows: rows) -> Clusters:
-    """The connected components of both kinds of links, in a memory that grows with the links alone.
+def clusters_of(kinds: Sequence[Links], ranks: Callable[[Ints], Ints] = lambda rows: rows) -> Clusters:
+    """The connected components of all links together, in a memory that grows with the links alone.
 
     Args:
+        kinds: the links of each kind, the surest first.
         ranks: gives, of rows by their numbers, the place of each in their order.
     """
     from scipy import sparse
     from scipy.sparse import csgraph
 
-    links = Links.joined([exact, near])
+    links = Links.joined(kinds)
+    of_kind = np.repeat(np.arange(len(kinds)), [len(each.first) for each in kinds])
     rows, ends = np.unique(np.concatenate([links.first, links.second]), return_inverse=True)
     order = np.argsort(ranks(rows), kind="stable")
     rows, ends = rows[order], np.argsort(order)[ends]
@@ -93,9 +95,9 @@ def clusters_of(exact: Links, near: Links, ranks: Callable[[Ints], Ints] = lambd
     rank[np.argsort(begins)] = np.arange(number)
     cluster = rank[component] if len(rows) else np.empty(0, np.int64)
     similarity = np.zeros(len(rows), np.float32)
-    same = np.zeros(len(rows), bool)
+    kind = np.full(len(rows), len(kinds))
     for end in (first, second):
         np.maximum.at(similarity, end, links.similarity)
-        same[end[: len(exact.first)]] = True
+        np.minimum.at(kind, end, of_kind)
     order = np.argsort(cluster, kind="stable")
-    return Clusters(rows[order], cluster[order], same[order], similarity[order])
+    return Clusters(rows[order], cluster[order], kind[order], similarity[order])

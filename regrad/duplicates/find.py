@@ -13,11 +13,12 @@ import pyarrow as pa
 from regrad import formatting, storage, table
 from regrad.duplicates.clusters import Clusters, Links, clusters_of
 from regrad.duplicates.exact import exact_links
-from regrad.duplicates.gathered import Gathered
+from regrad.duplicates.gathered import NO_DIGEST, Gathered
+from regrad.duplicates.hashes import hash_pairs
 from regrad.errors import UsageError
 from regrad.runs.scored import Ints, Run
 
-EXACT, NEAR = "exact", "near"
+KINDS = ("exact", "pixels", "hash", "near")  # the surest first
 #: A row for each image that is in a cluster; those of a cluster together, the one that stands for it first.
 DUPLICATES_SCHEMA = pa.schema(
     [
@@ -52,12 +53,14 @@ def why_not_near(runs: Sequence[Run]) -> str | None:
     return None
 
 
-def find_duplicates(runs: Sequence[Run], threshold: float | None) -> Repeats:
-    """Images with the same bytes and, where there is a ``threshold``, those whose whitened embeddings have at least
-    this cosine: see :mod:`regrad.duplicates.near`.
+def find_duplicates(runs: Sequence[Run], threshold: float | None, distance: int = 0) -> Repeats:
+    """Images with the same bytes and, where there is a ``threshold``, those with the same pixels, those whose hashes
+    differ in at most ``distance`` bits, or in twice as many where their embeddings are alike too, and those whose
+    whitened embeddings have at least this cosine: see :mod:`regrad.duplicates.hashes` and
+    :mod:`regrad.duplicates.near`.
 
-    Of what has the same bytes, the first is compared for the others. What stands for a cluster is its first row:
-    of the run that was named first, and in it by source and row.
+    Of what has the same bytes or pixels, the first is compared for the others. What stands for a cluster is its first
+    row: of the run that was named first, and in it by source and row.
 
     Raises:
         UsageError: a run is named twice, kept no embeddings where there is a threshold, or too many pairs are alike.
@@ -68,13 +71,15 @@ def find_duplicates(runs: Sequence[Run], threshold: float | None) -> Repeats:
         if names.count(name) > 1:
             raise UsageError(f"{name}: named twice, and all of its images would be duplicates")
     with Gathered(runs, runs[0].model["embedding_width"] if threshold is not None else 0) as rows:
-        exact, near = exact_links(rows), Links.none()
+        links = [exact_links(rows, name) for name in rows.keys]
         if threshold is not None:
             from regrad.duplicates.near import near_links  # imports torch, which the same bytes do not need
 
-            near = near_links(rows.vectors, _once(rows, exact), threshold)
-        clusters = clusters_of(exact, near, rows.ranks)
-        numbers = _numbers(names, rows, clusters) | {"threshold": threshold}
+            among = _once(rows, links)
+            links += near_links(rows.vectors, among, threshold, hash_pairs(rows.hashes[among], distance))
+        clusters = clusters_of(links, rows.ranks)
+        asked = {"threshold": threshold, "distance": None if threshold is None else distance}
+        numbers = _numbers(names, rows, clusters) | asked
         return Repeats(_listed(names, rows, clusters), numbers)
 
 
@@ -85,10 +90,10 @@ def write_duplicates(found: Repeats, output: str) -> None:
     storage.write_atomically(storage.join(output, "duplicates.json"), content.encode())
 
 
-def _once(rows: Gathered, exact: Links) -> Ints:
-    """The numbers of the rows, of those with the same bytes the first alone."""
+def _once(rows: Gathered, same: Sequence[Links]) -> Ints:
+    """The numbers of the rows, of those that are the same the first alone."""
     first = np.ones(int(rows.bounds[-1]), bool)
-    first[exact.second] = False
+    first[np.concatenate([links.second for links in same])] = False
     return np.flatnonzero(first)
 
 
@@ -99,7 +104,7 @@ def _listed(names: Sequence[str], rows: Gathered, clusters: Clusters) -> pa.Tabl
         "representative": clusters.first,
         "run": [names[place] for place in rows.run_of(clusters.rows)],
         **{name: known[name] for name in ("source", "row", "id")},
-        "kind": np.where(clusters.exact, EXACT, NEAR).tolist(),
+        "kind": [KINDS[kind] for kind in clusters.kind],
         "similarity": clusters.similarity,
     }
     return pa.table(columns, schema=DUPLICATES_SCHEMA)
@@ -117,8 +122,8 @@ def _numbers(names: Sequence[str], rows: Gathered, clusters: Clusters) -> dict[s
         "largest": int(clusters.sizes.max(initial=0)),
         "clustered": len(own),
         "spare": int(spare.sum()),
-        "exact": int(clusters.exact.sum()),
-        "without_digest": int((rows.keys == 0).sum()),
+        "kinds": {name: int((clusters.kind == place).sum()) for place, name in enumerate(KINDS)},
+        "without_digest": int((rows.keys["digest"] == NO_DIGEST).sum()),
         "runs": [
             {
                 "run": name,

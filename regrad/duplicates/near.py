@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -22,10 +22,12 @@ from torch import Tensor
 
 from regrad.duplicates.clusters import Links
 from regrad.duplicates.gathered import Halves
+from regrad.duplicates.hashes import Lookalikes
 from regrad.errors import UsageError
 from regrad.runs.scored import Ints
 
 ALL_PAIRS = 30_000  # rows of which all pairs are looked at
+LEAST = 0.6  # of two whose pictures look alike, but not as surely
 NEAREST = 3  # cells that a row is in
 MOST_LINKS = 20_000_000
 _SAMPLE = 100_000  # rows that the whitening is taken from
@@ -34,20 +36,23 @@ _SHRINKAGE, _LEAST_SHRINKAGE = 0.1, 1e-3
 _BLOCK, _OTHERS = 1024, 8192  # rows at once, and rows they are compared with
 
 
-def near_links(vectors: Halves, among: Ints, threshold: float) -> Links:
-    """Pairs of the rows ``among`` whose whitened embeddings have a cosine of at least ``threshold``.
+def near_links(vectors: Halves, among: Ints, threshold: float, looking: Lookalikes | None = None) -> list[Links]:
+    """Of pairs that are ``looking`` alike, those with few different bits, and those whose whitened embeddings have a
+    cosine of at least :data:`LEAST`; and all pairs of the rows ``among`` that have at least ``threshold``.
 
     Memory: blocks of some ten thousand rows; the whitened embeddings of all of them lie in a temporary file.
 
     Args:
         vectors: (n, d) embeddings of all rows.
         among: numbers of the rows to compare, ascending.
+        looking: of places in ``among``.
 
     Raises:
         UsageError: more than :data:`MOST_LINKS` pairs are that alike.
     """
     with tempfile.TemporaryDirectory(prefix="regrad-near-") as folder:
         white = _whitened(vectors, among, os.path.join(folder, "white"))
+        seen = _seen(white, looking) if looking else Links.none()
         blocks = _all_pairs(white) if len(among) <= ALL_PAIRS else _in_cells(white)
         parts: list[Links] = []
         count = 0
@@ -58,8 +63,8 @@ def near_links(vectors: Halves, among: Ints, threshold: float) -> Links:
                 raise UsageError(
                     f"more than {MOST_LINKS:,} pairs of images are as alike as --threshold {threshold:g} asks; raise it"
                 )
-        found = Links.joined(parts)
-    return Links(among[found.first], among[found.second], found.similarity)
+        found = [seen, Links.joined(parts)]
+    return [Links(among[links.first], among[links.second], links.similarity) for links in found]
 
 
 def _whitened(vectors: Halves, among: Ints, path: str) -> Halves:
@@ -67,7 +72,9 @@ def _whitened(vectors: Halves, among: Ints, path: str) -> Halves:
     shape = (len(among), vectors.shape[1])
     if not all(shape):
         return np.empty(shape, np.float16)
-    transform = whitening(_floats(vectors, among[:: 1 + len(among) // _SAMPLE]))
+    sample = among[:: 1 + len(among) // _SAMPLE]
+    blocks = (_floats(vectors, sample[start : start + _BLOCK]) for start in range(0, len(sample), _BLOCK))
+    transform = whitening(blocks)
     written = np.memmap(path, np.float16, "w+", shape=shape)
     for start in range(0, len(among), _OTHERS):
         own = _floats(vectors, among[start : start + _OTHERS]) @ transform
@@ -75,19 +82,21 @@ def _whitened(vectors: Halves, among: Ints, path: str) -> Halves:
     return written
 
 
-def whitening(sample: Tensor) -> Tensor:
+def whitening(blocks: Iterable[Tensor]) -> Tensor:
     """M^(-1/2), M = (1 - a) E[x x^T] + a t I with t its mean eigenvalue and a = min(1, d / 10 n): (d, d), symmetric.
 
     Not of the deviations from the mean: of a few rows, these are what tells alike ones apart. With fewer rows than a
     tenth of d there is no telling of directions, and M is t I.
 
     Args:
-        sample: x, (n, d).
+        blocks: x, (m, d) at a time, n in all.
     """
-    rows, width = sample.shape
-    values, directions = torch.linalg.eigh(sample.double().T @ sample.double() / rows)
+    rows, moment = 0, torch.zeros(())
+    for x in blocks:
+        rows, moment = rows + len(x), moment + x.double().T @ x.double()
+    values, directions = torch.linalg.eigh(moment / rows)
     mean = values.mean().clamp_min(1e-12)
-    share = min(1.0, max(_LEAST_SHRINKAGE, _SHRINKAGE * width / rows))
+    share = min(1.0, max(_LEAST_SHRINKAGE, _SHRINKAGE * len(values) / rows))
     scale = ((1 - share) * values.clamp_min(0) + share * mean).rsqrt()
     return (directions * scale @ directions.T).float()
 
@@ -119,7 +128,9 @@ def _in_cells(white: Halves) -> Iterator[tuple[Ints, Ints]]:
 def _centres(white: Halves, cells: int) -> Tensor:
     """(K, d) by spherical k-means on a sample; the same every time."""
     draw = np.random.default_rng(0)
-    chosen = np.sort(draw.choice(len(white), min(len(white), _PER_CENTRE * cells), replace=False))
+    chosen = np.sort(
+        draw.choice(len(white), min(len(white), max(cells, min(_PER_CENTRE * cells, _SAMPLE))), replace=False)
+    )
     sample = _floats(white, chosen)
     centres = sample[torch.from_numpy(draw.choice(len(sample), cells, replace=False))]
     for _ in range(_ROUNDS):
@@ -137,6 +148,17 @@ def _nearest(white: Halves, centres: Tensor) -> Ints:
         for start in range(0, len(white), _OTHERS)
     ]
     return np.concatenate(parts)
+
+
+def _seen(white: Halves, pairs: Lookalikes) -> Links:
+    parts = []
+    for start in range(0, len(pairs.first), _OTHERS):
+        piece = slice(start, start + _OTHERS)
+        first, second = pairs.first[piece], pairs.second[piece]
+        cosines = (_floats(white, first) * _floats(white, second)).sum(1).clamp(0, 1).numpy()
+        enough = pairs.sure[piece] | (cosines >= LEAST)
+        parts.append(Links(first[enough], second[enough], cosines[enough]))
+    return Links.joined(parts)
 
 
 def _alike(white: Halves, rows: Ints, others: Ints, threshold: float) -> Iterator[Links]:

@@ -63,13 +63,14 @@ class Account:
         values: Sequence[float],
         several: Sequence[npt.NDArray[Any]] = (),
         embedding: npt.NDArray[np.float16] | None = None,
+        looks: Sequence[str | int] = (),
     ) -> bool:
         """Take the scores of one image; False when a value is no number, which puts the row in quarantine.
 
         Args:
             nll: NaN where the label is no class of the model.
             several: for each column of several numbers a row, those of this one.
-            embedding: (d,) where they are kept.
+            embedding, looks: (d,), and what the picture looks like, where they are kept.
         """
         scores = (name for name in self.schema.names if name not in (*FIXED, *SEVERAL))
         named = zip(("confidence", *scores), (confidence, *values), strict=True)
@@ -81,7 +82,7 @@ class Account:
         self.no_class += sample.no_class
         self.scored.append((*known, None if math.isnan(nll) else nll, sample.digest, *values, *several))
         if embedding is not None:
-            self.embedded.append((sample.id, self.unit.source, sample.row, sample.digest, embedding))
+            self.embedded.append((sample.id, self.unit.source, sample.row, sample.digest, *looks, embedding))
         return True
 
     def reject(self, sample: Sample, stage: str, reason: str) -> None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceCh
 from regrad.reading import decode
 from regrad.reading.formats import Format, open_reader
 from regrad.reading.images import DEFAULT_MAX_PIXELS
+from regrad.reading.likeness import likeness
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample, digest_of
 from regrad.scorer import Scorer
 from regrad.scores import load_module
@@ -66,13 +67,20 @@ class Task:
     lease: Lease | None = None
 
 
+class _Picture(NamedTuple):
+    """A decoded image, and what it looks like where that is kept beside its embedding."""
+
+    tensor: torch.Tensor
+    looks: tuple[str | int, ...]
+
+
 @dataclass(frozen=True)
 class _Read:
     """A row on its way: ``image`` is being decoded; None for a row that has an error instead."""
 
     account: Account
     sample: Sample
-    image: Future[torch.Tensor] | None
+    image: Future[_Picture] | None
 
 
 class UnitScorer:
@@ -180,12 +188,13 @@ class UnitScorer:
         self.on_scoring(True)
         scored = 0
         if ready:
-            images, samples = torch.stack([image for _, image in ready]), [row.sample for row, _ in ready]
+            images, samples = torch.stack([image.tensor for _, image in ready]), [row.sample for row, _ in ready]
             columns = self._columns(images, samples)
             self._measure(images, samples)
-            for (row, _), (numbers, several, embedding) in zip(ready, columns, strict=True):
+            for (row, image), (numbers, several, embedding) in zip(ready, columns, strict=True):
                 prediction, confidence, nll, *values = numbers
-                scored += row.account.add(row.sample, int(prediction), confidence, nll, values, several, embedding)
+                known = (int(prediction), confidence, nll, values, several, embedding, image.looks)
+                scored += row.account.add(row.sample, *known)
         laps.end("scoring")
         self.on_scoring(False)
         self.on_progress(scored, len(batch) - scored)
@@ -265,7 +274,8 @@ class _ReadAhead:
         self._accounts = accounts
         self._ready: queue.Queue[_Read | BaseException | None] = queue.Queue(3 * scorer.batch_size)
         self._stopped = threading.Event()
-        self._encoded: deque[tuple[Future[torch.Tensor], int]] = deque()
+        self._encoded: deque[tuple[Future[_Picture], int]] = deque()
+        self._looks = scorer.embedding_schema is not None
         self._pool = ThreadPoolExecutor(max(2, scorer.task.threads), "regrad-decode")
         self._thread = threading.Thread(target=self._produce, name="regrad-read", daemon=True)
 
@@ -328,7 +338,7 @@ class _ReadAhead:
             why = f"row {seen[sample.id]} has the same id; --id-column names another, `row` numbers the rows of Parquet"
             return _Read(account, replace(bare, error=why), None)
         seen[sample.id] = sample.row
-        image = self._pool.submit(decode.to_tensor, sample.image, self._classifier, self._task.max_pixels)
+        image = self._pool.submit(self._picture, sample.image)
         self._encoded.append((image, len(sample.image)))
         while len(self._encoded) > 1 and self._encoded[0][0].done():
             self._encoded.popleft()
@@ -336,8 +346,12 @@ class _ReadAhead:
             wait([self._encoded.popleft()[0]])
         return _Read(account, bare, image)
 
+    def _picture(self, content: bytes) -> _Picture:
+        tensor = decode.to_tensor(content, self._classifier, self._task.max_pixels)
+        return _Picture(tensor, likeness(tensor.numpy()) if self._looks else ())
 
-def _decoded(row: _Read) -> torch.Tensor | None:
+
+def _decoded(row: _Read) -> _Picture | None:
     """The image of a row; None when it has none, and is in quarantine now."""
     if row.image is None:
         row.account.reject(row.sample, row.sample.stage, row.sample.error or "unreadable")

@@ -14,8 +14,8 @@ from regrad.errors import UsageError
 from regrad.ledger.rows import Rows
 from regrad.runs.scored import Run
 
-#: Of a row of ``OUT/embeddings/``, what tells which image it is.
-KNOWN_BY = ("id", "source", "row", "digest")
+#: Of a row of ``OUT/embeddings/``, what tells which image it is, and what it looks like.
+KNOWN_BY = ("id", "source", "row", "digest", "pixels", "perceptual_hash")
 _ROWS = 2**14  # given at once: 16 MiB of 512 numbers
 
 
@@ -24,7 +24,7 @@ class EmbeddingRows:
     """Some rows of ``OUT/embeddings/``.
 
     Attributes:
-        known_by: ``id, source, row, digest``.
+        known_by: ``id, source, row, digest, pixels, perceptual_hash``.
         vectors: (n, d).
     """
 

@@ -42,28 +42,28 @@ def listed(clusters: Clusters) -> list[list[int]]:
 def test_they_are_the_components_of_all_links_together(seed: int) -> None:
     draw = np.random.default_rng(seed)
     exact, near = ([(int(a), int(b)) for a, b in draw.integers(0, 400, (120, 2)) if a != b] for _ in range(2))
-    clusters = clusters_of(links(*exact), links(*near, similarity=0.5))
+    clusters = clusters_of([links(*exact), links(*near, similarity=0.5)])
     wanted = searched(exact + near)
     assert listed(clusters) == wanted
     assert clusters.sizes.tolist() == [len(rows) for rows in wanted]
     assert clusters.rows[clusters.first].tolist() == [rows[0] for rows in wanted]
-    assert {*clusters.rows[clusters.exact].tolist()} == {row for pair in exact for row in pair}
-    assert {*clusters.similarity[~clusters.exact].tolist()} <= {0.5}
+    assert {*clusters.rows[clusters.kind == 0].tolist()} == {row for pair in exact for row in pair}
+    assert {*clusters.similarity[clusters.kind == 1].tolist()} == {0.5}
 
 
 def test_a_row_has_its_highest_similarity() -> None:
-    clusters = clusters_of(links((7, 9)), links((9, 4), (4, 2), similarity=[0.8, 0.9]))
+    clusters = clusters_of([links((7, 9)), Links.none(), links((9, 4), (4, 2), similarity=[0.8, 0.9])])
     assert clusters.rows.tolist() == [2, 4, 7, 9]
     np.testing.assert_allclose(clusters.similarity, [0.9, 0.9, 1, 1])
-    assert clusters.exact.tolist() == [False, False, True, True]
+    assert clusters.kind.tolist() == [2, 2, 0, 0]
 
 
 def test_what_stands_for_a_cluster_is_the_first_by_the_order_that_is_told() -> None:
-    clusters = clusters_of(links((7, 9), (1, 2)), links((9, 4)), ranks=lambda rows: -rows)
+    clusters = clusters_of([links((7, 9), (1, 2)), links((9, 4))], ranks=lambda rows: -rows)
     assert listed(clusters) == [[9, 7, 4], [2, 1]]
     assert clusters.rows[clusters.first].tolist() == [9, 2]
 
 
 def test_no_links_are_no_clusters() -> None:
-    clusters = clusters_of(Links.none(), Links.none())
+    clusters = clusters_of([Links.none(), Links.none()])
     assert [len(clusters.rows), len(clusters.sizes), len(clusters.first)] == [0, 0, 0]

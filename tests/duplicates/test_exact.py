@@ -18,14 +18,14 @@ class Held:
 
     def __init__(self, digests: list[str | None]):
         self.table = pa.table({"digest": pa.array(digests, pa.string())})
-        self.keys = keys_of(self.table["digest"])
+        self.keys = {"digest": keys_of(self.table["digest"])}
 
     def known_by(self, rows: Any) -> pa.Table:
         return self.table.take(pa.array(rows))
 
 
 def linked(digests: list[str | None]) -> set[tuple[int, int]]:
-    links = exact.exact_links(Held(digests))  # type: ignore[arg-type]
+    links = exact.exact_links(Held(digests), "digest")  # type: ignore[arg-type]
     assert (links.similarity == 1).all()
     return {*zip(links.first.tolist(), links.second.tolist(), strict=True)}
 

@@ -33,10 +33,14 @@ def test_rows_are_numbered_over_all_runs(runs: Sequence[Run], width: int) -> Non
         assert rows.bounds.tolist() == [0, 12, 23]
         assert rows.run_of(np.array([0, 11, 12, 22])).tolist() == [0, 0, 1, 1]
         known = rows.known_by(np.arange(23)).to_pylist()
+        names = [*known[0]]
         for run, some in zip(runs, (known[:12], known[12:]), strict=True):
-            wanted = table.read(run.output, ["id", "source", "row", "digest"]).to_pylist()
+            wanted = table.read(run.output, names, "embeddings" if width else "scores").to_pylist()
             assert sorted(map(str, some)) == sorted(map(str, wanted))
-        assert [int(row["digest"][:16], 16) for row in known] == rows.keys.tolist()
+        for name, keys in rows.keys.items():
+            assert [int(row[name][:16], 16) for row in known] == keys.tolist()
+        assert rows.hashes.tolist() == [row["perceptual_hash"] for row in known if width]
+        assert [*rows.keys] == ["digest", "pixels"][: 1 + bool(width)]
         assert rows.known_by(np.array([22, 3])).to_pylist() == [known[22], known[3]]
         if width:
             wanted_vectors = np.concatenate([some.vectors for run in runs for some in embedding_rows(run)])
@@ -56,4 +60,4 @@ def test_their_order_is_that_of_runs_sources_and_rows(runs: Sequence[Run]) -> No
 
 def test_a_row_without_a_digest_has_a_key_of_its_own(runs: Sequence[Run]) -> None:
     with Gathered(runs) as rows:
-        assert (rows.keys != NO_DIGEST).all()
+        assert (rows.keys["digest"] != NO_DIGEST).all()

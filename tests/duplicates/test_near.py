@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from regrad.duplicates import near
+from regrad.duplicates.hashes import Lookalikes
 from regrad.errors import UsageError
 
 Array = np.ndarray[Any, Any]
@@ -37,7 +38,8 @@ def reference(vectors: Array, threshold: float) -> set[tuple[int, int]]:
 
 
 def pairs(vectors: Array, threshold: float, among: Array | None = None) -> set[tuple[int, int]]:
-    links = near.near_links(vectors, np.arange(len(vectors)) if among is None else among, threshold)
+    looking, links = near.near_links(vectors, np.arange(len(vectors)) if among is None else among, threshold)
+    assert not len(looking.first)
     assert (links.similarity >= threshold - 1e-6).all()
     assert (links.similarity <= 1).all()
     return {(min(a, b), max(a, b)) for a, b in zip(links.first.tolist(), links.second.tolist(), strict=True)}
@@ -78,6 +80,21 @@ def test_rows_that_are_not_asked_for_are_not_compared() -> None:
     assert {(int(a), 270 + b) for b, a in enumerate(origins) if a % 2 == b % 2 == 0} <= found
 
 
+def test_of_pictures_that_look_alike_those_stay_that_do_so_surely_or_are_alike_to_the_network() -> None:
+    vectors, origins = planted(300, 16, 30, 0.02)
+    first, second = np.array([*origins, 5, 5]), np.array([*range(270, 300), 6, 7])
+    cosines = dict.fromkeys(zip(first.tolist(), second.tolist(), strict=True), -1.0)
+    links = near.near_links(vectors, np.arange(300), 0.01)[1]
+    cosines |= dict(zip(zip(links.first.tolist(), links.second.tolist(), strict=True), links.similarity, strict=True))
+    assert max(cosines[5, 6], cosines[5, 7]) < near.LEAST
+    sure = np.arange(32) == 30
+    seen, _ = near.near_links(vectors, np.arange(300), 0.99, Lookalikes(first, second, sure))
+    assert seen.first.tolist() == [*origins, 5]
+    assert seen.second.tolist() == [*range(270, 300), 6]
+    wanted = [max(0.0, cosines[pair]) for pair in zip(seen.first.tolist(), seen.second.tolist(), strict=True)]
+    np.testing.assert_allclose(seen.similarity, wanted, atol=2e-2)
+
+
 def test_directions_in_which_images_differ_little_count_as_much() -> None:
     """Two kinds of images, far apart: within one, all cosines are high, and only whitened ones tell who is alike."""
     draw = np.random.default_rng(1)
@@ -91,7 +108,7 @@ def test_directions_in_which_images_differ_little_count_as_much() -> None:
 
 def test_of_a_few_rows_the_plain_cosine_counts() -> None:
     vectors = np.array([[1, 0.01, 0, 0], [1, 0, 0.01, 0], [0, 0, 0, 1], [0] * 4], np.float16)
-    torch.testing.assert_close(near.whitening(torch.eye(64)[:2]), torch.eye(64) * 64**0.5)
+    torch.testing.assert_close(near.whitening([torch.eye(64)[:1], torch.eye(64)[1:2]]), torch.eye(64) * 64**0.5)
     assert pairs(vectors, 0.5) == {(0, 1)}
 
 

@@ -25,7 +25,7 @@ def unit(key: str = KEY, scored: int = 2, quarantined: int = 1, **record: Any) -
 
 def embedded(rows: int = 2) -> pa.Table:
     return as_table(
-        [(f"{row}", "a", row, "d", np.ones(3, np.float16)) for row in range(rows)], table.embedding_schema(3)
+        [(f"{row}", "a", row, "d", "p", 5, np.ones(3, np.float16)) for row in range(rows)], table.embedding_schema(3)
     )
 
 

@@ -43,7 +43,7 @@ def tables(number: int, attempt: int = 0) -> tuple[pa.Table, pa.Table, pa.Table]
     return (
         as_table([(name, "s", row, 1, 1, 0.5, 0.7, "d", value) for row, (name, value) in scored], SCHEMA),
         as_table([(name, "s", 90 + row, "read", str(value), None) for row, (name, value) in refused], REFUSED),
-        as_table([(name, "s", row, "d", np.float16([value])) for row, (name, value) in embedded], EMBEDDED),
+        as_table([(name, "s", row, "d", "p", 5, np.float16([value])) for row, (name, value) in embedded], EMBEDDED),
     )
 
 

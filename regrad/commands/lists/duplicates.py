@@ -4,12 +4,13 @@
     regrad duplicates s3://bucket/scores/train s3://bucket/scores/test --output leaks
     regrad duplicates s3://bucket/scores/before s3://bucket/scores/tonight --output seen --threshold 0.95
 
-    OUT/duplicates.parquet    cluster, representative, run, source, row, id, kind (exact, near), similarity
+    OUT/duplicates.parquet    cluster, representative, run, source, row, id, kind, similarity
     OUT/duplicates.json       how many, of each run and of each pair of runs
 
-Exact ones have the same bytes. Near ones look alike to the network: by the cosine of what its last layer is given and
-`regrad score --embeddings` keeps, whitened. Of a cluster, the image of the run that is named first stands for
-the others.
+Kinds: `exact`, the same bytes; of runs that `regrad score --embeddings` made also `pixels`, the same picture in
+other bytes; `hash`, one that looks the same, or mirrored, by a perceptual hash; `near`, one that is alike to the
+network, by the cosine of what its last layer is given, whitened. Of a cluster, the image of the run that is named first
+stands for the others.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
 """
@@ -23,9 +24,9 @@ from regrad import storage
 from regrad.cli import Parser, add_common, run_command, say
 from regrad.errors import UsageError
 from regrad.formatting import count
-from regrad.settings.kinds import BETWEEN
+from regrad.settings.kinds import AT_LEAST_0, BETWEEN
 
-THRESHOLD = 0.9
+THRESHOLD, DISTANCE, MOST_DISTANCE = 0.9, 4, 7
 _SHOWN = 10  # pairs of runs in the summary
 
 
@@ -37,8 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def carry_out(arguments: Sequence[str]) -> int:
     """Read the runs, find, write, and say what there is."""
     args = parser().parse_args(arguments)
-    if args.exact and args.threshold is not None:
-        raise UsageError("--exact: takes no --threshold, which near ones have")
+    asked = [flag for flag in ("threshold", "distance") if getattr(args, flag) is not None]
+    if (args.distance or 0) > MOST_DISTANCE:
+        raise UsageError(
+            f"--distance {args.distance}: {MOST_DISTANCE} bits at most, since unrelated pictures have more"
+        )
+    if args.exact and asked:
+        raise UsageError(f"--exact: takes no --{asked[0]}, which is for others")
 
     from regrad.duplicates.find import find_duplicates, why_not_near, write_duplicates
     from regrad.reading.inputs import absolute
@@ -46,12 +52,12 @@ def carry_out(arguments: Sequence[str]) -> int:
 
     runs = [load_run(uri, absolute(uri)) for uri in args.runs]
     reason = None if args.exact else why_not_near(runs)
-    if reason and args.threshold is not None:
-        raise UsageError(f"--threshold: {reason}")
+    if reason and asked:
+        raise UsageError(f"--{asked[0]}: {reason}")
     if reason:
-        say(f"near duplicates are not looked for: {reason}")
+        say(f"the same bytes alone are looked for: {reason}")
     threshold = None if args.exact or reason else THRESHOLD if args.threshold is None else args.threshold
-    found = find_duplicates(runs, threshold)
+    found = find_duplicates(runs, threshold, DISTANCE if args.distance is None else args.distance)
     output = absolute(args.output)
     write_duplicates(found, output)
     print(summary(found.numbers))
@@ -61,21 +67,26 @@ def carry_out(arguments: Sequence[str]) -> int:
 
 def summary(numbers: dict[str, Any]) -> str:
     """What was found, and in which runs."""
-    near = numbers["clustered"] - numbers["exact"]
-    alike = "" if numbers["threshold"] is None else f", {near:,} alike at {numbers['threshold']:g} or more"
+    told = {
+        "exact": "with the bytes of another",
+        "pixels": "with its pixels",
+        "hash": "that look like it",
+        "near": f"alike at {numbers['threshold'] or 0:g} or more",
+    }
+    shown = [f"{numbers['kinds'][kind]:,} {told[kind]}" for kind in told if kind == "exact" or numbers["threshold"]]
     lines = [
         f"{count(numbers['images'], 'image')}: {numbers['spare']:,} more than one of each, in "
-        f"{count(numbers['clusters'], 'cluster')} of at most {numbers['largest']:,}; {numbers['exact']:,} with the "
-        f"bytes of another{alike}"
+        f"{count(numbers['clusters'], 'cluster')} of at most {numbers['largest']:,}",
+        ", ".join(shown),
     ]
     if numbers["without_digest"]:
         lines.append(f"{count(numbers['without_digest'], 'image')} without a digest, of a version before there was one")
     across = sorted(numbers["across"], key=lambda pair: -pair["images"])
     images = {run["run"]: run["images"] for run in numbers["runs"]}
-    shown = [pair for pair in across if pair["images"]][:_SHOWN]
     lines += [
         f"{pair['images']:,} of the {images[pair['run']]:,} images of {pair['run']} are in {pair['also_in']} too"
-        for pair in shown
+        for pair in across[:_SHOWN]
+        if pair["images"]
     ]
     return "\n".join(lines)
 
@@ -92,7 +103,14 @@ def parser() -> Parser:
         "--threshold",
         type=BETWEEN,
         metavar="COSINE",
-        help=f"how alike near ones are at least (default: {THRESHOLD:g})",
+        help=f"of embeddings that are alike, at least (default: {THRESHOLD:g})",
+    )
+    most.add_argument(
+        "--distance",
+        type=AT_LEAST_0,
+        metavar="BITS",
+        help=f"of hashes that may differ, 0 to {MOST_DISTANCE} of 63; twice as many where embeddings are alike too "
+        f"(default: {DISTANCE})",
     )
     most.add_argument("--exact", action="store_true", help="the same bytes alone")
     add_common(run)

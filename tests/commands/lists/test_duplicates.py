@@ -30,11 +30,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 def test_it_tells_what_is_in_both(folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new, out = folder("old"), folder("new"), str(tmp_path / "out")
-    assert main(["duplicates", old, new, "--threshold", "0.999", "--output", out]) == 0
+    assert main(["duplicates", old, new, "--threshold", "0.999", "--distance", "0", "--output", out]) == 0
     said = capsys.readouterr().out
     assert said == (
-        "63 images: 3 more than one of each, in 3 clusters of at most 2; 6 with the bytes of another, 0 alike at 0.999 "
-        f"or more\n3 of the 40 images of {old} are in {new} too\n3 of the 23 images of {new} are in {old} too\n"
+        "63 images: 3 more than one of each, in 3 clusters of at most 2\n"
+        "6 with the bytes of another, 0 with its pixels, 0 that look like it, 0 alike at 0.999 or more\n"
+        f"3 of the 40 images of {old} are in {new} too\n"
+        f"3 of the 23 images of {new} are in {old} too\n"
         f"{out}/duplicates.parquet\n"
     )
     rows = pyarrow.parquet.read_table(f"{out}/duplicates.parquet").to_pylist()
@@ -50,9 +52,9 @@ def test_without_embeddings_it_looks_for_the_same_bytes_and_says_so(
     runs = [folder("old"), folder("plain-new")]
     assert main(["duplicates", *runs, "--output", str(tmp_path)]) == 0
     told = capsys.readouterr()
-    assert f"near duplicates are not looked for: {runs[1]} kept no embeddings (score it with --embeddings)" in told.err
+    assert f"the same bytes alone are looked for: {runs[1]} kept no embeddings (score it with --embeddings)" in told.err
     assert told.out.startswith(
-        "63 images: 3 more than one of each, in 3 clusters of at most 2; 6 with the bytes of another\n"
+        "63 images: 3 more than one of each, in 3 clusters of at most 2\n6 with the bytes of another\n"
     )
     assert main(["duplicates", *runs, "--exact", "--output", str(tmp_path)]) == 0
     assert capsys.readouterr().err == ""
@@ -63,6 +65,7 @@ def test_without_embeddings_it_looks_for_the_same_bytes_and_says_so(
     [
         (["--threshold", "0.9"], "--threshold: .*plain-new kept no embeddings"),
         (["--exact", "--threshold", "0.9"], "--exact: takes no --threshold"),
+        (["--distance", "8"], "--distance 8: 7 bits at most, since unrelated pictures have more"),
         (["--threshold", "1.5"], "is not a number above 0 and below 1"),
     ],
 )
