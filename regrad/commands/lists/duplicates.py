@@ -6,6 +6,7 @@
 
     OUT/duplicates.parquet    cluster, representative, run, source, row, id, kind, similarity
     OUT/duplicates.json       how many, of each run and of each pair of runs
+    OUT/duplicates.html       the clusters that are least alike, and the largest
 
 Kinds: `exact`, the same bytes; of runs that `regrad score --embeddings` made also `pixels`, the same picture in
 other bytes; `hash`, one that looks the same, or mirrored, by a perceptual hash; `near`, one that is alike to the
@@ -24,7 +25,8 @@ from regrad import storage
 from regrad.cli import Parser, add_common, run_command, say
 from regrad.errors import UsageError
 from regrad.formatting import count
-from regrad.settings.kinds import AT_LEAST_0, BETWEEN
+from regrad.pages.thumbnails import SECONDS
+from regrad.settings.kinds import AT_LEAST_0, BETWEEN, POSITIVE
 
 THRESHOLD, DISTANCE, MOST_DISTANCE = 0.9, 4, 7
 _SHOWN = 10  # pairs of runs in the summary
@@ -47,6 +49,8 @@ def carry_out(arguments: Sequence[str]) -> int:
         raise UsageError(f"--exact: takes no --{asked[0]}, which is for others")
 
     from regrad.duplicates.find import find_duplicates, why_not_near, write_duplicates
+    from regrad.duplicates.sheet import choose_clusters, picture_sheet
+    from regrad.reading.formats import fetcher
     from regrad.reading.inputs import absolute
     from regrad.runs.scored import load_run
 
@@ -60,8 +64,14 @@ def carry_out(arguments: Sequence[str]) -> int:
     found = find_duplicates(runs, threshold, DISTANCE if args.distance is None else args.distance)
     output = absolute(args.output)
     write_duplicates(found, output)
-    print(summary(found.numbers))
-    print(storage.mask(storage.join(output, "duplicates.parquet")))
+    told = summary(found.numbers)
+    page = storage.join(output, "duplicates.html")
+    sheets = choose_clusters(found.rows, args.examples)
+    reads = {storage.mask(run.output): (run, fetcher(run.info)) for run in runs}
+    content = picture_sheet(found.numbers, told.splitlines(), sheets, reads, args.thumbnail_seconds)
+    storage.write_atomically(page, content.encode())
+    print(told)
+    print(f"{storage.mask(storage.join(output, 'duplicates.parquet'))}\n{storage.mask(page)}")
     return 0
 
 
@@ -94,7 +104,7 @@ def summary(numbers: dict[str, Any]) -> str:
 def parser() -> Parser:
     """Its flags."""
     flags = Parser("duplicates", __doc__, "RUN [RUN ...] --output URI [--FLAG ...]")
-    most, run = flags.groups("run")
+    most, page, run = flags.groups("page", "run")
     most.add_argument(
         "runs", nargs="+", metavar="RUN", help="--output of `regrad score` or `regrad audit`; the first named is kept"
     )
@@ -113,5 +123,19 @@ def parser() -> Parser:
         f"(default: {DISTANCE})",
     )
     most.add_argument("--exact", action="store_true", help="the same bytes alone")
+    page.add_argument(
+        "--examples",
+        type=AT_LEAST_0,
+        default=12,
+        metavar="N",
+        help="clusters of each kind on it (default: %(default)s)",
+    )
+    page.add_argument(
+        "--thumbnail-seconds",
+        type=POSITIVE,
+        default=SECONDS,
+        metavar="SECONDS",
+        help="for fetching them (default: %(default)g)",
+    )
     add_common(run)
     return flags

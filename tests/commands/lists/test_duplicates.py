@@ -37,8 +37,9 @@ def test_it_tells_what_is_in_both(folder: Folder, tmp_path: Path, capsys: pytest
         "6 with the bytes of another, 0 with its pixels, 0 that look like it, 0 alike at 0.999 or more\n"
         f"3 of the 40 images of {old} are in {new} too\n"
         f"3 of the 23 images of {new} are in {old} too\n"
-        f"{out}/duplicates.parquet\n"
+        f"{out}/duplicates.parquet\n{out}/duplicates.html\n"
     )
+    assert Path(out, "duplicates.html").read_text().count("<img ") == 2 * 6  # all clusters on both sheets
     rows = pyarrow.parquet.read_table(f"{out}/duplicates.parquet").to_pylist()
     wanted = [name for name, *_ in digits(40)[37:]]
     assert [row["id"] for row in rows] == [name for name in wanted for _ in range(2)]
