@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from regrad.runs.scored import Bools, Ints
 
+WHITENED, PLAIN = "whitened", "plain"
+COSINES = (WHITENED, PLAIN)  # of embeddings, see regrad.duplicates.near
+
 Similarities = npt.NDArray[np.float32]
 
 

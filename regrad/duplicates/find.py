@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from regrad import formatting, storage, table
-from regrad.duplicates.clusters import Clusters, Links, clusters_of
+from regrad.duplicates.clusters import WHITENED, Clusters, Links, clusters_of
 from regrad.duplicates.exact import exact_links
 from regrad.duplicates.gathered import NO_DIGEST, Gathered
 from regrad.duplicates.hashes import hash_pairs
@@ -53,10 +53,10 @@ def why_not_near(runs: Sequence[Run]) -> str | None:
     return None
 
 
-def find_duplicates(runs: Sequence[Run], threshold: float | None, distance: int = 0) -> Repeats:
+def find_duplicates(runs: Sequence[Run], threshold: float | None, distance: int = 0, cosine: str = WHITENED) -> Repeats:
     """Images with the same bytes and, where there is a ``threshold``, those with the same pixels, those whose hashes
     differ in at most ``distance`` bits, or in twice as many where their embeddings are alike too, and those whose
-    whitened embeddings have at least this cosine: see :mod:`regrad.duplicates.hashes` and
+    embeddings have at least this ``cosine``, whitened or plain: see :mod:`regrad.duplicates.hashes` and
     :mod:`regrad.duplicates.near`.
 
     Of what has the same bytes or pixels, the first is compared for the others. What stands for a cluster is its first
@@ -76,10 +76,10 @@ def find_duplicates(runs: Sequence[Run], threshold: float | None, distance: int 
             from regrad.duplicates.near import near_links  # imports torch, which the same bytes do not need
 
             among = _once(rows, links)
-            links += near_links(rows.vectors, among, threshold, hash_pairs(rows.hashes[among], distance))
+            links += near_links(rows.vectors, among, threshold, hash_pairs(rows.hashes[among], distance), cosine)
         clusters = clusters_of(links, rows.ranks)
-        asked = {"threshold": threshold, "distance": None if threshold is None else distance}
-        numbers = _numbers(names, rows, clusters) | asked
+        asked = {"threshold": threshold, "distance": distance, "cosine": cosine} if threshold is not None else {}
+        numbers = _numbers(names, rows, clusters) | {"threshold": None, "distance": None, "cosine": None, **asked}
         return Repeats(_listed(names, rows, clusters), numbers)
 
 

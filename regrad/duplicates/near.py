@@ -1,8 +1,9 @@
-"""Rows whose images look alike to the network: pairs of embeddings by their cosine, once these are whitened.
+"""Rows whose images look alike to the network: pairs of embeddings by their cosine, whitened or plain.
 
 A classifier is trained to make images of one class alike, so that the cosine of what its last layer is given says first
 of all which class an image is of. Whitening, x' = M^(-1/2) x with M = E[x x^T], gives the directions in which images of
-a class differ as much weight as those that tell classes apart: docs/duplicates.md has what that is worth.
+a class differ as much weight as those that tell classes apart, and whatever noise there is too: docs/duplicates.md has
+what that is worth to which network.
 
 Up to some tens of thousands of rows, all pairs are looked at. Of more, those that share a cell: centres of cells are
 found by spherical k-means on a sample, and a row is compared with the rows of its nearest cell and with all that have
@@ -20,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regrad.duplicates.clusters import Links
+from regrad.duplicates.clusters import WHITENED, Links
 from regrad.duplicates.gathered import Halves
 from regrad.duplicates.hashes import Lookalikes
 from regrad.errors import UsageError
 from regrad.runs.scored import Ints
 
 ALL_PAIRS = 30_000  # rows of which all pairs are looked at
-LEAST = 0.6  # of two whose pictures look alike, but not as surely
-NEAREST = 3  # cells that a row is in
+LEAST = 0.7  # of two whose pictures look alike, but not as surely
+NEAREST = 5  # cells that a row is in
 MOST_LINKS = 20_000_000
 _SAMPLE = 100_000  # rows that the whitening is taken from
 _PER_CENTRE, _ROUNDS = 40, 8  # rows of the sample, and rounds, of k-means
@@ -36,22 +37,25 @@ _SHRINKAGE, _LEAST_SHRINKAGE = 0.1, 1e-3
 _BLOCK, _OTHERS = 1024, 8192  # rows at once, and rows they are compared with
 
 
-def near_links(vectors: Halves, among: Ints, threshold: float, looking: Lookalikes | None = None) -> list[Links]:
-    """Of pairs that are ``looking`` alike, those with few different bits, and those whose whitened embeddings have a
-    cosine of at least :data:`LEAST`; and all pairs of the rows ``among`` that have at least ``threshold``.
+def near_links(
+    vectors: Halves, among: Ints, threshold: float, looking: Lookalikes | None = None, cosine: str = WHITENED
+) -> list[Links]:
+    """Of pairs that are ``looking`` alike, those with few different bits, and those whose embeddings have a cosine of
+    at least :data:`LEAST`; and all pairs of the rows ``among`` that have at least ``threshold``.
 
-    Memory: blocks of some ten thousand rows; the whitened embeddings of all of them lie in a temporary file.
+    Memory: blocks of some ten thousand rows; the embeddings that are compared lie in a temporary file.
 
     Args:
         vectors: (n, d) embeddings of all rows.
         among: numbers of the rows to compare, ascending.
         looking: of places in ``among``.
+        cosine: one of :data:`regrad.duplicates.clusters.COSINES`.
 
     Raises:
         UsageError: more than :data:`MOST_LINKS` pairs are that alike.
     """
     with tempfile.TemporaryDirectory(prefix="regrad-near-") as folder:
-        white = _whitened(vectors, among, os.path.join(folder, "white"))
+        white = _directions(vectors, among, cosine, os.path.join(folder, "white"))
         seen = _seen(white, looking) if looking else Links.none()
         blocks = _all_pairs(white) if len(among) <= ALL_PAIRS else _in_cells(white)
         parts: list[Links] = []
@@ -67,14 +71,14 @@ def near_links(vectors: Halves, among: Ints, threshold: float, looking: Lookalik
     return [Links(among[links.first], among[links.second], links.similarity) for links in found]
 
 
-def _whitened(vectors: Halves, among: Ints, path: str) -> Halves:
-    """(m, d) x' / |x'|, in a file; zero where x is."""
+def _directions(vectors: Halves, among: Ints, cosine: str, path: str) -> Halves:
+    """(m, d) x' / |x'|, x' whitened or x as it is, in a file; zero where x is."""
     shape = (len(among), vectors.shape[1])
     if not all(shape):
         return np.empty(shape, np.float16)
     sample = among[:: 1 + len(among) // _SAMPLE]
     blocks = (_floats(vectors, sample[start : start + _BLOCK]) for start in range(0, len(sample), _BLOCK))
-    transform = whitening(blocks)
+    transform = whitening(blocks) if cosine == WHITENED else torch.eye(shape[1])
     written = np.memmap(path, np.float16, "w+", shape=shape)
     for start in range(0, len(among), _OTHERS):
         own = _floats(vectors, among[start : start + _OTHERS]) @ transform

@@ -106,6 +106,18 @@ def test_directions_in_which_images_differ_little_count_as_much() -> None:
     assert pairs(vectors, 0.97) == {(0, 399)}
 
 
+def test_the_plain_cosine_is_that_of_the_embeddings() -> None:
+    vectors, _ = planted(300, 16, 30, 0.1)
+    unit = vectors.astype(np.float64) / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    links = near.near_links(vectors, np.arange(300), 0.9, cosine="plain")[1]
+    np.testing.assert_allclose(links.similarity, (unit[links.first] * unit[links.second]).sum(1), atol=1e-3)
+    wanted = int((np.triu(unit @ unit.T, 1) >= 0.901).sum())
+    assert (
+        len({*zip(np.minimum(links.first, links.second), np.maximum(links.first, links.second), strict=True)}) >= wanted
+    )
+    assert wanted > len(pairs(vectors, 0.9))
+
+
 def test_of_a_few_rows_the_plain_cosine_counts() -> None:
     vectors = np.array([[1, 0.01, 0, 0], [1, 0, 0.01, 0], [0, 0, 0, 1], [0] * 4], np.float16)
     torch.testing.assert_close(near.whitening([torch.eye(64)[:1], torch.eye(64)[1:2]]), torch.eye(64) * 64**0.5)

@@ -10,7 +10,7 @@
 
 Kinds: `exact`, the same bytes; of runs that `regrad score --embeddings` made also `pixels`, the same picture in
 other bytes; `hash`, one that looks the same, or mirrored, by a perceptual hash; `near`, one that is alike to the
-network, by the cosine of what its last layer is given, whitened. Of a cluster, the image of the run that is named first
+network, by the cosine of what its last layer is given. Of a cluster, the image of the run that is named first
 stands for the others.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
@@ -23,6 +23,7 @@ from typing import Any
 
 from regrad import storage
 from regrad.cli import Parser, add_common, run_command, say
+from regrad.duplicates.clusters import COSINES
 from regrad.errors import UsageError
 from regrad.formatting import count
 from regrad.pages.thumbnails import SECONDS
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def carry_out(arguments: Sequence[str]) -> int:
     """Read the runs, find, write, and say what there is."""
     args = parser().parse_args(arguments)
-    asked = [flag for flag in ("threshold", "distance") if getattr(args, flag) is not None]
+    asked = [flag for flag in ("threshold", "distance", "cosine") if getattr(args, flag) is not None]
     if (args.distance or 0) > MOST_DISTANCE:
         raise UsageError(
             f"--distance {args.distance}: {MOST_DISTANCE} bits at most, since unrelated pictures have more"
@@ -61,7 +62,8 @@ def carry_out(arguments: Sequence[str]) -> int:
     if reason:
         say(f"the same bytes alone are looked for: {reason}")
     threshold = None if args.exact or reason else THRESHOLD if args.threshold is None else args.threshold
-    found = find_duplicates(runs, threshold, DISTANCE if args.distance is None else args.distance)
+    distance = DISTANCE if args.distance is None else args.distance
+    found = find_duplicates(runs, threshold, distance, args.cosine or COSINES[0])
     output = absolute(args.output)
     write_duplicates(found, output)
     told = summary(found.numbers)
@@ -121,6 +123,11 @@ def parser() -> Parser:
         metavar="BITS",
         help=f"of hashes that may differ, 0 to {MOST_DISTANCE} of 63; twice as many where embeddings are alike too "
         f"(default: {DISTANCE})",
+    )
+    most.add_argument(
+        "--cosine",
+        choices=COSINES,
+        help=f"of embeddings: {COSINES[1]} for a network that tells images of a class apart (default: {COSINES[0]})",
     )
     most.add_argument("--exact", action="store_true", help="the same bytes alone")
     page.add_argument(

@@ -66,6 +66,7 @@ def test_without_embeddings_it_looks_for_the_same_bytes_and_says_so(
     [
         (["--threshold", "0.9"], "--threshold: .*plain-new kept no embeddings"),
         (["--exact", "--threshold", "0.9"], "--exact: takes no --threshold"),
+        (["--cosine", "plain"], "--cosine: .*plain-new kept no embeddings"),
         (["--distance", "8"], "--distance 8: 7 bits at most, since unrelated pictures have more"),
         (["--threshold", "1.5"], "is not a number above 0 and below 1"),
     ],
