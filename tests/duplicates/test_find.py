@@ -88,6 +88,17 @@ def test_what_was_planted_is_found_and_counted(runs: Sequence[Run], tmp_path: Pa
     assert json.loads((tmp_path / "duplicates.json").read_text())["clusters"] == 41
 
 
+def test_looser_limits_find_more(runs: Sequence[Run]) -> None:
+    def kinds(*limits: Any) -> dict[str, int]:
+        counts: dict[str, int] = find_duplicates(runs, *limits).numbers["kinds"]
+        return counts
+
+    strict = kinds(0.97, 0)
+    assert kinds(0.97, 3)["hash"] > strict["hash"]
+    assert kinds(0.6, 0)["near"] > strict["near"]
+    assert kinds(0.97, 0, "plain")["near"] > 2 * strict["near"]
+
+
 def test_the_run_named_first_is_kept(runs: Sequence[Run]) -> None:
     found = find_duplicates([*reversed(runs)], None)
     rows = found.rows.to_pylist()
