@@ -39,6 +39,7 @@ from regrad.settings.columns import STANDARD_ERROR
 from regrad.settings.scoring import check_values
 
 MAX_INPUTS = {"cpu": 128, "cuda": 4096}  # copies run at once: more gain nothing, and leave the caches
+_LARGEST = torch.finfo(torch.float16).max
 DEFAULT_MEMORY = 1 << 30  # of a GPU, half of what is free
 
 
@@ -72,6 +73,7 @@ class Scorer:
         posterior: from :func:`regrad.scores.draws.posterior.fit`, for ``laplace``.
         statistics: from :func:`regrad.scores.statistics.fit_statistics`, for scores that compare with training data.
         logits: add the clean image's logits, as the scores see them; they cost no further pass.
+        embeddings: add ``embedding``, what the network's last Linear layer is given of the clean image.
         coverage: add ``prediction_set``, classes that hold an image's own with at least this probability: see
             :func:`regrad.scores.sets.prediction_sets`. Needs a classifier with a ``calibration``.
         precision: of gradients: ``float32``, ``tf32`` or ``bfloat16``. Predictions, the perturbed ones included, are
@@ -112,6 +114,7 @@ class Scorer:
         posterior: State | None = None,
         statistics: State | None = None,
         logits: bool = False,
+        embeddings: bool = False,
         coverage: float | None = None,
         precision: str = "float32",
         memory_budget: int | None = None,
@@ -130,7 +133,7 @@ class Scorer:
         self.scores = find_scores(scores)
         self.sigma, self.samples, self.seed, self.noise_space = sigma, samples, seed, noise_space
         self.standard_errors, self.precision = standard_errors, precision
-        self.exponent, self.logits, self.coverage = exponent, logits, coverage
+        self.exponent, self.logits, self.embeddings, self.coverage = exponent, logits, embeddings, coverage
         self._loss_bound = loss_bound(classifier.calibration, coverage)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.warn: Callable[[str], None] = warnings.warn
@@ -173,8 +176,8 @@ class Scorer:
 
         Returns:
             Tensors (B,) on the CPU: scores and ``nll`` float64, ``prediction`` int64, ``confidence`` float64; and
-            ``logits`` float32 and ``prediction_set`` int32 (B, C), -1 after a set's end. An image on which the network
-            gives NaN or infinity has NaN scores.
+            ``logits`` float32 and ``prediction_set`` int32 (B, C), -1 after a set's end, and ``embedding`` float16
+            (B, d) within its range. An image on which the network gives NaN or infinity has NaN scores.
 
         Raises:
             UsageError: shapes, dtype or number of ids do not fit.
@@ -192,7 +195,8 @@ class Scorer:
         if not len(images):
             extra = () if labels is None else ("nll",)
             empty = {name: torch.zeros(0) for name in ("prediction", "confidence", *extra, *self.names)}
-            return empty | self._several(torch.zeros(0, self.classifier.num_classes))
+            features = torch.zeros(0, self.embedding_width or 0)
+            return empty | self._several(torch.zeros(0, self.classifier.num_classes), features)
         images = self._upload.pinned(images)
         parts = []
         start = 0
@@ -211,6 +215,11 @@ class Scorer:
     def names(self) -> list[str]:
         """The columns of the requested scores, in order, each before its standard error if that was asked for."""
         return [name for item in self.scores for name in (item.name, *self._error_names(item))]
+
+    @property
+    def embedding_width(self) -> int | None:
+        """d, how many numbers an embedding has; None where none were asked for."""
+        return self._head.layer.weight.shape[1] if self._head and self.embeddings else None
 
     def _score(self, images: Tensor, ids: Sequence[str], labels: Sequence[int | None] | None) -> dict[str, Tensor]:
         if len(images) == 1:
@@ -231,11 +240,13 @@ class Scorer:
             for name in self._error_names(item):
                 without = shared.norms[_kind(item, self.samples)].norms_without_each()
                 columns[name] = item.standard_error(inputs, without).masked_fill(broken, math.nan)
-        return columns | self._several(logits)
+        return columns | self._several(logits, shared.features)
 
-    def _several(self, logits: Tensor) -> dict[str, Tensor]:
+    def _several(self, logits: Tensor, features: Tensor | None) -> dict[str, Tensor]:
         """The columns of several numbers an image."""
         columns = {"logits": logits.float()} if self.logits else {}
+        if self.embeddings and features is not None:
+            columns["embedding"] = features.clamp(-_LARGEST, _LARGEST).half()
         if self._loss_bound is not None:
             columns["prediction_set"] = prediction_sets(logits, self._loss_bound)
         return columns
@@ -317,17 +328,17 @@ class Scorer:
         return _Shared(norms, draws, next(iter(logits.values()))[:, 0], features)
 
     def _head_input(self, probe: Tensor) -> head.HeadInput | None:
-        """What reads the input of the last layer, where some score needs it.
+        """What reads the input of the last layer, where some score needs it or it is to be kept.
 
         Raises:
             UsageError: the logits come from no Linear layer.
         """
-        needing = [item.name for item in self.scores if item.features]
+        needing = [item.name for item in self.scores if item.features] + ["embeddings"] * self.embeddings
         name = head.find_head(self._network, probe) if needing else None
         if needing and name is None:
             raise UsageError(
                 f"{', '.join(needing)}: made of the input of a last Linear layer, and the logits of "
-                f"{type(self.classifier.network).__name__} come from none; choose other scores"
+                f"{type(self.classifier.network).__name__} come from none; do without"
             )
         return head.HeadInput(self._network, name) if name else None
 
@@ -386,7 +397,7 @@ class _Shared:
     Attributes:
         norms, draws: by kind and by source.
         logits: clean ones, float64 (B, C).
-        features: what the head makes them of, float64 (B, d); None where no score needs it.
+        features: what the head makes them of, float64 (B, d); None where nobody needs it.
     """
 
     norms: dict[Kind, ClassNorms]

@@ -5,6 +5,9 @@ hold ``id, source, row, label, prediction, confidence, nll, digest``, one float6
 several numbers a row that were asked for: ``logits``, a fixed-size list of float32, one for each class, and
 ``prediction_set``, a list of int32, classes in the order of their probabilities. ``nll`` is -log p of the label, null
 where there is none or it is no class of the model, ``digest`` the 128-bit BLAKE2b of the encoded image in hexadecimal.
+``OUT/embeddings/``, if asked for, has ``id, source, row, digest, pixels, perceptual_hash, embedding`` of the scored
+images in files of the same kind: what they look like (:mod:`regrad.reading.likeness`), and what the network's last
+Linear layer is given, a fixed-size list of float16.
 ``OUT/quarantine/part-<unit>.parquet`` holds the images that could not be scored, with the
 reason, and their ``digest`` where there were bytes. Where rows come from (model, configuration, the engine's plan,
 versions) is written once, to ``OUT/provenance/<name>.json``; the footer of each file names it.
@@ -40,6 +43,7 @@ _SEVERAL_TYPES: dict[str, Callable[[int], pa.DataType]] = {  # by the number of 
     "logits": lambda classes: pa.list_(pa.float32(), classes),
     "prediction_set": lambda classes: pa.list_(pa.int32()),
 }
+EMBEDDING = "embedding"
 QUARANTINE_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -62,6 +66,24 @@ def score_schema(scores: Sequence[str], settings: Mapping[str, Any] | None = Non
     return pa.schema([*FIXED_COLUMNS, *((name, pa.float64()) for name in scores), *several])
 
 
+def embedding_schema(width: int) -> pa.Schema:
+    """The Arrow schema of ``embeddings/``, of a network whose last layer is given so many numbers."""
+    known = [(name, kind) for name, kind in FIXED_COLUMNS if name in ("id", "source", "row", "digest")]
+    looks = [("pixels", pa.string()), ("perceptual_hash", pa.uint64())]
+    return pa.schema([*known, *looks, (EMBEDDING, pa.list_(pa.float16(), width))])
+
+
+def schema_of(kind: str, run: Mapping[str, Any]) -> pa.Schema:
+    """The columns of ``OUT/<kind>/`` of a run of which ``run.json`` says this."""
+    config, model = run["config"], run["model"]
+    made: dict[str, Callable[[], pa.Schema]] = {
+        "scores": lambda: score_schema(config["scores"], config, model["classes"]),
+        "quarantine": lambda: QUARANTINE_SCHEMA,
+        "embeddings": lambda: embedding_schema(model["embedding_width"]),
+    }
+    return made[kind]()
+
+
 def with_later(schema: pa.Schema) -> pa.Schema:
     """``schema`` with the columns that a file of an earlier version lacks."""
     place = 1 + max((schema.names.index(name) for name in _BEFORE_LATER if name in schema.names), default=-1)
@@ -82,15 +104,19 @@ def writer(sink: IO[bytes], schema: pa.Schema) -> pa.parquet.ParquetWriter:
     """For files of rows.
 
     Arrow's own copy of the schema takes 2 KB a file, and tells nothing more but that lists are of a fixed size. Their
-    numbers repeat so seldom that a dictionary of them only costs, and are smaller byte by byte.
+    numbers repeat so seldom that a dictionary of them only costs, and are smaller byte by byte. (Those of two bytes
+    DuckDB does not read that way.)
     """
     plain = schema.remove_metadata()
-    vectors = [field.name for field in plain if pa.types.is_fixed_size_list(field.type)]
+    vectors = {field.name: field.type.value_type for field in plain if pa.types.is_fixed_size_list(field.type)}
     own: dict[str, Any] = {"store_schema": False}
     if vectors:
         own = {
             "use_dictionary": [field.name for field in plain if not pa.types.is_nested(field.type)],
-            "column_encoding": {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in vectors},
+            "column_encoding": {
+                f"{name}.list.element": "PLAIN" if kind == pa.float16() else "BYTE_STREAM_SPLIT"
+                for name, kind in vectors.items()
+            },
         }
     return pa.parquet.ParquetWriter(sink, plain, compression="zstd", write_page_checksum=True, **own)
 

@@ -12,7 +12,12 @@ from regrad.ledger import commit
 
 
 def commit_rows(
-    output: str, key: str, scores: pa.Table | None = None, quarantine: pa.Table | None = None, **record: Any
+    output: str,
+    key: str,
+    scores: pa.Table | None = None,
+    quarantine: pa.Table | None = None,
+    embeddings: pa.Table | None = None,
+    **record: Any,
 ) -> dict[str, Any]:
     """Commit a unit of these rows; returns its ledger record."""
     scored = table.score_schema([]).empty_table() if scores is None else scores
@@ -23,7 +28,7 @@ def commit_rows(
     told = {"seconds": 0.5, "finished": "2026-01-02T03:04:05Z", "schema_version": 2}
     written = {"unit": key, **place, **counts, **told, **record}
     provenance = {"unit": key, "identity": written["identity"], "model": {"spec": "tests:network", "fingerprint": "f"}}
-    commit.write_unit(output, written, scored, refused, provenance)
+    commit.write_unit(output, written, scored, refused, provenance, embeddings=embeddings)
     return written
 
 

@@ -31,6 +31,7 @@ from regrad.pipeline.plan import Unit, group_units
 from regrad.pipeline.prepare import Job, expected_images
 from regrad.pipeline.results import Committed, UnitResult, from_json, to_json
 from regrad.pipeline.worker import Task, UnitScorer
+from regrad.reading.decode import How
 
 _REPORT_SECONDS = 0.5
 _TRIES = 8  # of work over which workers die: as often as a node may go, but not for ever
@@ -46,9 +47,10 @@ def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[Unit
     options, units = job.options, job.plan.pending
     progress = Progress(*expected_images(units))
     count = options.decode_workers or 0
+    how = How(job.classifier.preprocessing, job.task.max_pixels, looks=options.embeddings)
     with (
         connected(options.ray_address, (options.num_workers or 1) + count, options.verbose) as cluster,
-        decoders.started(count, job.classifier.preprocessing, job.task.max_pixels) as decoding,
+        decoders.started(count, how) as decoding,
     ):
         left = cluster.without(count)
         workers = share_out(left, options.num_workers, options.gpus_per_worker, options.cpus_per_worker)

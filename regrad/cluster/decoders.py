@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -19,37 +19,45 @@ from ray import cloudpickle
 from torch import Tensor
 
 from regrad.cluster.handover import settle_in, surroundings
-from regrad.network.pictures import Preprocessing
 from regrad.pipeline import process
 from regrad.pipeline.worker import UnitScorer
-from regrad.reading.decode import BadImage, Decoding, to_compact
+from regrad.reading.decode import BadImage, Decoding, How, Picture
 
 CHUNK = 16  # images of a call
 _LOOK_SECONDS = 0.5  # between looks at whether more decoders have started
-Decoded = np.ndarray | tuple[str, str]  # the image, or at which stage it is bad and why
+
+
+class Sent(NamedTuple):
+    """A picture as it travels: ``values`` of its image; None where it is bad, at this ``stage`` for this ``reason``."""
+
+    values: np.ndarray | None
+    looks: tuple[str | int, ...] = ()
+    stage: str = ""
+    reason: str = ""
 
 
 @ray.remote(num_cpus=1, max_restarts=-1, scheduling_strategy="SPREAD")
 class Decoder:
     """One process that decodes for any worker."""
 
-    def __init__(self, environment: dict[str, str], paths: Sequence[str], settings: bytes) -> None:
+    def __init__(self, environment: dict[str, str], paths: Sequence[str], how: bytes) -> None:
         settle_in(environment, paths)
         process.set_up(1)
-        self._preprocessing, self._max_pixels = cloudpickle.loads(settings)
+        self._how: How = cloudpickle.loads(how)
 
     def ready(self) -> None:
         """Answers as soon as it can work."""
 
-    def decode(self, contents: Sequence[bytes]) -> list[Decoded]:
+    def decode(self, contents: Sequence[bytes]) -> list[Sent]:
         """Each of ``contents``, in order."""
         return [self._decoded(content) for content in contents]
 
-    def _decoded(self, content: bytes) -> Decoded:
+    def _decoded(self, content: bytes) -> Sent:
         try:
-            return packed(to_compact(content, self._preprocessing, self._max_pixels))
+            picture = self._how.picture(content)
         except BadImage as bad:
-            return bad.stage, bad.reason
+            return Sent(None, (), bad.stage, bad.reason)
+        return Sent(packed(picture.tensor), tuple(picture.looks))
 
 
 def packed(image: Tensor) -> np.ndarray:
@@ -64,10 +72,10 @@ def unpacked(values: np.ndarray) -> Tensor:
 
 
 @contextmanager
-def started(count: int, preprocessing: Preprocessing, max_pixels: int) -> Iterator[list[Any]]:
+def started(count: int, how: How) -> Iterator[list[Any]]:
     """As many decoders, wherever there are CPUs for them; they end with the context."""
-    settings = cloudpickle.dumps((preprocessing, max_pixels))
-    decoders = [Decoder.remote(*surroundings(), settings) for _ in range(count)]  # type: ignore[attr-defined]
+    packed_how = cloudpickle.dumps(how)
+    decoders = [Decoder.remote(*surroundings(), packed_how) for _ in range(count)]  # type: ignore[attr-defined]
     try:
         yield decoders
     finally:
@@ -92,13 +100,13 @@ class DecodingActors:
         self._starting = {decoder.ready.remote(): decoder for decoder in decoders}
         self._under_way: dict[Any, int] = {}  # calls of each that has started
         self._chunk, self._here, self._say = chunk, here, say
-        self._kept: list[tuple[bytes, Future[Tensor]]] = []
+        self._kept: list[tuple[bytes, Future[Picture]]] = []
         self._looked = 0.0
         self._lost = False
 
-    def submit(self, content: bytes) -> Future[Tensor]:
+    def submit(self, content: bytes) -> Future[Picture]:
         """See :class:`Decoding`."""
-        image = Future[Tensor]()
+        image = Future[Picture]()
         self._kept.append((content, image))
         if len(self._kept) >= self._chunk:
             self.flush()
@@ -132,7 +140,7 @@ class DecodingActors:
             self._under_way |= {self._starting.pop(reference): 0 for reference in answered}
             self._looked = time.monotonic()
 
-    def _arrived(self, decoder: Any, kept: Sequence[tuple[bytes, Future[Tensor]]], call: Future[list[Decoded]]) -> None:
+    def _arrived(self, decoder: Any, kept: Sequence[tuple[bytes, Future[Picture]]], call: Future[list[Sent]]) -> None:
         self._under_way[decoder] -= 1
         if call.exception() is not None:
             if not self._lost:
@@ -140,18 +148,18 @@ class DecodingActors:
                 self._say("a process that decodes for others was lost: its images are decoded by the worker itself")
             self._decode_here(kept)
             return
-        for (_, image), decoded in zip(kept, call.result(), strict=True):
-            if isinstance(decoded, tuple):
-                image.set_exception(BadImage(*decoded))
+        for (_, image), sent in zip(kept, call.result(), strict=True):
+            if sent.values is None:
+                image.set_exception(BadImage(sent.stage, sent.reason))
             else:
-                image.set_result(unpacked(decoded))
+                image.set_result(Picture(unpacked(sent.values), sent.looks))
 
-    def _decode_here(self, kept: Sequence[tuple[bytes, Future[Tensor]]]) -> None:
+    def _decode_here(self, kept: Sequence[tuple[bytes, Future[Picture]]]) -> None:
         for content, image in kept:
             self._here.submit(content).add_done_callback(partial(_pass_on, image))
 
 
-def _pass_on(image: Future[Tensor], ended: Future[Tensor]) -> None:
+def _pass_on(image: Future[Picture], ended: Future[Picture]) -> None:
     if ended.cancelled():
         image.cancel()
     elif error := ended.exception():

@@ -14,6 +14,7 @@ COMMANDS = {
     "calibrate": "a temperature, and what prediction sets need, from a labelled run",
     "audit": "every night: score what came in, hold it against a baseline and against gates, tell",
     "filter": "drop what does not belong: lists of ids, and shards of what is kept",
+    "duplicates": "find images that are there more than once, within a run and across several",
     "select": "choose the images that are worth an annotator's time",
     "status": "how far a run is",
     "check": "count an output again, against its inputs; --repair drops what is damaged",
@@ -25,9 +26,11 @@ COMMANDS = {
     "benchmark": "measure the engines' speed, memory and error (from a clone of the repository)",
 }
 
-CLONED = ("reproduce", "benchmark")  # which only a clone of the repository has
+#: The folders of those that are not beside this file; the first is what only a clone of the repository has.
+FOLDERS = {"clone": ("reproduce", "benchmark"), "lists": ("duplicates",)}
 
 
 def module_of(command: str) -> ModuleType:
     """The module of one of :data:`COMMANDS`, imported."""
-    return importlib.import_module(f"regrad.commands.{'clone.' if command in CLONED else ''}{command}")
+    folder = next((f"{name}." for name, commands in FOLDERS.items() if command in commands), "")
+    return importlib.import_module(f"regrad.commands.{folder}{command}")

@@ -49,12 +49,16 @@ def sort(arguments: Sequence[str]) -> int:
 
     from regrad.filter import rules  # a second to import, which wrong usage need not wait for
     from regrad.filter.carry_out import Wanted, carry_out
+    from regrad.filter.repeated import Repeated
     from regrad.reading.inputs import absolute
     from regrad.runs import scored
 
     run = scored.load_run("run", absolute(args.run))
     score = rules.main_score(run, args.score)
-    rule = rules.make_rule(run, args.drop, args.quantile, args.top, score, args.per_class)
+    if args.drop_duplicates is not None:
+        rule: rules.Rule = Repeated(absolute(args.drop_duplicates), run, score)
+    else:
+        rule = rules.make_rule(run, args.drop, args.quantile, args.top, score, args.per_class)
     output = absolute(args.output)
     if args.dry_run:
         return show(run, rule, output, args)
@@ -107,7 +111,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     flags = parser()
     args = flags.parse_args(arguments)
-    if args.drop is not None and args.per_class:
+    if args.quantile is None and args.top is None and args.per_class:
         flags.error("--per-class goes with --quantile or --top")
     if args.format and args.dry_run:
         flags.error("--format writes images, and --dry-run nothing but preview.html")
@@ -116,13 +120,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def parser() -> Parser:
     """Its flags."""
-    flags = Parser("filter", __doc__, "RUN (--drop CONDITION | --quantile Q | --top N) --output URI [--FLAG ...]")
+    flags = Parser(
+        "filter", __doc__, "RUN (--drop CONDITION | --quantile Q | --top N | --drop-duplicates URI) --output URI [...]"
+    )
     most, preview, run, cluster = flags.groups("preview", "run", "cluster")
     most.add_argument("run", metavar="RUN", help="--output of `regrad score` or `regrad audit`")
     rule = most.add_mutually_exclusive_group(required=True)
     rule.add_argument("--drop", metavar="CONDITION", help="such as 'regrad > 3.2 and prediction in (3, 5)'")
     rule.add_argument("--quantile", type=BETWEEN, metavar="Q", help="drop what lies above the Q quantile of the score")
     rule.add_argument("--top", type=AT_LEAST_0, metavar="N", help="drop the N images with the highest score")
+    rule.add_argument(
+        "--drop-duplicates", metavar="URI", help="drop what `regrad duplicates` wrote there, but one of each"
+    )
     most.add_argument("--output", required=True, metavar="URI", help="folder or prefix to write to")
     most.add_argument("--write-shards", action="store_true", help="write shards that hold the kept images alone")
     most.add_argument("--format", choices=FORMATS, help="hand one of the lists over in a form that a tool takes, too")

@@ -85,24 +85,34 @@ def write_unit(
     footer: Mapping[str, Any],
     replaces: Iterable[str] = (),
     allowed: Callable[[], None] = lambda: None,
+    embeddings: pa.Table | None = None,
 ) -> None:
     """Commit one unit: retire what it replaces, write its parts, then its record.
 
     Args:
         footer: what the parts say of themselves, see :func:`regrad.table.footer`.
         allowed: raises where this process may no longer write; asked before the first and before the last write.
+        embeddings: a row for each of ``scores``, of an output that keeps them.
 
     Raises:
-        RegradError: rows_in is not rows_scored + rows_quarantined (nothing is written), or the storage failed.
+        RegradError: rows_in is not rows_scored + rows_quarantined, or a scored image has no embedding (nothing is
+            written), or the storage failed.
     """
     if not record["rows_in"] == scores.num_rows + quarantine.num_rows == _counted(record):
         raise RegradError(
             f"{storage.mask(record['source'])}: {record['rows_in']} rows read but {scores.num_rows} scored and "
             f"{quarantine.num_rows} quarantined; the unit was not committed, please report this as a bug"
         )
+    if embeddings is not None and embeddings.num_rows != scores.num_rows:
+        raise RegradError(
+            f"{storage.mask(record['source'])}: {scores.num_rows} rows scored but {embeddings.num_rows} embeddings; "
+            "the unit was not committed, please report this as a bug"
+        )
     allowed()
     retire(output, replaces)
-    for kind, rows in zip(KINDS, (scores, quarantine), strict=True):
+    for kind, rows in zip(KINDS, (scores, quarantine, embeddings), strict=True):
+        if rows is None:
+            continue
         uri = part_uri(output, kind, record["unit"])
         if rows.num_rows:
             storage.write_atomically(uri, table.to_parquet(rows, footer))

@@ -43,11 +43,12 @@ def compact(output: str, say: Callable[[str], None] = print) -> Compacted:
         run = table.read_run(output)
         # Versions before would take merged files for strays: they refuse from now on.
         table.write_run(output, run | {"schema_version": table.SCHEMA_VERSION})
+        kinds = contents.kinds_kept(run.get("config", {}))
         folded = fold.fold(output, held.check, at_least=1)
-        moved = merge.merge(output, held.check, at_least=2)
+        moved = merge.merge(output, held.check, at_least=2, kinds=kinds)
         held.check()
         removed = commit.sweep(output, contents.committed(output), commit.WRITTEN)
-        return Compacted(folded, moved, removed, sum(1 for kind in contents.KINDS for _ in parts(output, kind)))
+        return Compacted(folded, moved, removed, sum(1 for kind in kinds for _ in parts(output, kind)))
 
 
 def parts(output: str, kind: str = "scores") -> Iterator[CountingFile]:

@@ -24,12 +24,19 @@ from regrad.ledger.snapshots import Snapshot
 
 _LOOKS = 8  # at a ledger whose snapshots are merged while it is read
 _THREADS = 32  # requests to a store at the same time; they wait far more than they compute
-KINDS = ("scores", "quarantine")
-COUNTED = {"scores": "rows_scored", "quarantine": "rows_quarantined"}  # what a record calls its rows of a kind
+ONCE = ("scores", "quarantine")  # every row that was read is in one of them
+KINDS = (*ONCE, "embeddings")
+#: What a record calls its rows of a kind.
+COUNTED = {"scores": "rows_scored", "quarantine": "rows_quarantined", "embeddings": "rows_scored"}
+
+
+def kinds_kept(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kinds of rows of an output of this configuration: a scored image has an embedding, or none of them has."""
+    return KINDS if config.get("embeddings") else ONCE
 
 
 def part_uri(output: str, kind: str, key: str) -> str:
-    """Where unit ``key`` has its rows of this ``kind`` (scores or quarantine), unless they were merged into a file."""
+    """Where unit ``key`` has its rows of this ``kind``, one of :data:`KINDS`, unless they were merged into a file."""
     return storage.join(output, kind, f"part-{key}.parquet")
 
 

@@ -41,7 +41,12 @@ ONLY_WORN = sys.maxsize  # parts: so many there never are
 Ints = npt.NDArray[np.int64]
 
 
-def merge(output: str, allowed: Callable[[], None], at_least: int | None = None) -> int:
+def merge(
+    output: str,
+    allowed: Callable[[], None],
+    at_least: int | None = None,
+    kinds: Sequence[str] = contents.KINDS,
+) -> int:
     """Merge the parts of units that are in snapshots, if there are enough of them; returns how many units were moved.
 
     What cannot be read, or has other columns than the most, stays as it is.
@@ -50,13 +55,14 @@ def merge(output: str, allowed: Callable[[], None], at_least: int | None = None)
         allowed: raises where this process may no longer write; asked before each write, and before removals.
         at_least: so many parts of a kind; :data:`AT_LEAST` unless told, :data:`ONLY_WORN` for none. Files with rows
             that do not count any more are written again all the same.
+        kinds: those that the output has, see :func:`regrad.ledger.contents.kinds_kept`.
 
     Raises:
         RegradError: the storage refused or failed.
     """
     held = contents.look(output)
     least = AT_LEAST if at_least is None else at_least
-    wanted = {kind: _wanted(held, kind, least) for kind in contents.KINDS}
+    wanted = {kind: _wanted(held, kind, least) for kind in kinds}
     return sum(_merge(output, kind, units, allowed) for kind, units in wanted.items() if units)
 
 

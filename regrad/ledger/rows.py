@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 
 class Rows:
-    """The rows of one kind, ``scores`` or ``quarantine``, that ``output`` held when this was made.
+    """The rows of one kind, ``scores``, ``quarantine`` or ``embeddings``, that ``output`` held when this was made.
 
     Args:
         units: only those of these units, if given.
@@ -227,7 +227,7 @@ def read_ids(output: str, records: Sequence[Mapping[str, Any]]) -> list[list[str
         RegradError: the storage refused or failed.
     """
     ids: dict[str, dict[int | None, str | None]] = {record["unit"]: {} for record in records}
-    for kind in contents.KINDS:
+    for kind in contents.ONCE:
         for place, unit in Rows(output, kind, ids.keys()).by_unit(["row", "id"]):
             if not isinstance(unit, Exception):
                 columns = (unit.rows[name].to_pylist() for name in ("row", "id"))

@@ -41,7 +41,7 @@ COLUMNS = pa.schema(
         ("rest", pa.string()),
     ]
 )
-_PLACES = {kind: (f"{kind}_file", f"{kind}_row") for kind in ("scores", "quarantine")}
+_PLACES = {kind: (f"{kind}_file", f"{kind}_row") for kind in ("scores", "quarantine", "embeddings")}
 #: Of each kind of rows, the file below ``OUT/<kind>/`` that has those of the unit among others', and the first of them
 #: in it. Null where the unit has a part of its own, or none.
 PLACES = pa.schema(

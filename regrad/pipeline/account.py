@@ -31,13 +31,16 @@ class Account:
 
     Attributes:
         schema: of the scored rows, see :func:`regrad.table.score_schema`.
+        embedding_schema: of their embeddings, see :func:`regrad.table.embedding_schema`; None where none are kept.
     """
 
     unit: Unit
     schema: pa.Schema
     num_classes: int
+    embedding_schema: pa.Schema | None = None
     rows_in: int = 0
     scored: list[tuple[Any, ...]] = field(default_factory=list)
+    embedded: list[tuple[Any, ...]] = field(default_factory=list)
     quarantined: list[tuple[Any, ...]] = field(default_factory=list)
     complete: bool = False
     reader: Format | None = None
@@ -59,12 +62,15 @@ class Account:
         nll: float,
         values: Sequence[float],
         several: Sequence[npt.NDArray[Any]] = (),
+        embedding: npt.NDArray[np.float16] | None = None,
+        looks: Sequence[str | int] = (),
     ) -> bool:
         """Take the scores of one image; False when a value is no number, which puts the row in quarantine.
 
         Args:
             nll: NaN where the label is no class of the model.
             several: for each column of several numbers a row, those of this one.
+            embedding, looks: (d,), and what the picture looks like, where they are kept.
         """
         scores = (name for name in self.schema.names if name not in (*FIXED, *SEVERAL))
         named = zip(("confidence", *scores), (confidence, *values), strict=True)
@@ -75,6 +81,8 @@ class Account:
         known = (sample.id, self.unit.source, sample.row, sample.label, prediction, confidence)
         self.no_class += sample.no_class
         self.scored.append((*known, None if math.isnan(nll) else nll, sample.digest, *values, *several))
+        if embedding is not None:
+            self.embedded.append((sample.id, self.unit.source, sample.row, sample.digest, *looks, embedding))
         return True
 
     def reject(self, sample: Sample, stage: str, reason: str) -> None:
@@ -87,6 +95,12 @@ class Account:
             as_table(sorted(self.scored, key=lambda row: row[2]), self.schema),
             as_table(self.quarantined, table.QUARANTINE_SCHEMA),
         )
+
+    def embeddings(self) -> pa.Table | None:
+        """The embeddings of the score rows, in their order; None where none are kept."""
+        if self.embedding_schema is None:
+            return None
+        return as_table(sorted(self.embedded, key=lambda row: row[2]), self.embedding_schema)
 
     def record(self) -> dict[str, Any]:
         """The unit's ledger record; labels that are no class of the model are counted and left out of the accuracy."""

@@ -86,13 +86,13 @@ def check(output: str) -> Findings:
     findings = Findings()
     ledger = commit.Ledger.read(output)
     keys = sorted(ledger.keys)
-    salt = _salt(run)
+    salt, kinds = _salt(run), contents.kinds_kept(run["config"])
     judged = [_judged(key, record, salt) for key, record in zip(keys, _records(ledger, keys), strict=True)]
     sound = [item for item in judged if isinstance(item, dict)]
     findings.problems += [item for item in judged if isinstance(item, Problem)]
     wrong: list[tuple[str, list[Problem]]] = []
     origins = _Origins(output)
-    units = (_unit(record, parts, run, origins) for record, parts in _parts(ledger, sound))
+    units = (_unit(record, parts, run, origins) for record, parts in _parts(ledger, sound, kinds))
     for _, alike in itertools.groupby(units, key=lambda unit: unit.record["unit"][: commit.SOURCE_DIGITS]):
         ordered = sorted(alike, key=lambda unit: (unit.record["source"], unit.record["start"]))
         for source, some in itertools.groupby(ordered, key=lambda unit: unit.record["source"]):
@@ -119,9 +119,9 @@ def repair(output: str, problems: Iterable[Problem]) -> int:
     with lease.hold(output) as held:
         audited.keep(output, units, lambda key: None)  # a unit comes back under its name, which its night keeps
         commit.retire(output, units)
-        merge.merge(output, held.check, merge.ONLY_WORN)
-        commit.sweep(output, contents.committed(output), commit.WRITTEN)
         run = table.read_run(output)
+        merge.merge(output, held.check, merge.ONLY_WORN, contents.kinds_kept(run["config"]))
+        commit.sweep(output, contents.committed(output), commit.WRITTEN)
         if "counts" in run:  # the next run counts for itself where it finds no digest
             table.write_run(output, run | {"counts": {**run["counts"], "ledger": None}})
     return len(units)
@@ -162,11 +162,11 @@ def _judged(key: str, record: dict[str, Any] | RegradError, salt: str) -> dict[s
 
 
 def _parts(
-    ledger: commit.Ledger, records: Sequence[dict[str, Any]]
+    ledger: commit.Ledger, records: Sequence[dict[str, Any]], kinds: Sequence[str]
 ) -> Iterator[tuple[dict[str, Any], dict[str, UnitRows | Exception]]]:
     """Of each unit, its rows of every kind that it has rows of, or why they cannot be read."""
     keys = {record["unit"] for record in records}
-    streams = {kind: Rows(ledger.output, kind, keys, ledger.held).by_unit() for kind in contents.KINDS}
+    streams = {kind: Rows(ledger.output, kind, keys, ledger.held).by_unit() for kind in kinds}
     ahead = {kind: next(stream, None) for kind, stream in streams.items()}
     for record in records:
         parts: dict[str, UnitRows | Exception] = {}
@@ -208,6 +208,7 @@ def _unit(
     record: dict[str, Any], parts: Mapping[str, UnitRows | Exception], run: dict[str, Any], origins: _Origins
 ) -> _Rows:
     unit = _Rows(record, [], [], [])
+    numbers: dict[str, list[Any]] = {}
     for kind, part in parts.items():
         expected = record[contents.COUNTED[kind]]
         try:
@@ -223,7 +224,11 @@ def _unit(
         if pc.any(pc.not_equal(rows["source"], record["source"])).as_py():
             unit.problems.append(f"its {kind} part holds rows of another source")
         unit.ids += rows["id"].chunks if kind == "scores" else []
-        unit.numbers += rows["row"].chunks
+        numbers[kind] = rows["row"].chunks
+    unit.numbers += [chunk for kind in contents.ONCE for chunk in numbers.get(kind, [])]
+    scored, embedded = (numbers.get(kind) for kind in ("scores", "embeddings"))
+    if scored and embedded and not np.array_equal(_numbers(scored), _numbers(embedded)):
+        unit.problems.append("its embeddings are of other rows than its scores")
     inside = _numbers(unit.numbers)
     stop = np.inf if record["stop"] is None else record["stop"]
     if len(inside) and (inside.min() < record["start"] or inside.max() >= stop):
@@ -250,10 +255,7 @@ def _sound(
     models = [said["model"]["fingerprint"] for said in (part.said, origin) if said and "model" in said]
     if set(models) - {run["model"]["fingerprint"]} or (origin and _salt(origin) != _salt(run)):
         raise ValueError("its footer names another model or configuration")
-    expected = table.QUARANTINE_SCHEMA
-    if kind == "scores":
-        expected = table.score_schema(run["config"]["scores"], run["config"], run["model"]["classes"])
-    missing = [field.name for field in expected if field not in list(part.rows.schema)]
+    missing = [field.name for field in table.schema_of(kind, run) if field not in list(part.rows.schema)]
     if missing:
         raise ValueError(f"without the column {', '.join(missing)}, or with another type")
     return part.rows

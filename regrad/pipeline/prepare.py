@@ -104,6 +104,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None, laps: Laps
         "network": classifier.network_fingerprint,
         "temperature": classifier.temperature,
         "classes": classifier.num_classes,
+        **({"embedding_width": scorer.embedding_width} if scorer.embedding_width else {}),
         "class_names": list(classifier.class_names) if classifier.class_names else None,
         "notes": list(classifier.notes),
     }

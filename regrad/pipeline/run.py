@@ -117,7 +117,8 @@ def _compact(job: Job, at_least: int | None = None) -> None:
     """Fold the ledger and merge parts, where there is enough of either; the workers go on meanwhile."""
     if job.task.lease:
         fold.fold(job.task.output, job.task.lease.check)
-        merge.merge(job.task.output, job.task.lease.check, at_least)
+        kinds = contents.kinds_kept(job.run["config"])
+        merge.merge(job.task.output, job.task.lease.check, at_least, kinds)
 
 
 def _score(job: Job, tally: RunCounts, score_units: ScoreUnits) -> list[str]:

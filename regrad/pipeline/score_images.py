@@ -26,7 +26,8 @@ from regrad.scores import load_module
 _SETTINGS = {
     role: {option.key for option in OPTIONS if option.role == role} - {"model"} for role in ("model", "scorer")
 }
-_NOTHING = {"logits": np.float32(np.nan), "prediction_set": np.int32(-1)}  # what fills up vectors
+#: What fills up vectors.
+_NOTHING = {"logits": np.float32(np.nan), "prediction_set": np.int32(-1), "embedding": np.float16(np.nan)}
 _THREADS = 8
 
 
@@ -40,9 +41,9 @@ class ScoreImages:
 
     Images are decoded ones (uint8 (H, W) or (H, W, channels), as ``read_images`` gives them), encoded ones (bytes), or
     the structs {bytes, path} of Hugging Face. Columns added: ``prediction`` int32, ``confidence`` float32, one float64
-    column per score, ``nll`` where there are labels, ``logits`` float32 (C,) and ``prediction_set`` int32 (C,), -1
-    after its end, if asked for, and ``error``: empty, or the stage and reason where an image could not be scored, with
-    ``prediction`` -1 and NaN elsewhere. No row is lost, and no image ends the pipeline.
+    column per score, ``nll`` where there are labels, ``logits`` float32 (C,), ``prediction_set`` int32 (C,), -1 after
+    its end, and ``embedding`` float16 (d,), if asked for, and ``error``: empty, or the stage and reason where an image
+    could not be scored, with ``prediction`` -1 and NaN elsewhere. No row is lost, and no image ends the pipeline.
 
     The noise of an image is drawn from its id: equal ids, equal scores. ``regrad score`` names the image of a folder
     by its path below it, which ``relative_to`` does here.
@@ -84,8 +85,13 @@ class ScoreImages:
         self.classifier = Classifier.load(model, **arguments["model"])
         self._classes = Classes.of(self.classifier.num_classes, self.classifier.class_names)
         self.scorer = Scorer(self.classifier, scores, **arguments["scorer"])
-        asked = {"logits": self.scorer.logits, "prediction_set": self.scorer.coverage is not None}
-        self._several = {name: none for name, none in _NOTHING.items() if asked[name]}
+        classes = self.classifier.num_classes
+        widths = {
+            "logits": classes if self.scorer.logits else None,
+            "prediction_set": None if self.scorer.coverage is None else classes,
+            "embedding": self.scorer.embedding_width,
+        }
+        self._several = {name: np.full(width, _NOTHING[name]) for name, width in widths.items() if width}
         self._columns = (image_column, id_column, label_column)
         self._prefix = f"{_bare(absolute(relative_to)).rstrip('/')}/" if relative_to else ""
         self._max_pixels = max_pixels
@@ -113,8 +119,8 @@ class ScoreImages:
         images = [image for image in decoded if isinstance(image, Tensor)]
         names = ["confidence", *(["nll"] if labels is not None else []), *self.scorer.names]
         columns: dict[str, np.ndarray] = {name: np.full(len(decoded), np.nan) for name in names}
-        for name, none in self._several.items():
-            columns[name] = np.full((len(decoded), self.classifier.num_classes), none)
+        for name, nothing in self._several.items():
+            columns[name] = np.tile(nothing, (len(decoded), 1))
         columns["confidence"] = columns["confidence"].astype(np.float32)
         columns["prediction"] = np.full(len(decoded), -1, np.int32)
         columns["error"] = np.array([str(f) if isinstance(f, decode.BadImage) else "" for f in decoded], object)

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -71,7 +72,7 @@ class _Read:
 
     account: Account
     sample: Sample
-    image: Future[torch.Tensor] | None
+    image: Future[decode.Picture] | None
 
 
 class UnitScorer:
@@ -111,6 +112,8 @@ class UnitScorer:
         self.scorer = scorer or Scorer(self.classifier, **task.scorer)
         self.scores = tuple(self.scorer.names)
         self.schema = table.score_schema(self.scores, task.scorer, self.classifier.num_classes)
+        width = self.scorer.embedding_width
+        self.embedding_schema = table.embedding_schema(width) if width else None
         self._notes: list[str] = []
         self._failed_commit: BaseException | None = None
         self._to_measure = 0
@@ -125,7 +128,9 @@ class UnitScorer:
 
     def threads(self) -> decode.Decoding:
         """Threads of this process, that decode."""
-        return decode.DecodingThreads(self.classifier.preprocessing, self.task.max_pixels, self.task.threads)
+        looks = self.embedding_schema is not None
+        how = decode.How(self.classifier.preprocessing, self.task.max_pixels, looks)
+        return decode.DecodingThreads(how, self.task.threads)
 
     def note(self, line: str) -> None:
         """Have ``line`` said by whoever reads the results."""
@@ -140,7 +145,7 @@ class UnitScorer:
         Raises:
             RegradError: the storage failed, or the network did.
         """
-        accounts = [Account(unit, self.schema, self.classifier.num_classes) for unit in units]
+        accounts = [self._account(unit) for unit in units]
         self._to_measure = MEASURED_IMAGES * measure
         self._failed_commit = None
         waiting = deque(accounts)
@@ -176,12 +181,15 @@ class UnitScorer:
         A first pass warms up and is not timed; no images at all gives (0, 0.0).
         """
         for _ in range(2):
-            account = Account(unit, self.schema, self.classifier.num_classes)
+            account = self._account(unit)
             started = time.monotonic()
             with _ReadAhead(self, [account]) as rows:
                 self._score_batch(next(_batches(rows, count), []), Laps(time.time()))
                 seconds = time.monotonic() - started  # without the end of the threads
         return len(account.scored), seconds if account.scored else 0.0
+
+    def _account(self, unit: Unit) -> Account:
+        return Account(unit, self.schema, self.classifier.num_classes, self.embedding_schema)
 
     def _score_batch(self, batch: Sequence[_Read], laps: Laps) -> None:
         ready = [(row, image) for row in batch if (image := _decoded(row)) is not None]
@@ -189,20 +197,21 @@ class UnitScorer:
         self.on_scoring(True)
         scored = 0
         if ready:
-            images, samples = torch.stack([image for _, image in ready]), [row.sample for row, _ in ready]
+            images, samples = torch.stack([image.tensor for _, image in ready]), [row.sample for row, _ in ready]
             columns = self._columns(images, samples)
             self._measure(images, samples)
-            for (row, _), (numbers, several) in zip(ready, columns, strict=True):
+            for (row, image), (numbers, several, embedding) in zip(ready, columns, strict=True):
                 prediction, confidence, nll, *values = numbers
-                scored += row.account.add(row.sample, int(prediction), confidence, nll, values, several)
+                known = (int(prediction), confidence, nll, values, several, embedding, image.looks)
+                scored += row.account.add(row.sample, *known)
         laps.end("scoring")
         self.on_scoring(False)
         self.on_progress(scored, len(batch) - scored)
 
     def _columns(
         self, images: torch.Tensor, samples: Sequence[Sample]
-    ) -> Iterator[tuple[tuple[float, ...], list[npt.NDArray[Any]]]]:
-        """Of each image ``prediction, confidence, nll`` and its scores, and its columns of several numbers."""
+    ) -> Iterator[tuple[tuple[float, ...], list[npt.NDArray[Any]], npt.NDArray[np.float16] | None]]:
+        """Of each image ``prediction, confidence, nll`` and its scores, its columns of several numbers, its vector."""
         try:
             labels = [sample.label for sample in samples]
             columns = self.scorer(images, [sample.id or "" for sample in samples], labels)
@@ -216,7 +225,8 @@ class UnitScorer:
         numbers = (columns[name].tolist() for name in ("prediction", "confidence", "nll", *self.scores))
         several = [columns[name].numpy() for name in self.schema.names if name in SEVERAL]
         lists = ([column[row] for column in several] for row in range(len(images)))
-        return zip(zip(*numbers, strict=True), lists, strict=True)
+        embeddings = columns[table.EMBEDDING].numpy() if self.embedding_schema else [None] * len(images)
+        return zip(zip(*numbers, strict=True), lists, embeddings, strict=True)
 
     def _measure(self, images: torch.Tensor, samples: Sequence[Sample]) -> None:
         count, self._to_measure = self._to_measure, 0
@@ -258,7 +268,9 @@ class UnitScorer:
             )
         footer = table.footer(self.task.provenance, unit=unit.key, identity=unit.identity)
         allowed = self.task.lease.check if self.task.lease else lambda: None
-        commit.write_unit(self.task.output, record, *account.tables(), footer, unit.replaces, allowed)
+        commit.write_unit(
+            self.task.output, record, *account.tables(), footer, unit.replaces, allowed, account.embeddings()
+        )
         return Committed(record)
 
 
@@ -270,7 +282,7 @@ class _ReadAhead:
         self._accounts = accounts
         self._ready: queue.Queue[_Read | BaseException | None] = queue.Queue(3 * scorer.batch_size)
         self._stopped = threading.Event()
-        self._encoded: deque[tuple[Future[torch.Tensor], int]] = deque()
+        self._encoded: deque[tuple[Future[decode.Picture], int]] = deque()
         self._decoding = scorer.decoding()
         self._thread = threading.Thread(target=self._produce, name="regrad-read", daemon=True)
 
@@ -344,7 +356,7 @@ class _ReadAhead:
         return _Read(account, bare, image)
 
 
-def _decoded(row: _Read) -> torch.Tensor | None:
+def _decoded(row: _Read) -> decode.Picture | None:
     """The image of a row; None when it has none, and is in quarantine now."""
     if row.image is None:
         row.account.reject(row.sample, row.sample.stage, row.sample.error or "unreadable")

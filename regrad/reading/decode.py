@@ -6,16 +6,20 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from regrad import storage
 from regrad.classifier import Classifier
 from regrad.network.pictures import Preprocessing
+from regrad.network.upload import unit_interval
 from regrad.reading import images
 from regrad.reading.images import DEFAULT_MAX_PIXELS
+from regrad.reading.likeness import likeness
 
 
 class BadImage(ValueError):
@@ -57,10 +61,33 @@ def to_compact(content: bytes, preprocessing: Preprocessing, max_pixels: int = D
     return _made(preprocessing.compact, decode(content, max_pixels))
 
 
-class Decoding(Protocol):
-    """Decodes encoded images ahead of whoever needs them, by :func:`to_compact`."""
+class Picture(NamedTuple):
+    """A decoded image, and what it looks like, where that was asked for."""
 
-    def submit(self, content: bytes) -> Future[Tensor]:
+    tensor: Tensor
+    looks: tuple[str | int, ...] = ()
+
+
+@dataclass(frozen=True)
+class How:
+    """How images are decoded ahead; ``looks``: whether it is asked what they look like."""
+
+    preprocessing: Preprocessing
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    looks: bool = False
+
+    def picture(self, content: bytes) -> Picture:
+        """The image by :func:`to_compact`, and its :func:`regrad.reading.likeness.likeness`."""
+        image = to_compact(content, self.preprocessing, self.max_pixels)
+        if not self.looks:
+            return Picture(image)
+        return Picture(image, likeness((unit_interval(image) if image.dtype == torch.uint8 else image).numpy()))
+
+
+class Decoding(Protocol):
+    """Decodes encoded images ahead of whoever needs them, by :meth:`How.picture`."""
+
+    def submit(self, content: bytes) -> Future[Picture]:
         """The image as a future one; its result may be a :class:`BadImage`."""
 
     def flush(self) -> None:
@@ -87,23 +114,23 @@ def threads_worth(seconds: float, most: int) -> int:
 class DecodingThreads:
     """:class:`Decoding` by threads of this process, as many at once as it is worth for these images."""
 
-    def __init__(self, preprocessing: Preprocessing, max_pixels: int, threads: int) -> None:
-        self._preprocessing, self._max_pixels = preprocessing, max_pixels
+    def __init__(self, how: How, threads: int) -> None:
+        self._how = how
         self._most = max(_FEWEST, threads)
         self._pool = ThreadPoolExecutor(self._most, "regrad-decode")
         self._free = threading.Semaphore(_FEWEST)
         self._tried: list[float] = []
         self._trying = threading.Lock()
 
-    def submit(self, content: bytes) -> Future[Tensor]:
+    def submit(self, content: bytes) -> Future[Picture]:
         """See :class:`Decoding`."""
         return self._pool.submit(self._decoded, content)
 
-    def _decoded(self, content: bytes) -> Tensor:
+    def _decoded(self, content: bytes) -> Picture:
         with self._free:
             started = time.thread_time()
             try:
-                return to_compact(content, self._preprocessing, self._max_pixels)
+                return self._how.picture(content)
             finally:
                 if len(self._tried) < _TRIED:
                     self._note(time.thread_time() - started)

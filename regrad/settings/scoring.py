@@ -116,6 +116,16 @@ SCORER = (
         later=True,
     ),
     Option(
+        "embeddings",
+        "scorer",
+        "scores",
+        SWITCH,
+        False,
+        "keep in OUT/embeddings what the last Linear layer is given of the clean image, float16",
+        decides=ROWS,
+        later=True,
+    ),
+    Option(
         "coverage",
         "scorer",
         "scores",

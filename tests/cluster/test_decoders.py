@@ -23,13 +23,15 @@ from regrad.network.pictures import Preprocessing
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import RunOutcome, execute, score_here
-from regrad.reading.decode import BadImage, DecodingThreads, to_compact
+from regrad.reading.decode import BadImage, DecodingThreads, How, Picture, to_compact
 from tests.shards import digits, write_parquet
 
 pytestmark = pytest.mark.usefixtures("ray_session")
+KINDS = ("scores", "embeddings", "quarantine")
 BROKEN = [("cut", digits()[0][1][:40], 3), ("none", b"", 2)]
 ROWS = [*digits(40), *BROKEN, *[(f"x{row}", content, 1) for row, (_, content, _) in enumerate(digits(9))]]
 SETTINGS = Preprocessing((8, 8), 1)
+HOW = How(SETTINGS, 10**6, looks=True)
 
 
 def halved(image: torch.Tensor) -> torch.Tensor:
@@ -52,7 +54,7 @@ def outcome(
 ) -> tuple[RunOutcome, list[dict[str, Any]]]:
     settings = ("--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", 2, "--output", output)
     ended = execute(prepare(parse([*map(str, (source, *settings, *arguments))], "score", None)), on)
-    rows = [row for kind in ("scores", "quarantine") for row in table.read(str(output), kind=kind).to_pylist()]
+    rows = [row for kind in KINDS for row in table.read(str(output), kind=kind).to_pylist()]
     return ended, sorted(rows, key=lambda row: (row["source"], row["row"]))
 
 
@@ -63,7 +65,7 @@ def test_rows_and_quarantine_are_those_of_a_worker_that_decodes_itself(
     monkeypatch.setattr(actors, "decoders", SimpleNamespace(started=begun, by_decoders=decoders.by_decoders))
     monkeypatch.setenv("REGRAD_TEST_DECODED_BY", str(tmp_path / "alone.txt"))
     source = write_parquet(tmp_path / "in.parquet", ROWS)
-    asked = (*transform, "--max-quarantined", 2, "--unit-rows", 20, "--batch-size", 7)
+    asked = (*transform, "--embeddings", "--max-quarantined", 2, "--unit-rows", 20, "--batch-size", 7)
     alone, wanted = outcome(tmp_path / "alone", source, *asked, on=score_here)
     monkeypatch.setenv("REGRAD_TEST_DECODED_BY", str(tmp_path / "shared.txt"))
     shared, rows = outcome(tmp_path / "shared", source, *asked, "--decode-workers", 1)
@@ -80,11 +82,11 @@ class _Pool:
 
     def __init__(self, actors: Sequence[Any]) -> None:
         self.said: list[str] = []
-        here = DecodingThreads(SETTINGS, 10**6, 1)
+        here = DecodingThreads(HOW, 1)
         self.here_count = 0
         submit = here.submit
 
-        def counted(content: bytes) -> Future[torch.Tensor]:
+        def counted(content: bytes) -> Future[Picture]:
             self.here_count += 1
             return submit(content)
 
@@ -94,19 +96,26 @@ class _Pool:
 
 @pytest.fixture
 def pool() -> Iterator[_Pool]:
-    with begun(1, SETTINGS, 10**6) as actors:
+    with begun(1, HOW) as actors:
         yield _Pool(actors)
+
+
+def same(picture: Picture, content: bytes) -> None:
+    """It is what is decoded here."""
+    wanted = HOW.picture(content)
+    assert torch.equal(picture.tensor, wanted.tensor)
+    assert tuple(picture.looks) == tuple(wanted.looks) != ()
 
 
 def test_chunks_go_out_when_they_are_full_or_somebody_waits(pool: _Pool) -> None:
     contents = [content for _, content, _ in digits(5)]
     images = [pool.decoding.submit(content) for content in contents]
     for content, image in zip(contents[:4], images[:4], strict=True):
-        assert torch.equal(image.result(20), to_compact(content, SETTINGS))
+        same(image.result(20), content)
     threading.Event().wait(0.1)
     assert not images[4].done()
     pool.decoding.flush()
-    assert torch.equal(images[4].result(20), to_compact(contents[4], SETTINGS))
+    same(images[4].result(20), contents[4])
     bad = pool.decoding.submit(b"no picture")
     pool.decoding.flush()
     with pytest.raises(BadImage, match="decode: ") as raised:
@@ -122,7 +131,7 @@ def test_until_one_has_started_images_are_decoded_here(pool: _Pool) -> None:
     pool.decoding._looked = float("inf")  # none has
     image = pool.decoding.submit(digits()[0][1])
     pool.decoding.flush()
-    assert torch.equal(image.result(20), to_compact(digits()[0][1], SETTINGS))
+    same(image.result(20), digits()[0][1])
     assert pool.here_count == 1
     pool.decoding.shutdown()
 
@@ -135,7 +144,7 @@ def test_what_a_lost_decoder_had_is_decoded_here(pool: _Pool) -> None:
     images = [pool.decoding.submit(content) for content in contents]
     os.kill(process, signal.SIGKILL)
     for content, image in zip(contents, images, strict=True):
-        assert torch.equal(image.result(60), to_compact(content, SETTINGS))
+        same(image.result(60), content)
     assert pool.here_count == 8
     assert pool.said == ["a process that decodes for others was lost: its images are decoded by the worker itself"]
     pool.decoding.shutdown()

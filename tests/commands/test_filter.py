@@ -96,7 +96,7 @@ def test_a_dry_run_shows_counts_and_images_and_nothing_else(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "one of the arguments --drop --quantile --top is required"),
+        ((), "one of the arguments --drop --quantile --top --drop-duplicates is required"),
         (("--drop", "entropy > 1", "--top", "3"), "not allowed with argument"),
         (("--drop", "entropie > 1"), "no column entropie; the columns are id,"),
         (("--drop", "__import__('os')"), "is not understood"),

@@ -114,6 +114,7 @@ class Means:
     """A scorer that costs nothing: the network is not what is tried here."""
 
     names = ("entropy",)
+    embedding_width = None
 
     def __call__(self, images: torch.Tensor, ids: list[str], labels: list[int | None]) -> dict[str, torch.Tensor]:
         values = images.mean((1, 2, 3)).double()

@@ -166,6 +166,10 @@ def assert_sound(job: Job, capture: Callable[[], str]) -> None:
     """Every row exactly once with the undisturbed run's scores, nothing left over, run.json right."""
     held = scored(job.output)
     assert held.keys() == job.undisturbed.keys()
+    if table.read_run(job.output)["config"].get("embeddings"):
+        columns = table.read(job.output, ["source", "row"], "embeddings")
+        embedded = [(os.path.basename(source), row) for source, row in zip(*columns.to_pydict().values(), strict=True)]
+        assert sorted(embedded) == sorted(held)
     for name in next(iter(job.undisturbed.values())):
         got, wanted = ([rows[key][name] for key in job.undisturbed] for rows in (held, job.undisturbed))
         np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-9, err_msg=name)

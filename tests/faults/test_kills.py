@@ -20,7 +20,7 @@ from tests.faults.kills import Job, Run, assert_sound, undisturbed
 from tests.services import S3Server, free_port
 from tests.shards import digits, write_parquet, write_tar
 
-SCORED = ["--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", "2"]
+SCORED = ["--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", "2", "--embeddings"]
 MODEL = [*SCORED, "--num-workers", "2"]
 Capture = Callable[[], str]
 

@@ -1,6 +1,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
@@ -19,6 +21,12 @@ def unit(key: str = KEY, scored: int = 2, quarantined: int = 1, **record: Any) -
     bad = as_table([(None, "a", None, "read", "bad", None)] * quarantined, table.QUARANTINE_SCHEMA)
     counts = {"rows_in": scored + quarantined, "rows_scored": scored, "rows_quarantined": quarantined}
     return {"unit": key, "source": "a", **counts, **record}, scores, bad, {"config": {"sigma": 0.5}}
+
+
+def embedded(rows: int = 2) -> pa.Table:
+    return as_table(
+        [(f"{row}", "a", row, "d", "p", 5, np.ones(3, np.float16)) for row in range(rows)], table.embedding_schema(3)
+    )
 
 
 def files(output: Path) -> list[str]:
@@ -52,6 +60,12 @@ def test_rows_that_do_not_add_up_are_not_committed(tmp_path: Path, wrong: dict[s
     assert files(tmp_path) == []
 
 
+def test_a_scored_image_without_an_embedding_is_not_committed(tmp_path: Path) -> None:
+    with pytest.raises(RegradError, match="2 rows scored but 1 embeddings; the unit was not committed"):
+        commit.write_unit(str(tmp_path), *unit(), embeddings=embedded(1))
+    assert files(tmp_path) == []
+
+
 def test_the_record_is_written_last_and_removed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     write, remove = storage.write_atomically, storage.remove
@@ -60,28 +74,28 @@ def test_the_record_is_written_last_and_removed_first(tmp_path: Path, monkeypatc
     )
     monkeypatch.setattr(storage, "remove", lambda uri: steps.append(f"-{uri}") or remove(uri))
     old = "1" * 32
-    commit.write_unit(str(tmp_path), *unit(old))
+    commit.write_unit(str(tmp_path), *unit(old), embeddings=embedded())
     steps.clear()
-    commit.write_unit(str(tmp_path), *unit(), replaces=[old])
+    commit.write_unit(str(tmp_path), *unit(), replaces=[old], embeddings=embedded())
     kinds = [(step[0], Path(step).parent.name, old in step) for step in steps]
     assert kinds[:2] == [("+", "ledger", True), ("-", "ledger", True)]
-    assert {kind[:2] for kind in kinds[2:4]} == {("-", "scores"), ("-", "quarantine")}
-    assert [kind[:2] for kind in kinds[4:]] == [("+", "scores"), ("+", "quarantine"), ("+", "ledger")]
+    assert {kind[:2] for kind in kinds[2:5]} == {("-", kind) for kind in contents.KINDS}
+    assert [kind[:2] for kind in kinds[5:]] == [*(("+", kind) for kind in contents.KINDS), ("+", "ledger")]
     assert contents.committed(str(tmp_path)) == {KEY}
 
 
 def test_parts_of_no_unit_are_swept(tmp_path: Path) -> None:
-    commit.write_unit(str(tmp_path), *unit())
+    commit.write_unit(str(tmp_path), *unit(), embeddings=embedded())
     for kind in contents.KINDS:
         (tmp_path / kind / "part-stray.parquet").write_bytes(b"rest of a killed run")
-    assert commit.sweep(str(tmp_path), {KEY}) == 2
-    assert len(files(tmp_path)) == 3
+    assert commit.sweep(str(tmp_path), {KEY}) == 3
+    assert len(files(tmp_path)) == 4
 
 
 def test_what_is_left_over_is_what_no_unit_has(tmp_path: Path) -> None:
     other = "1" * 32
     for key in (KEY, other):
-        commit.write_unit(str(tmp_path), *unit(key))
+        commit.write_unit(str(tmp_path), *unit(key), embeddings=embedded())
     (tmp_path / "scores/_tmp-1-x.parquet").write_bytes(b"half")
     left = {str(Path(uri).relative_to(tmp_path)) for uri in commit.left_over(str(tmp_path), {KEY})}
     parts = {f"{kind}/part-{other}.parquet" for kind in contents.KINDS}

@@ -23,13 +23,14 @@ from tests.ledger.test_merge import expected, ids, key_of, merged, written
 from tests.outputs import Stopped, stop_after
 
 NUMBERS = range(12)
+CONFIG = {"embeddings": True}
 
 
 def begin(folder: Path, numbers: range = NUMBERS) -> str:
     """An output as a version before would leave it: loose records, parts, and a stray part."""
     for number in numbers:
         written(str(folder), number)
-    (folder / "run.json").write_text(json.dumps({"schema_version": 2, "status": "done"}))
+    (folder / "run.json").write_text(json.dumps({"schema_version": 2, "status": "done", "config": CONFIG}))
     (folder / "scores/part-0123.parquet").write_bytes(b"half")
     return str(folder)
 
@@ -42,14 +43,14 @@ def same(output: str, numbers: range = NUMBERS) -> None:
 def test_all_is_folded_and_merged_and_nothing_else_is_left(tmp_path: Path) -> None:
     output = begin(tmp_path)
     done = compact.compact(output)
-    assert done == compact.Compacted(folded=12, moved=15, removed=1, files=2)
+    assert done == compact.Compacted(folded=12, moved=24, removed=1, files=3)
     same(output)
     for kind in contents.KINDS:
         assert sorted(table.read(output, kind=kind)["id"].to_pylist()) == sorted(expected(NUMBERS, kind))
-    assert table.read_run(output) == {"schema_version": table.SCHEMA_VERSION, "status": "done"}
+    assert table.read_run(output) == {"schema_version": table.SCHEMA_VERSION, "status": "done", "config": CONFIG}
     there = sorted(str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert there == [".", "ledger", "provenance", "quarantine", "scores"]
-    assert compact.compact(output) == compact.Compacted(folded=0, moved=0, removed=0, files=2)
+    assert there == [".", "embeddings", "ledger", "provenance", "quarantine", "scores"]
+    assert compact.compact(output) == compact.Compacted(folded=0, moved=0, removed=0, files=3)
 
 
 def test_stopped_at_any_step_it_can_be_done_again(

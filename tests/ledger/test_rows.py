@@ -39,7 +39,7 @@ def test_rows_of_units_that_count_and_no_others(tmp_path: Path) -> None:
     assert ids(output) == ["a", "b", "c"]
     assert ids(output, kind="quarantine") == ["x", "y", "z"]
     assert ids(output, units={"2", "3", "9"}) == ["c"]
-    assert [Rows(output, kind).count() for kind in contents.KINDS] == [3, 3]
+    assert [Rows(output, kind).count() for kind in contents.ONCE] == [3, 3]
     read = dict(Rows(output).by_unit(["id"]))
     assert [(place.unit, place.rows) for place in read] == [("1", 2), ("2", 1)]
     schema = Rows(output).schema()

@@ -81,6 +81,13 @@ def test_logits_are_a_column_of_vectors() -> None:
     assert "logits" not in ScoreImages(**settings)(batch(images))
 
 
+def test_embeddings_are_a_column_of_vectors() -> None:
+    images, settings = [digits(1)[0][1], b"no image"], {"model": SETTINGS["model"], "scores": ["entropy"]}
+    kept = ScoreImages(**settings, embeddings=True)(batch(images))["embedding"]
+    assert (kept.shape, kept.dtype) == ((2, 128), np.float16)
+    assert list(np.isfinite(kept).all(1)) == [True, False]
+
+
 def test_a_network_that_gives_no_number_is_an_error_of_the_row() -> None:
     score = ScoreImages(model="tests.shards:build_nan", scores=["entropy"])
     found = score(batch([png(np.full((8, 8), 255)), digits(1)[0][1]]))

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngImageFile
 from regrad import Classifier
 from regrad.network.pictures import Preprocessing
 from regrad.reading import decode as decoding
-from regrad.reading.decode import BadImage, DecodingThreads, decode, to_tensor
+from regrad.reading.decode import BadImage, DecodingThreads, How, decode, to_tensor
 from tests.shards import build, digits
 
 
@@ -110,7 +110,7 @@ def test_so_many_threads_decode_at_once_as_it_is_worth(
     clock = Clock()
     monkeypatch.setattr(decoding, "to_compact", decoded)
     monkeypatch.setattr(time, "thread_time", lambda: next(clock.times) * milliseconds / 1000)
-    threads = DecodingThreads(Preprocessing((8, 8), 1), 10**6, 6)
+    threads = DecodingThreads(How(Preprocessing((8, 8), 1)), 6)
     for image in [threads.submit(b"") for _ in range(40)]:
         image.result(20)
     threads.shutdown()

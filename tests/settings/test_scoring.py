@@ -61,7 +61,7 @@ def test_numbers_of_other_libraries_are_numbers() -> None:
 
 def test_what_a_setting_decides() -> None:
     decided = {option.key: option.decides for option in SCORER}
-    which_columns = {"scores", "standard_errors", "logits", "coverage"}
+    which_columns = {"scores", "standard_errors", "logits", "embeddings", "coverage"}
     assert {key for key, level in decided.items() if level == ROWS} == which_columns
     assert {key for key, level in decided.items() if level == VALUE} == {"seed"}
     assert set(COMPARABLE) == {key for key, level in decided.items() if level == MEANING}

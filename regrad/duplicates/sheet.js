@@ -1,0 +1,2 @@
+const PLOTS = {};
+showPlots();

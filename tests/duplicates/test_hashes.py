@@ -1,0 +1,52 @@
+"""Pairs of hashes against all of them compared one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from regrad.duplicates import hashes
+from regrad.duplicates.hashes import hash_pairs
+from regrad.errors import UsageError
+from regrad.reading.likeness import MIRRORED
+
+
+def planted(rows: int = 300, seed: int = 0) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    """Hashes, half of which have few bits other than one before, or than its mirror image."""
+    draw = np.random.default_rng(seed)
+    bits = draw.random((rows, 64)) < 0.5
+    for row in range(rows // 2, rows):
+        bits[row] = bits[draw.integers(0, rows // 2)]
+        bits[row, draw.choice(64, draw.integers(0, 11), replace=False)] ^= True
+    numbers = np.packbits(bits, axis=1).view(">u8").astype(np.uint64).ravel()
+    return np.where(draw.random(rows) < 0.3, numbers ^ np.uint64(MIRRORED), numbers)
+
+
+@pytest.mark.parametrize("distance", [0, 2, 4, 7])
+def test_none_is_missed_and_none_is_too_much(distance: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "_BLOCK", 7)
+    monkeypatch.setattr(hashes, "_OTHERS", 11)
+    numbers = planted()
+    differing = {
+        (a, b): min(int(x).bit_count(), (int(x) ^ MIRRORED).bit_count())
+        for a in range(300)
+        for b, x in enumerate(numbers[a] ^ numbers)
+        if a < b
+    }
+    pairs = hash_pairs(numbers, distance)
+    found = [*zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)]
+    assert len(found) == len({*found}) > 10
+    assert {*found} == {pair for pair, bits in differing.items() if bits <= 2 * distance}
+    assert pairs.sure.tolist() == [differing[pair] <= distance for pair in found]
+
+
+def test_of_no_rows_there_are_no_pairs() -> None:
+    assert len(hash_pairs(np.empty(0, np.uint64), 4).first) == 0
+
+
+def test_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "MOST_PAIRS", 100)
+    with pytest.raises(
+        UsageError, match="more than 100 pairs of images look alike in all but 4 bits; lower --distance"
+    ):
+        hash_pairs(np.zeros(30, np.uint64), 2)
