@@ -1,7 +1,7 @@
 """A stand-in for Hugging Face's hub: one dataset repository over HTTP, as `HfFileSystem` asks for it.
 
 It answers what the hub answers to these requests: repository, tree (in pages), paths-info, and resolve, which sends on
-to a signed address elsewhere.
+to a signed address elsewhere for large files.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Hub:
             self._server.server_close()
             thread.join()
 
-    def asked(self, kind: str) -> int:
-        """How many requests had this in their path."""
-        return sum(kind in request for request in self.requests)
+    def asked(self, method: str, kind: str) -> int:
+        """How many requests of this method had this in their path."""
+        return sum(request.startswith(method) and kind in request for request in self.requests)
 
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
         """What a request gets; paths come percent-encoded."""
@@ -133,8 +133,13 @@ def _infos(files: dict[str, bytes], name: str, query: dict[str, list[str]]) -> A
 def _file(files: dict[str, bytes], name: str, query: Any) -> Answer:
     if name not in files:
         return _refusal(404, "EntryNotFound", "Entry not found")
-    digest = hashlib.sha256(files[name]).hexdigest()
-    return 302, {"Location": f"/elsewhere/{digest}?X-Amz-Signature=secret"}, b""
+    entry = _entry(files, name)
+    if "lfs" not in entry:
+        return 200, {"ETag": f'"{entry["oid"]}"'}, files[name]
+    digest, size = entry["lfs"]["oid"], entry["size"]
+    place = query["url"][0].partition("/datasets/")[0].replace("127.0.0.1", "localhost")  # another host
+    linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(size), "ETag": '"of-the-answer"'}
+    return 302, {"Location": f"{place}/elsewhere/{digest}?X-Amz-Signature=secret", **linked}, b""
 
 
 def _refusal(status: int, code: str, message: str) -> Answer:
@@ -167,9 +172,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             for key, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(key, value)
             self.end_headers()
-            self.wfile.write(content)
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
-        do_GET = do_POST = handle_any
+        do_HEAD = do_GET = do_POST = handle_any
 
         def log_message(self, *arguments: Any) -> None:
             """Requests are kept, not printed."""

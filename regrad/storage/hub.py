@@ -17,12 +17,15 @@ from regrad.storage.faults import IncompleteRead
 try:
     from fsspec.spec import AbstractBufferedFile
     from huggingface_hub import HfApi, HfFileSystem, constants, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.hf_api import RepoFile, RepoFolder
     from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath as InRepository
     from huggingface_hub.utils import get_session, hf_raise_for_status
 except ImportError as error:
     raise ImportError("its client is not installed; pip install 'regrad[hf]'") from error
 
+_LINKED = constants.HUGGINGFACE_HEADER_X_LINKED_ETAG  # of the file behind a redirection
+_GIT_DIGITS = 40
 _instances: dict[tuple[Any, ...], Hub] = {}
 
 
@@ -44,35 +47,49 @@ class Hub(HfFileSystem):
         self._api = _Api(endpoint=self.endpoint)
 
     def info(self, path: str, refresh: bool = False, revision: str | None = None, **options: Any) -> dict[str, Any]:
-        """Name, size, type, and of a file ``blob_id`` (git's) and ``lfs`` (with sha256) or ``xet_hash``."""
+        """Name, size, type, and of a file the checksum that a listing has too: ``blob_id``, or ``lfs`` with sha256.
+
+        Files are asked for where they are read from: of such requests the hub allows many times more.
+        """
         place = self.resolve_path(path, revision=revision)
-        name = place.unresolve()
         if not place.path or not isinstance(place, InRepository):  # there is one request for either
             told: dict[str, Any] = super().info(path, refresh=True, revision=revision)
             return told
-        for entry in self._api.get_paths_info(
-            place.repo_id, place.path, revision=place.revision, repo_type=place.repo_type
-        ):
-            if isinstance(entry, RepoFolder):
-                return {"name": name, "size": 0, "type": "directory"}
-            content = {key: getattr(entry, key) for key in ("blob_id", "lfs", "xet_hash")}
-            return {"name": name, "size": entry.size, "type": "file", **content}
-        raise FileNotFoundError(name)
+        try:
+            head = self._api.get_hf_file_metadata(url=self._address(place), timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 404:
+                raise
+        else:
+            return {"name": place.unresolve(), "size": head.size, "type": "file", **_checksum(head.etag)}
+        if not self._api.get_paths_info(place.repo_id, place.path, revision=place.revision, repo_type=place.repo_type):
+            raise FileNotFoundError(place.unresolve())
+        return {"name": place.unresolve(), "size": 0, "type": "directory"}
+
+    def read_whole(self, path: str) -> tuple[bytes, dict[str, Any]]:
+        """The content and what the same answer says of it."""
+        answer = self.download(path)
+        told = next((step.headers for step in answer.history if _LINKED in step.headers), answer.headers)
+        return answer.content, {"size": len(answer.content), **_checksum(told.get(_LINKED) or told.get("ETag"))}
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
         """The whole content in one request."""
         if start is not None or end is not None:
             content: bytes = super().cat_file(path, start, end, **options)
             return content
-        return self.download(path)
+        return bytes(self.download(path).content)
 
-    def download(self, path: str, span: str = "") -> bytes:
-        """The content of a file, or the bytes ``first-last`` of it."""
-        place = self.resolve_path(path)
-        url = hf_hub_url(
-            place.repo_id, place.path, repo_type=place.repo_type, revision=place.revision, endpoint=self.endpoint
+    def download(self, path: str, span: str = "") -> Any:
+        """The answer that has the content of a file, or the bytes ``first-last`` of it."""
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={span}"} if span else {})}
+        return self._api.ask("GET", self._address(self.resolve_path(path)), headers)
+
+    def _address(self, place: InRepository) -> str:
+        return str(
+            hf_hub_url(
+                place.repo_id, place.path, repo_type=place.repo_type, revision=place.revision, endpoint=self.endpoint
+            )
         )
-        return bytes(self._api.ask("GET", url, **({"headers": {"Range": f"bytes={span}"}} if span else {})).content)
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         if mode != "rb" or not isinstance(self.resolve_path(path), InRepository):
@@ -82,7 +99,10 @@ class Hub(HfFileSystem):
 
 class _File(AbstractBufferedFile):
     def _fetch_range(self, start: int, end: int) -> bytes:
-        content: bytes = self.fs.download(self.path, f"{start}-{end - 1}")
+        return retry.call(self._fetch_once, start, end)
+
+    def _fetch_once(self, start: int, end: int) -> bytes:
+        content: bytes = self.fs.download(self.path, f"{start}-{end - 1}").content
         if missing := end - start - len(content):
             raise IncompleteRead(missing)
         return content
@@ -117,6 +137,12 @@ class _Api(HfApi):
 
     def _url(self, kind: str, repo_id: str, revision: str, repo_type: str) -> str:
         return f"{self.endpoint}/api/{repo_type}s/{repo_id}/{kind}/{quote(revision, safe='')}"
+
+
+def _checksum(etag: str | None) -> dict[str, Any]:
+    """As listings have it: git's of a small file, of forty digits, and sha256 of any other."""
+    told = (etag or "").removeprefix("W/").strip('"')
+    return {"blob_id": told} if len(told) == _GIT_DIGITS else {"lfs": {"sha256": told}}
 
 
 def _entry(told: dict[str, Any]) -> RepoFile | RepoFolder:
