@@ -94,7 +94,7 @@ def _entry(files: dict[str, bytes], path: str) -> dict[str, Any]:
 
 
 def _is_large(path: str) -> bool:
-    return path.endswith((".parquet", ".tar"))
+    return not path.endswith(".md") and "/small/" not in path
 
 
 def _repository(files: dict[str, bytes], name: str, query: Any) -> Answer:

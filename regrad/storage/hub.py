@@ -25,7 +25,6 @@ except ImportError as error:
     raise ImportError("its client is not installed; pip install 'regrad[hf]'") from error
 
 _LINKED = constants.HUGGINGFACE_HEADER_X_LINKED_ETAG  # of the file behind a redirection
-_GIT_DIGITS = 40
 _instances: dict[tuple[Any, ...], Hub] = {}
 
 
@@ -47,7 +46,7 @@ class Hub(HfFileSystem):
         self._api = _Api(endpoint=self.endpoint)
 
     def info(self, path: str, refresh: bool = False, revision: str | None = None, **options: Any) -> dict[str, Any]:
-        """Name, size, type, and of a file the checksum that a listing has too: ``blob_id``, or ``lfs`` with sha256.
+        """Name, size, type, and of a file ``ETag``, the checksum that a listing has: git's, or sha256 of a large file.
 
         Files are asked for where they are read from: of such requests the hub allows many times more.
         """
@@ -61,7 +60,7 @@ class Hub(HfFileSystem):
             if error.response.status_code != 404:
                 raise
         else:
-            return {"name": place.unresolve(), "size": head.size, "type": "file", **_checksum(head.etag)}
+            return {"name": place.unresolve(), "size": head.size, "type": "file", "ETag": head.etag}
         if not self._api.get_paths_info(place.repo_id, place.path, revision=place.revision, repo_type=place.repo_type):
             raise FileNotFoundError(place.unresolve())
         return {"name": place.unresolve(), "size": 0, "type": "directory"}
@@ -70,7 +69,8 @@ class Hub(HfFileSystem):
         """The content and what the same answer says of it."""
         answer = self.download(path)
         told = next((step.headers for step in answer.history if _LINKED in step.headers), answer.headers)
-        return answer.content, {"size": len(answer.content), **_checksum(told.get(_LINKED) or told.get("ETag"))}
+        etag = told.get(_LINKED) or told.get("ETag", "")
+        return answer.content, {"size": len(answer.content), "ETag": etag.removeprefix("W/")}
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
         """The whole content in one request."""
@@ -137,12 +137,6 @@ class _Api(HfApi):
 
     def _url(self, kind: str, repo_id: str, revision: str, repo_type: str) -> str:
         return f"{self.endpoint}/api/{repo_type}s/{repo_id}/{kind}/{quote(revision, safe='')}"
-
-
-def _checksum(etag: str | None) -> dict[str, Any]:
-    """As listings have it: git's of a small file, of forty digits, and sha256 of any other."""
-    told = (etag or "").removeprefix("W/").strip('"')
-    return {"blob_id": told} if len(told) == _GIT_DIGITS else {"lfs": {"sha256": told}}
 
 
 def _entry(told: dict[str, Any]) -> RepoFile | RepoFolder:
