@@ -26,7 +26,7 @@ class Hub:
     Attributes:
         revisions: the content of each file, by revision and path.
         token: that which a private repository wants, or None.
-        fault: the status that a request (method, path) gets instead of its answer, "hang", or None.
+        fault: what a request (method, path) gets: a status, "hang", "short" (an answer of one byte less), or None.
         requests: all that came, in order.
         over: set at the end, for those that hang.
     """
@@ -168,6 +168,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 status, headers, content = fault, {}, b""
             else:
                 status, headers, content = hub.answer(self.command, self.path, self.headers, body)
+            content = content[:-1] if fault == "short" else content
             self.send_response(status)
             for key, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(key, value)

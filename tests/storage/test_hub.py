@@ -171,6 +171,14 @@ def test_what_may_pass_is_tried_again_and_counted(hub: Hub) -> None:
     assert retry.take_counts() == {"429": 1, "503": 1, "timeout": 1, "500": 1}
 
 
+def test_a_range_that_came_short_is_asked_for_again(hub: Hub) -> None:
+    short = iter(["short"])
+    hub.fault = lambda method, path: next(short, None) if "/elsewhere/" in path else None
+    retry.take_counts()
+    assert len(list(ParquetReader(f"{DATASET}/data/train-0.parquet").rows())) == 4
+    assert retry.take_counts() == {"truncated body": 1}
+
+
 @pytest.mark.parametrize(
     ("fault", "told"),
     [(429, "429 Too Many Requests"), ("hang", "ReadTimeout: timed out"), (403, "403 Forbidden; check")],
