@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 
 from regrad import storage
@@ -192,6 +193,21 @@ def write_file(uri: str, rows: pa.Table) -> None:
     sink = io.BytesIO()
     pa.parquet.write_table(rows, sink, compression="zstd")
     storage.write_atomically(uri, sink.getvalue())
+
+
+def write_list(stem: str, rows: pa.Table) -> tuple[str, str]:
+    """Write ``rows`` to ``stem``.csv and ``stem``.parquet; returns the two places.
+
+    Raises:
+        RegradError: the storage refused or failed.
+    """
+    text, binary = io.BytesIO(), io.BytesIO()
+    pyarrow.csv.write_csv(rows, text)
+    pa.parquet.write_table(rows, binary)
+    places = (f"{stem}.csv", f"{stem}.parquet")
+    for place, content in zip(places, (text, binary), strict=True):
+        storage.write_atomically(place, content.getvalue())
+    return places
 
 
 def read(output: str, columns: Sequence[str] | None = None, kind: str = "scores") -> pa.Table:

@@ -103,6 +103,7 @@ def write_run(tmp_path: Path) -> WriteRun:
         folder: str = "",
         logits: Any = None,
         sets: Any = None,
+        probabilities: Any = None,
         **run: Any,
     ) -> str:
         count = len(next(iter(scores.values())))
@@ -120,6 +121,7 @@ def write_run(tmp_path: Path) -> WriteRun:
             "digest": [f"{row:032x}" for row in range(count)],
             **scores,
         }
+        columns |= {} if probabilities is None else predicted(probabilities, columns["label"])
         schema = table.score_schema(list(scores), {"logits": logits is not None, "coverage": sets is not None}, 10)
         columns |= {} if logits is None else {"logits": logits}
         columns |= {} if sets is None else {"prediction_set": sets}
@@ -134,6 +136,17 @@ def write_run(tmp_path: Path) -> WriteRun:
         return str(output)
 
     return write
+
+
+def predicted(probabilities: np.ndarray, labels: Any) -> dict[str, Any]:
+    """The columns that follow from (n, C) probabilities and the labels."""
+    known = [label is not None and 0 <= label < probabilities.shape[1] for label in labels]
+    own = [row[label] if there else None for row, label, there in zip(probabilities, labels, known, strict=True)]
+    return {
+        "prediction": probabilities.argmax(1).tolist(),
+        "confidence": probabilities.max(1).tolist(),
+        "nll": [None if p is None else -float(np.log(p)) for p in own],
+    }
 
 
 def run_json() -> dict[str, Any]:

@@ -53,6 +53,8 @@ METRICS = {
     "drifted_sources": Metric("sources whose scores have drifted from the baseline", COUNT),
     "coverage": Metric("share of labelled images whose prediction set holds the label", SHARE),
     "set_size": Metric("classes in a prediction set, on average"),
+    "doubtful_labels": Metric("share of the labels that the network contradicts", SHARE),
+    "accuracy_estimate": Metric("share of right predictions, estimated without labels from the baseline's", SHARE),
     "accuracy": Metric("share of right predictions among the labelled images", SHARE),
 }
 HELD, EXCEEDED, NOT_EVALUATED = "held", "exceeded", "not evaluated"

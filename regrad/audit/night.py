@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from regrad.audit import drift, words
 from regrad.audit.gates import METRICS, Gate
+from regrad.labels.doubtful import Doubts, remove_list
+from regrad.labels.estimate import estimate_accuracy
 from regrad.runs import curves
 from regrad.runs.scored import Ints, Run, codes, floats, integers
 from regrad.runs.sift import sift
@@ -93,6 +95,7 @@ def counted(
     rows_quarantined: int,
     top: int,
     flag: Callable[[pa.Table], None],
+    output: str,
 ) -> dict[str, Any]:
     """What ``audit.json`` holds of a night that does not depend on the gates.
 
@@ -102,6 +105,7 @@ def counted(
         quarantine: why rows could not be scored.
         top: how many pictures to list.
         flag: takes the flagged rows, see :func:`regrad.runs.sift.sift`.
+        output: where the list of doubtful labels goes, where there are labels.
 
     Raises:
         RegradError: the storage refused or failed.
@@ -114,10 +118,14 @@ def counted(
         "left_out": [audit["night"] for audit in before if audit["images"] and audit not in alike],
     }
     if run is None:
+        remove_list(output)
         return base
     survey, slices = Survey(run, [rule.score]), Slices(run, rule, baseline.grid)
     unlike = p_values(baseline.survey, rule.score)
-    sifted = sift(run, rule, 2 * top, False, flag, unlike)  # half of the pictures would be of certain ones
+    doubts = Doubts(run, [baseline.survey, survey])
+    sifted = sift(run, rule, top, False, flag, unlike, doubts if survey.labelled else None)
+    doubts.write(output)
+    estimate = estimate_accuracy(baseline.survey, survey)
     rates = sifted.rates
     nights = _Nights(alike)
     values, (known, new), _ = align([baseline.survey, survey], rule.score)
@@ -143,6 +151,8 @@ def counted(
         "drifted_sources": sum(entry["drifted"] for entry in rates["sources"]),
         "coverage": covered["share"] if covered else None,
         "set_size": sets["mean_size"] if sets else None,
+        "doubtful_labels": doubts.share,
+        "accuracy_estimate": estimate["accuracy"] if estimate else None,
         "accuracy": survey.numbers()["accuracy"],
     }
     base["metrics"] |= metrics
@@ -151,9 +161,11 @@ def counted(
         "chance_psi": drift.chance_psi(survey.images, baseline.survey.images, drift.PSI_CELLS),
         "rates": rates,
         "predictions": {"baseline": expected.tolist(), "night": predicted.tolist()},
+        "doubtful": doubts.numbers(),
+        "accuracy_estimate": estimate,
         "histogram": curves.histogram(values, {BASELINE: known, NIGHT: new}),
         "distribution": {"grid": baseline.digest, "counts": total.tolist()},
-        "pictures": [row for row in sifted.pictures if "uncertain" in row["sheets"]][:top],
+        "pictures": sifted.sheets["uncertain"],
     }
 
 
@@ -194,6 +206,8 @@ def _without_images(baseline: Baseline, quarantine: Mapping[str, int], rows_quar
         "chance_psi": None,
         "rates": None,
         "predictions": None,
+        "doubtful": None,
+        "accuracy_estimate": None,
         "histogram": None,
         "distribution": {"grid": baseline.digest, "counts": None},
         "quarantine": dict(quarantine),

@@ -1,4 +1,4 @@
-"""A line to a webhook when an audit has ended. Whatever comes of it, the audit stands as it is."""
+"""A message to a webhook when an audit has ended. Whatever comes of it, the audit stands as it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from regrad import storage
@@ -46,15 +48,89 @@ def host(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}/***"
 
 
-def message(audit: dict[str, Any], page: str) -> str:
-    """What the webhook is told: the outcome, the sentences of the headline, and where the page is."""
-    failed = [gate["gate"] for gate in audit["gates"] if gate["verdict"] == "exceeded"]
-    outcome = f"FAILED {', '.join(failed)}" if failed else "passed" if audit["gates"] else "done"
-    return f"regrad audit {audit['night']}: {outcome}. {' '.join(audit['headline'][:3])} {page}"
+@dataclass(frozen=True)
+class News:
+    """What a webhook is told of a night.
+
+    Attributes:
+        failed: the gates that do not hold.
+        headline: the first sentences of the page.
+        page: where it is.
+    """
+
+    night: str
+    gates: int
+    failed: tuple[str, ...]
+    headline: tuple[str, ...]
+    page: str
+
+    @property
+    def outcome(self) -> str:
+        """In a word."""
+        return "failed" if self.failed else "passed" if self.gates else "done"
+
+    @property
+    def title(self) -> str:
+        """In a line."""
+        outcome = f"FAILED {', '.join(self.failed)}" if self.failed else self.outcome
+        return f"regrad audit {self.night}: {outcome}"
 
 
-def post(url: str, text: str, seconds: float = SECONDS) -> str | None:
-    """POST ``{"text": text}`` as JSON, which Slack and what is compatible with it take.
+_COLOURS = {"failed": "Attention", "passed": "Good", "done": "Default"}
+
+
+def news_of(audit: dict[str, Any], page: str) -> News:
+    """What is told of this ``audit.json``."""
+    failed = tuple(gate["gate"] for gate in audit["gates"] if gate["verdict"] == "exceeded")
+    return News(audit["night"], len(audit["gates"]), failed, tuple(audit["headline"][:3]), page)
+
+
+def as_slack(told: News) -> dict[str, Any]:
+    """One text, which Slack and what is compatible with it (Mattermost, Rocket.Chat, Google Chat) take."""
+    return {"text": f"{told.title}. {' '.join(told.headline)} {told.page}"}
+
+
+def as_teams(told: News) -> dict[str, Any]:
+    """A message with an Adaptive Card, as a workflow of Teams takes it that posts what a webhook receives.
+
+    Its texts are runs, which Teams shows as they are: in a block, an underscore of a gate would be Markdown.
+    """
+    title = _rich(told.title, weight="Bolder", size="Medium", color=_COLOURS[told.outcome])
+    card: dict[str, Any] = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "body": [title, *map(_rich, [*told.headline, told.page])],
+    }
+    if told.page.startswith(("http://", "https://")):
+        card["actions"] = [{"type": "Action.OpenUrl", "title": "Open the page", "url": told.page}]
+    attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
+    return {"type": "message", "attachments": [attachment]}
+
+
+def _rich(text: str, **style: str) -> dict[str, Any]:
+    return {"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": text, **style}]}
+
+
+def as_json(told: News) -> dict[str, Any]:
+    """For programs: ``night``, ``outcome`` (passed, failed, or done where there are no gates), ``failed``, ``headline``
+    and ``page``.
+    """
+    return {
+        "night": told.night,
+        "outcome": told.outcome,
+        "failed": list(told.failed),
+        "headline": list(told.headline),
+        "page": told.page,
+    }
+
+
+#: What ``--notify-as`` may be: how a webhook is told.
+PAYLOADS: dict[str, Callable[[News], dict[str, Any]]] = {"slack": as_slack, "teams": as_teams, "json": as_json}
+
+
+def post(url: str, payload: Mapping[str, Any], seconds: float = SECONDS) -> str | None:
+    """POST ``payload`` as JSON.
 
     Returns:
         Why it failed, in words that may be shown; None if it did not. It never takes longer than ``seconds``.
@@ -62,7 +138,7 @@ def post(url: str, text: str, seconds: float = SECONDS) -> str | None:
     problem: list[str | None] = ["no answer in time"]
 
     def send() -> None:
-        problem[0] = _send(url, text, seconds)
+        problem[0] = _send(url, payload, seconds)
 
     # A server that sends one byte at a time outlives every timeout of a socket; the thread ends with the process.
     thread = threading.Thread(target=send, name="regrad-notify", daemon=True)
@@ -71,8 +147,8 @@ def post(url: str, text: str, seconds: float = SECONDS) -> str | None:
     return problem[0]
 
 
-def _send(url: str, text: str, seconds: float) -> str | None:
-    body = json.dumps({"text": storage.mask(text)}).encode()
+def _send(url: str, payload: Mapping[str, Any], seconds: float) -> str | None:
+    body = json.dumps(storage.published(dict(payload))).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  # see check_url
     try:
         with urllib.request.build_opener(_NoRedirects).open(request, timeout=seconds) as answer:

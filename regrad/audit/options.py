@@ -11,7 +11,7 @@ from regrad.pages import thumbnails
 from regrad.pipeline.options import Options
 from regrad.reading.inputs import absolute
 from regrad.runs import rule
-from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1, POSITIVE, SWITCH, TEXT, TEXTS
+from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1, POSITIVE, SWITCH, TEXT, TEXTS, one_of
 from regrad.settings.option import Option
 
 DEFAULT_NIGHTS = 7
@@ -72,10 +72,11 @@ OPTIONS = (
         "audit",
         TEXT,
         None,
-        "webhook (Slack-compatible) to post the outcome to",
+        "webhook to post the outcome to",
         "$REGRAD_NOTIFY, or none",
         "URL",
     ),
+    Option("notify-as", "job", "audit", one_of(*notify.PAYLOADS), "slack", "what the webhook takes"),
     Option("top", "job", "page", AT_LEAST_0, 48, "pictures to show"),
     Option(
         "no-thumbnails",
@@ -100,11 +101,12 @@ FIRST = ("model", "output", "baseline", "make-baseline", "gate")  # what most ni
 
 @dataclass(frozen=True)
 class Checked:
-    """What the options say of the night: its gates, its name, and the webhook that is told of it."""
+    """What the options say of the night: its gates, its name, and the webhook that is told of it, and how."""
 
     gates: list[gates.Gate]
     night: str
     webhook: str | None
+    notify_as: str
 
 
 def check_options(options: Options, environment: Mapping[str, str]) -> Checked:
@@ -133,4 +135,4 @@ def check_options(options: Options, environment: Mapping[str, str]) -> Checked:
         }
     )
     night = history.check_name(options.night or history.tonight())
-    return Checked(gates.parse_gates(options.gate), night, webhook)
+    return Checked(gates.parse_gates(options.gate), night, webhook, options.notify_as)

@@ -8,6 +8,7 @@ from typing import Any
 from regrad.audit.gates import EXCEEDED, METRICS, SHARE
 from regrad.audit.words import p_value
 from regrad.formatting import DASH, class_name, file_name
+from regrad.labels.doubtful import named_pairs
 from regrad.metrics.wilson import share_interval
 from regrad.pages.markup import fill, flatten, format_number, short, two_decimals
 from regrad.pages.thumbnails import TOO_LATE, Thumbnail
@@ -38,6 +39,7 @@ def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Se
         failed=any(gate["verdict"] == "exceeded" for gate in audit["gates"]),
         gates=[gate | {"shown": _metric(gate["metric"], gate["value"])} for gate in audit["gates"]],
         metrics=[(name, _metric(name, audit["metrics"][name]), metric.about) for name, metric in METRICS.items()],
+        doubtful_pairs=named_pairs(audit["doubtful"], audit["class_names"]),
         classes=list(_slices(rates["classes"][:_SHOWN], audit)),
         sources=list(_slices(rates["sources"][:_SHOWN], audit)),
         sources_total=rates["sources_total"],

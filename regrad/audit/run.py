@@ -163,7 +163,7 @@ def _audit(planned: Planned, outcome: RunOutcome, held: lease.Lease) -> dict[str
     quarantined = counts["rows_quarantined"]
     with Flags(place) as flags:
         numbers_of = night.counted(
-            rows, planned.baseline, before, dict(reasons.most_common()), quarantined, options.top, flags.add
+            rows, planned.baseline, before, dict(reasons.most_common()), quarantined, options.top, flags.add, place
         )
     named = {"night": planned.checked.night, "again": counted.again}
     audit = night.with_verdicts(named | numbers_of, planned.checked.gates)
@@ -259,6 +259,7 @@ def tell(planned: Planned, audit: dict[str, Any]) -> str | None:
     if planned.checked.webhook is None:
         return None
     started = time.monotonic()
-    problem = notify.post(planned.checked.webhook, notify.message(audit, audit["page"]))
+    payload = notify.PAYLOADS[planned.checked.notify_as](notify.news_of(audit, audit["page"]))
+    problem = notify.post(planned.checked.webhook, payload)
     where = notify.host(planned.checked.webhook)
     return problem and f"warning: --notify {where}: {problem} ({time.monotonic() - started:.0f} s); the audit stands"

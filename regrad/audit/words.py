@@ -6,6 +6,8 @@ from typing import Any
 
 from regrad.audit.gates import EXCEEDED, NOT_EVALUATED
 from regrad.formatting import class_name, count, file_name, percent
+from regrad.labels.doubtful import doubts_in_words
+from regrad.labels.estimate import estimate_in_words
 
 _SHOWN = 3  # reasons named in one sentence
 
@@ -21,6 +23,8 @@ def sentences(audit: dict[str, Any]) -> list[str]:
         _scores(audit),
         _predictions(audit),
         *_slices(audit),
+        *doubts_in_words(audit["doubtful"]),
+        *estimate_in_words(audit["accuracy_estimate"], "baseline"),
         *_again(audit),
         *_quarantine(audit),
     ]

@@ -11,6 +11,7 @@ Every flag of regrad score is one of this job too: it scores into OUT, and what 
     OUT/nights/NIGHT/audit.html, audit.json       the page, and its numbers (docs/nightly.md)
     OUT/audit.json                                the numbers of the last night
     OUT/nights/NIGHT/flags/*.parquet              the images of the night above the threshold
+    OUT/nights/NIGHT/doubtful.csv                 and .parquet: labels that the network contradicts (docs/labels.md)
     OUT/history.parquet                           one row per night
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 a gate was exceeded, 4 more rows of the night in

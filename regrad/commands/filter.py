@@ -6,6 +6,7 @@
 
     OUT/keep.parquet, drop.parquet   id, source, row, label, prediction, score, reason
     OUT/shards/                      with --write-shards: WebDataset tars and Parquet files, as the sources are
+    OUT/keep-FORMAT/                 with --format: what a tool takes, and copies of what it cannot read in place
     OUT/filter.json                  what was done: run, rule, counts
     OUT/preview.html                 with --dry-run instead: counts, and images on both sides of the edge
 
@@ -18,11 +19,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regrad import storage
 from regrad.cli import Parser, add_cluster, add_common, run_command
+from regrad.formatting import count
+from regrad.handover import FORMATS
 from regrad.pages import thumbnails
 from regrad.settings.kinds import AT_LEAST_0, BETWEEN, POSITIVE
 
@@ -44,7 +48,7 @@ def sort(arguments: Sequence[str]) -> int:
     args = parse(arguments)
 
     from regrad.filter import rules  # a second to import, which wrong usage need not wait for
-    from regrad.filter.carry_out import carry_out
+    from regrad.filter.carry_out import Wanted, carry_out
     from regrad.reading.inputs import absolute
     from regrad.runs import scored
 
@@ -54,10 +58,14 @@ def sort(arguments: Sequence[str]) -> int:
     output = absolute(args.output)
     if args.dry_run:
         return show(run, rule, output, args)
-    outcome = carry_out(
-        run, rule, output, args.write_shards, args.replace, args.ray_address, args.num_workers, args.verbose
-    )
+    wanted = Wanted(args.format, args.hand_over) if args.format else None
+    cluster = (args.ray_address, args.num_workers, args.verbose)
+    outcome = carry_out(run, rule, output, args.write_shards, args.replace, *cluster, wanted)
     print(summary(outcome, storage.mask(output)))
+    if wanted and outcome.given:
+        print(f"handed over {count(outcome.given.images, 'image')}: {storage.mask(wanted.folder(output))}/")
+        if problems := outcome.given.problems():
+            print(f"warning: left out of it: {problems}", file=sys.stderr)
     return 0
 
 
@@ -101,6 +109,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     args = flags.parse_args(arguments)
     if args.drop is not None and args.per_class:
         flags.error("--per-class goes with --quantile or --top")
+    if args.format and args.dry_run:
+        flags.error("--format writes images, and --dry-run nothing but preview.html")
     return args
 
 
@@ -115,6 +125,7 @@ def parser() -> Parser:
     rule.add_argument("--top", type=AT_LEAST_0, metavar="N", help="drop the N images with the highest score")
     most.add_argument("--output", required=True, metavar="URI", help="folder or prefix to write to")
     most.add_argument("--write-shards", action="store_true", help="write shards that hold the kept images alone")
+    most.add_argument("--format", choices=FORMATS, help="hand one of the lists over in a form that a tool takes, too")
     preview.add_argument("--dry-run", action="store_true", help="write nothing but preview.html")
     preview.add_argument(
         "--examples",
@@ -132,6 +143,9 @@ def parser() -> Parser:
     )
     run.add_argument("--score", metavar="NAME", help="(default: regrad where there is one, else the first of the run)")
     run.add_argument("--per-class", action="store_true", help="quantile or top of each predicted class on its own")
+    run.add_argument(
+        "--hand-over", choices=("keep", "drop"), default="keep", help="which list --format is of (default: %(default)s)"
+    )
     run.add_argument("--replace", action="store_true", help="the output may hold another filter, which goes")
     add_common(run, "show tracebacks and Ray's own messages")
     add_cluster(cluster, "shards written at a time")

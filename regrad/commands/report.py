@@ -7,6 +7,7 @@
     OUT/report.html      the page: one file, works offline
     OUT/report.json      its numbers, for programs (docs/report.md)
     OUT/flags/*.parquet  the flagged images: set, id, source, row, label, prediction, confidence, score
+    OUT/doubtful.csv     and .parquet: labels that the network contradicts, where there are labels (docs/labels.md)
     OUT/threshold.json   when an image is flagged; give it to --threshold to flag by the same rule again
     OUT/compare.html, OUT/compare.json  instead, two runs on the same images side by side
 

@@ -6,9 +6,10 @@ the same command goes on where an earlier one stopped.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from regrad import formatting, storage
 from regrad.cli import say
 from regrad.errors import RegradError, UsageError
 from regrad.filter import rules, shards
+from regrad.handover.give import Given, giving
 from regrad.ledger import commit, contents, lease
 from regrad.reading.samples import Columns
 from regrad.runs.scored import Run, codes, integers
@@ -26,12 +28,27 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was sorted out, and the shards: how many there are, how many of them were written now, and their rows."""
+    """What was sorted out, and the shards: how many there are, how many of them were written now, and their rows; and
+    what was handed over.
+    """
 
     sorting: rules.Sorting
     shards: int = 0
     written: int = 0
     rows: int = 0
+    given: Given | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A list that is to be handed over: ``keep`` or ``drop``, in a form by its name."""
+
+    form: str
+    kind: str = rules.KEEP
+
+    def folder(self, output: str) -> str:
+        """Where it goes."""
+        return storage.join(output, f"{self.kind}-{self.form}")
 
 
 def carry_out(
@@ -43,8 +60,10 @@ def carry_out(
     ray_address: str | None = None,
     workers: int | None = None,
     verbose: bool = False,
+    hand_over: Wanted | None = None,
 ) -> Outcome:
-    """Write ``keep.parquet`` and ``drop.parquet``, and with ``write_shards`` the shards, on Ray.
+    """Write ``keep.parquet`` and ``drop.parquet``, with ``write_shards`` the shards, on Ray, and what is to be handed
+    over: of the images that could be scored.
 
     Raises:
         UsageError: the output holds another filter (unless ``replace``), or another run is at work on it.
@@ -60,18 +79,38 @@ def carry_out(
             listed(kind, rows)
             if write_shards and kind == rules.KEEP and len(rows):
                 _keep(kept, rows)
+            give(kind, rows)
 
-        with rules.lists(output) as listed:
+        with rules.lists(output) as listed, _handing_over(run, rule, output, hand_over) as (give, given):
             sorting = rules.sort_out(run, rule, take)
-        outcome = Outcome(sorting)
+        outcome = Outcome(sorting, given=given)
         if write_shards:
-            outcome = _write_shards(run, output, kept, sorting, held, (ray_address, workers, verbose))
+            outcome = _write_shards(run, output, kept, outcome, held, (ray_address, workers, verbose))
         held.check()
         counts = {"kept": sorting.kept, "dropped": sorting.dropped, "quarantined": sorting.quarantined}
         made = {"shards": outcome.shards, "rows": outcome.rows} if write_shards else None
         ended = {"status": "done", "exit_code": 0, "finished": formatting.now()}
-        _write(output, about | ended | {"counts": counts, "shards": made, "reasons": sorting.reasons})
+        handed = asdict(hand_over) | asdict(given) if hand_over and given else None
+        told = {"counts": counts, "shards": made, "handed_over": handed, "reasons": sorting.reasons}
+        _write(output, about | ended | told)
     return outcome
+
+
+@contextlib.contextmanager
+def _handing_over(
+    run: Run, rule: rules.Rule, output: str, wanted: Wanted | None
+) -> Iterator[tuple[Callable[[str, pa.Table], None], Given | None]]:
+    """What takes the rows of both lists and hands over those that are wanted, and what it has handed over."""
+    if wanted is None:
+        yield lambda kind, rows: None, None
+        return
+    with giving(run, wanted.form, rule.score, wanted.folder(output)) as giver:
+
+        def give(kind: str, rows: pa.Table) -> None:
+            if kind == wanted.kind and "confidence" in rows.column_names:
+                giver.take(rows)
+
+        yield give, giver.given
 
 
 def _keep(kept: shards.Kept, rows: pa.Table) -> None:
@@ -85,7 +124,7 @@ def _write_shards(
     run: Run,
     output: str,
     kept: shards.Kept,
-    sorting: rules.Sorting,
+    outcome: Outcome,
     held: lease.Lease,
     cluster: tuple[str | None, int | None, bool],
 ) -> Outcome:
@@ -98,8 +137,8 @@ def _write_shards(
     written = sum(
         1 for _ in each(shards.write, [shards.task(piece, output, columns, held) for piece in todo], *cluster)
     )
-    _check(output, wanted, sorting.kept)
-    return Outcome(sorting, len(wanted), written, sum(piece.count for piece in wanted))
+    _check(output, wanted, outcome.sorting.kept)
+    return Outcome(outcome.sorting, len(wanted), written, sum(piece.count for piece in wanted), outcome.given)
 
 
 def _check(output: str, wanted: Sequence[shards.Piece], kept: int) -> None:

@@ -33,6 +33,7 @@ LIST_SCHEMA = pa.schema(
     ]
 )
 KEEP, DROP = "keep", "drop"
+_GIVEN = ("confidence", "digest")  # what a hand-over needs besides
 
 
 class Rule(Protocol):
@@ -212,7 +213,8 @@ def sort_out(
     """Read the run once more and give every image to one of two lists. What could not be scored is dropped.
 
     Args:
-        take: gets tables of LIST_SCHEMA with ``keep`` or ``drop``, as they come.
+        take: gets tables of LIST_SCHEMA, and of ``confidence`` and ``digest`` where they were scored, with ``keep`` or
+            ``drop``, as they come.
         top: how many examples of each kind.
 
     Raises:
@@ -220,12 +222,14 @@ def sort_out(
     """
     sorting = Sorting()
     best = {"dropped, highest": Best(top), "dropped, lowest": Best(top), "kept, highest": Best(top)}
-    wanted = dict.fromkeys(("id", "source", "row", "label", "prediction", "confidence", rule.score, *rule.columns))
+    wanted = dict.fromkeys(("id", "source", "row", "label", "prediction", *_GIVEN, rule.score, *rule.columns))
     for rows in run.tables(list(wanted)):
         mask, reasons = rule.drops(rows)
         listed = rows.select(["id", "source", "row", "label", "prediction"])
         listed = listed.append_column("score", rows[rule.score]).append_column("reason", reasons)
         listed = listed.cast(LIST_SCHEMA)
+        for name in _GIVEN:
+            listed = listed.append_column(name, rows[name])
         take(KEEP, listed.filter(pa.array(~mask)))
         take(DROP, listed.filter(pa.array(mask)))
         sorting.kept += int((~mask).sum())
@@ -272,7 +276,7 @@ def lists(output: str) -> Iterator[Callable[[str, pa.Table], None]]:
             kind: stack.enter_context(pa.parquet.ParquetWriter(file, LIST_SCHEMA, compression="zstd"))
             for kind, file in files.items()
         }
-        yield lambda kind, rows: writers[kind].write_table(rows)
+        yield lambda kind, rows: writers[kind].write_table(rows.select(LIST_SCHEMA.names))
 
 
 def make_rule(run: Run, drop: str | None, quantile: float | None, top: int | None, score: str, per_class: bool) -> Rule:

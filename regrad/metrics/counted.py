@@ -153,3 +153,25 @@ def quantile(images: Counts, share: float) -> int:
     """
     above = np.cumsum(images[::-1])[::-1] - images
     return int(np.count_nonzero(above > (1 - share + 1e-9) * images.sum()))
+
+
+def thresholded_accuracy(wrong: Counts, right: Counts, images: Counts) -> FloatArray:
+    """sum_j a_j n_j / N: the share of images at least as sure as t, where as many labelled images are as are right.
+
+    Cells are of confidence, ascending. a_j is 1 above the cell that t lies in, 0 below it, and in it the share of its
+    labelled images that makes up the number of right ones: so the labelled images themselves have their accuracy.
+
+    Args:
+        wrong, right: (..., k) labelled images per cell.
+        images: (..., k) images per cell, in total N.
+
+    Source: Garg et al., Leveraging Unlabeled Data to Predict Out-of-Distribution Performance, ICLR 2022: average
+    thresholded confidence, with the largest probability for its score.
+    """
+    labelled = wrong + right
+    above = np.cumsum(labelled[..., ::-1], axis=-1)[..., ::-1] - labelled
+    missing = right.sum(axis=-1, keepdims=True) - above
+    with np.errstate(invalid="ignore"):
+        share = np.clip(missing / np.maximum(labelled, 1), 0, 1)
+        estimate: FloatArray = (share * images).sum(axis=-1) / images.sum(axis=-1)
+        return estimate

@@ -125,8 +125,7 @@ class UnitScorer:
 
     def threads(self) -> decode.Decoding:
         """Threads of this process, that decode."""
-        count = max(2, self.task.threads)
-        return decode.DecodingThreads(self.classifier.preprocessing, self.task.max_pixels, count)
+        return decode.DecodingThreads(self.classifier.preprocessing, self.task.max_pixels, self.task.threads)
 
     def note(self, line: str) -> None:
         """Have ``line`` said by whoever reads the results."""

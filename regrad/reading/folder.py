@@ -133,6 +133,11 @@ class FolderReader(Format):
             return None
 
     @classmethod
+    def image_file(cls, uri: str, name: str) -> str | None:
+        """Its path below the folder, unless that may be escaped in the id."""
+        return None if "\\" in name else storage.join(uri, name)
+
+    @classmethod
     def parts(
         cls,
         uri: str,

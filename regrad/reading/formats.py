@@ -190,6 +190,11 @@ class Format(abc.ABC):
         return copied
 
     @classmethod
+    def image_file(cls, uri: str, name: str) -> str | None:
+        """The file that the image with the id ``name`` of the source ``uri`` is; None: it is inside of the source."""
+        return None
+
+    @classmethod
     def parts(
         cls,
         uri: str,

@@ -22,6 +22,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _METADATA = frozenset((b"iCCP", b"tEXt", b"zTXt", b"iTXt"))  # chunks of a PNG file that Pillow unpacks or refuses
 _ORIENTING = frozenset((b"XML:com.adobe.xmp", b"Raw profile type exif", b"exif"))  # texts that may tell what is up
 _ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_ORIENTATION_TAG, _LYING = 0x0112, (5, 6, 7, 8)  # of EXIF, and those of its values that are a quarter of a turn
 _KEPT_BYTES = 2**20  # of such a text; Pillow reads no larger ones
 _SEARCHED_BYTES = 2**24
 
@@ -93,6 +94,20 @@ def upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:
         return image  # damaged EXIF data beside sound pixels: the picture counts
+
+
+def upright_size(content: bytes, max_pixels: int) -> tuple[int, int]:
+    """(width, height) of the picture in ``content`` as its EXIF orientation shows it, from its header alone.
+
+    Raises:
+        Refused, Exception: see :func:`open_image`.
+    """
+    with open_image(content, max_pixels) as image:
+        try:
+            lies = image.format != "TIFF" and image.getexif().get(_ORIENTATION_TAG, 1) in _LYING  # TIFF's Pillow turns
+        except Exception:
+            lies = False  # as upright() has it
+        return (image.height, image.width) if lies else (image.width, image.height)
 
 
 def _without_metadata(png: bytes) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from regrad.formatting import class_name, count, file_name, percent
+from regrad.labels.doubtful import doubts_in_words
+from regrad.labels.estimate import estimate_in_words
 from regrad.metrics.wilson import share_interval
 
 #: Lower bounds of AUROC, and what a score that reaches them does.
@@ -32,6 +34,8 @@ def sentences(report: dict[str, Any]) -> list[str]:
         *_worst(report),
         *_better(report),
         *_accuracy(report),
+        *doubts_in_words(report["doubtful"]),
+        *estimate_in_words(report["accuracy_estimate"], "reference"),
         *_sets(report),
         *_errors(report),
         *_unknowable(report),

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from regrad.labels.doubtful import SHEET, Doubts
+from regrad.labels.estimate import estimate_accuracy
 from regrad.metrics import bootstrap, counted
 from regrad.report import best, headline
 from regrad.runs import curves
 from regrad.runs.rule import DEFAULT
 from regrad.runs.scored import Floats, Ints, Run, common_scores
-from regrad.runs.sift import Flags, sift
+from regrad.runs.sift import Flags, pick_images, sift
 from regrad.runs.survey import Survey, align, p_values
 from regrad.runs.threshold import Threshold, choose_threshold
 
@@ -28,12 +30,13 @@ def summarise(
     threshold: float | str = DEFAULT,
     top: int = 48,
 ) -> tuple[dict[str, Any], Threshold]:
-    """The whole report of one run, against any number of out-of-distribution runs; writes ``OUT/flags/``.
+    """The whole report of one run, against any number of out-of-distribution runs; writes ``OUT/flags/`` and, where
+    there are labels, ``OUT/doubtful.csv`` and ``.parquet``.
 
     Args:
         known: the run the report is about; the only one whose labels are judged.
         unknown: the out-of-distribution runs, each under a name of its own.
-        output: where the flagged rows go.
+        output: where the flagged and the doubtful rows go.
         reference: the run a quantile is taken of; None for ``known`` itself.
         threshold: see :func:`regrad.runs.rule.parse_rule`.
         top: how many pictures of each of ``known`` and ``unknown`` to list.
@@ -48,8 +51,16 @@ def summarise(
     chosen = choose_threshold(threshold, names, main, surveys[(reference or known).name])
     main = chosen.score
     unlike = p_values(surveys[(reference or known).name], main)
+    doubts = Doubts(known, [surveys[run.name] for run in (known, reference) if run])
+    watchers = {known.name: doubts} if surveys[known.name].labelled else {}
     with Flags(output) as flags:
-        sifted = {run.name: sift(run, chosen, top, run is known, flags.add, unlike) for run in (known, *unknown)}
+        sifted = {
+            run.name: sift(run, chosen, top, run is known, flags.add, unlike, watchers.get(run.name))
+            for run in (known, *unknown)
+        }
+    doubts.write(output)
+    sheets = {name: of_run.sheets for name, of_run in sifted.items()}
+    sheets[known.name] |= {SHEET: doubts.rows(top)} if doubts.share else {}
     scores = {name: _score(name, [surveys[run.name] for run in (known, *others)], len(unknown)) for name in names}
     report = {
         "report_version": REPORT_VERSION,
@@ -62,8 +73,10 @@ def summarise(
         "scores": scores,
         "best_at_errors": _best_at_errors(scores, surveys[known.name]),
         "reliability": surveys[known.name].confidence.diagram(),
+        "doubtful": doubts.numbers(),
+        "accuracy_estimate": estimate_accuracy(surveys[reference.name], surveys[known.name]) if reference else None,
         "rates": {name: of_run.rates for name, of_run in sifted.items()},
-        "pictures": {name: of_run.pictures for name, of_run in sifted.items()},
+        "pictures": {name: pick_images(own, top) for name, own in sheets.items()},
         "class_names": known.model["class_names"],
         "runs": {run.name: run.info for run in (known, *others)},
     }
@@ -86,7 +99,7 @@ def _describe(survey: Survey) -> dict[str, Any]:
 def _labels(survey: Survey) -> dict[str, Any]:
     return {
         "classes": survey.run.model["classes"],
-        "labelled": int(survey.confidence.images.sum()),
+        "labelled": survey.labelled,
         "labels_outside": survey.labels_outside,
         "temperature": survey.run.model.get("temperature"),
         **survey.numbers(),

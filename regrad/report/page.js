@@ -14,6 +14,7 @@ function showPictures() {
     class: Number(element.dataset.class),
     source: Number(element.dataset.source),
     score: Number(element.dataset.score),
+    own: Number(element.dataset.own ?? 2), // probability of a doubtful label; others come last
     id: element.querySelector(".id").textContent.toLowerCase(),
   }));
   const byKey = (key) => (a, b) => a[key] - b[key] || b.score - a.score;
@@ -22,6 +23,7 @@ function showPictures() {
     score: (a, b) => a.score - b.score || a.place - b.place,
     class: byKey("class"),
     source: byKey("source"),
+    own: byKey("own"),
   };
 
   function apply() {
@@ -49,7 +51,8 @@ function showPictures() {
 
   function chooseView() {
     // Errors and misses are the pictures the model was too sure of: the surest first.
-    select(form, "sort").value = /(errors|misses)$/.test(select(form, "view").value) ? "score" : "-score";
+    const sheet = select(form, "view").value.split("-").pop();
+    select(form, "sort").value = { errors: "score", misses: "score", doubtful: "own" }[sheet] ?? "-score";
   }
 
   select(form, "view").addEventListener("input", chooseView); // before the form hears of it

@@ -6,10 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from regrad.formatting import class_name, file_name
+from regrad.labels.doubtful import named_pairs
 from regrad.pages.markup import fill, flatten, late_pictures, short
 from regrad.pages.thumbnails import Thumbnail
 
-SHEETS = {"uncertain": "Most uncertain", "errors": "Certain errors", "misses": "Misses"}
+SHEETS = {
+    "uncertain": "Most uncertain",
+    "errors": "Certain errors",
+    "misses": "Misses",
+    "doubtful": "Doubtful labels",
+}
 
 #: On how many measured pairs of sets the score that finds errors best was within a point of the one that tells unknown
 #: images best: docs/tables/probes.md.
@@ -41,6 +47,7 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
             for run in (report["id"], *report["ood"])
             if run.get("sets")
         ],
+        doubtful_pairs=named_pairs(report["doubtful"], names),
         **NEAR_BY_ERRORS,
         thumbnails=bool(thumbnails),
         cards=cards,

@@ -12,6 +12,7 @@ from regrad import storage
 from regrad.errors import RegradError, UsageError
 
 _FILES = ("report.json", "report.html")
+_OF_LABELS = {"doubtful": "share", "accuracy_estimate": "accuracy"}
 
 
 def log_report(folder: str, experiment: str) -> str:
@@ -59,6 +60,7 @@ def metrics(report: Mapping[str, Any]) -> dict[str, float]:
     """The finite numbers of a report under dotted names: ``regrad.ood.drawings.auroc``, ``flagged.id``, ``id.ece``."""
     parts = {
         "id": {name: report["id"].get(name) for name in ("images", "quarantined", "accuracy", "nll", "ece")},
+        **{name: {key: (report[name] or {}).get(key)} for name, key in _OF_LABELS.items()},
         "flagged": {name: rates["share"] for name, rates in report["rates"].items()},
         **{name: {kind: score.get(kind) for kind in ("ood", "errors")} for name, score in report["scores"].items()},
     }

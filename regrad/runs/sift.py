@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -27,25 +27,45 @@ FLAG_SCHEMA = pa.schema([("set", pa.string()), *IMAGE, ("score", pa.float64()), 
 
 @dataclass
 class Sifted:
-    """What :func:`sift` found in a run: ``rates`` for the report, and the ``pictures`` to show."""
+    """What :func:`sift` found in a run: ``rates`` for the report, and for each of its contact ``sheets`` the rows."""
 
     rates: dict[str, Any]
-    pictures: list[dict[str, Any]]
+    sheets: dict[str, list[dict[str, Any]]]
+
+
+class Watcher(Protocol):
+    """What looks at the rows of a run beside :func:`sift`.
+
+    Attributes:
+        columns: of the run, beside those that are read anyway.
+    """
+
+    columns: Sequence[str]
+
+    def offer(self, rows: pa.Table, shown: pa.Table) -> None:
+        """Look at ``rows`` of the run; ``shown`` is what a picture of each of them would tell."""
 
 
 def sift(
-    run: Run, threshold: Threshold, top: int, judge: bool, flag: Callable[[pa.Table], None], p_values: PValues
+    run: Run,
+    threshold: Threshold,
+    top: int,
+    judge: bool,
+    flag: Callable[[pa.Table], None],
+    p_values: PValues,
+    watcher: Watcher | None = None,
 ) -> Sifted:
     """Flag the images of ``run`` with score > threshold, and pick the most and the least uncertain ones.
 
     Args:
         run: the run to read.
         threshold: when to flag.
-        top: how many images to pick.
+        top: how many images to pick of each kind.
         judge: whether the labels are classes of the model. Then errors are counted, and the most certain ones are
             picked; else the labels say nothing, and the least uncertain of the images not flagged are.
         flag: takes the flagged rows, tables of FLAG_SCHEMA, as they come.
         p_values: of the threshold's score, against the run that a flagged image is unlike.
+        watcher: sees every row, too.
 
     Raises:
         RegradError: the storage refused or failed.
@@ -55,7 +75,7 @@ def sift(
     by_source: dict[str, Ints] = {}
     uncertain, certain = Best(top), Best(top)
     labels = 0
-    for rows in run.tables([*COLUMNS, threshold.score]):
+    for rows in run.tables([*COLUMNS, threshold.score, *(watcher.columns if watcher else ())]):
         scores = floats(rows[threshold.score])
         flagged = scores > threshold.value
         labelled, right = judged(rows, classes)
@@ -72,29 +92,36 @@ def sift(
         shown = plain.append_column("correct", verdict).append_column("flagged", pa.array(flagged))
         uncertain.offer(shown, -scores, ~np.isnan(scores))
         certain.offer(shown, scores, wrong if judge else ~flagged)
+        if watcher:
+            watcher.offer(rows, shown)
         if flagged.any():
             names_of_set = pa.array([run.name] * int(flagged.sum()), pa.string())
             shown = plain.filter(pa.array(flagged)).add_column(0, "set", names_of_set)
             flag(shown.append_column("p_value", pa.array(p_values(scores[flagged]))).cast(FLAG_SCHEMA))
     rates = _rates(by_class, by_source, judge and labels > 0)
-    return Sifted(rates, pick_images(uncertain.rows(), certain.rows(), "errors" if judge else "misses", top))
+    return Sifted(rates, {"uncertain": uncertain.rows(), "errors" if judge else "misses": certain.rows()})
 
 
-def pick_images(
-    uncertain: Sequence[dict[str, Any]], certain: Sequence[dict[str, Any]], kind: str, top: int
-) -> list[dict[str, Any]]:
-    """At most ``top`` rows: up to half of them from ``certain``, the others from ``uncertain``, none of them twice.
+def pick_images(sheets: Mapping[str, Sequence[dict[str, Any]]], top: int) -> list[dict[str, Any]]:
+    """At most ``top`` rows, none of them twice: of each of n sheets but the first one up to ``top`` / n, and of the
+    first one as many as there is room for.
 
-    Each row gets ``sheets``: which of "uncertain" and ``kind`` it was picked for.
+    Each row gets ``sheets``: the names of those that it was picked for.
     """
-    picked = {(row["source"], row["row"]): row | {"sheets": [kind]} for row in certain[: top // 2]}
+    first, *others = sheets
+    picked: dict[tuple[str, int], dict[str, Any]] = {}
+    for name in others:
+        for row in sheets[name][: top // len(sheets)]:
+            held = picked.setdefault((row["source"], row["row"]), {"sheets": []})
+            held |= row | {"sheets": [*held["sheets"], name]}
     ordered = []
-    for row in uncertain:
+    for row in sheets[first]:
         key = (row["source"], row["row"])
         if key in picked:
-            ordered.append(picked.pop(key) | {"sheets": ["uncertain", kind]})
+            held = picked.pop(key)
+            ordered.append(held | {"sheets": [first, *held["sheets"]]})
         elif len(ordered) + len(picked) < top:
-            ordered.append(row | {"sheets": ["uncertain"]})
+            ordered.append(row | {"sheets": [first]})
     return [*ordered, *picked.values()]
 
 

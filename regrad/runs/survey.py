@@ -10,6 +10,7 @@ import numpy as np
 from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.metrics import bootstrap, calibration
+from regrad.metrics.confident import SelfConfidence
 from regrad.metrics.conformal import PValues
 from regrad.metrics.wilson import share_interval
 from regrad.runs.sampled import Sampled
@@ -37,18 +38,23 @@ class Survey:
         self.images = self.labels_outside = 0
         self.left_out = dict.fromkeys(scores, 0)
         self.confidence, self.losses = Confidence(), Losses()
+        self.own = SelfConfidence(run.model["classes"])
         self.tallies = {name: Judged() for name in scores}
         self.sets = None if run.coverage is None else SetSizes(run.coverage, run.model["classes"])
         several = ["prediction_set"] if self.sets else []
         for rows in run.tables(["label", "prediction", "confidence", "nll", *several, *scores]):
             labelled, right = judged(rows, run.model["classes"])
+            labels, losses = integers(rows["label"]), floats(rows["nll"])[labelled]
             kinds = kinds_of(labelled, right)
             self.images += len(rows)
-            self.labels_outside += int(((integers(rows["label"]) != NO_LABEL) & ~labelled).sum())
-            self.confidence.add(floats(rows["confidence"])[labelled], right[labelled])
-            self.losses.add(floats(rows["nll"])[labelled])
+            self.labels_outside += int(((labels != NO_LABEL) & ~labelled).sum())
+            confidence = floats(rows["confidence"])
+            self.confidence.add(confidence[labelled], right[labelled])
+            self.confidence.add_unjudged(confidence[~labelled])
+            self.losses.add(losses)
+            self.own.add(labels[labelled], np.exp(-losses))
             if self.sets:
-                self.sets.add(rows["prediction_set"], integers(rows["label"]), labelled)
+                self.sets.add(rows["prediction_set"], labels, labelled)
             columns = [floats(rows[name]) for name in scores]
             if sampled and labelled.any():
                 self.sample.add(np.column_stack(columns)[labelled], ~right[labelled])
@@ -65,15 +71,20 @@ class Survey:
                     f"{storage.mask(run.output)}: every value of {name} is NaN; check the model's outputs"
                 )
 
+    @property
+    def labelled(self) -> int:
+        """How many images have a label that is a class of the model."""
+        return int(self.confidence.images.sum())
+
     def numbers(self) -> dict[str, float | None]:
         """accuracy, ece and nll of the labelled images, None where there are none."""
-        if not self.confidence.images.sum():
+        if not self.labelled:
             return dict.fromkeys(("accuracy", "ece", "nll"))
         return {**self.confidence.numbers(), "nll": self.losses.mean()}
 
     def intervals(self) -> dict[str, bootstrap.Interval | None]:
         """Their confidence intervals; empty without labels."""
-        if not self.confidence.images.sum():
+        if not self.labelled:
             return {}
         return {**self.confidence.intervals(), **self.losses.intervals()}
 
@@ -101,7 +112,7 @@ def p_values(survey: Survey, score: str) -> PValues:
 
 
 class Confidence:
-    """Confidence and correctness of labelled images, summed up in narrow cells of confidence.
+    """Confidence and correctness of labelled images, summed up in narrow cells of confidence; other images counted.
 
     The cells are 0.05 wide in log(p / (1 - p)) and never cross an edge of the reliability diagram, so what is
     computed from the sums is exact.
@@ -112,6 +123,7 @@ class Confidence:
         self._edges = np.union1d(grid, np.arange(1, calibration.BINS) / calibration.BINS)
         shape = (2, self._edges.size + 1)  # wrong, right
         self.images = np.zeros(shape, np.int64)
+        self.unjudged = np.zeros(shape[1], np.int64)
         self._confidence = np.zeros(shape)
         upper = np.r_[self._edges, 1.0]
         self._bin = calibration.bin_of(upper)
@@ -123,6 +135,11 @@ class Confidence:
         cell = np.searchsorted(self._edges, confidence, side="left") + right * self.images.shape[1]
         for total, weight in ((self.images, None), (self._confidence, confidence)):
             total += np.bincount(cell, weight, total.size).reshape(total.shape).astype(total.dtype)
+
+    def add_unjudged(self, confidence: Floats) -> None:
+        """Count images without a usable label: (n,) probability of the predicted class."""
+        cell = np.searchsorted(self._edges, confidence[~np.isnan(confidence)], side="left")
+        self.unjudged += np.bincount(cell, minlength=self.unjudged.size)
 
     def numbers(self) -> dict[str, float]:
         """accuracy and ece, as in :mod:`regrad.metrics.calibration`."""

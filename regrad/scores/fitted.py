@@ -63,7 +63,8 @@ def vim(inputs: Inputs) -> Tensor:
     """s ||R^T (h + W^+ b)|| - log sum_c exp z_c: what of h lies outside the principal space, beside the energy.
 
     R spans what the leading directions of the training features leave (1000 where there are 2048 or more, 512 from 768
-    on, else half), s is the mean of max_c z_c over that of ||R^T (h + W^+ b)|| in training.
+    on, else half), s is the mean of max_c z_c over that of ||R^T (h + W^+ b)|| in training; 0 where training has
+    nothing there, as of fewer images than leading directions.
     Source: Wang et al., CVPR 2022 (ViM).
     """
     h, known = _of(inputs)
@@ -117,10 +118,11 @@ def _principal(known: FeatureStatistics) -> tuple[Tensor, Tensor, Tensor]:
     bias = head.weight.new_zeros(len(head.weight)) if head.bias is None else head.bias
     origin = -torch.linalg.pinv(head.weight) @ bias
     dimensions = next((kept for least, kept in _WIDE if width >= least), width // 2)
-    vectors = torch.linalg.eigh(known.second_moment(origin)).eigenvectors  # the smallest first
+    values, vectors = torch.linalg.eigh(known.second_moment(origin))  # the smallest first
     rest = vectors[:, : width - dimensions]
     lengths = ((known.sample - origin) @ rest).norm(dim=1).mean()
-    return origin, rest, torch.where(lengths > 0, head(known.sample).amax(1).mean() / lengths, 0)
+    outside = values[width - dimensions - 1] > _RANK * values[-1]  # else what is there is rounding
+    return origin, rest, torch.where(outside, head(known.sample).amax(1).mean() / lengths, 0)
 
 
 def _inverse(covariance: Tensor, root: bool = False) -> Tensor:

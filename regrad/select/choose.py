@@ -1,85 +1,30 @@
 """Which images to label: the most uncertain ones, spread over classes and over the network's features if asked.
 
 The practical form of the paper's active learning: a budget, a score, and images that are not labelled yet. Labels in
-the score table are not looked at.
+the score table are not looked at, but where they are what is to be checked: then the score is how improbable they are.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 from sklearn.cluster import kmeans_plusplus
 
-from regrad import storage
+from regrad import storage, table
 from regrad.errors import UsageError
+from regrad.handover.labelled import Labelled
 from regrad.runs.scored import Bools, Floats, Ints, Run, floats, integers
 from regrad.runs.sift import Best
 
-_COLUMNS = ("id", "source", "row", "prediction", "confidence")
+_COLUMNS = ("id", "source", "row", "prediction", "confidence", "digest")
 
 
-class Labelled:
-    """The images that have a label already, by id, or by source and id where the list names sources.
-
-    Args:
-        uri: a CSV or Parquet file with a column ``id``, and ``source`` or not; other columns are not read.
-
-    Raises:
-        UsageError: it cannot be read, or has no column ``id``.
-    """
-
-    def __init__(self, uri: str | None):
-        self.sources = False
-        self._keys = pa.array([], pa.string())
-        if uri is None:
-            return
-        rows = _read(uri)
-        if "id" not in rows.column_names:
-            raise UsageError(
-                f"--labelled {storage.mask(uri)}: no column id; the columns are {', '.join(rows.column_names)}"
-            )
-        self.sources = "source" in rows.column_names
-        self._keys = pc.unique(self._key(rows)).drop_null()
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def contains(self, rows: pa.Table) -> Bools:
-        """(n,) which of ``rows`` (with ``id`` and ``source``) are labelled."""
-        labelled: Bools = pc.is_in(self._key(rows), value_set=self._keys).to_numpy()
-        return labelled
-
-    def _key(self, rows: pa.Table) -> pa.ChunkedArray:
-        ids = rows["id"].cast(pa.string())
-        if not self.sources:
-            return ids
-        return pc.binary_join_element_wise(rows["source"].cast(pa.string()), ids, "\n")
-
-
-def _read(uri: str) -> pa.Table:
-    try:
-        content = pa.BufferReader(storage.read_bytes(uri))
-        if uri.lower().endswith(".parquet"):
-            return pa.parquet.read_table(content)
-        text = {name: pa.string() for name in ("id", "source")}  # 0001 is an id, not the number 1
-        return pyarrow.csv.read_csv(content, convert_options=pyarrow.csv.ConvertOptions(column_types=text))
-    except FileNotFoundError as error:
-        raise UsageError(f"--labelled {error}") from error
-    except pa.ArrowException as error:
-        raise UsageError(
-            f"--labelled {storage.mask(uri)}: not readable as {'Parquet' if uri.endswith('.parquet') else 'CSV'}: "
-            f"{storage.reason(error)}"
-        ) from error
-
-
-def candidates(run: Run, score: str, labelled: Labelled, budget: int, balanced: bool, pool: int = 1) -> pa.Table:
+def candidates(
+    run: Run, score: str, labelled: Labelled, budget: int, balanced: bool, pool: int = 1, more: Sequence[str] = ()
+) -> pa.Table:
     """The images to choose from: the ``pool`` times ``budget`` highest scores that are not labelled.
 
     Balanced, the budget is shared out over the predicted classes, see :func:`quotas`, and each class has ``pool`` times
@@ -87,24 +32,31 @@ def candidates(run: Run, score: str, labelled: Labelled, budget: int, balanced: 
 
     Memory: the candidates, whatever the number of rows.
 
+    Args:
+        score: a score of the run, or ``nll``, which the labelled images of the run alone have.
+        more: columns to carry along.
+
     Returns:
-        ``id, source, row, prediction, confidence, score, quota``, highest score first.
+        ``id, source, row, prediction, confidence, digest``, those of ``more``, ``score, quota``, highest score first.
 
     Raises:
-        UsageError: every image is labelled.
+        UsageError: every image is labelled, or has no score.
         RegradError: the storage refused or failed.
     """
     classes = run.model["classes"] if balanced else 1
     there = np.zeros(classes, np.int64)
-    for rows in run.tables(["id", "source", "prediction"]):
-        there += np.bincount(_groups(rows, classes)[~labelled.contains(rows)], minlength=classes)
+    for rows in run.tables(["id", "source", "prediction", score]):
+        there += np.bincount(_groups(rows, classes)[_free(rows, score, labelled)], minlength=classes)
     if not there.any():
-        raise UsageError(f"{storage.mask(run.output)}: every image is in --labelled; there is nothing to choose from")
+        raise UsageError(
+            f"{storage.mask(run.output)}: every image is in --labelled or has no {score}; there is nothing to choose "
+            "from"
+        )
     shares = quotas(there, budget)
     best = [Best(int(pool * share)) for share in shares]
-    for rows in run.tables([*_COLUMNS, score]):
-        plain = rows.select(list(_COLUMNS)).append_column("score", rows[score])
-        scores, groups, free = floats(rows[score]), _groups(rows, classes), ~labelled.contains(rows)
+    for rows in run.tables([*_COLUMNS, *more, score]):
+        plain = rows.select([*_COLUMNS, *more]).append_column("score", rows[score])
+        scores, groups, free = floats(rows[score]), _groups(rows, classes), _free(rows, score, labelled)
         for group in np.unique(groups[free]):
             best[group].offer(plain, -scores, free & (groups == group))
     tables = []
@@ -189,21 +141,28 @@ def spread(features: Floats, count: int, seed: int = 0) -> Ints:
     return distinct[kmeans_plusplus(features[distinct], count, random_state=seed)[1]]
 
 
+def stem_of(output: str) -> str:
+    """``output`` without the ending of a list.
+
+    >>> stem_of("s3://bucket/to-label.csv"), stem_of("to-label.parquet")
+    ('s3://bucket/to-label', 'to-label')
+    """
+    return output.removesuffix(".csv").removesuffix(".parquet")
+
+
 def write_choice(rows: pa.Table, score: str, output: str) -> tuple[str, str]:
-    """Write the chosen rows as CSV and as Parquet beside each other; returns the two places.
+    """Write the chosen rows, without their digests, as CSV and as Parquet beside each other; returns the two places.
 
     Raises:
         RegradError: the storage refused or failed.
     """
-    stem = output.removesuffix(".csv").removesuffix(".parquet")
-    named = rows.rename_columns([score if name == "score" else name for name in rows.column_names])
-    text, binary = io.BytesIO(), io.BytesIO()
-    pyarrow.csv.write_csv(named, text)
-    pa.parquet.write_table(named, binary)
-    places = (f"{stem}.csv", f"{stem}.parquet")
-    for place, content in zip(places, (text, binary), strict=True):
-        storage.write_atomically(place, content.getvalue())
-    return places
+    shown = rows.drop_columns(["digest"])
+    named = shown.rename_columns([score if name == "score" else name for name in shown.column_names])
+    return table.write_list(stem_of(output), named)
+
+
+def _free(rows: pa.Table, score: str, labelled: Labelled) -> Bools:
+    return ~labelled.contains(rows) & ~np.isnan(floats(rows[score]))
 
 
 def _groups(rows: pa.Table, classes: int) -> Ints:

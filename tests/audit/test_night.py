@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ PREDICTIONS = np.where(RNG.random(150) < 0.7, LABELS, (LABELS + 1) % 10)
 
 @pytest.fixture
 def baseline(write_run: Any) -> night.Baseline:
-    run = scored.load_run(night.BASELINE, write_run("known", {"regrad": KNOWN}))
+    run = scored.load_run(night.BASELINE, write_run("known", {"regrad": KNOWN}, [row % 10 for row in range(400)]))
     return night.calibrate(run, "regrad", "quantile=0.9")
 
 
@@ -32,7 +33,8 @@ def tonight(write_run: Any, values: np.ndarray = NEW, **more: Any) -> scored.Run
 
 
 def counted(run: scored.Run | None, baseline: night.Baseline, before: Any = (), **more: Any) -> dict[str, Any]:
-    asked = {"quarantine": {}, "rows_quarantined": 0, "top": 4, "flag": lambda rows: None} | more
+    asked = {"quarantine": {}, "rows_quarantined": 0, "top": 4, "flag": lambda rows: None}
+    asked |= {"output": f"{baseline.survey.run.output}-night"} | more
     return night.counted(run, baseline, before, **asked)  # type: ignore[arg-type]
 
 
@@ -117,6 +119,50 @@ def test_pictures_are_the_most_uncertain(write_run: Any, baseline: night.Baselin
     told = counted(tonight(write_run), baseline, rows_quarantined=50)
     assert [row["score"] for row in told["pictures"]] == sorted(NEW)[::-1][:4]
     assert told["metrics"]["quarantined"] == 50 / 200
+
+
+def test_labels_are_doubted_by_what_the_network_is_sure_of_in_baseline_and_night(write_run: Any) -> None:
+    p = {name: RNG.dirichlet(np.full(10, 0.3), count) for name, count in (("known", 400), ("new", 150))}
+    given = {"known": p["known"].argmax(1), "new": LABELS}
+    runs = {
+        name: scored.load_run(
+            name, write_run(name, {"regrad": KNOWN[: len(own)]}, labels=given[name].tolist(), probabilities=own)
+        )
+        for name, own in p.items()
+    }
+    baseline = night.calibrate(runs["known"], "regrad", "quantile=0.9")
+    told = counted(runs["new"], baseline)
+    both, labels = np.concatenate([*p.values()]), np.concatenate([*given.values()])
+    t = np.array([both[labels == j, j].mean() for j in range(10)])
+    top = p["new"].argmax(1)
+    expected = int(((top != LABELS) & (p["new"].max(1) >= t[top])).sum())
+    assert 0 < expected < (top != LABELS).sum()
+    assert (told["doubtful"]["doubtful"], told["doubtful"]["labelled"]) == (expected, 150)
+    assert told["metrics"]["doubtful_labels"] == expected / 150
+    listed = Path(f"{runs['known'].output}-night/doubtful.csv")
+    assert len(listed.read_text().splitlines()) == expected + 1
+    counted(None, baseline)
+    assert not listed.exists()  # a night of nothing has no list of an earlier attempt
+    unlabelled = counted(scored.load_run("x", write_run("x", {"regrad": NEW})), baseline)
+    assert (unlabelled["doubtful"], unlabelled["metrics"]["doubtful_labels"]) == (None, None)
+    judged = night.with_verdicts({"night": "n", "again": {}} | told, parse_gates(["doubtful_labels < 1%"]))
+    assert judged["gates"][0]["verdict"] == "exceeded"
+
+
+def test_the_accuracy_is_estimated_from_the_baselines_labels(write_run: Any) -> None:
+    p = RNG.dirichlet(np.full(10, 0.3), 400)
+    labels = np.where(RNG.random(400) < p.max(1), p.argmax(1), (p.argmax(1) + 1) % 10)
+    runs = [
+        scored.load_run(name, write_run(name, {"regrad": KNOWN}, given, probabilities=p))
+        for name, given in (("known", labels.tolist()), ("same", [None] * 400))
+    ]
+    told = counted(runs[1], night.calibrate(runs[0], "regrad", "quantile=0.9"))
+    right = (p.argmax(1) == labels).mean()
+    assert told["metrics"]["accuracy"] is None
+    assert told["metrics"]["accuracy_estimate"] == told["accuracy_estimate"]["accuracy"] == pytest.approx(right)
+    assert told["accuracy_estimate"]["known"] == right
+    low, high = told["accuracy_estimate"]["interval"]
+    assert low < right < high
 
 
 def test_verdicts_come_with_the_numbers_they_are_of(write_run: Any, baseline: night.Baseline) -> None:

@@ -28,6 +28,8 @@ def audit(**more: Any) -> dict[str, Any]:
         "drifted_below": 0.01,
         "chance_psi": 0.02,
         "rates": {"classes": [], "sources": []},
+        "doubtful": None,
+        "accuracy_estimate": None,
         "class_names": ["cat", "dog"],
         "quarantine": {},
         "again": {"scored": 0, "quarantined": 0},
@@ -127,3 +129,20 @@ def test_a_night_without_an_image_says_so_first() -> None:
 )
 def test_a_p_value(p: float, text: str) -> None:
     assert p_value(p) == text
+
+
+def test_doubtful_labels_are_told_with_their_list() -> None:
+    doubtful = {"labelled": 1000, "doubtful": 41, "share": 0.041, "interval": (0.03, 0.055), "listed": 41, "pairs": []}
+    (told,) = [line for line in sentences(audit(doubtful=doubtful)) if "labels" in line]
+    assert told == (
+        "The network contradicts 41 of 1,000 labels (4.1 %): doubtful.csv lists them, the most doubtful first."
+    )
+    assert sentences(audit(doubtful=doubtful | {"doubtful": 0})) == sentences(audit())
+
+
+def test_an_estimated_accuracy_is_told_with_its_interval() -> None:
+    estimate = {"accuracy": 0.9, "interval": [0.87, 0.93], "known": 0.92, "farthest": 0.05}
+    assert [line for line in sentences(audit(accuracy_estimate=estimate)) if "without labels" in line] == [
+        "Estimated without labels, the network is right on 90.0 % (87.0 % to 93.0 %) if all images are of classes that "
+        "it knows; it is on 92.0 % of the labelled images of the baseline."
+    ]

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
@@ -52,6 +54,30 @@ def test_lists_and_shards(scored: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "holds another filter: rule above the 0.9 quantile of entropy, now among the 3 highest entropy" in err
 
 
+@pytest.mark.parametrize("kind", ["keep", "drop"])
+def test_a_list_is_handed_over(scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    (tmp_path / "in/b.tar").unlink()
+    write_tar(tmp_path / "in/b.tar", digits(41)[40:])
+    # One of the images that are still there cannot be scored; it is on the drop list, and no tool could show it.
+    command = (scored, "--top", 50, "--format", "csv", "--hand-over", kind, "--output", tmp_path / "out")
+    code, out, err = run(capsys, *command)
+    assert code == 0
+    listed = pyarrow.parquet.read_table(tmp_path / f"out/{kind}.parquet").filter(pc.field("prediction").is_valid())
+    told = json.loads((tmp_path / "out/filter.json").read_text())["handed_over"]
+    assert (told["form"], told["kind"]) == ("csv", kind)
+    assert told["images"] + told["gone"] == len(listed) == {"keep": 10, "drop": 50}[kind]
+    assert f"handed over {told['images']} images: {tmp_path}/out/{kind}-csv/" in out
+    assert ("left out of it" in err) == bool(told["gone"])
+    handed = pyarrow.csv.read_csv(tmp_path / f"out/{kind}-csv/images.csv")
+    rows = {(row["source"], row["row"]): row for row in listed.to_pylist()}
+    assert len(handed) == told["images"]
+    for row in handed.to_pylist():
+        assert row["entropy"] == pytest.approx(rows[row["source"], row["row"]]["score"])
+        assert row["label"] == rows[row["source"], row["row"]]["label"]
+        assert (tmp_path / f"out/{kind}-csv" / row["file"]).is_file()
+    assert "confidence" not in listed.column_names
+
+
 def test_a_dry_run_shows_counts_and_images_and_nothing_else(
     scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +104,7 @@ def test_a_dry_run_shows_counts_and_images_and_nothing_else(
         (("--quantile", "1.5"), "'1.5' is not a number above 0 and below 1"),
         (("--top", "-1"), "'-1' is not a whole number"),
         (("--top", "1", "--score", "energy"), "has the scores entropy"),
+        (("--top", "1", "--format", "csv", "--dry-run"), "--format writes images, and --dry-run nothing"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(

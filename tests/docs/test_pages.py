@@ -24,7 +24,7 @@ from tests.shards import digits, write_folder, write_parquet, write_tar
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 MEASURED = sorted((DOCS / "tables").glob("*.md"))
-RUN = ("scoring", "models", "choosing-a-score", "throughput", "interoperability", "extending")
+RUN = ("scoring", "models", "choosing-a-score", "throughput", "handover", "interoperability", "extending")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

@@ -27,6 +27,7 @@ KINDS = {
     "ServiceAccount": "v1",
     "NetworkPolicy": "networking.k8s.io/v1",
     "PodMonitor": "monitoring.coreos.com/v1",
+    "CronWorkflow": "argoproj.io/v1alpha1",
     **dict.fromkeys(RAY_KINDS, "ray.io/v1"),
 }
 
@@ -95,6 +96,11 @@ def pods(tree: Any) -> list[dict[str, Any]]:
         return [pod for item in tree for pod in pods(item)]
     if not isinstance(tree, dict):
         return []
+    if (
+        "templates" in tree
+    ):  # of Argo, which writes the one container of a pod, and all pods of a workflow have the rest
+        containers = [template["container"] for template in tree["templates"] if "container" in template]
+        return [tree | {"containers": [container]} for container in containers]
     return [tree] if "containers" in tree else [pod for value in tree.values() for pod in pods(value)]
 
 

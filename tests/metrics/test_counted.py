@@ -94,3 +94,23 @@ def test_quantile_leaves_at_most_the_rest() -> None:
     assert counted.quantile(images, 0.96) == 2
     assert counted.quantile(images, 0.999) == 3
     assert counted.quantile(np.array([100]), 0.5) == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_thresholded_accuracy_is_the_share_above_the_cell_that_the_errors_fill(seed: int) -> None:
+    right, wrong, values = sets(seed)
+    new = np.random.default_rng(seed + 100).integers(0, 6, 30)
+    confidence = np.sort(np.repeat(values, right + wrong))
+    errors, total = int(wrong.sum()), 0.0
+    t = confidence[errors]  # as many images lie before it as there are errors; of its ties, some do
+    tied = confidence == t
+    share = (tied & (np.arange(confidence.size) >= errors)).sum() / tied.sum()
+    for value, count in zip(values, new, strict=True):
+        total += count * (1.0 if value > t else share if value == t else 0.0)
+    assert counted.thresholded_accuracy(wrong, right, new) == pytest.approx(total / new.sum(), abs=1e-12)
+    assert counted.thresholded_accuracy(wrong, right, wrong + right) == pytest.approx(
+        right.sum() / (wrong + right).sum()
+    )
+    stacked = counted.thresholded_accuracy(*(np.stack([each, each[::-1]]) for each in (wrong, right, new)))
+    assert stacked.shape == (2,)
+    assert stacked[0] == pytest.approx(total / new.sum())

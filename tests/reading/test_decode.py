@@ -1,13 +1,19 @@
 import io
+import itertools
+import threading
+import time
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from regrad import Classifier
-from regrad.reading.decode import BadImage, decode, to_tensor
+from regrad.network.pictures import Preprocessing
+from regrad.reading import decode as decoding
+from regrad.reading.decode import BadImage, DecodingThreads, decode, to_tensor
 from tests.shards import build, digits
 
 
@@ -79,3 +85,33 @@ def test_a_digit_arrives_pixel_by_pixel(classifier: Classifier) -> None:
     image = to_tensor(digits()[0][1], classifier)
     expected = np.asarray(Image.open(io.BytesIO(digits()[0][1])), dtype=np.float32) / 255
     np.testing.assert_array_equal(image[0].numpy(), expected)
+
+
+@pytest.mark.parametrize(("milliseconds", "at_once"), [(0.1, 2), (0.8, 4), (20, 6)])
+def test_so_many_threads_decode_at_once_as_it_is_worth(
+    milliseconds: float, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most = [0], [0]
+    lock = threading.Lock()
+
+    def decoded(*_: Any) -> torch.Tensor:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        threading.Event().wait(0.03)
+        with lock:
+            running[0] -= 1
+        return torch.zeros(1)
+
+    class Clock(threading.local):
+        def __init__(self) -> None:
+            self.times = itertools.count()
+
+    clock = Clock()
+    monkeypatch.setattr(decoding, "to_compact", decoded)
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock.times) * milliseconds / 1000)
+    threads = DecodingThreads(Preprocessing((8, 8), 1), 10**6, 6)
+    for image in [threads.submit(b"") for _ in range(40)]:
+        image.result(20)
+    threads.shutdown()
+    assert most == [at_once]

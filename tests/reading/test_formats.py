@@ -119,6 +119,12 @@ def test_rows_are_picked_and_fetched_back(source: str) -> None:
     assert not list(fetch_images(source, {}))
 
 
+def test_an_image_that_is_a_file_of_its_own_is_named(source: str) -> None:
+    files = {format_of(source).image_file(source, str(sample.id)): sample.image for sample in opened(source).rows()}
+    assert all(file is None or Path(file).read_bytes() == image for file, image in files.items())
+    assert (None in files) != (format_of(source).kind == "folder")
+
+
 def test_what_was_read_has_the_planned_identity_until_it_changes(source: str) -> None:
     (planned,) = list_sources([source])
     reader = planned.open()

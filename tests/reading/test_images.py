@@ -3,7 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from regrad.reading.images import Refused, open_image, upright
+from regrad.reading.images import Refused, open_image, upright, upright_size
 from tests.bad_images import scan_bomb
 
 
@@ -32,3 +32,12 @@ def test_a_picture_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
     assert upright(open_image(encoded("JPEG", exif=exif), 50)).size == (5, 10)
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_size_is_told_as_it_is_turned(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(kind, exif=exif)
+    assert upright_size(content, 50) == upright(open_image(content, 50)).size

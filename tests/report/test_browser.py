@@ -56,8 +56,8 @@ def write_report(write_run: Any, tmp_path: Path, top: int) -> Path:
     loaded = []
     for number, (count, shift, given) in enumerate(make.values()):
         scores = {"regrad": RNG.lognormal(shift, 1, count), "entropy": RNG.normal(shift, 1, count)}
-        predictions = RNG.integers(0, 10, count).tolist()
-        output = write_run(f"run-{number}", scores, given, predictions, model=model)
+        p = RNG.dirichlet(np.ones(10), count)
+        output = write_run(f"run-{number}", scores, given, probabilities=p, model=model)
         loaded.append(scored.load_run(scored.ID_NAME if number == 0 else HOSTILE[0], output))
     summary, _ = numbers.summarise(loaded[0], loaded[1:], str(tmp_path / "out"), top=top)
     report = storage.published(summary)
@@ -98,6 +98,11 @@ def test_the_page_in_a_browser(browser: Any, write_run: Any, tmp_path: Path) -> 
     tab.select_option("[name=view]", "0-errors")
     assert set(tab.locator(CARD + " .wrong").all_text_contents()) == {"wrong"}
     assert scores(tab) == sorted(scores(tab))
+    tab.select_option("[name=view]", "0-doubtful")
+    assert tab.locator("[name=sort]").input_value() == "own"
+    own = tab.eval_on_selector_all(CARD, "cards => cards.map(card => Number(card.dataset.own))")
+    assert own == sorted(own)
+    assert 0 < own[0] < own[-1] < 1
     tab.select_option("[name=view]", "")
     assert tab.locator("#count").inner_text() == "2000 of 2000 pictures"
     assert tab.locator("#more").inner_text() == "Show 200 more of 1800"

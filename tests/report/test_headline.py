@@ -27,6 +27,8 @@ def report(auroc: dict[str, float], other: dict[str, float] | None = None, **kno
         "rates": {"in-distribution": rates | {"classes": groups, "sources": groups}},
         "scores": {"regrad": numbers(auroc)} | ({"entropy": numbers(other)} if other else {}),
         "best_at_errors": None,
+        "doubtful": None,
+        "accuracy_estimate": None,
         "class_names": None,
     }
 

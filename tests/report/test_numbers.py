@@ -233,6 +233,39 @@ def test_a_reference_sets_the_threshold_and_is_no_unknown_set(write_run: Any) ->
     assert any("more than the 10.0 % that the threshold flags" in sentence for sentence in report["headline"])
 
 
+def test_doubtful_labels_are_counted_and_listed_with_the_reference(write_run: Any) -> None:
+    p = {name: RNG.dirichlet(np.full(10, 0.4), 60) for name in ("digits", "known")}
+    labels = {"digits": LABELS, "known": p["known"].argmax(1)}
+    run, reference = (
+        scored.load_run(name, write_run(name, KNOWN, labels=labels[name].tolist(), probabilities=p[name])) for name in p
+    )
+    alone, together = report_of(run, []), report_of(run, [], reference=reference, threshold=1.0)
+    for told, sets in ((alone, ["digits"]), (together, ["digits", "known"])):
+        every, given = (np.concatenate([held[name] for name in sets]) for held in (p, labels))
+        t = np.array([every[given == j, j].mean() if (given == j).any() else np.inf for j in range(10)])
+        top = p["digits"].argmax(1)
+        count = int(((top != LABELS) & (p["digits"].max(1) >= t[top])).sum())
+        assert (told["doubtful"]["doubtful"], told["doubtful"]["labelled"]) == (count, 60)
+    assert alone["doubtful"]["doubtful"] > together["doubtful"]["doubtful"] > 0
+    listed = Path(f"{run.output}-report/doubtful.csv").read_text().splitlines()
+    assert len(listed) == 1 + together["doubtful"]["doubtful"]
+    assert any(f"contradicts {len(listed) - 1} of 60 labels" in sentence for sentence in together["headline"])
+
+
+def test_the_accuracy_is_estimated_from_a_labelled_reference(write_run: Any) -> None:
+    p = RNG.dirichlet(np.full(10, 0.3), 300)
+    labels = np.where(RNG.random(300) < p.max(1), p.argmax(1), (p.argmax(1) + 1) % 10)
+    scores = {"regrad": RNG.normal(size=300)}
+    new = scored.load_run("new", write_run("new", scores, probabilities=p))
+    known = scored.load_run(scored.REFERENCE_NAME, write_run("known", scores, labels=labels.tolist(), probabilities=p))
+    report = report_of(new, [], reference=known)
+    told, right = report["accuracy_estimate"], (p.argmax(1) == labels).mean()
+    assert report["id"]["accuracy"] is None
+    assert (told["accuracy"], told["known"]) == (pytest.approx(right), pytest.approx(right))
+    assert any(sentence.startswith("Estimated without labels") for sentence in report["headline"])
+    assert report_of(new, [])["accuracy_estimate"] is None
+
+
 def test_a_run_without_rows_is_refused(write_run: Any) -> None:
     with pytest.raises(UsageError, match="scored no image"):
         report_of(scored.load_run("known", write_run("empty", {"regrad": []})), [])

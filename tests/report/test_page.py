@@ -100,6 +100,30 @@ def test_the_best_at_errors_stands_first_and_others_have_their_distance_to_it(wr
     assert f"{100 * behind['difference']:.2f}{100 * low:.2f}to{100 * high:.2f}" in texts[places[1]].replace("−", "-")
 
 
+def test_doubtful_labels_are_a_table_and_a_sheet(write_run: Any) -> None:
+    p = np.full((30, 10), 0.01) + 0.9 * np.eye(10)[np.arange(30) % 10]
+    labels = [(row + (row < 5)) % 10 for row in range(30)]
+    model = {"spec": "m", "network": "f" * 64, "classes": 10, "class_names": [*HOSTILE, *"abcde"]}
+    run = write_run("id", {"regrad": RNG.normal(0, 1, 30)}, labels=labels, probabilities=p, model=model)
+    known = scored.load_run(scored.ID_NAME, run)
+    report = storage.published(numbers.summarise(known, [], known.output + "-report", top=12)[0])
+    assert report["doubtful"]["doubtful"] == 5
+    html = page.render(report, pictures(report))
+    elements = Elements(html)
+    assert "The network contradicts 5 of 30 labels" in elements.text
+    (card,) = re.findall(r"<h3>Doubtful labels</h3>(.*?)</table>", html, re.DOTALL)
+    assert len(re.findall("<tr><th", card)) == 1 + 5  # the heading, and five pairs
+    own = [float(item["data-own"]) for item in elements.all("li") if item.get("data-own")]
+    assert own == pytest.approx([0.01] * 4)  # a third of the pictures
+    (option,) = [item for item in elements.all("option") if (item.get("value") or "").endswith("-doubtful")]
+    assert option["value"] == "0-doubtful"
+    plain = storage.published(numbers.summarise(known, [], known.output + "-report", top=0)[0])
+    assert "data-own" not in page.render(plain, {})
+    nothing = page.render(plain | {"doubtful": None, "headline": [""]}, {})
+    assert "Doubtful labels" not in nothing
+    assert "doubtful.csv" not in nothing
+
+
 def test_the_figure_of_the_page_is_that_of_the_measured_table() -> None:
     told = (Path(__file__).parents[2] / "docs/tables/probes.md").read_text("utf-8")
     near, pairs = page.NEAR_BY_ERRORS["near"], page.NEAR_BY_ERRORS["pairs"]

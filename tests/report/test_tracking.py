@@ -25,16 +25,18 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_numbers_and_page_become_a_run(tmp_path: Path, write_run: WriteRun, store: str) -> None:
     dice = np.random.default_rng(0)
-    known = write_run("known", {"regrad": dice.normal(size=60)}, labels=[row % 10 for row in range(60)])
+    known = write_run("known", {"regrad": dice.normal(size=120)}, labels=[row % 10 for row in range(120)])
     unknown = write_run("odd", {"regrad": dice.normal(2, size=60)})
     arguments = ["--id", known, "--ood", f"far away!={unknown}", "--output", str(tmp_path / "report"), "--top", "2"]
-    assert report.main([*arguments, "--mlflow", "night"]) == 0
+    assert report.main([*arguments, "--reference", known, "--mlflow", "night"]) == 0
     client = mlflow.MlflowClient(store)
     (run,) = client.search_runs([client.get_experiment_by_name("night").experiment_id])
     numbers = json.loads((tmp_path / "report/report.json").read_text())
     separation = numbers["scores"]["regrad"]["ood"]["far away!"]
     assert run.data.metrics["regrad.ood.far away_.auroc"] == separation["auroc"]
     assert run.data.metrics["id.accuracy"] == numbers["id"]["accuracy"] == 1
+    assert run.data.metrics["doubtful.share"] == numbers["doubtful"]["share"] == 0
+    assert run.data.metrics["accuracy_estimate.accuracy"] == numbers["accuracy_estimate"]["accuracy"] == 1
     assert run.data.metrics["flagged.in-distribution"] == numbers["rates"]["in-distribution"]["share"]
     assert not any(name.startswith("regrad.curves") for name in run.data.metrics)
     assert run.data.params["model.spec"] == "tests:network"

@@ -63,13 +63,13 @@ def test_rates_by_class_and_source(write_run: Any) -> None:
 
 
 def test_pictures_are_the_most_uncertain_and_the_most_certain_errors(write_run: Any) -> None:
-    pictures = sifted(write_run)[0].pictures
-    assert len(pictures) == 10
-    by_sheet = {sheet: [row["row"] for row in pictures if sheet in row["sheets"]] for sheet in ("uncertain", "errors")}
+    sheets = sifted(write_run)[0].sheets
+    pictures = [row for rows in sheets.values() for row in rows]
+    by_sheet = {sheet: [row["row"] for row in rows] for sheet, rows in sheets.items()}
     descending = np.argsort(np.where(np.isnan(SCORES), math.inf, -SCORES), kind="stable")
     wrong = np.flatnonzero((LABELS != PREDICTIONS) & ~np.isnan(SCORES))
-    assert by_sheet["errors"] == wrong[np.argsort(SCORES[wrong], kind="stable")][:5].tolist()
-    assert by_sheet["uncertain"] == descending[:5].tolist()
+    assert by_sheet["errors"] == wrong[np.argsort(SCORES[wrong], kind="stable")][:10].tolist()
+    assert by_sheet["uncertain"] == descending[:10].tolist()
     for row in pictures:
         assert row["correct"] == (LABELS == PREDICTIONS)[row["row"]]
         assert row["flagged"] == (SCORES[row["row"]] > 0.8)
@@ -78,36 +78,76 @@ def test_pictures_are_the_most_uncertain_and_the_most_certain_errors(write_run: 
 def test_of_unknown_images_the_misses_are_shown_and_labels_are_not_judged(write_run: Any) -> None:
     found, _ = sifted(write_run, judge=False)
     missed = np.flatnonzero(SCORES <= 0.8)
-    expected = missed[np.argsort(SCORES[missed], kind="stable")][:5].tolist()
-    assert [row["row"] for row in found.pictures if "misses" in row["sheets"]] == expected
-    assert {row["correct"] for row in found.pictures} == {None}
+    expected = missed[np.argsort(SCORES[missed], kind="stable")][:10].tolist()
+    assert [row["row"] for row in found.sheets["misses"]] == expected
+    assert {row["correct"] for rows in found.sheets.values() for row in rows} == {None}
     assert {entry["wrong"] for entry in found.rates["classes"]} == {None}
 
 
 def test_labels_that_are_missing_or_no_class_are_not_judged(write_run: Any) -> None:
     labels = [None, 10, -1, *LABELS[3:].tolist()]
-    pictures = sifted(write_run, top=200, labels=labels)[0].pictures
-    judged = {row["row"]: row["correct"] for row in pictures}
+    sheets = sifted(write_run, top=200, labels=labels)[0].sheets
+    judged = {row["row"]: row["correct"] for row in sheets["uncertain"]}
     assert (judged[0], judged[1], judged[2]) == (None, None, None)
     assert judged[3] is not None
 
 
 def test_without_errors_the_uncertain_fill_the_page(write_run: Any) -> None:
-    pictures = sifted(write_run, labels=PREDICTIONS.tolist())[0].pictures
-    assert [row["sheets"] for row in pictures] == [["uncertain"]] * 10
-    assert sifted_none(write_run) == []
+    sheets = sifted(write_run, labels=PREDICTIONS.tolist())[0].sheets
+    assert [row["sheets"] for row in sift.pick_images(sheets, 10)] == [["uncertain"]] * 10
+    assert sift.pick_images(sheets, 0) == []
 
 
-def sifted_none(write_run: Any) -> list[Any]:
-    run = scored.load_run("digits", write_run("none", {"regrad": SCORES}))
-    return sift.sift(run, RULE, 0, True, lambda rows: None, UNLIKE).pictures
+def test_where_no_picture_is_wanted_none_is_picked(write_run: Any) -> None:
+    assert sifted(write_run, top=0)[0].sheets == {"uncertain": [], "errors": []}
+
+
+def made_up(*places: int) -> list[dict[str, Any]]:
+    return [{"source": "a", "row": place} for place in places]
 
 
 def test_a_picture_in_both_sheets_counts_once() -> None:
-    rows = [{"source": "a", "row": row} for row in range(6)]
-    picked = sift.pick_images(rows, rows[::-1], "errors", 6)
+    picked = sift.pick_images({"uncertain": made_up(*range(6)), "errors": made_up(*range(5, -1, -1))}, 6)
     assert [row["row"] for row in picked] == list(range(6))
     assert [row["sheets"] for row in picked] == [["uncertain"]] * 3 + [["uncertain", "errors"]] * 3
+
+
+def test_sheets_share_the_page_and_the_first_one_takes_what_is_left() -> None:
+    rare = [row | {"self_confidence": 0.1} for row in made_up(2, 9)]
+    sheets = {"uncertain": made_up(*range(9)), "errors": made_up(8, 1, 2, 3), "doubtful": rare}
+    picked = sift.pick_images(sheets, 7)  # two of each, and what is left for the first
+    assert {row["row"]: " ".join(row["sheets"]) for row in picked} == {
+        **dict.fromkeys((0, 3, 4), "uncertain"),
+        **dict.fromkeys((1, 8), "uncertain errors"),
+        2: "uncertain doubtful",
+        9: "doubtful",
+    }
+    assert [row["row"] for row in picked if "self_confidence" in row] == [2, 9]
+    both = sift.pick_images({"uncertain": [], "errors": made_up(1), "doubtful": rare[:1] + made_up(1)}, 9)
+    assert [(row["row"], row["sheets"]) for row in both] == [(1, ["errors", "doubtful"]), (2, ["doubtful"])]
+
+
+class Counter:
+    """A watcher that keeps what it is offered."""
+
+    columns = ("nll", "digest")
+
+    def __init__(self) -> None:
+        self.held: list[tuple[pa.Table, pa.Table]] = []
+
+    def offer(self, rows: pa.Table, shown: pa.Table) -> None:
+        self.held.append((rows, shown))
+
+
+def test_a_watcher_sees_every_row_with_the_columns_it_asks_for(write_run: Any) -> None:
+    run = scored.load_run("digits", write_run("digits", {"regrad": SCORES}, labels=LABELS.tolist()))
+    counter = Counter()
+    sift.sift(run, RULE, 3, True, lambda rows: None, UNLIKE, counter)
+    assert sum(len(rows) for rows, _ in counter.held) == 90
+    for rows, shown in counter.held:
+        assert {"nll", "digest"} <= set(rows.column_names)
+        assert shown["row"].to_pylist() == rows["row"].to_pylist()
+        assert {"score", "correct", "flagged"} <= set(shown.column_names)
 
 
 def test_best_rows_do_not_depend_on_how_they_come(write_run: Any) -> None:

@@ -119,6 +119,18 @@ def test_features_that_never_vary_are_no_infinity(name: str) -> None:
     assert bool(SCORES[name].compute(given).isfinite().all())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_few_images_give_the_same_in_any_order(name: str) -> None:
+    """What is rounding alone, as of directions that no image has, decides nothing."""
+    few, labels = TRAINING[:4].reshape(4, 1, 1, WIDTH), LABELS[:4] % 2
+    scores = []
+    for order in (torch.arange(4), torch.tensor([3, 0, 2, 1])):
+        state = fit_statistics(Plain().eval(), [(few[order], labels[order])], torch.device("cpu"))
+        given = Inputs(HEAD(H), features=H, head=HEAD, fitted=FeatureStatistics(state, HEAD))
+        scores.append(SCORES[name].compute(given))
+    torch.testing.assert_close(*scores, rtol=1e-6, atol=1e-9)
+
+
 def test_a_scorer_takes_them_and_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     layers = (nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))

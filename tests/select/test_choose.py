@@ -12,11 +12,12 @@ import pyarrow.parquet
 import pytest
 
 from regrad.errors import UsageError
+from regrad.handover.labelled import Labelled
 from regrad.runs import scored
 from regrad.select import choose
 
 RNG = np.random.default_rng(0)
-NOBODY = choose.Labelled(None)
+NOBODY = Labelled()
 
 
 @pytest.fixture
@@ -46,22 +47,15 @@ def test_labelled_images_are_left_out(run: scored.Run, tmp_path: Path) -> None:
     pyarrow.csv.write_csv(pa.table({"id": ids, "label": [3] * 10}), tmp_path / "by-id.csv")
     pyarrow.parquet.write_table(first.select(["id", "source"]), tmp_path / "by-both.parquet")
     for name in ("by-id.csv", "by-both.parquet"):
-        labelled = choose.Labelled(str(tmp_path / name))
+        labelled = Labelled([str(tmp_path / name)])
         assert len(labelled) == 10
         rows = choose.choose(choose.candidates(run, "regrad", labelled, 10, False), False)
         assert chosen(rows) == expected
     # The same ids of another source are other images.
     other = pa.table({"id": ids, "source": ["elsewhere"] * 10})
     pyarrow.parquet.write_table(other, tmp_path / "other.parquet")
-    rows = choose.candidates(run, "regrad", choose.Labelled(str(tmp_path / "other.parquet")), 10, False)
+    rows = choose.candidates(run, "regrad", Labelled([str(tmp_path / "other.parquet")]), 10, False)
     assert chosen(rows) == np.argsort(-scores(run))[:10].tolist()
-
-
-def test_ids_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / "labelled.csv").write_text("id\n0001\n1e5\n")
-    labelled = choose.Labelled(str(tmp_path / "labelled.csv"))
-    rows = pa.table({"id": ["0001", "1", "1e5", "100000"], "source": ["s"] * 4})
-    assert labelled.contains(rows).tolist() == [True, False, True, False]
 
 
 def test_a_balanced_budget(run: scored.Run) -> None:
@@ -139,19 +133,24 @@ def test_csv_and_parquet_hold_the_same(run: scored.Run, tmp_path: Path) -> None:
     assert text["regrad"].to_pylist() == binary["regrad"].to_pylist()
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "no such file"), ("name\nx\n", "no column id; the columns are name"), ("id,a\n1\n", "not readable as CSV")],
-)
-def test_a_list_that_cannot_be_read_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
-    if content:
-        (tmp_path / "labelled.csv").write_text(content)
-    with pytest.raises(UsageError, match=message):
-        choose.Labelled(str(tmp_path / "labelled.csv"))
-
-
 def test_nothing_left_to_choose_is_refused(run: scored.Run, tmp_path: Path) -> None:
     everything = pyarrow.parquet.read_table(f"{run.output}/scores", columns=["id"])
     pyarrow.parquet.write_table(everything, tmp_path / "all.parquet")
     with pytest.raises(UsageError, match="nothing to choose from"):
-        choose.candidates(run, "regrad", choose.Labelled(str(tmp_path / "all.parquet")), 3, False)
+        choose.candidates(run, "regrad", Labelled([str(tmp_path / "all.parquet")]), 3, False)
+
+
+def test_labels_to_check_are_those_that_are_least_probable(write_run: Any) -> None:
+    p = RNG.dirichlet(np.ones(10), 90)
+    labels = [None if row % 3 == 0 else 17 if row == 1 else row % 10 for row in range(90)]
+    held = scored.load_run("run", write_run("run", {"regrad": np.ones(90)}, labels=labels, probabilities=p))
+    rows = choose.choose(choose.candidates(held, "nll", NOBODY, 12, False, more=("label",)), False)
+    own = {row: p[row, label] for row, label in enumerate(labels) if label is not None and label < 10}
+    assert chosen(rows) == sorted(own, key=lambda row: own[row])[:12]
+    assert rows["label"].to_pylist() == [labels[row] for row in chosen(rows)]
+    assert rows["score"].to_pylist() == pytest.approx([-np.log(own[row]) for row in chosen(rows)])
+    every = choose.choose(choose.candidates(held, "nll", NOBODY, 90, True), True)
+    assert sorted(chosen(every)) == sorted(own)  # and none without a label, however large the budget
+    plain = scored.load_run("plain", write_run("plain", {"regrad": np.ones(9)}))
+    with pytest.raises(UsageError, match="plain: every image is in --labelled or has no nll; there is nothing"):
+        choose.candidates(plain, "nll", NOBODY, 3, False)

@@ -25,3 +25,4 @@ def test_every_score_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert {*next(equality.compared(BENCH))["differences"]} == {*SCORES} - {"laplace"}
     assert equality.worst({"a": 0.1, "b": math.nan, "c": 0.2})[0] == "b"
+    assert equality.worst({"negrad": 1.0, "a": 0.1}) == ("a", 0.1)
