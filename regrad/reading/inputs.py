@@ -251,7 +251,8 @@ def _find(pattern: str, output: str | None) -> _Part:
                 part.shards.append(_shard(fs, kind, info))
                 part.listed |= {part.shards[-1].uri} if by_pattern else set()
     except FileNotFoundError as error:
-        raise UsageError(f"{shown}: no such file or folder, and no object under this name") from error
+        what = "no such file or folder, and no object under this name"
+        raise UsageError(f"{shown}: {what}{storage.remedy(pattern, error)}") from error
     except RegradError:
         raise
     except Exception as error:

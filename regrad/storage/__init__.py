@@ -18,7 +18,7 @@ import fsspec
 
 from regrad.errors import UsageError
 from regrad.storage import retry
-from regrad.storage.faults import Changed, failure, is_precondition
+from regrad.storage.faults import Changed, failure, is_precondition, remedy
 from regrad.storage.identities import identify, tells_change
 from regrad.storage.redact import hide, holds_credentials, mask, published, reason
 
@@ -43,6 +43,7 @@ __all__ = [
     "read_identified",
     "reason",
     "refuse_credentials",
+    "remedy",
     "remove",
     "remove_folder",
     "request",
@@ -84,10 +85,8 @@ def filesystem(uri: str) -> tuple[Any, str]:
     # may have a "?" in their names take no signature from a URI; what a user typed is refused all the same.
     refuse_credentials(uri.partition("?")[0] if uri.startswith(_NAMES_ALONE) else uri)
     try:
-        if uri.startswith(("s3://", "s3a://")):
-            from regrad.storage import s3
-
-            fs = s3.connect(uri)
+        if connect := _CONNECT.get(uri.partition("://")[0]):
+            fs = connect(uri)
             return fs, fs._strip_protocol(uri)
         if "::" in uri and "://" not in uri.rpartition("::")[2]:  # in a name; it chains file systems where one follows
             kind = fsspec.get_filesystem_class(uri.partition("://")[0])
@@ -95,6 +94,21 @@ def filesystem(uri: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
         raise UsageError(f"{mask(uri)}: cannot open this kind of URI: {reason(error)}") from error
+
+
+def _connect_s3(uri: str) -> Any:
+    from regrad.storage import s3
+
+    return s3.connect(uri)
+
+
+def _connect_hub(uri: str) -> Any:
+    from regrad.storage import hub
+
+    return hub.connect_hub()
+
+
+_CONNECT: dict[str, Callable[[str], Any]] = {"s3": _connect_s3, "s3a": _connect_s3, "hf": _connect_hub}
 
 
 def refuse_credentials(uri: str) -> None:

@@ -28,23 +28,32 @@ _TRANSIENT_CLASSES = {
     **dict.fromkeys(("TimeoutError", "ReadTimeoutError", "ConnectTimeoutError"), "timeout"),
     **dict.fromkeys(("IncompleteRead", "IncompleteReadError", "ClientPayloadError"), "truncated body"),
     **dict.fromkeys(("ContentLengthError", "ResponseStreamingError"), "truncated body"),
+    # Of httpx, which has a class above each sort of them.
+    **{"ConnectError": "no connection", "TimeoutException": "timeout", "NetworkError": "connection reset"},
+    "RemoteProtocolError": "truncated body",
     "ResponseParserError": "unreadable answer",
     "HTTPClientError": "connection failed",
 }
 _PERMANENT_CLASSES = frozenset(("SSLError", "ClientConnectorCertificateError", "SSLCertVerificationError"))
 
 _KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_REFUSED = ("AccessDenied", "AllAccessDisabled", "400", "401", "403", "RepositoryNotFoundError")
 _RENEW = "renew the credentials and run the same command again; what is committed stays"
 _REGION = "set AWS_REGION to the bucket's region"
 _SPACE = "free some space and run the same command again; what is committed stays"
-_ALLOWED = f"{_KEYS}, whether they have expired, and what they are allowed to do there"
+_EXPIRED = "whether they have expired, and what they are allowed to do there"
+_ALLOWED = {  # by scheme: each store's client has its credentials from elsewhere
+    **dict.fromkeys(("s3", "s3a"), f"{_KEYS}, {_EXPIRED}"),
+    "hf": "check the repository's name, and HF_TOKEN: a private or gated one wants that of somebody who may read it",
+}
+_ALLOWED_ELSEWHERE = f"check the credentials that the store's fsspec package reads, {_EXPIRED}"
 _REMEDIES: dict[str | int, str] = {
     **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"), _RENEW),
     "InvalidToken": f"{_RENEW} (AWS_SESSION_TOKEN)",
     **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity"), _KEYS),
     **dict.fromkeys(("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"), _KEYS),
-    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "400", "401", "403"), _ALLOWED),
     "NoSuchBucket": "check the bucket's name and AWS_ENDPOINT_URL",
+    "RevisionNotFoundError": "check the revision, which is what follows the @",
     **dict.fromkeys(("PermanentRedirect", "301", "AuthorizationHeaderMalformed"), _REGION),
     "RequestTimeTooSkewed": "set this machine's clock",
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _SPACE),
@@ -58,6 +67,13 @@ class Outage(Exception):
 
 class Changed(RegradError):
     """The content is no longer the one that was planned."""
+
+
+class IncompleteRead(OSError):
+    """Fewer bytes came than the store had announced."""
+
+    def __init__(self, missing: int):
+        super().__init__(f"{missing} bytes are missing")
 
 
 def kind(error: BaseException) -> str | None:
@@ -102,8 +118,14 @@ def failure(uri: str, doing: str, error: BaseException) -> RegradError:
         return error
     if _is_change(error):
         return Changed(f"{mask(uri)}: changed while it was read; run again when it is at rest")
-    remedy = next((_REMEDIES[mark] for mark in _marks(error) if mark in _REMEDIES), None)
-    return RegradError(f"{mask(uri)}: cannot {doing}: {cause(error)}{f'; {remedy}' if remedy else ''}")
+    return RegradError(f"{mask(uri)}: cannot {doing}: {cause(error)}{remedy(uri, error)}")
+
+
+def remedy(uri: str, error: BaseException) -> str:
+    """What the user can do about ``error`` of ``uri``'s store, after a semicolon; empty where nothing is known."""
+    allowed = _ALLOWED.get(uri.partition("://")[0], _ALLOWED_ELSEWHERE)
+    remedies = _REMEDIES | dict.fromkeys(_REFUSED, allowed)
+    return next((f"; {remedies[mark]}" for mark in _marks(error) if mark in remedies), "")
 
 
 def is_precondition(error: BaseException) -> bool:
@@ -136,6 +158,9 @@ def _answer(error: BaseException) -> tuple[str, int, str]:
         told = response.get("Error", {})
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode") or told.get("Code")
         return str(told.get("Code") or ""), _status(status), str(told.get("Message") or "")
+    if status := _status(getattr(response, "status_code", None)):  # requests, httpx and the hub's client
+        message = getattr(error, "server_message", None) or getattr(response, "reason_phrase", None) or reason(error)
+        return "", status, str(message).partition("\n")[0]
     for name in ("status", "status_code", "code"):  # aiohttp, azure, gcsfs
         if status := _status(getattr(error, name, None)):
             return "", status, reason(error)

@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any
 
-_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
 _SHORTEST = 8  # characters; taking out less would tear ordinary words apart
 # "user@" or "key:secret@" behind "://". Secrets of AWS hold slashes, unlike what is before the first colon; the digits
 # of a port and its slash begin no secret, since then "http://host:9000/photo@2x" would be taken for one.
@@ -32,7 +32,7 @@ def holds_credentials(uri: str) -> bool:
 
 
 def mask(text: str) -> str:
-    """``text`` without the user names, passwords and query strings of any URI in it, and without the AWS_* secrets.
+    """``text`` without the user names, passwords and query strings of any URI in it, and without our stores' secrets.
 
     >>> mask("cannot read s3://key:secret@bucket/a?X-Amz-Signature=1")
     'cannot read s3://***@bucket/a?***'

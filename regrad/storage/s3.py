@@ -27,13 +27,6 @@ def connect(uri: str) -> S3:
     return _instances[key]
 
 
-class IncompleteRead(OSError):
-    """Fewer bytes came than the store had announced."""
-
-    def __init__(self, missing: int):
-        super().__init__(f"{missing} bytes are missing")
-
-
 class S3(s3fs.S3FileSystem):
     """s3fs without retries of its own and of botocore's: both would multiply with ours, unseen and uncounted."""
 
@@ -94,7 +87,7 @@ class S3(s3fs.S3FileSystem):
             finally:
                 answer["Body"].close()
             if len(content) < info["size"]:
-                raise IncompleteRead(info["size"] - len(content))
+                raise faults.IncompleteRead(info["size"] - len(content))
 
         await retry.call_async(read_on)
         return bytes(content), info
@@ -122,5 +115,5 @@ class _File(S3File):
         content = super()._fetch_range(start, end)
         missing = min(end, self.size) - start - len(content)
         if missing > 0:  # short, though the transfer ended well: it must not be taken for the end of the file
-            raise IncompleteRead(missing)
+            raise faults.IncompleteRead(missing)
         return content

@@ -1,6 +1,7 @@
 """Which errors may pass, and what is told of those that do not."""
 
 import errno
+import types
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,20 @@ class HttpError(Exception):
         self.status = status
 
 
+class AnswerError(OSError):
+    """As of Hugging Face's client, httpx and requests, which keep the answer."""
+
+    def __init__(self, status: int, reason: str = "No"):
+        super().__init__(f"{status} Client Error")
+        self.response = types.SimpleNamespace(status_code=status, reason_phrase=reason)
+
+
+def httpx_error(name: str, above: str) -> Exception:
+    """As httpx's, which has a class above each sort."""
+    error: Exception = type(name, (type(above, (Exception,), {}),), {})()
+    return error
+
+
 def caused_by(outer: BaseException, inner: BaseException) -> BaseException:
     outer.__cause__ = inner
     return outer
@@ -47,6 +62,12 @@ def caused_by(outer: BaseException, inner: BaseException) -> BaseException:
         (ConnectionResetError(), "connection reset"),
         (ConnectionRefusedError(), "connection refused"),
         (TimeoutError(), "timeout"),
+        (httpx_error("ReadTimeout", "TimeoutException"), "timeout"),
+        (httpx_error("ReadError", "NetworkError"), "connection reset"),
+        (httpx_error("RemoteProtocolError", "ProtocolError"), "truncated body"),
+        (httpx_error("UnsupportedProtocol", "TransportError"), None),
+        (AnswerError(429), "429"),
+        (AnswerError(404), None),
         (OSError(errno.ENOSPC, "No space left on device"), None),
         (ValueError("a bug"), None),
         (faults.Outage("given up"), None),
@@ -74,6 +95,20 @@ def test_what_may_pass(error: BaseException, kind: str | None) -> None:
 )
 def test_what_is_told(error: Exception, told: str) -> None:
     assert str(faults.failure("s3://bucket/x", "write", error)).startswith(f"s3://bucket/x: cannot write: {told}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("s3://bucket/x", "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, whether"),
+        ("hf://datasets/o/n/x", "check the repository's name, and HF_TOKEN: "),
+        ("gs://bucket/x", "check the credentials that the store's fsspec package reads, whether"),
+    ],
+)
+def test_whoever_is_refused_is_told_of_that_store_s_credentials(uri: str, told: str) -> None:
+    assert str(faults.failure(uri, "read", AnswerError(403))).startswith(f"{uri}: cannot read: 403 No; {told}")
+    assert faults.remedy(uri, caused_by(FileNotFoundError(), AnswerError(401))).startswith(f"; {told}")
+    assert faults.remedy(uri, AnswerError(404)) == ""
 
 
 def test_an_object_that_is_another_now_has_changed() -> None:
