@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import ray
@@ -27,7 +28,8 @@ CHUNK = 16  # images of a call
 _LOOK_SECONDS = 0.5  # between looks at whether more decoders have started
 
 
-class Sent(NamedTuple):
+@dataclass(frozen=True)
+class Sent:
     """A picture as it travels: ``values`` of its image; None where it is bad, at this ``stage`` for this ``reason``."""
 
     values: np.ndarray | None
