@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from PIL import Image
@@ -61,7 +61,8 @@ def to_compact(content: bytes, preprocessing: Preprocessing, max_pixels: int = D
     return _made(preprocessing.compact, decode(content, max_pixels))
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True)
+class Picture:
     """A decoded image, and what it looks like, where that was asked for."""
 
     tensor: Tensor
