@@ -5,6 +5,7 @@ Encoded images go out in chunks, levels of 255 come back; rows, their order, qua
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -104,7 +105,8 @@ class DecodingActors:
         self._chunk, self._here, self._say = chunk, here, say
         self._kept: list[tuple[bytes, Future[Picture]]] = []
         self._looked = 0.0
-        self._lost = False
+        self._lost = self._ended = False
+        self._lock = threading.Lock()  # calls end in a thread of Ray's
 
     def submit(self, content: bytes) -> Future[Picture]:
         """See :class:`Decoding`."""
@@ -119,17 +121,20 @@ class DecodingActors:
         kept, self._kept = self._kept, []
         if not kept:
             return
-        self._look()
-        if not self._under_way:
+        with self._lock:
+            self._look()
+            decoder = min(self._under_way, key=lambda each: self._under_way[each], default=None)
+            if decoder is not None:
+                self._under_way[decoder] += 1
+        if decoder is None:
             self._decode_here(kept)
             return
-        decoder = min(self._under_way, key=lambda each: self._under_way[each])
-        self._under_way[decoder] += 1
         call = decoder.decode.remote([content for content, _ in kept]).future()
         call.add_done_callback(lambda ended: self._arrived(decoder, kept, ended))
 
     def shutdown(self) -> None:
         """See :class:`Decoding`."""
+        self._ended = True
         for _, image in self._kept:
             image.cancel()
         self._here.shutdown()
@@ -139,16 +144,29 @@ class DecodingActors:
         if self._starting and time.monotonic() - self._looked > _LOOK_SECONDS:
             most, seconds = (len(self._starting), 0.0) if self._looked else (1, _LOOK_SECONDS)  # one will do to begin
             answered, _ = ray.wait([*self._starting], num_returns=most, timeout=seconds)
-            self._under_way |= {self._starting.pop(reference): 0 for reference in answered}
+            for reference in answered:
+                decoder = self._starting.pop(reference)
+                try:
+                    ray.get(reference)
+                    self._under_way[decoder] = 0
+                except ray.exceptions.RayError:  # it is lost, and may come back
+                    self._starting[decoder.ready.remote()] = decoder
             self._looked = time.monotonic()
 
     def _arrived(self, decoder: Any, kept: Sequence[tuple[bytes, Future[Picture]]], call: Future[list[Sent]]) -> None:
-        self._under_way[decoder] -= 1
-        if call.exception() is not None:
-            if not self._lost:
-                self._lost = True
-                self._say("a process that decodes for others was lost: its images are decoded by the worker itself")
-            self._decode_here(kept)
+        lost = call.exception() is not None
+        with self._lock:
+            if decoder in self._under_way:
+                self._under_way[decoder] -= 1
+                if lost:  # with the fewest calls under way it would be given all of them
+                    del self._under_way[decoder]
+                    self._starting[decoder.ready.remote()] = decoder
+            tell, self._lost = lost and not self._lost, self._lost or lost
+        if tell:
+            self._say("a process that decodes for others was lost: its images are decoded by the worker itself")
+        if lost:
+            if not self._ended:
+                self._decode_here(kept)
             return
         for (_, image), sent in zip(kept, call.result(), strict=True):
             if sent.values is None:

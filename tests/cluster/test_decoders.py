@@ -150,6 +150,23 @@ def test_what_a_lost_decoder_had_is_decoded_here(pool: _Pool) -> None:
     pool.decoding.shutdown()
 
 
+def test_others_go_on_without_a_lost_one() -> None:
+    with begun(2, HOW) as both:
+        ready = _Pool(both)
+        ray.wait([*ready.decoding._starting], num_returns=2)
+        ready.decoding._looked = -1.0  # not for the first time, so that both are taken in
+        ready.decoding._look()
+        assert len(ready.decoding._under_way) == 2
+        ray.kill(both[0])
+        contents = [content for _, content, _ in digits(40)]
+        for content in contents:  # a chunk is waited for before the next begins
+            image = ready.decoding.submit(content)
+            ready.decoding.flush()
+            same(image.result(60), content)
+        assert ready.here_count <= 1
+        ready.decoding.shutdown()
+
+
 def test_images_travel_as_they_lie_in_memory() -> None:
     levels = to_compact(digits()[0][1], SETTINGS)
     assert decoders.packed(levels).flags.c_contiguous
