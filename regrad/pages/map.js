@@ -3,7 +3,7 @@
 // Okabe and Ito's colours but yellow, which is too pale on white. What has another colour has another shape too.
 const HUES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 // Of cividis, in steps of light: on white the highest is the darkest, on black the lightest.
-const STEPS = ["#00306f", "#575d6d", "#7f7c75", "#b3a26b", "#f0d842"];
+const STEPS = ["#2b4d8f", "#575d6d", "#7f7c75", "#b3a26b", "#f0d842"];
 const LISTED = 200; // selected images that are listed
 const NEAR = 14; // pixels from a point that a pointer or a finger may be
 const MARGIN = 20; // around what is on the screen, where places go from 0 to 4095
@@ -80,17 +80,17 @@ function showMap(points) {
     return { x, y, width, height };
   }
 
-  const scaleOf = () => Math.min(canvas.clientWidth / view.width, canvas.clientHeight / view.height);
-  function onScreen(at) {
-    const scale = scaleOf();
-    return [
-      canvas.clientWidth / 2 + (points.x[at] - view.x - view.width / 2) * scale,
-      canvas.clientHeight / 2 - (points.y[at] - view.y - view.height / 2) * scale,
-    ];
+  // What gives the pixel of a point.
+  function projection() {
+    const { clientWidth: width, clientHeight: height } = canvas;
+    const scale = Math.min(width / view.width, height / view.height);
+    const [left, low] = [width / 2 - (view.x + view.width / 2) * scale, height / 2 + (view.y + view.height / 2) * scale];
+    return (at) => [left + points.x[at] * scale, low - points.y[at] * scale];
   }
 
   function paint() {
     const colors = theme();
+    const onScreen = projection();
     const ratio = window.devicePixelRatio || 1;
     canvas.width = canvas.clientWidth * ratio;
     canvas.height = canvas.clientHeight * ratio;
@@ -274,6 +274,7 @@ function showMap(points) {
   }
 
   function nearest(x, y, most) {
+    const onScreen = projection();
     let [best, least] = [-1, most * most];
     for (const at of every) {
       const [px, py] = onScreen(at);
@@ -298,6 +299,7 @@ function showMap(points) {
     const corners = drawn && outline();
     drawn = null;
     if (!corners || !corners.some(([x, y]) => Math.hypot(x - corners[0][0], y - corners[0][1]) > 4)) return;
+    const onScreen = projection();
     choose(every.filter((at) => inside(onScreen(at), corners)), event.shiftKey);
     dragged = true;
   });
@@ -319,6 +321,7 @@ function showMap(points) {
   // The nearest point whose direction is within 45 degrees of the arrow's.
   function neighbour([dx, dy]) {
     if (cursor < 0) return ranked[0];
+    const onScreen = projection();
     const [x, y] = onScreen(cursor);
     let [best, least] = [cursor, Infinity];
     for (const at of every) {
@@ -390,7 +393,7 @@ function showMap(points) {
   button("zoom").addEventListener("click", zoom);
   button("clear").addEventListener("click", () => choose([], false));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
-  for (const event of ["beforeprint", "afterprint"]) addEventListener(event, () => setTimeout(recolour));
+  for (const event of ["beforeprint", "afterprint"]) addEventListener(event, () => (recolour(), paint()));
   root.hidden = false;
   new ResizeObserver(repaint).observe(canvas);
   scrolls();
@@ -399,4 +402,5 @@ function showMap(points) {
   paint();
 }
 
-if (data.map) showMap(data.map);
+// After the page's own script, so that what happens on paper happens to the plots first.
+if (data.map) queueMicrotask(() => showMap(data.map));
