@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from regrad import storage
-from regrad.formatting import class_name
+from regrad.cli import say
+from regrad.formatting import class_name, count
 from regrad.maps import layout
 from regrad.maps.points import KEY, SCORE, Points, choose_points, fair_shares, row_keys
 from regrad.pages.markup import short
@@ -90,6 +91,7 @@ def draw_map(runs: Sequence[Run], rule: Threshold, most: int) -> Chart | None:
     if len(rows) < layout.FEWEST:
         problem = f"{len(rows)} images with an embedding are too few, {layout.FEWEST} would do"
         return Chart(numbers | {"problem": problem}, None, np.empty(0, int))
+    say(f"laying out a map of {count(len(rows), 'image')}")
     places = _in_steps(layout.lay_out(np.concatenate(vectors)))
     for axis, column in zip("xy", places.T, strict=True):
         rows = rows.append_column(axis, pa.array(column))
