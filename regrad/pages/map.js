@@ -337,6 +337,7 @@ function showMap(points) {
     const keys = {
       Enter: () => cursor >= 0 && (selected.has(cursor) ? selected.delete(cursor) : selected.add(cursor), changed()),
       Escape: () => choose([], false),
+      Home: () => go(ranked[0]),
     };
     keys[" "] = keys.Enter;
     const does = event.key in ARROWS ? () => go(neighbour(ARROWS[event.key])) : keys[event.key];
