@@ -73,7 +73,6 @@ def draw_map(runs: Sequence[Run], rule: Threshold, most: int) -> Chart | None:
         "points": 0,
         "sets": [],
         "without": [run.name for run in runs if run not in seen],
-        "pictures": 0,
         "problem": None,
     }
     if not layout.installed():
@@ -96,8 +95,7 @@ def draw_map(runs: Sequence[Run], rule: Threshold, most: int) -> Chart | None:
     for axis, column in zip("xy", places.T, strict=True):
         rows = rows.append_column(axis, pa.array(column))
     rows = rows.append_column("flagged", pa.array(floats(rows[SCORE]) > rule.value))
-    pictured = _pictured(rows, len(seen))
-    return Chart(numbers | {"pictures": pictured.size}, rows.drop_columns([KEY]), pictured)
+    return Chart(numbers, rows.drop_columns([KEY]), _pictured(rows, len(seen)))
 
 
 def page_values(

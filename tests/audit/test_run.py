@@ -99,7 +99,7 @@ def test_a_night_lies_on_a_map_beside_its_baseline(tmp_path: Path, plain_maps: N
     assert {name for name, of in zip(points["id"], points["set"], strict=True) if of} == {
         f"noise/{row}" for row in range(30)
     }
-    assert len(points["pictures"]) == audit["map"]["pictures"] > 30
+    assert len(points["pictures"]) > 30
     assert nights.audit("--night", "n2", "--map-points", "0")[1]["map"] is None
 
 

@@ -74,9 +74,11 @@ def test_runs_with_embeddings_lie_on_a_map_and_the_page_of_others_is_as_it_was(
     html = (tmp_path / "out/report.html").read_text()
     points = json.loads(html.split('id="data">')[1].split("</script>")[0])["map"]
     assert len(points["x"]) == told["points"] == 40
-    assert len(points["pictures"]) == told["pictures"] > 20
+    assert f"{len(points['pictures'])} of the points have a picture" in html
     assert "40 of 60 images" in html
     assert "photos</bdi> kept no embeddings" in html
+    assert job.main([*arguments, "--no-thumbnails", "--output", str(tmp_path / "bare")]) == 0
+    assert "of the points have a picture" not in (tmp_path / "bare/report.html").read_text()
     for more in (["--id", runs["digits"]], ["--id", new, "--map-points", "0"]):
         assert job.main([*more, "--output", str(tmp_path / "plain")]) == 0
         assert json.loads((tmp_path / "plain/report.json").read_text())["map"] is None
