@@ -1,7 +1,9 @@
 // --------------------------------------------------------------------------------------------------- the map
 
-// Okabe and Ito's colours but yellow, which is too pale on white. What has another colour has another shape too.
+// Okabe and Ito's colours but yellow, which is too pale on white, the darkest first; on black the lightest are the first.
 const HUES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+const onBlack = () => matchMedia("(prefers-color-scheme: dark)").matches && !document.documentElement.classList.contains("paper");
+const hue = (place) => (onBlack() ? [...HUES].reverse() : HUES)[place % HUES.length];
 // Of cividis, in steps of light: on white the highest is the darkest, on black the lightest.
 const STEPS = ["#2b4d8f", "#575d6d", "#7f7c75", "#b3a26b", "#f0d842"];
 const LISTED = 200; // selected images that are listed
@@ -47,17 +49,17 @@ function showMap(points) {
   }
 
   const COLOURS = {
-    set: () => byNumber(points.sets, points.set, (place) => ({ hue: HUES[place % 6], shape: place % 5 })),
+    set: () => byNumber(points.sets, points.set, (place) => ({ hue: hue(place), shape: place % SHAPES.length })),
     class() {
       const named = byNumber(points.classes, points.class, () => ({})).sort((a, b) => b.members.length - a.members.length);
-      const marked = named.slice(0, 30).map((group, place) => ({ ...group, hue: HUES[place % 6], shape: Math.floor(place / 6) }));
+      const marked = named.slice(0, HUES.length * SHAPES.length).map((group, place) => ({ ...group, hue: hue(place), shape: Math.floor(place / HUES.length) }));
       const held = new Set(marked.flatMap((group) => group.members));
       const others = every.filter((at) => !held.has(at));
       return others.length ? [{ name: "other classes", members: others, shape: 0 }, ...marked] : marked;
     },
     score() {
       const scored = ranked.filter((at) => points.score[at] !== null).reverse();
-      const dark = matchMedia("(prefers-color-scheme: dark)").matches && !document.documentElement.classList.contains("paper");
+      const dark = onBlack();
       return STEPS.map((_, step) => {
         const members = scored.slice(Math.floor((step * scored.length) / 5), Math.floor(((step + 1) * scored.length) / 5));
         const [low, high] = [members[0], members[members.length - 1]].map((at) => points.score[at]);
@@ -65,7 +67,7 @@ function showMap(points) {
       }).filter((group) => group.members.length);
     },
     flagged: () =>
-      byNumber(["not flagged", "flagged"], points.flagged, (place) => (place ? { hue: HUES[1], shape: 1, radius: 4 } : { shape: 0 })),
+      byNumber(["not flagged", "flagged"], points.flagged, (place) => (place ? { hue: hue(1), shape: 1, radius: 4 } : { shape: 0 })),
   };
   const TITLES = { set: "set", class: "predicted class", score: points.name, flagged: "flagged or not" };
 
@@ -106,7 +108,7 @@ function showMap(points) {
       for (const group of groups) {
         const members = group.members.filter((at) => selected.has(at) === front);
         if (!members.length) continue;
-        context.globalAlpha = front ? 1 : selected.size ? 0.22 : 0.75;
+        context.globalAlpha = front ? 1 : selected.size ? 0.22 : 0.85;
         context.fillStyle = group.hue ?? colors.soft;
         marks(members, group, front ? 1 : 0);
         context.fill();
