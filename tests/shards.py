@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tarfile
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,14 @@ class NotFinite(Digits):
         return torch.where(mean > 0.99, torch.nan, torch.where(mean < -0.7499, torch.inf, logits))
 
 
+class Slow(Digits):
+    """Takes its time, and none of the processor's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.3)
+        return super().forward(x)
+
+
 def build(network: type[nn.Module] = Digits, seed: int = 0) -> tuple[nn.Module, dict[str, Any]]:
     """The same network every time, whichever process asks."""
     with torch.random.fork_rng(devices=[]):
@@ -136,6 +145,11 @@ def build_renamed() -> tuple[nn.Module, dict[str, Any]]:
     """The same network, and another name for one of its classes."""
     network, known = build()
     return network, known | {"class_names": (*NAMES[:7], "cow", *NAMES[8:])}
+
+
+def build_slow() -> tuple[nn.Module, dict[str, Any]]:
+    """The network of :func:`build` that takes 0.3 s for a batch."""
+    return build(Slow)
 
 
 def build_nan() -> tuple[nn.Module, dict[str, Any]]:

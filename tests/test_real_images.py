@@ -14,7 +14,7 @@ from regrad.commands import report, score, train
 from tests.data import data_path
 
 SCORES = "regrad,exgrad,entropy,max_probability"
-LIMIT = 200
+LIMIT = 100
 
 pytestmark = pytest.mark.data
 

@@ -70,7 +70,7 @@ def test_exit_codes_come_through(tmp_path: Path, ray_cluster: RayCluster, instal
 def test_ctrl_c_stops_a_run_that_showed_its_metrics(tmp_path: Path, ray_cluster: RayCluster) -> None:
     rows = [(f"{row}", image, label) for row, (_, image, label) in enumerate([*digits(), ("", b"bad", 0)] * 400)]
     source = write_parquet(tmp_path / "in.parquet", rows)
-    settings = ("--model", "tests.shards:build", "--unit-rows", "100", "--num-workers", "2")
+    settings = ("--model", "tests.shards:build_slow", "--scores", "entropy", "--unit-rows", "100", "--num-workers", "2")
     process = submit(ray_cluster, *score(source, *settings, "--output", tmp_path / "out"))
     end, samples = time.monotonic() + 200, list[Any]()
     while not metrics.exported() <= {sample.name for sample in samples}:

@@ -20,6 +20,7 @@ from regrad.experiments.reproduce.tables import TABLES
 from tests.data import data_path
 
 UNFITTED = {("SVHN→C10", "LA"), ("SVHN", "LA")}  # no training images of the published network are at hand
+BRIEFLY_LABELLED = ("REGrad*", labelling.RANDOM, "REGrad*, k-center")  # in the second table; the first has all rows
 PERCENT = ("AUROC", "AUPR", "ACC")
 Cells = dict[tuple[str, str, str], float | None]
 
@@ -46,7 +47,8 @@ def test_the_quick_form_of_every_table(
     monkeypatch.setitem(TABLES, "sketch", replace(TABLES["sketch"], rows=tuple(engines)))
     monkeypatch.setitem(quick.QUICK, "runtime", partial(runtime.runtime, networks=("mnist-cnn-quick",)))
     for table_name, (task,) in [*quick.QUICK_TASKS.items()]:  # every method trains a network for every cycle
-        brief = (replace(task, steps=10, test_images=50, cycles=1),)
+        rows = None if table_name == "active-learning" else BRIEFLY_LABELLED
+        brief = (replace(task, steps=10, test_images=50, cycles=1, rows=rows),)
         monkeypatch.setitem(quick.QUICK_TASKS, table_name, brief)
         monkeypatch.setitem(quick.QUICK, table_name, partial(labelling.labelling, table=table_name, tasks=brief))
     transformer = models.MODELS["mnist-vit-quick"]
@@ -62,9 +64,9 @@ def test_the_quick_form_of_every_table(
         assert of_table, name
         assert {row for _, row, _ in of_table} >= set(TABLES[name].rows), name
         assert all(math.isfinite(value or 0) for value in of_table.values()), name
-        assert {(experiment, row) for (experiment, row, _), value in of_table.items() if value is None} <= UNFITTED, (
-            name
-        )
+        missing = {(experiment, row) for (experiment, row, _), value in of_table.items() if value is None}
+        left_out = name == "active-learning-more"
+        assert {place for place in missing if not left_out or place[1] in BRIEFLY_LABELLED} <= UNFITTED, name
         shares = {place: value for place, value in of_table.items() if place[2] in PERCENT and "−" not in place[1]}
         percents = [value for (experiment, _, _), value in shares.items() if "behind" not in experiment]
         assert all(0 <= float(value or 0) <= 100 for value in percents), name
