@@ -104,6 +104,7 @@ def write_run(tmp_path: Path) -> WriteRun:
         logits: Any = None,
         sets: Any = None,
         probabilities: Any = None,
+        embeddings: Any = None,
         **run: Any,
     ) -> str:
         count = len(next(iter(scores.values())))
@@ -129,13 +130,25 @@ def write_run(tmp_path: Path) -> WriteRun:
         output.mkdir(parents=True)
         for part, begin in enumerate((0, count // 3)):
             piece = rows.slice(begin, count // 3 if part == 0 else None)
-            commit_rows(str(output), str(part), piece)
+            seen = None if embeddings is None else embedded(piece, embeddings[begin : begin + len(piece)])
+            commit_rows(str(output), str(part), piece, embeddings=seen)
         info = run_json() | run
+        if embeddings is not None:
+            info["model"] = info["model"] | {"embedding_width": embeddings.shape[1]}
+            info["config"] = info["config"] | {"embeddings": True}
         info["config"] = info["config"] | ({} if sets is None else {"coverage": 0.9})
         (output / "run.json").write_text(json.dumps(info))
         return str(output)
 
     return write
+
+
+def embedded(rows: pa.Table, vectors: np.ndarray) -> pa.Table:
+    """Rows of embeddings beside rows of scores."""
+    known = rows.select(["id", "source", "row", "digest"])
+    looks = {"pixels": [None] * len(rows), "perceptual_hash": [0] * len(rows)}
+    lists = {"embedding": list(vectors.astype(np.float16))}
+    return pa.table({**known.to_pydict(), **looks, **lists}, schema=table.embedding_schema(vectors.shape[1]))
 
 
 def predicted(probabilities: np.ndarray, labels: Any) -> dict[str, Any]:

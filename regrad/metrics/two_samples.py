@@ -24,6 +24,7 @@ PERMUTATIONS = 999
 FOLDS = 5
 FREQUENCIES = 512  # of the kernel's random Fourier features
 BLOCK = 50  # permutations at once
+_CONSTANT = 1e-6  # a deviation of this share of the mean is rounding
 _MEDIAN_OF = 1000  # vectors, whose distances make the bandwidth
 _ROUNDING = 1e-6  # relative: a permutation that is the samples themselves is as extreme as they are
 
@@ -70,7 +71,8 @@ class Pooled:
         seed: of folds, frequencies and permutations.
 
     Attributes:
-        vectors: (n + m, d) float32, those of ``known`` first, around a mean of 0; constant numbers are 0.
+        vectors: (n + m, d') float32, those of ``known`` first, around a mean of 0; without numbers that are constant,
+            and one of zeros where all are.
         is_new: (n + m,) 0 or 1.
         folds: (n + m,) from 0 on; a fold has as good as the same share of either sample as all.
     """
@@ -81,9 +83,11 @@ class Pooled:
         if fewest < 2 * FOLDS:
             raise ValueError(f"a sample has {fewest} vectors; {2 * FOLDS} are needed, two for each fold")
         pooled = np.concatenate(samples)
-        pooled -= pooled.mean(0, dtype=np.float64).astype(np.float32)
-        deviation = pooled.std(0, dtype=np.float64)
-        self.vectors: Singles = pooled / np.where(deviation > 0, deviation, 1).astype(np.float32)
+        mean, deviation = pooled.mean(0, dtype=np.float64), pooled.std(0, dtype=np.float64)
+        varied = np.flatnonzero(deviation > _CONSTANT * np.abs(mean))
+        kept = varied if varied.size else np.arange(1)
+        self.vectors: Singles = pooled[:, kept] - mean[kept].astype(np.float32)
+        self.vectors /= np.where(varied.size, deviation[kept], 1).astype(np.float32)
         self.is_new: Singles = np.repeat(np.array([0, 1], np.float32), [len(sample) for sample in samples])
         self.seed = seed
         rng = np.random.default_rng([seed, 0])
