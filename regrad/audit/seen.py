@@ -10,7 +10,7 @@ import numpy as np
 from regrad.audit import drift
 from regrad.formatting import class_name, p_value, percent
 from regrad.metrics.two_samples import FOLDS, PERMUTATIONS, Pooled, by_group, fourier_features, two_samples
-from regrad.runs.embeddings import keeps_embeddings, sample_embeddings
+from regrad.runs.embeddings import EmbeddingSample, keeps_embeddings, sample_embeddings
 from regrad.runs.scored import Ints, Run
 
 SAMPLE = 20_000  # images of either run that are compared, at most
@@ -38,13 +38,24 @@ def embedding_drift(known: Run, new: Run, expected: Ints, predicted: Ints) -> di
         return None
     size = min(SAMPLE, NUMBERS // known.model["embedding_width"])
     samples = [sample_embeddings(run, size) for run in (known, new)]
-    sizes = [len(sample.vectors) for sample in samples]
-    if min(sizes) < max(drift.FEWEST, 2 * FOLDS):
+    if min(len(sample.vectors) for sample in samples) < max(drift.FEWEST, 2 * FOLDS):
         return None
-    pooled = Pooled(samples[0].vectors, samples[1].vectors)
+    return compare_embeddings(samples[0], samples[1], expected, predicted)
+
+
+def compare_embeddings(
+    known: EmbeddingSample,
+    new: EmbeddingSample,
+    expected: Ints,
+    predicted: Ints,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What :func:`embedding_drift` tells of two samples of at least 20 images each."""
+    pooled = Pooled(known.vectors, new.vectors, seed)
     features = fourier_features(pooled)
-    together = two_samples(pooled, features)
-    apart = by_group(pooled, features, np.concatenate([sample.predictions for sample in samples]), drift.FEWEST)
+    together = two_samples(pooled, features, permutations)
+    apart = by_group(pooled, features, np.concatenate([known.predictions, new.predictions]), drift.FEWEST, permutations)
     classes = [
         {
             "class": place,
@@ -63,8 +74,8 @@ def embedding_drift(known: Run, new: Run, expected: Ints, predicted: Ints) -> di
         entry["share_p_adjusted"] = p
         entry["drifted"] = min(_ps(entry)) < drift.DRIFTED
     return {
-        "sampled": {"baseline": sizes[0], "night": sizes[1]},
-        "permutations": PERMUTATIONS,
+        "sampled": {"baseline": len(known.vectors), "night": len(new.vectors)},
+        "permutations": permutations,
         **{name: getattr(together, name) for name in _TOGETHER},
         "drifted": 2 * min(together.auroc_p, together.mmd_p) < drift.DRIFTED,
         "classes": sorted(classes, key=lambda entry: (min(_ps(entry)), -abs(entry["share"] - entry["baseline_share"]))),

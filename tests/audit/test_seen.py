@@ -61,8 +61,8 @@ def test_a_class_that_is_missing_is_named(write_run: Any, known: scored.Run) -> 
     classes[(classes == 4) & (np.arange(500) > 60)] = 5
     told = numbers_of(known, run_of(write_run, "new", classes, 1))
     numbers = told["embedding_drift"]
-    assert (numbers["drifted"], numbers["mmd_p"]) == (True, 0.001)
-    assert numbers["auroc_p"] < 0.05
+    assert numbers["drifted"]
+    assert numbers["mmd_p"] < 0.005
     by_class = {entry["class"]: entry for entry in numbers["classes"]}
     assert [place for place, entry in by_class.items() if entry["drifted"]] == [4, 5]
     assert (by_class[4]["images"], by_class[4]["baseline_images"], by_class[4]["mmd"]) == (6, 60, None)
@@ -79,7 +79,7 @@ def test_a_class_of_other_images_is_named(write_run: Any, known: scored.Run) -> 
     numbers = numbers_of(known, run_of(write_run, "new", np.arange(500) % 10, 1, {7: 1.5}))["embedding_drift"]
     assert numbers["classes"][0]["class"] == 7
     assert [entry["class"] for entry in numbers["classes"] if entry["drifted"]] == [7]
-    assert numbers["classes"][0]["p_adjusted"] == 0.001
+    assert numbers["classes"][0]["p_adjusted"] < 0.01
     assert numbers["classes"][0]["share_p_adjusted"] > 0.5
     assert seen.embedding_drift_in_words(numbers, None)[1].startswith("1 of 10 predicted classes hold other images ")
 
