@@ -4,9 +4,10 @@
     python -m regrad.experiments.power KNOWN SHIFTED --sizes 200 1000 --share 0.05
     python -m regrad.experiments.power KNOWN --without 3
 
-KNOWN and SHIFTED are outputs of regrad score --embeddings. Each time a baseline and a night of so many images are drawn
-from KNOWN, no image twice, and a share of the night's are replaced by images of SHIFTED, of other ids than the
-baseline's. Without SHIFTED, and without a class left out of the night, what is found is false alarms.
+KNOWN and SHIFTED are outputs of regrad score --embeddings with one network and a common score. Each time a baseline and
+a night of so many images are drawn from KNOWN, no image twice, and a share of the night's are replaced by images of
+SHIFTED, of other ids than the baseline's. Without SHIFTED, and without a class left out of the night, what is found is
+false alarms.
 
 Exit codes: 0 done, 2 wrong usage, 130 and 143 stopped.
 """
@@ -27,7 +28,7 @@ from regrad.cli import Parser, add_common, run_command
 from regrad.errors import UsageError
 from regrad.formatting import aligned
 from regrad.runs.embeddings import EmbeddingSample, Vectors, embedding_rows
-from regrad.runs.scored import Floats, Ints, floats, integers, load_run
+from regrad.runs.scored import Floats, Ints, Run, common_scores, floats, integers, load_run
 from regrad.settings.kinds import AT_LEAST_1, BETWEEN
 
 LEVELS = (0.05, 0.01)
@@ -75,8 +76,10 @@ def power_arguments() -> Parser:
 def measure_power(arguments: Sequence[str]) -> int:
     """Print how often each test's p is at most each level."""
     args = power_arguments().parse_args(arguments)
-    known = hold_embeddings(args.known)
-    shifted = hold_embeddings(args.shifted) if args.shifted else None
+    runs = [load_run(name, output) for name, output in (("KNOWN", args.known), ("SHIFTED", args.shifted)) if output]
+    score = common_scores(runs[0], runs[1:])[1]
+    known, *others = [hold_embeddings(run, score) for run in runs]
+    shifted = others[0] if others else None
     rows = [["images", *(f"{test}, {level:g}" for test in TESTS for level in LEVELS)]]
     for size in args.sizes:
         draws = _draws(known, shifted, size, args)
@@ -87,21 +90,20 @@ def measure_power(arguments: Sequence[str]) -> int:
     return 0
 
 
-def hold_embeddings(output: str) -> Drawable:
-    """The images of a run, all in memory.
+def hold_embeddings(run: Run, score: str) -> Drawable:
+    """The images of a run with one of its scores, all in memory.
 
     Raises:
-        UsageError: it has no row, or no embeddings.
+        UsageError: it has no embeddings.
     """
-    run = load_run(output, output)
     seen = list(embedding_rows(run))
     ids = np.concatenate([some.known_by["id"].to_numpy() for some in seen]).astype(np.str_)
     vectors = np.concatenate([some.vectors for some in seen])[np.argsort(ids, kind="stable")]
-    tables = list(run.tables(["id", "prediction", "label", run.scores[0]]))
+    tables = list(run.tables(["id", "prediction", "label", score]))
     names = np.concatenate([rows["id"].to_numpy() for rows in tables]).astype(np.str_)
     order = np.argsort(names, kind="stable")
     predictions, labels = (np.concatenate([integers(rows[key]) for rows in tables]) for key in ("prediction", "label"))
-    scores = np.concatenate([floats(rows[run.scores[0]]) for rows in tables])
+    scores = np.concatenate([floats(rows[score]) for rows in tables])
     return Drawable(names[order], vectors, predictions[order], labels[order], scores[order])
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from regrad.errors import UsageError
 from regrad.experiments.power import TESTS, draw_night, hold_embeddings, tell_power
+from regrad.runs.scored import load_run
 
 CLASSES = np.arange(240) % 4
 
@@ -45,7 +46,7 @@ def test_what_has_changed_is_found_and_what_has_not_is_not(
 
 
 def test_no_image_is_on_both_sides_or_twice(runs: dict[str, str]) -> None:
-    known, moved = (hold_embeddings(runs[name]) for name in ("plain", "moved"))
+    known, moved = (hold_embeddings(load_run(name, runs[name]), "regrad") for name in ("plain", "moved"))
     baseline, night = draw_night(known, moved, 100, 0.3, None, np.random.default_rng(0))
     names = [*baseline.ids, *night.ids]
     assert len({*names}) == len(names) == 200
