@@ -85,6 +85,8 @@ def test_the_kernel_statistic_is_that_of_all_pairs(monkeypatch: pytest.MonkeyPat
     columns = np.concatenate([*tested._permuted(samples.is_new, samples.folds, 19, np.random.default_rng([0, 2]))], 1)
     assert columns.shape == (35, 20)
     assert len({tuple(column) for column in columns.T}) == 20
+    for fold in range(5):  # every permutation is stratified as the samples are
+        assert np.unique(columns[samples.folds == fold].sum(0)).size == 1
     values = np.array([pairs(features, column) for column in columns.T])
     np.testing.assert_allclose(KernelStatistic(features)(columns), values, atol=1e-6)
     told = two_samples(samples, features, permutations=19)
