@@ -103,13 +103,13 @@ def embedding_drift_in_words(numbers: Mapping[str, Any] | None, names: Sequence[
         f"{verdict}: a classifier tells the embeddings from the baseline's with an AUROC of {numbers['auroc']:.3f} "
         f"({p_value(numbers['auroc_p'])}), their MMD² is {numbers['mmd']:.2g} ({p_value(numbers['mmd_p'])})."
     ]
-    for key, about in (("p_adjusted", "hold other images"), ("share_p_adjusted", "have another share of the images")):
+    for key, what in (("p_adjusted", "images have"), ("share_p_adjusted", "share of the images has")):
         drifted = [entry for entry in numbers["classes"] if entry[key] is not None and entry[key] < drift.DRIFTED]
         if drifted:
             first = min(drifted, key=lambda entry: entry[key])
             said.append(
-                f"{len(drifted)} of {len(numbers['classes'])} predicted classes {about} (corrected for all classes), "
-                f"first of all {class_name(first['class'], names)}: {percent(first['share'])} of all images, "
+                f"The {what} changed in {len(drifted)} of {len(numbers['classes'])} predicted classes (corrected for "
+                f"all), first of all {class_name(first['class'], names)}: {percent(first['share'])} of all images, "
                 f"{percent(first['baseline_share'])} of the baseline's."
             )
     return said

@@ -70,8 +70,8 @@ def test_a_class_that_is_missing_is_named(write_run: Any, known: scored.Run) -> 
     assert told["metrics"]["embedding_classes"] == 2
     names = ["cat" if place == 4 else str(place) for place in range(10)]
     assert seen.embedding_drift_in_words(numbers, names)[1] == (
-        "2 of 10 predicted classes have another share of the images (corrected for all classes), first of all cat: "
-        "1.2 % of all images, 10.0 % of the baseline's."
+        "The share of the images has changed in 2 of 10 predicted classes (corrected for all), first of all cat: 1.2 % of "
+        "all images, 10.0 % of the baseline's."
     )
 
 
@@ -81,7 +81,7 @@ def test_a_class_of_other_images_is_named(write_run: Any, known: scored.Run) -> 
     assert [entry["class"] for entry in numbers["classes"] if entry["drifted"]] == [7]
     assert numbers["classes"][0]["p_adjusted"] < 0.01
     assert numbers["classes"][0]["share_p_adjusted"] > 0.5
-    assert seen.embedding_drift_in_words(numbers, None)[1].startswith("1 of 10 predicted classes hold other images ")
+    assert seen.embedding_drift_in_words(numbers, None)[1].startswith("The images have changed in 1 of 10 predicted ")
 
 
 def test_without_embeddings_of_both_nothing_is_told(write_run: Any, known: scored.Run) -> None:
