@@ -70,8 +70,8 @@ def test_a_class_that_is_missing_is_named(write_run: Any, known: scored.Run) -> 
     assert told["metrics"]["embedding_classes"] == 2
     names = ["cat" if place == 4 else str(place) for place in range(10)]
     assert seen.embedding_drift_in_words(numbers, names)[1] == (
-        "The share of the images has changed in 2 of 10 predicted classes (corrected for all), first of all cat: 1.2 % of "
-        "all images, 10.0 % of the baseline's."
+        "The share of the images has changed in 2 of 10 predicted classes (corrected for all), first of all cat: 1.2 % "
+        "of all images, 10.0 % of the baseline's."
     )
 
 
