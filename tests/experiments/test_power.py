@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from regrad.errors import UsageError
+from regrad.experiments import power
 from regrad.experiments.power import TESTS, draw_night, hold_embeddings, tell_power
-from regrad.runs.scored import load_run
+from regrad.runs.embeddings import EmbeddingRows, embedding_rows
+from regrad.runs.scored import Run, load_run
 
 CLASSES = np.arange(240) % 4
 
@@ -60,3 +63,18 @@ def test_no_image_is_on_both_sides_or_twice(runs: dict[str, str]) -> None:
     assert [(side.labels == 3).any() for side in without] == [True, False]
     with pytest.raises(UsageError, match="121 images are to be drawn, and there are 119 left"):
         draw_night(known, None, 121, 1.0, None, np.random.default_rng(0))
+
+
+def test_embeddings_stand_beside_the_scores_of_their_image(
+    runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run("plain", runs["plain"])
+    held = hold_embeddings(run, "regrad")
+
+    def backwards(run: Run) -> Iterator[EmbeddingRows]:
+        for some in reversed([*embedding_rows(run)]):
+            yield EmbeddingRows(some.known_by.take(np.arange(len(some.vectors))[::-1]), some.vectors[::-1])
+
+    monkeypatch.setattr(power, "embedding_rows", backwards)
+    assert hold_embeddings(run, "regrad").vectors.tolist() == held.vectors.tolist()
+    assert held.ids.tolist() == sorted(held.ids)
