@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from regrad import table
+from regrad.maps import layout
 from tests.installed import installed
 from tests.outputs import commit_rows
 from tests.services import bucket, end_lasting, ray_cluster, ray_session, s3_server
@@ -130,12 +131,11 @@ def write_run(tmp_path: Path) -> WriteRun:
         output.mkdir(parents=True)
         for part, begin in enumerate((0, count // 3)):
             piece = rows.slice(begin, count // 3 if part == 0 else None)
-            seen = None if embeddings is None else embedded(piece, embeddings[begin : begin + len(piece)])
+            seen = None if embeddings is None else embedded(piece, np.asarray(embeddings)[begin:])
             commit_rows(str(output), str(part), piece, embeddings=seen)
         info = run_json() | run
         if embeddings is not None:
-            info["model"] = info["model"] | {"embedding_width": embeddings.shape[1]}
-            info["config"] = info["config"] | {"embeddings": True}
+            info["model"] = info["model"] | {"embedding_width": np.asarray(embeddings).shape[1]}
         info["config"] = info["config"] | ({} if sets is None else {"coverage": 0.9})
         (output / "run.json").write_text(json.dumps(info))
         return str(output)
@@ -143,12 +143,21 @@ def write_run(tmp_path: Path) -> WriteRun:
     return write
 
 
+@pytest.fixture
+def plain_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps need no library, and a point lies at the first two numbers of its embedding: it shows whose that is."""
+    monkeypatch.setattr(layout, "installed", lambda: True)
+    monkeypatch.setattr(layout, "lay_out", lambda vectors: vectors[:, :2].astype(np.float64))
+
+
 def embedded(rows: pa.Table, vectors: np.ndarray) -> pa.Table:
-    """Rows of embeddings beside rows of scores."""
-    known = rows.select(["id", "source", "row", "digest"])
-    looks = {"pixels": [None] * len(rows), "perceptual_hash": [0] * len(rows)}
-    lists = {"embedding": list(vectors.astype(np.float16))}
-    return pa.table({**known.to_pydict(), **looks, **lists}, schema=table.embedding_schema(vectors.shape[1]))
+    """What ``OUT/embeddings/`` holds of ``rows``: the first of ``vectors`` (n or more, d)."""
+    width = vectors.shape[1]
+    flat = pa.array(vectors[: len(rows)].astype(np.float16).ravel())
+    columns = {name: rows[name] for name in ("id", "source", "row", "digest")}
+    columns |= {"pixels": rows["digest"], "perceptual_hash": np.zeros(len(rows), np.uint64)}
+    columns |= {table.EMBEDDING: pa.FixedSizeListArray.from_arrays(flat, width)}
+    return pa.table(columns, schema=table.embedding_schema(width))
 
 
 def predicted(probabilities: np.ndarray, labels: Any) -> dict[str, Any]:
