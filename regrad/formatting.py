@@ -24,6 +24,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def p_value(p: float) -> str:
+    """A p-value in words.
+
+    >>> p_value(0.04321), p_value(1e-9)
+    ('p = 0.043', 'p < 0.001')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def count(number: int, noun: str) -> str:
     """A number with its noun, singular or plural.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from regrad.formatting import aligned, class_name, count, duration, file_name, now, percent
+from regrad.formatting import aligned, class_name, count, duration, file_name, now, p_value, percent
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,10 @@ def test_columns_begin_below_each_other() -> None:
 
 def test_the_time_is_utc_in_whole_seconds() -> None:
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", now())
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0, "p < 0.001"), (0.00099, "p < 0.001"), (0.001, "p = 0.001"), (1.0, "p = 1")]
+)
+def test_a_p_value(p: float, text: str) -> None:
+    assert p_value(p) == text

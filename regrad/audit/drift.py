@@ -18,6 +18,7 @@ from regrad.runs.scored import Floats, Ints
 CELLS = 1000  # of a Grid
 PSI_CELLS = 10
 FEWEST = 20  # images of a slice that is tested
+DRIFTED = 0.01  # the adjusted p-value below which a slice has drifted
 
 
 class Grid:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from regrad.audit import drift, words
+from regrad.audit import drift, seen, words
 from regrad.audit.gates import METRICS, Gate
 from regrad.labels.doubtful import Doubts, remove_list
 from regrad.labels.estimate import estimate_accuracy
@@ -21,7 +21,6 @@ from regrad.runs.survey import Survey, align, p_values
 from regrad.runs.threshold import Threshold, choose_threshold
 
 AUDIT_VERSION = 1
-DRIFTED = 0.01  # the adjusted p-value below which a slice has drifted
 BASELINE, NIGHT = "baseline", "this night"
 
 
@@ -134,6 +133,7 @@ def counted(
     total = slices.total
     sets, covered = survey.of_sets().values()
     _test_slices(rates, slices, baseline, nights)
+    seen_now = seen.embedding_drift(baseline.survey.run, run, expected, predicted)
     metrics = {
         "images": survey.images,
         "flagged": rates["flagged"],
@@ -149,6 +149,7 @@ def counted(
         "prediction_p": drift.same_shares_p(predicted, expected),
         "drifted_classes": sum(entry["drifted"] for entry in rates["classes"]),
         "drifted_sources": sum(entry["drifted"] for entry in rates["sources"]),
+        **seen.embedding_metrics(seen_now),
         "coverage": covered["share"] if covered else None,
         "set_size": sets["mean_size"] if sets else None,
         "doubtful_labels": doubts.share,
@@ -160,6 +161,7 @@ def counted(
         "images": survey.images,
         "chance_psi": drift.chance_psi(survey.images, baseline.survey.images, drift.PSI_CELLS),
         "rates": rates,
+        "embedding_drift": seen_now,
         "predictions": {"baseline": expected.tolist(), "night": predicted.tolist()},
         "doubtful": doubts.numbers(),
         "accuracy_estimate": estimate,
@@ -202,10 +204,11 @@ def _without_images(baseline: Baseline, quarantine: Mapping[str, int], rows_quar
         "metrics": dict.fromkeys(METRICS)
         | {"images": 0, "flagged": 0, "quarantined_rows": rows_quarantined}
         | {"quarantined": 1.0 if rows_quarantined else None},
-        "drifted_below": DRIFTED,
+        "drifted_below": drift.DRIFTED,
         "chance_psi": None,
         "rates": None,
         "predictions": None,
+        "embedding_drift": None,
         "doubtful": None,
         "accuracy_estimate": None,
         "histogram": None,
@@ -261,7 +264,7 @@ def _test_slices(rates: dict[str, Any], slices: Slices, baseline: Baseline, nigh
     entries = [*rates["classes"], *rates["sources"]]
     for entry, p in zip(entries, drift.adjusted([entry["p"] for entry in entries]), strict=True):
         entry["p_adjusted"] = p
-        entry["drifted"] = p is not None and p < DRIFTED
+        entry["drifted"] = p is not None and p < drift.DRIFTED
 
 
 def _count(groups: Ints, cells: Ints, shape: tuple[int, int]) -> Ints:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from regrad.audit.gates import EXCEEDED, METRICS, SHARE
-from regrad.audit.words import p_value
-from regrad.formatting import DASH, class_name, file_name
+from regrad.formatting import DASH, class_name, file_name, p_value
 from regrad.labels.doubtful import named_pairs
 from regrad.maps.chart import Chart, page_values
 from regrad.metrics.wilson import share_interval
@@ -50,6 +49,7 @@ def render(
         gates=[gate | {"shown": _metric(gate["metric"], gate["value"])} for gate in audit["gates"]],
         metrics=[(name, _metric(name, audit["metrics"][name]), metric.about) for name, metric in METRICS.items()],
         doubtful_pairs=named_pairs(audit["doubtful"], audit["class_names"]),
+        seen_classes=list(_seen_classes(audit)),
         classes=list(_slices(rates["classes"][:_SHOWN], audit)),
         sources=list(_slices(rates["sources"][:_SHOWN], audit)),
         sources_total=rates["sources_total"],
@@ -75,9 +75,23 @@ def _slices(entries: Sequence[dict[str, Any]], audit: dict[str, Any]) -> Iterato
     for entry in entries:
         key = "class" if "class" in entry else "source"
         name = class_name(entry["class"], audit["class_names"]) if key == "class" else file_name(entry["source"])
-        p = entry["p_adjusted"]
-        said = DASH if p is None else p_value(p).removeprefix("p = ").removeprefix("p ").replace(" ", "\u00a0")
-        yield entry | {"name": name, "p_shown": said}
+        yield entry | {"name": name, "p_shown": _p_alone(entry["p_adjusted"])}
+
+
+def _seen_classes(audit: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The classes of what the network sees, as the table shows them."""
+    for entry in (audit["embedding_drift"] or {"classes": []})["classes"][:_SHOWN]:
+        ps = {"share": entry["share_p_adjusted"], "own": entry["p_adjusted"]}
+        yield entry | {
+            "name": class_name(entry["class"], audit["class_names"]),
+            "shown": {key: _p_alone(p) for key, p in ps.items()},
+            "wrong": {key: p is not None and p < audit["drifted_below"] for key, p in ps.items()},
+        }
+
+
+def _p_alone(p: float | None) -> str:
+    """A p-value in a column of them."""
+    return DASH if p is None else p_value(p).removeprefix("p = ").removeprefix("p ").replace(" ", "\u00a0")
 
 
 def _cards(audit: dict[str, Any], pictures: Sequence[Thumbnail] | None) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from regrad.audit.gates import EXCEEDED, NOT_EVALUATED
-from regrad.formatting import class_name, count, file_name, percent
+from regrad.audit.seen import embedding_drift_in_words
+from regrad.formatting import class_name, count, file_name, p_value, percent
 from regrad.labels.doubtful import doubts_in_words
 from regrad.labels.estimate import estimate_in_words
 
@@ -23,19 +24,12 @@ def sentences(audit: dict[str, Any]) -> list[str]:
         _scores(audit),
         _predictions(audit),
         *_slices(audit),
+        *embedding_drift_in_words(audit["embedding_drift"], audit["class_names"]),
         *doubts_in_words(audit["doubtful"]),
         *estimate_in_words(audit["accuracy_estimate"], "baseline"),
         *_again(audit),
         *_quarantine(audit),
     ]
-
-
-def p_value(p: float) -> str:
-    """
-    >>> p_value(0.04321), p_value(1e-9)
-    ('p = 0.043', 'p < 0.001')
-    """
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def _headline(audit: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ An infinite score (an overflow) ranks above or below every finite one; a NaN is 
     counted       the same from counts of images per score, for many resamples at once
     bootstrap     confidence intervals
     paired        confidence intervals of differences between two scorings of the same images
+    two_samples   whether two samples of vectors are of one distribution
 """
 
 from regrad.metrics.calibration import accuracy, ece

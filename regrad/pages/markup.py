@@ -21,12 +21,14 @@ SHARED = "regrad.pages"  # the template that all pages extend, its parts, the st
 def fill(room: str, page: str, scripts: Sequence[str] = (), **values: Any) -> str:
     """``page``.html of a ``room`` (a package) with its ``values``, the style and ``page``.js inside, all escaped.
 
+    A template of the room goes before a shared one of the same name.
+
     Args:
         scripts: files of this package that ``page``.js comes after.
     """
 
     def source(name: str) -> str:
-        return _read(room if name == f"{page}.html" else SHARED, name)
+        return _read(room if resources.files(room).joinpath(name).is_file() else SHARED, name)
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(source), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True

@@ -12,11 +12,14 @@ import pyarrow as pa
 from regrad import storage, table
 from regrad.errors import UsageError
 from regrad.ledger.rows import Rows
-from regrad.runs.scored import Run
+from regrad.runs.pairs import Keys, hashes
+from regrad.runs.scored import Ints, Run, integers
 
 #: Of a row of ``OUT/embeddings/``, what tells which image it is, and what it looks like.
 KNOWN_BY = ("id", "source", "row", "digest", "pixels", "perceptual_hash")
 _ROWS = 2**14  # given at once: 16 MiB of 512 numbers
+
+Vectors = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,27 @@ class EmbeddingRows:
     """
 
     known_by: pa.Table
-    vectors: npt.NDArray[np.float16]
+    vectors: Vectors
+
+
+@dataclass(frozen=True)
+class EmbeddingSample:
+    """Some images of a run.
+
+    Attributes:
+        vectors: (n, d).
+        predictions: (n,) the predicted class of each.
+        images: how many the run has.
+    """
+
+    vectors: Vectors
+    predictions: Ints
+    images: int
+
+
+def keeps_embeddings(run: Run) -> bool:
+    """Whether the run was asked to keep embeddings."""
+    return bool(run.model.get("embedding_width"))
 
 
 def embedding_rows(run: Run) -> Iterator[EmbeddingRows]:
@@ -41,18 +64,46 @@ def embedding_rows(run: Run) -> Iterator[EmbeddingRows]:
         UsageError: the run kept none.
         RegradError: the storage refused or failed, a file is damaged, or a unit was replaced meanwhile.
     """
-    width = run.model.get("embedding_width")
-    if not width:
+    if not keeps_embeddings(run):
         raise UsageError(
             f"{storage.mask(run.output)}: kept no embeddings; score it with --embeddings, into an output of its own or "
             "with --replace"
         )
     for rows in Rows(run.output, "embeddings", run.units).tables([*KNOWN_BY, table.EMBEDDING]):
         for start in range(0, len(rows), _ROWS):
-            some = rows.slice(start, _ROWS)
-            yield EmbeddingRows(some.select(KNOWN_BY), _vectors(some[table.EMBEDDING], width))
+            some = run.without_left_out(rows.slice(start, _ROWS))
+            yield EmbeddingRows(some.select(KNOWN_BY), _vectors(some[table.EMBEDDING], run.model["embedding_width"]))
 
 
-def _vectors(column: pa.ChunkedArray, width: int) -> npt.NDArray[np.float16]:
+def sample_embeddings(run: Run, size: int) -> EmbeddingSample:
+    """The ``size`` images with the smallest hashes of (source, row), or all there are, in the order of these hashes.
+
+    As good as drawn at random, and the same whatever the order of the files. Memory: twice ``size`` embeddings.
+
+    Raises:
+        UsageError, RegradError: as of :func:`embedding_rows`.
+    """
+    width, images = run.model.get("embedding_width") or 0, 0
+    keys: Keys = np.empty(0, np.uint64)
+    vectors: Vectors = np.empty((0, width), np.float16)
+    for some in embedding_rows(run):
+        images += len(some.vectors)
+        offered = np.concatenate([keys, _keys(some.known_by)])
+        smallest = np.argsort(offered, kind="stable")[:size]
+        keys, vectors = offered[smallest], np.concatenate([vectors, some.vectors])[smallest]
+    predictions = np.full(len(keys), -1, np.int64)
+    for rows in run.tables(["source", "row", "prediction"]):
+        own = _keys(rows)
+        there = np.isin(own, keys)
+        predictions[np.searchsorted(keys, own[there])] = integers(rows["prediction"])[there]
+    return EmbeddingSample(vectors, predictions, images)
+
+
+def _keys(rows: pa.Table) -> Keys:
+    """(n,) 64-bit hashes of (source, row)."""
+    return hashes(rows["source"], rows["row"].cast(pa.string()))
+
+
+def _vectors(column: pa.ChunkedArray, width: int) -> Vectors:
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate([np.empty(0, np.float16), *chunks]).reshape(-1, width)

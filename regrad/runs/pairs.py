@@ -196,7 +196,7 @@ def hashes(source: pa.ChunkedArray, name: pa.ChunkedArray) -> Keys:
     place, sources = codes(source)
     of_source = [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") for text in sources]
     parts = [_polynomial(name.slice(start, SLICE)) for start in range(0, len(name), SLICE)]
-    return mixed(np.concatenate(parts) + np.array(of_source, np.uint64)[place])
+    return mixed(np.concatenate([np.empty(0, np.uint64), *parts]) + np.array(of_source, np.uint64)[place])
 
 
 def mixed(x: Keys) -> Keys:

@@ -84,13 +84,13 @@ class Run:
             waiting.append(rows)
             count += len(rows)
             if count >= ROWS_AT_ONCE:
-                yield self._meant(pa.concat_tables(waiting), columns)
+                yield self.without_left_out(pa.concat_tables(waiting)).select(list(columns))
                 waiting, count = [], 0
         if count:
-            yield self._meant(pa.concat_tables(waiting), columns)
+            yield self.without_left_out(pa.concat_tables(waiting)).select(list(columns))
 
-    def _meant(self, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
-        """``rows`` without those that are left out."""
+    def without_left_out(self, rows: pa.Table) -> pa.Table:
+        """``rows``, which have ``source`` and ``row`` where any are left out, without these."""
         if not self.left_out:
             return rows
         places, names = codes(rows["source"])
@@ -98,7 +98,7 @@ class Run:
         for place, name in enumerate(names):
             if name in self.left_out:
                 out |= (places == place) & np.isin(numbers, self.left_out[name])
-        return rows.filter(pa.array(~out)).select(list(columns))
+        return rows.filter(pa.array(~out))
 
 
 def load_run(name: str, output: str) -> Run:

@@ -38,7 +38,8 @@ def audited(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     nights.audit("--night", "n0")
     nights.audit("--night", "n1")  # nothing
     nights.arrive("1.parquet", [*digits(40), *noise(30)])
-    found = nights.audit("--night", "n2", "--gate", "flagged_share < 0.05", "psi < 100", "quarantined < 1%")[1]
+    gates = ["flagged_share < 0.05", "psi < 100", "quarantined < 1%", "embedding_auroc < 0.6"]
+    found = nights.audit("--night", "n2", "--gate", *gates)[1]
     found = json.loads(json.dumps(found))
     found["class_names"] = [HOSTILE] * 10
     found["rates"]["sources"][0]["source"] = f"s3://bucket/{HOSTILE}.tar"
@@ -67,6 +68,7 @@ def test_what_came_from_data_is_text(audited: Any) -> None:
 def test_a_night_without_images_has_a_page(audited: Any) -> None:
     found, rows = audited
     empty = found | {"images": 0, "rates": None, "predictions": None, "histogram": None, "pictures": [], "gates": []}
+    empty["embedding_drift"] = None
     empty["metrics"] = dict.fromkeys(found["metrics"]) | {"images": 0, "flagged": 0, "quarantined_rows": 0}
     html = page.render(empty, rows, [])
     assert 'id="trend"' in html
@@ -117,11 +119,28 @@ def test_a_first_night_is_held_against_baseline_and_gates_in_one_chart(audited: 
     assert 'data-plot="figures"' in html
     assert not any(f'data-plot="{kind}"' in html for kind in ("share", "drift", "volume", "quarantine"))
     figures = {figure["name"]: figure for figure in page._figures(found)}
-    assert [*figures] == ["flagged_share", "quarantined", "psi", "ks", "prediction_psi"]
+    assert [*figures] == ["flagged_share", "quarantined", "psi", "ks", "prediction_psi", "embedding_auroc"]
     share = figures["flagged_share"]
     assert (share["baseline"], share["bound"], share["exceeded"]) == (found["baseline"]["flagged_share"], 0.05, True)
     assert share["said"].endswith("gate < 5.00 %)")
     assert (figures["psi"]["bound"], figures["psi"]["exceeded"], figures["ks"]["bound"]) == (100, False, None)
+
+
+def test_what_the_network_sees_has_a_section(audited: Any) -> None:
+    found, rows = audited
+    numbers = found["embedding_drift"]
+    # More than a third of the night is noise; the first night and the one of nothing had none, and no gate on it.
+    assert numbers["sampled"] == {"baseline": 200, "night": 70}
+    assert numbers["drifted"]
+    assert numbers["mmd_p"] < 0.005
+    assert found["gates"][-1]["verdict"] == "exceeded"
+    assert found["gates"][-1]["value"] == numbers["auroc"] == rows[-1]["embedding_auroc"] > 0.6
+    assert [row["embedding_auroc"] is None for row in rows] == [False, True, False]
+    html = page.render(found, rows, None)
+    assert html.count(' id="seen"') == 1
+    assert f'<td class="wrong">{numbers["mmd_p"]:.4g}</td>' in html
+    assert "70 images of the night against 200" in html
+    assert ' id="seen"' not in page.render(found | {"embedding_drift": None}, rows, None)
 
 
 def test_nights_without_images_make_no_trend(audited: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from regrad.audit.words import p_value, sentences
+from regrad.audit.words import sentences
 
 
 def entry(name: str | int, ks: float, drifted: bool, p: float | None = 0.5) -> dict[str, Any]:
@@ -29,6 +29,7 @@ def audit(**more: Any) -> dict[str, Any]:
         "chance_psi": 0.02,
         "rates": {"classes": [], "sources": []},
         "doubtful": None,
+        "embedding_drift": None,
         "accuracy_estimate": None,
         "class_names": ["cat", "dog"],
         "quarantine": {},
@@ -122,27 +123,3 @@ def test_a_night_without_an_image_says_so_first() -> None:
     said = sentences(audit(images=0, gates=[gate("not evaluated")], metrics={"quarantined_rows": 1}))
     assert said[0] == "No image came in since the last audit"
     assert said[1] == "0 gates held, 1 not evaluated, since there was no image."
-
-
-@pytest.mark.parametrize(
-    ("p", "text"), [(0.0, "p < 0.001"), (0.00099, "p < 0.001"), (0.001, "p = 0.001"), (1.0, "p = 1")]
-)
-def test_a_p_value(p: float, text: str) -> None:
-    assert p_value(p) == text
-
-
-def test_doubtful_labels_are_told_with_their_list() -> None:
-    doubtful = {"labelled": 1000, "doubtful": 41, "share": 0.041, "interval": (0.03, 0.055), "listed": 41, "pairs": []}
-    (told,) = [line for line in sentences(audit(doubtful=doubtful)) if "labels" in line]
-    assert told == (
-        "The network contradicts 41 of 1,000 labels (4.1 %): doubtful.csv lists them, the most doubtful first."
-    )
-    assert sentences(audit(doubtful=doubtful | {"doubtful": 0})) == sentences(audit())
-
-
-def test_an_estimated_accuracy_is_told_with_its_interval() -> None:
-    estimate = {"accuracy": 0.9, "interval": [0.87, 0.93], "known": 0.92, "farthest": 0.05}
-    assert [line for line in sentences(audit(accuracy_estimate=estimate)) if "without labels" in line] == [
-        "Estimated without labels, the network is right on 90.0 % (87.0 % to 93.0 %) if all images are of classes that "
-        "it knows; it is on 92.0 % of the labelled images of the baseline."
-    ]

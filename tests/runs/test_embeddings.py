@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -22,7 +23,7 @@ from regrad.errors import UsageError
 from regrad.ledger import fold, merge
 from regrad.reading.decode import to_tensor
 from regrad.runs import embeddings
-from regrad.runs.embeddings import embedding_rows
+from regrad.runs.embeddings import embedding_rows, sample_embeddings
 from regrad.runs.scored import load_run
 from tests.shards import digits, write_parquet
 
@@ -115,6 +116,34 @@ def test_they_are_merged_and_counted_as_scores_are(
     assert {name: vector.tolist() for name, vector in of(output).items()} == {
         name: vector.tolist() for name, vector in before.items()
     }
+
+
+def test_a_sample_is_of_some_images_whatever_files_they_are_in(
+    output: str, seen: dict[str, np.ndarray[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run("run", output)
+    rows = table.read(output).to_pylist()
+    predictions = {tuple(seen[row["id"]].astype(np.float16)): row["prediction"] for row in rows}
+    whole, some = sample_embeddings(run, 1000), sample_embeddings(run, 9)
+    assert (len(whole.vectors), len(some.vectors), some.images) == (IMAGES, 9, IMAGES)
+    assert some.vectors.tolist() == whole.vectors[:9].tolist()
+    nearest = [min(predictions, key=lambda other: np.abs(np.subtract(other, own)).max()) for own in whole.vectors]
+    assert len({*nearest}) == IMAGES
+    assert whole.predictions.tolist() == [predictions[name] for name in nearest]
+    assert main(["compact", output]) == 0
+    monkeypatch.setattr(embeddings, "_ROWS", 7)
+    again = sample_embeddings(run, 9)
+    assert again.vectors.tolist() == some.vectors.tolist()
+    assert again.predictions.tolist() == some.predictions.tolist()
+
+
+def test_rows_that_do_not_count_have_none(made: str, seen: dict[str, np.ndarray[Any, Any]]) -> None:
+    run = load_run("run", made)
+    source = str(Path(made).parent / "in.parquet")
+    less = dataclasses.replace(run, left_out={source: np.arange(0, 30)})
+    held = [name for some in embedding_rows(less) for name in some.known_by["id"].to_pylist()]
+    assert sorted(held) == sorted([*seen][30:])
+    assert sum(len(some.vectors) for some in embedding_rows(less)) == sample_embeddings(less, 100).images == 10
 
 
 def test_units_that_go_take_them_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
