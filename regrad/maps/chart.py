@@ -14,10 +14,11 @@ from regrad import storage
 from regrad.cli import say
 from regrad.formatting import class_name, count
 from regrad.maps import layout
-from regrad.maps.points import KEY, SCORE, Points, choose_points, fair_shares, row_keys
+from regrad.maps.points import KEY, SCORE, Points, choose_points, fair_shares
 from regrad.pages.markup import short
 from regrad.pages.thumbnails import Thumbnail
 from regrad.runs.embeddings import embedding_rows
+from regrad.runs.pairs import row_keys
 from regrad.runs.scored import Floats, Ints, Run, floats
 from regrad.runs.threshold import Threshold
 

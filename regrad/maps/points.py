@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from regrad.runs.pairs import FACTOR, Keys, mixed
-from regrad.runs.scored import Bools, Floats, Ints, Run, codes, floats, integers
+from regrad.runs.pairs import Keys, row_keys
+from regrad.runs.scored import Bools, Floats, Ints, Run, floats, integers
 
 EACH = 20  # images of every predicted class, where there is room for them
 KNOWN_BY = ("id", "source", "row", "prediction")
@@ -129,11 +128,3 @@ def _classes(rows: pa.Table, classes: int) -> Ints:
     """(n,) the predicted classes; ``classes`` where there is none."""
     predictions = integers(rows["prediction"])
     return np.where((predictions >= 0) & (predictions < classes), predictions, classes)
-
-
-def row_keys(rows: pa.Table) -> Keys:
-    """(n,) a hash of each row's source and number, which tells it in its run."""
-    places, names = codes(rows["source"])
-    hashes = [int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") for name in names]
-    with np.errstate(over="ignore"):
-        return mixed(np.array(hashes, np.uint64)[places] + integers(rows["row"]).astype(np.uint64) * FACTOR)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from regrad import storage, table
 from regrad.errors import UsageError
 from regrad.ledger.rows import Rows
-from regrad.runs.pairs import Keys, hashes
+from regrad.runs.pairs import Keys, row_keys
 from regrad.runs.scored import Ints, Run, integers
 
 #: Of a row of ``OUT/embeddings/``, what tells which image it is, and what it looks like.
@@ -88,20 +88,15 @@ def sample_embeddings(run: Run, size: int) -> EmbeddingSample:
     vectors: Vectors = np.empty((0, width), np.float16)
     for some in embedding_rows(run):
         images += len(some.vectors)
-        offered = np.concatenate([keys, _keys(some.known_by)])
+        offered = np.concatenate([keys, row_keys(some.known_by)])
         smallest = np.argsort(offered, kind="stable")[:size]
         keys, vectors = offered[smallest], np.concatenate([vectors, some.vectors])[smallest]
     predictions = np.full(len(keys), -1, np.int64)
     for rows in run.tables(["source", "row", "prediction"]):
-        own = _keys(rows)
+        own = row_keys(rows)
         there = np.isin(own, keys)
         predictions[np.searchsorted(keys, own[there])] = integers(rows["prediction"])[there]
     return EmbeddingSample(vectors, predictions, images)
-
-
-def _keys(rows: pa.Table) -> Keys:
-    """(n,) 64-bit hashes of (source, row)."""
-    return hashes(rows["source"], rows["row"].cast(pa.string()))
 
 
 def _vectors(column: pa.ChunkedArray, width: int) -> Vectors:

@@ -193,10 +193,19 @@ def hashes(source: pa.ChunkedArray, name: pa.ChunkedArray) -> Keys:
 
     sum_i byte_i M^i mod 2^64 of the name, plus a hash of the source, with the last mixing of SplitMix64.
     """
-    place, sources = codes(source)
-    of_source = [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") for text in sources]
     parts = [_polynomial(name.slice(start, SLICE)) for start in range(0, len(name), SLICE)]
-    return mixed(np.concatenate([np.empty(0, np.uint64), *parts]) + np.array(of_source, np.uint64)[place])
+    return mixed(np.concatenate([np.empty(0, np.uint64), *parts]) + _of_sources(source))
+
+
+def row_keys(rows: pa.Table) -> Keys:
+    """(n,) 64-bit hashes of the ``source`` and ``row`` of each, which tell it in its run."""
+    return mixed(_of_sources(rows["source"]) + integers(rows["row"]).astype(np.uint64) * FACTOR)
+
+
+def _of_sources(source: pa.ChunkedArray) -> Keys:
+    place, sources = codes(source)
+    own = [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") for text in sources]
+    return np.array(own, np.uint64)[place]
 
 
 def mixed(x: Keys) -> Keys:

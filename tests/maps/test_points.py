@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from regrad.maps.points import EACH, KEY, choose_points, fair_shares, row_keys
+from regrad.maps.points import EACH, KEY, choose_points, fair_shares
 from regrad.runs import scored
+from regrad.runs.pairs import row_keys
 from regrad.runs.scored import Run
 
 RNG = np.random.default_rng(3)
