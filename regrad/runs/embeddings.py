@@ -41,18 +41,29 @@ def embedding_rows(run: Run) -> Iterator[EmbeddingRows]:
         UsageError: the run kept none.
         RegradError: the storage refused or failed, a file is damaged, or a unit was replaced meanwhile.
     """
-    width = run.model.get("embedding_width")
+    width = width_of(run)
+    for rows in Rows(run.output, "embeddings", run.units).tables([*KNOWN_BY, table.EMBEDDING]):
+        for start in range(0, len(rows), _ROWS):
+            some = rows.slice(start, _ROWS)
+            yield EmbeddingRows(some.select(KNOWN_BY), vectors_of(some[table.EMBEDDING], width))
+
+
+def width_of(run: Run) -> int:
+    """How many numbers each of its embeddings has.
+
+    Raises:
+        UsageError: the run kept none.
+    """
+    width: int = run.model.get("embedding_width") or 0
     if not width:
         raise UsageError(
             f"{storage.mask(run.output)}: kept no embeddings; score it with --embeddings, into an output of its own or "
             "with --replace"
         )
-    for rows in Rows(run.output, "embeddings", run.units).tables([*KNOWN_BY, table.EMBEDDING]):
-        for start in range(0, len(rows), _ROWS):
-            some = rows.slice(start, _ROWS)
-            yield EmbeddingRows(some.select(KNOWN_BY), _vectors(some[table.EMBEDDING], width))
+    return width
 
 
-def _vectors(column: pa.ChunkedArray, width: int) -> npt.NDArray[np.float16]:
+def vectors_of(column: pa.ChunkedArray, width: int) -> npt.NDArray[np.float16]:
+    """(n, d) the embeddings of a column."""
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate([np.empty(0, np.float16), *chunks]).reshape(-1, width)

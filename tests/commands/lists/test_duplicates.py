@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
 
 from regrad.__main__ import main
+from regrad.commands.lists import duplicates
 from tests.shards import digits, write_parquet
 
 Folder = Callable[[str], str]
@@ -59,6 +62,39 @@ def test_without_embeddings_it_looks_for_the_same_bytes_and_says_so(
     )
     assert main(["duplicates", *runs, "--exact", "--output", str(tmp_path)]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "near", "address", "in_output"),
+    [
+        ([], None, True, "none", False),
+        ([], "10.0.0.1:6379", True, "10.0.0.1:6379", True),
+        (["--ray-address", "none"], "10.0.0.1:6379", True, "none", False),
+        (["--ray-address", "local"], None, True, "local", False),
+        (["--ray-address", "ray://head:1"], None, True, "ray://head:1", True),
+        ([], "10.0.0.1:6379", False, "none", False),
+    ],
+)
+def test_where_it_is_done(
+    flags: list[str],
+    environment: str | None,
+    near: bool,
+    address: str,
+    in_output: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without Ray unless a cluster is named; what its machines share lies in the output. The same bytes need none."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if environment:
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+    asked: list[Any] = []
+    each = object()
+    monkeypatch.setattr(duplicates, "carrying_out", lambda *how: asked.append(how) or contextlib.nullcontext(each))
+    args = duplicates.parser().parse_args(["RUN", "--output", "OUT", "--num-workers", "3", *flags])
+    with duplicates.means(args, "OUT", near) as means:
+        assert means.each is each
+        assert means.folder == ("OUT" if in_output else None)
+    assert asked == [(address, 3, False)]
 
 
 @pytest.mark.parametrize(
