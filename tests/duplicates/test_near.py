@@ -120,10 +120,13 @@ def test_cells_miss_few(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "ALL_PAIRS", 100)
     monkeypatch.setattr(cells, "_GROUP_BYTES", 2**15)
     compared: list[int] = []
-    real = near._alike
+    fitted: list[cells.Cells] = []
+    real, fit = near._alike, cells.fit_cells
     monkeypatch.setattr(near, "_alike", lambda w, a, b, t: compared.append(len(a) * len(b)) or real(w, a, b, t))
+    monkeypatch.setattr(near, "fit_cells", lambda *how: fitted.append(fit(*how)) or fitted[0])
     found = near_pairs(find(vectors, Limits(0.9)), 0.9)
-    assert found <= wanted
+    nearest = fitted[0].nearest(cells.directions(vectors, fitted[0].transform)).tolist()
+    assert found == {(a, b) for a, b in wanted if nearest[a][0] in nearest[b] or nearest[b][0] in nearest[a]}
     assert len(found) >= 0.98 * len(wanted) > 300
     assert sum(compared) < 4000 * 4000 / 10
 
@@ -194,6 +197,18 @@ def test_too_many_pairs_are_refused(find: Find, limit: str, monkeypatch: pytest.
     monkeypatch.setattr(near, "MOST_LINKS", {"task": 50, "all": 90}[limit])
     with pytest.raises(UsageError, match=message):
         find(vectors, Limits(0.9))
+
+
+@pytest.mark.usefixtures("small")
+def test_it_does_not_matter_which_task_is_done_first(find: Find) -> None:
+    vectors, _ = planted(500, 16, 60, 0.05)
+
+    def backwards(function: Callable[[Task], Task], tasks: Iterable[Task]) -> Iterator[Task]:
+        yield from [function(task) for task in tasks][::-1]
+
+    forwards, other = (find(vectors, Limits(0.3), means=means)[1] for means in (Means(), Means(backwards)))
+    assert pairs_of(forwards) == pairs_of(other)
+    assert len(forwards.first) > 50
 
 
 def dying(task: Task) -> Task:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from regrad.duplicates import cells, spread
 from regrad.duplicates.clusters import PLAIN
 from regrad.duplicates.gathered import Gathered, Stretch
 from regrad.ledger import fold, merge
+from regrad.ledger.rows import Place, Rows
 from tests.duplicates.embedded import embedded
 
 VECTORS = np.random.default_rng(0).normal(size=(90, 6)).astype(np.float16)
@@ -25,13 +28,23 @@ def piece(tmp_path: Path) -> Stretch:
         return piece
 
 
-@pytest.mark.parametrize("merged", [False, True])
-def test_rows_that_are_asked_for_are_read(piece: Stretch, merged: bool) -> None:
+class Backwards(Rows):
+    """As if they had been moved to another place: the last units come first."""
+
+    def placed(self, columns: Sequence[str] | None = None) -> Iterator[tuple[list[Place], pa.Table]]:
+        yield from [*super().placed(columns)][::-1]
+
+
+@pytest.mark.parametrize("since", ["nothing", "merged", "moved"])
+def test_rows_that_are_asked_for_are_read(piece: Stretch, since: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever has become of their units since they were numbered."""
     wanted = np.array([0, 11, 12, 57, 89])
     task = piece.task(wanted)
-    if merged:  # after the rows were numbered, in another order
+    if since == "merged":
         fold.fold(piece.run.output, lambda: None, at_least=1)
         assert merge.merge(piece.run.output, lambda: None, 2, ["embeddings"]) == 9
+    if since == "moved":
+        monkeypatch.setattr(spread, "Rows", Backwards)
     drawn = spread.draw_sample(task)
     assert drawn["rows"].tolist() == wanted.tolist()
     assert np.array_equal(drawn["vectors"], VECTORS[wanted])
