@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 
 from regrad import storage
-from regrad.duplicates.clusters import WHITENED
+from regrad.duplicates.clusters import PLAIN, WHITENED
 from regrad.runs.scored import Floats, Ints
 
+LEAST = 0.7  # of what may be one picture, if it looks the same
 ALL_PAIRS = 30_000  # rows that are in one cell
 NEAREST = 5  # cells that a row is in
 SAMPLE = 100_000  # rows, about, that all follows from
 _GROUP_BYTES = 32 * 2**20  # of the directions that a group is the nearest of
+_COMPARED = 1000  # rows with as many others, for what their cosines are like
 _PER_CENTRE, _ROUNDS = 40, 8  # rows of the sample, and rounds, of k-means
 _SHRINKAGE, _LEAST_SHRINKAGE = 0.1, 1e-3
 _AT_ONCE = 8192
@@ -38,11 +40,13 @@ class Cells:
     """What is near to what.
 
     Attributes:
+        cosine: one of :data:`regrad.duplicates.clusters.COSINES`.
         transform: (d, d) of embeddings, before their lengths become 1.
         centres: (K, d) of the cells.
         groups: (K,) which of the groups, from 0 on, that are compared at once a cell is in.
     """
 
+    cosine: str
     transform: Tensor
     centres: Tensor
     groups: Ints
@@ -50,7 +54,8 @@ class Cells:
     def save(self, uri: str) -> None:
         """Write them, for :func:`load_cells`."""
         content = io.BytesIO()
-        np.savez(content, transform=self.transform.numpy(), centres=self.centres.numpy(), groups=self.groups)
+        transform, centres = self.transform.numpy(), self.centres.numpy()
+        np.savez(content, cosine=self.cosine, transform=transform, centres=centres, groups=self.groups)
         storage.write_atomically(uri, content.getvalue())
 
     def nearest(self, white: Halves) -> Ints:
@@ -64,22 +69,38 @@ class Cells:
 def load_cells(uri: str) -> Cells:
     """What :meth:`Cells.save` wrote; the last is remembered, since many tasks of a worker need it."""
     with np.load(io.BytesIO(storage.read_bytes(uri))) as kept:
-        return Cells(torch.from_numpy(kept["transform"]), torch.from_numpy(kept["centres"]), kept["groups"])
+        transform, centres = (torch.from_numpy(kept[name]) for name in ("transform", "centres"))
+        return Cells(str(kept["cosine"]), transform, centres, kept["groups"])
 
 
-def fit_cells(sample: Halves, rows: int, cosine: str) -> Cells:
+def fit_cells(sample: Halves, rows: int, cosine: str | None) -> Cells:
     """Sqrt(5 n) cells, by spherical k-means, of n = ``rows`` rows, of which these are a ``sample``; one of few.
 
     The same every time.
+
+    Args:
+        cosine: None: :func:`telling`.
     """
     width = sample.shape[1]
+    cosine = cosine or telling(sample)
     transform = whitening(_blocks(sample)) if cosine == WHITENED else torch.eye(width)
     white = directions(sample, transform)
     cells = round((NEAREST * rows) ** 0.5) if rows > ALL_PAIRS else 1  # assigning rows costs as much as comparing them
-    fitted = Cells(transform, _centres(white, cells), np.zeros(cells, np.int64))
+    fitted = Cells(cosine, transform, _centres(white, cells), np.zeros(cells, np.int64))
     share = np.bincount(fitted.nearest(white)[:, 0], minlength=cells) / max(1, len(white))
     groups = _groups(fitted.centres.numpy(), share * rows, _GROUP_BYTES / (2 * width))
-    return Cells(transform, fitted.centres, groups)
+    return Cells(cosine, transform, fitted.centres, groups)
+
+
+def telling(sample: Halves) -> str:
+    """Plain, where 99 of 100 pairs of images have a cosine below :data:`LEAST`, so that more of one says something.
+
+    Whitened otherwise: of a network that makes images of a class alike, or has no negative numbers.
+    """
+    rows = np.random.default_rng(0).permutation(len(sample))[: 2 * _COMPARED]
+    drawn = directions(sample[rows], torch.eye(sample.shape[1])).astype(np.float32)
+    cosines = drawn[::2] @ drawn[1::2].T
+    return PLAIN if cosines.size and np.quantile(cosines, 0.99) < LEAST else WHITENED
 
 
 def directions(vectors: Halves, transform: Tensor) -> Halves:

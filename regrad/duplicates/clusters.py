@@ -23,12 +23,13 @@ class Limits:
     Attributes:
         threshold: the cosine of two embeddings, at least.
         distance: the bits in which two hashes differ, at most.
-        cosine: one of :data:`COSINES`.
+        cosine: one of :data:`COSINES`; None: which of them tells the images apart, see
+            :func:`regrad.duplicates.cells.telling`.
     """
 
     threshold: float
     distance: int = 0
-    cosine: str = WHITENED
+    cosine: str | None = None
 
 
 @dataclass(frozen=True)

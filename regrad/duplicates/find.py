@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from regrad import formatting, storage, table
-from regrad.duplicates.clusters import WHITENED, Clusters, Limits, Links, clusters_of
+from regrad.duplicates.clusters import Clusters, Limits, Links, clusters_of
 from regrad.duplicates.exact import exact_links
 from regrad.duplicates.gathered import NO_DIGEST, Gathered
 from regrad.duplicates.hashes import hash_pairs
@@ -58,13 +58,13 @@ def find_duplicates(
     runs: Sequence[Run],
     threshold: float | None,
     distance: int = 0,
-    cosine: str = WHITENED,
+    cosine: str | None = None,
     means: Means = Means(),  # noqa: B008
 ) -> Repeats:
     """Images with the same bytes and, where there is a ``threshold``, those with the same pixels, those whose hashes
-    differ in at most ``distance`` bits, or in twice as many where their embeddings are alike too, and those whose
-    embeddings have at least this ``cosine``, whitened or plain: see :mod:`regrad.duplicates.hashes` and
-    :mod:`regrad.duplicates.near`.
+    differ in at most ``distance`` bits, or in some more where their embeddings are alike too, and those whose
+    embeddings have at least this cosine, whitened, plain or whichever tells the images apart: see
+    :mod:`regrad.duplicates.hashes` and :mod:`regrad.duplicates.near`.
 
     Of what has the same bytes or pixels, the first is compared for the others. What stands for a cluster is its first
     row: of the run that was named first, and in it by source and row.
@@ -84,7 +84,8 @@ def find_duplicates(
 
             among = _once(rows, links)
             looking = among[hash_pairs(rows.hashes[among], distance, means.each)]
-            links += near_links(rows, among, looking, Limits(threshold, distance, cosine), means)
+            near, cosine = near_links(rows, among, looking, Limits(threshold, distance, cosine), means)
+            links += near
         clusters = clusters_of(links, rows.ranks)
         asked = {"threshold": threshold, "distance": distance, "cosine": cosine} if threshold is not None else {}
         numbers = _numbers(names, rows, clusters) | {"threshold": None, "distance": None, "cosine": None, **asked}

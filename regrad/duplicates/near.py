@@ -18,16 +18,18 @@ import numpy as np
 import torch
 
 from regrad import storage
-from regrad.duplicates.cells import NEAREST, SAMPLE, Cells, Halves, fit_cells
+from regrad.duplicates.cells import LEAST, NEAREST, SAMPLE, Cells, Halves, fit_cells
 from regrad.duplicates.clusters import Limits, Links, Similarities
 from regrad.duplicates.gathered import Gathered
 from regrad.duplicates.hashes import differing_bits
 from regrad.duplicates.means import Means, Task
 from regrad.duplicates.spread import draw_sample, entry_type, lay_down
 from regrad.errors import UsageError
-from regrad.runs.scored import Ints
+from regrad.runs.scored import Bools, Ints
 
-LEAST = 0.7  # of two whose pictures look alike, but not as surely
+#: Two may look less alike, so many times the bits, if their embeddings have at least a cosine: docs/duplicates.md has
+#: how many of those are one picture.
+ALSO = ((2, LEAST), (3, 0.8))
 MOST_LINKS = 20_000_000
 _BLOCK, _OTHERS = 1024, 8192  # rows at once, and rows they are compared with
 _THREADS = 8  # that read ranges
@@ -35,10 +37,11 @@ _THREADS = 8  # that read ranges
 Entries = np.ndarray[Any, Any]
 
 
-def near_links(rows: Gathered, among: Ints, looking: Ints, limits: Limits, means: Means) -> list[Links]:
-    """Of the rows ``among``: pairs whose pictures look alike, ``looking`` and those that differ in up to twice as many
-    bits, if their embeddings have a cosine of at least :data:`LEAST`; and pairs whose embeddings are as alike as the
-    limits ask.
+def near_links(
+    rows: Gathered, among: Ints, looking: Ints, limits: Limits, means: Means
+) -> tuple[list[Links], str | None]:
+    """Of the rows ``among``: pairs whose pictures look alike, ``looking`` and those that differ in more bits and have
+    embeddings alike by :data:`ALSO`; and pairs whose embeddings are as alike as the limits ask. Then, by which cosine.
 
     Memory: a sample of :data:`SAMPLE` embeddings, and what a task has: some hundred megabytes. Those of the rows in
     ``looking`` lie in a temporary file.
@@ -52,7 +55,7 @@ def near_links(rows: Gathered, among: Ints, looking: Ints, limits: Limits, means
         RegradError: the storage refused or failed.
     """
     if not len(among):
-        return [Links.none(), Links.none()]
+        return [Links.none(), Links.none()], limits.cosine
     pieces = [task for task in (piece.task(among) for piece in rows.pieces) if len(task["rows"])]
     with means.scratch() as folder, tempfile.TemporaryDirectory(prefix="regrad-near-") as local:
         cells = fit_cells(_sample(among, rows, means), len(among), limits.cosine)
@@ -67,7 +70,7 @@ def near_links(rows: Gathered, among: Ints, looking: Ints, limits: Limits, means
             shown.put(answer["shown"], answer["vectors"])
             written.append((answer["piece"], answer["ends"]))
         alike, near = _compared(cells, sorted(written), limits, means)
-        return [Links.joined([shown.links(looking), alike]), near]
+        return [Links.joined([shown.links(looking), alike]), near], cells.cosine
 
 
 def _sample(among: Ints, rows: Gathered, means: Means) -> Halves:
@@ -139,18 +142,24 @@ def compare_group(task: Task) -> Task:
         RegradError: the storage refused or failed.
     """
     limits: Limits = task["limits"]
-    least, bits = min(limits.threshold, LEAST if limits.distance else 1), 2 * limits.distance
+    least = min(limits.threshold, LEAST if limits.distance else 1)
     alike, near, count = [Links.none()], [Links.none()], 0
     with tempfile.TemporaryDirectory(prefix="regrad-near-") as folder:
         entries = _entries(task, os.path.join(folder, "entries"))
         cells, hashes, rows = (np.array(entries[name]) for name in ("cells", "hash", "row"))
         for first, second, cosines in _in_cells(entries["vector"], cells, task["members"], least):
             links = Links(np.minimum(rows[first], rows[second]), np.maximum(rows[first], rows[second]), cosines)
-            alike.append(links.those((cosines >= LEAST) & (differing_bits(hashes[first], hashes[second]) <= bits)))
+            alike.append(links.those(_also(cosines, differing_bits(hashes[first], hashes[second]), limits)))
             near.append(links.those(cosines >= limits.threshold))
             count += len(alike[-1].first) + len(near[-1].first)
             _refuse_more(count, limits)
-    return {"alike": Links.joined(alike if bits else []), "near": Links.joined(near)}
+    return {"alike": Links.joined(alike), "near": Links.joined(near)}
+
+
+def _also(cosines: Similarities, bits: Ints, limits: Limits) -> Bools:
+    """(m,) which pairs look alike, by :data:`ALSO`."""
+    rules = [(cosines >= least) & (bits <= times * limits.distance) for times, least in ALSO if limits.distance]
+    return np.logical_or.reduce([np.zeros(len(bits), bool), *rules])
 
 
 def _entries(task: Task, path: str) -> Entries:

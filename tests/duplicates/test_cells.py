@@ -33,6 +33,18 @@ def test_directions_have_a_length_of_one_or_none() -> None:
     np.testing.assert_allclose(cells.directions(vectors, torch.eye(2)), wanted, atol=1e-3)
 
 
+def test_the_plain_cosine_is_for_embeddings_that_tell_images_apart() -> None:
+    draw = np.random.default_rng(0)
+    apart = draw.normal(size=(400, 32)).astype(np.float16)
+    copies = np.concatenate([apart, np.repeat(apart[:4], 10, 0)])  # few of all pairs, though each is there often
+    classes = np.concatenate([apart, np.abs(apart[:, :1]) * 9 + 1], 1).astype(np.float16)  # that one number tells
+    of_classes = cells.directions(classes, torch.eye(33)).astype(np.float32)
+    assert np.median(of_classes @ of_classes.T) < cells.LEAST  # of one in a hundred it is higher all the same
+    assert [cells.telling(some) for some in (apart, copies, classes)] == [PLAIN, PLAIN, WHITENED]
+    assert [cells.telling(apart[:rows]) for rows in (0, 1)] == [WHITENED, WHITENED]
+    assert [cells.fit_cells(some, 400, None).cosine for some in (apart, classes)] == [PLAIN, WHITENED]
+
+
 def test_up_to_a_number_of_rows_there_is_one_cell() -> None:
     fitted = cells.fit_cells(sample(), cells.ALL_PAIRS, PLAIN)
     assert len(fitted.centres) == 1
@@ -62,6 +74,7 @@ def test_the_nearest_are_nearest_and_groups_are_no_larger_than_asked(
     assert copies < 0.8 * of_drawn
     fitted.save(str(tmp_path / "cells"))
     again = cells.load_cells(str(tmp_path / "cells"))
+    assert again.cosine == fitted.cosine == WHITENED
     assert again.groups.tolist() == groups.tolist()
     assert torch.equal(again.centres, fitted.centres)
     assert torch.equal(again.transform, fitted.transform)

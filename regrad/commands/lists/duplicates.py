@@ -71,7 +71,7 @@ def carry_out(arguments: Sequence[str]) -> int:
     distance = DISTANCE if args.distance is None else args.distance
     output = absolute(args.output)
     with means(args, output, threshold is not None) as own:
-        found = find_duplicates(runs, threshold, distance, args.cosine or COSINES[0], own)
+        found = find_duplicates(runs, threshold, distance, args.cosine, own)
     write_duplicates(found, output)
     told = summary(found.numbers)
     page = storage.join(output, "duplicates.html")
@@ -99,7 +99,7 @@ def summary(numbers: dict[str, Any]) -> str:
         "exact": "with the bytes of another",
         "pixels": "with its pixels",
         "hash": "that look like it",
-        "near": f"alike at {numbers['threshold'] or 0:g} or more",
+        "near": f"alike at {numbers['threshold'] or 0:g} or more by the {numbers['cosine']} cosine",
     }
     shown = [f"{numbers['kinds'][kind]:,} {told[kind]}" for kind in told if kind == "exact" or numbers["threshold"]]
     lines = [
@@ -137,13 +137,13 @@ def parser() -> Parser:
         "--distance",
         type=AT_LEAST_0,
         metavar="BITS",
-        help=f"of hashes that may differ, 0 to {MOST_DISTANCE} of 63; twice as many where embeddings are alike too "
-        f"(default: {DISTANCE})",
+        help=f"of hashes that may differ, 0 to {MOST_DISTANCE} of 63; up to three times as many where embeddings are "
+        f"alike too (default: {DISTANCE})",
     )
     most.add_argument(
         "--cosine",
         choices=COSINES,
-        help=f"of embeddings: {COSINES[1]} for a network that tells images of a class apart (default: {COSINES[0]})",
+        help=f"of embeddings (default: {COSINES[1]} if few images of the runs have a high one, else {COSINES[0]})",
     )
     most.add_argument("--exact", action="store_true", help="the same bytes alone")
     page.add_argument(
