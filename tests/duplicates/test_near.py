@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regrad.cluster.tasks import each
+from regrad.cluster.carry import carrying_out
 from regrad.duplicates import cells, gathered, near
 from regrad.duplicates.clusters import PLAIN, WHITENED, Limits, Links
 from regrad.duplicates.gathered import Gathered
@@ -257,13 +257,14 @@ def test_it_is_the_same_on_ray_and_in_a_store_though_a_worker_is_killed(
 
     def on_ray(function: Callable[[Task], Task], tasks: Iterable[Task]) -> Iterator[Task]:
         named = {"function": function, "mark": str(tmp_path / "mark")}
-        for answer in each(dying, ({**task, **named} for task in tasks), workers=2):
+        for answer in each(dying, ({**task, **named} for task in tasks)):
             done.append(function.__name__)
             yield answer
 
     limits = whitened(0.8, 2)
     here = find(vectors, limits, looking=looking, hashes=hashes)
-    there = find(vectors, limits, looking=looking, hashes=hashes, means=Means(on_ray, f"{bucket.uri}/out"))
+    with carrying_out("of the tests", 2) as each:
+        there = find(vectors, limits, looking=looking, hashes=hashes, means=Means(on_ray, f"{bucket.uri}/out"))
     for some, others in zip(here, there, strict=True):
         order, other_order = (np.lexsort((links.second, links.first)) for links in (some, others))
         assert np.array_equal(some.first[order], others.first[other_order])
