@@ -105,8 +105,12 @@ def telling(sample: Halves) -> str:
 
 def directions(vectors: Halves, transform: Tensor) -> Halves:
     """(m, d) x' / |x'| with x' = ``transform`` x; zero where x is."""
-    parts = [torch.nn.functional.normalize(some @ transform).half().numpy() for some in _blocks(vectors)]
-    return np.concatenate([np.empty((0, vectors.shape[1]), np.float16), *parts])
+    turned = np.empty_like(vectors)
+    for number, some in enumerate(_blocks(vectors)):
+        turned[number * _AT_ONCE : (number + 1) * _AT_ONCE] = (
+            torch.nn.functional.normalize(some @ transform).half().numpy()
+        )
+    return turned
 
 
 def whitening(blocks: Iterable[Tensor]) -> Tensor:

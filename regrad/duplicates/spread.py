@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from regrad import storage, table
 from regrad.duplicates.cells import Halves, directions, load_cells
@@ -36,8 +35,7 @@ def draw_sample(task: Task) -> Task:
     Raises:
         RegradError: the storage refused or failed, or a unit was replaced meanwhile.
     """
-    rows, _, vectors = _read(task)
-    return {"rows": rows, "vectors": vectors}
+    return {"rows": task["rows"], "vectors": _read(task)[1]}
 
 
 def lay_down(task: Task) -> Task:
@@ -51,7 +49,8 @@ def lay_down(task: Task) -> Task:
         RegradError: see :func:`draw_sample`.
     """
     cells = load_cells(task["cells"])
-    rows, hashes, vectors = _read(task)
+    rows = task["rows"]
+    hashes, vectors = _read(task)
     white = directions(vectors, cells.transform)
     nearest = cells.nearest(white)
     # A row is once in each group that has one of its cells: all by group, in the order of their numbers.
@@ -68,23 +67,20 @@ def lay_down(task: Task) -> Task:
     return {"piece": task["piece"], "ends": ends, "shown": shown, "vectors": white[np.searchsorted(rows, shown)]}
 
 
-def _read(task: Task) -> tuple[Ints, Any, Halves]:
-    """Numbers, hashes and embeddings of the wanted rows of a piece, in the order of their numbers."""
+def _read(task: Task) -> tuple[Any, Halves]:
+    """Hashes and embeddings of the wanted rows of a piece, in the order of their numbers."""
+    rows: Ints = task["rows"]
+    hashes, vectors = np.empty(len(rows), np.uint64), np.empty((len(rows), task["width"]), np.float16)
     starts = dict(zip((place.unit for place in task["places"]), _starts(task), strict=True))
-    numbers, hashes, vectors = [np.empty(0, np.int64)], [np.empty(0, np.uint64)], []
+    columns = ["perceptual_hash", table.EMBEDDING]
     # Units that were moved to another file since they were numbered may come in another order.
-    for places, rows in Rows(task["source"], "embeddings", places=task["places"]).placed(
-        ["perceptual_hash", table.EMBEDDING]
-    ):
+    for places, some in Rows(task["source"], "embeddings", places=task["places"]).placed(columns):
         own = np.concatenate([starts[place.unit] + np.arange(place.rows) for place in places])
-        wanted = np.isin(own, task["rows"])
-        numbers.append(own[wanted])
-        some = rows.filter(pa.array(wanted))
-        hashes.append(some["perceptual_hash"].to_numpy())
-        vectors.append(vectors_of(some[table.EMBEDDING], task["width"]))
-    order = np.argsort(row := np.concatenate(numbers), kind="stable")
-    everything = np.concatenate([np.empty((0, task["width"]), np.float16), *vectors])
-    return row[order], np.concatenate(hashes)[order], everything[order]
+        wanted = np.isin(own, rows)
+        there = np.searchsorted(rows, own[wanted])
+        hashes[there] = some["perceptual_hash"].to_numpy()[wanted]
+        vectors[there] = vectors_of(some[table.EMBEDDING], task["width"])[wanted]
+    return hashes, vectors
 
 
 def _starts(task: Task) -> Ints:
