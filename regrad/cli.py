@@ -89,12 +89,14 @@ def add_common(group: argparse._ArgumentGroup, verbose: str = "show tracebacks")
     group.add_argument("-h", "--help", action="help", help="show this, and end")
 
 
-def add_cluster(group: argparse._ArgumentGroup, workers: str) -> None:
-    """The flags of commands that have shards looked at by Ray's workers; ``workers`` says what these do."""
+def add_cluster(group: argparse._ArgumentGroup, workers: str, otherwise: str = "Ray on this machine") -> None:
+    """The flags of commands whose work is done by Ray's workers; ``workers`` says what these do, ``otherwise`` where it
+    is done if no cluster is named.
+    """
     group.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help="the cluster to run on; `none`: no Ray (default: $RAY_ADDRESS, or Ray on this machine)",
+        help=f"the cluster to run on; `none`: no Ray (default: $RAY_ADDRESS, or {otherwise})",
     )
     group.add_argument("--num-workers", type=AT_LEAST_0, metavar="N", help=f"{workers} (default: one per CPU)")
 

@@ -17,6 +17,22 @@ Similarities = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What counts as alike.
+
+    Attributes:
+        threshold: the cosine of two embeddings, at least.
+        distance: the bits in which two hashes differ, at most.
+        cosine: one of :data:`COSINES`; None: which of them tells the images apart, see
+            :func:`regrad.duplicates.cells.telling`.
+    """
+
+    threshold: float
+    distance: int = 0
+    cosine: str | None = None
+
+
+@dataclass(frozen=True)
 class Links:
     """Pairs of rows that are alike.
 
@@ -28,6 +44,10 @@ class Links:
     first: Ints
     second: Ints
     similarity: Similarities
+
+    def those(self, wanted: Bools) -> Links:
+        """The pairs that are ``wanted``: (m,)."""
+        return Links(self.first[wanted], self.second[wanted], self.similarity[wanted])
 
     @classmethod
     def none(cls) -> Links:

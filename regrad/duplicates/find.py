@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from regrad import formatting, storage, table
-from regrad.duplicates.clusters import WHITENED, Clusters, Links, clusters_of
+from regrad.duplicates.clusters import Clusters, Limits, Links, clusters_of
 from regrad.duplicates.exact import exact_links
 from regrad.duplicates.gathered import NO_DIGEST, Gathered
 from regrad.duplicates.hashes import hash_pairs
+from regrad.duplicates.means import Means
 from regrad.errors import UsageError
 from regrad.runs.scored import Ints, Run
 
@@ -53,11 +54,17 @@ def why_not_near(runs: Sequence[Run]) -> str | None:
     return None
 
 
-def find_duplicates(runs: Sequence[Run], threshold: float | None, distance: int = 0, cosine: str = WHITENED) -> Repeats:
+def find_duplicates(
+    runs: Sequence[Run],
+    threshold: float | None,
+    distance: int = 0,
+    cosine: str | None = None,
+    means: Means = Means(),  # noqa: B008
+) -> Repeats:
     """Images with the same bytes and, where there is a ``threshold``, those with the same pixels, those whose hashes
-    differ in at most ``distance`` bits, or in twice as many where their embeddings are alike too, and those whose
-    embeddings have at least this ``cosine``, whitened or plain: see :mod:`regrad.duplicates.hashes` and
-    :mod:`regrad.duplicates.near`.
+    differ in at most ``distance`` bits, or in some more where their embeddings are alike too, and those whose
+    embeddings have at least this cosine, whitened, plain or whichever tells the images apart: see
+    :mod:`regrad.duplicates.hashes` and :mod:`regrad.duplicates.near`.
 
     Of what has the same bytes or pixels, the first is compared for the others. What stands for a cluster is its first
     row: of the run that was named first, and in it by source and row.
@@ -70,13 +77,15 @@ def find_duplicates(runs: Sequence[Run], threshold: float | None, distance: int 
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"{name}: named twice, and all of its images would be duplicates")
-    with Gathered(runs, runs[0].model["embedding_width"] if threshold is not None else 0) as rows:
+    with Gathered(runs, threshold is not None) as rows:
         links = [exact_links(rows, name) for name in rows.keys]
         if threshold is not None:
             from regrad.duplicates.near import near_links  # imports torch, which the same bytes do not need
 
             among = _once(rows, links)
-            links += near_links(rows.vectors, among, threshold, hash_pairs(rows.hashes[among], distance), cosine)
+            looking = among[hash_pairs(rows.hashes[among], distance, means.each)]
+            near, cosine = near_links(rows, among, looking, Limits(threshold, distance, cosine), means)
+            links += near
         clusters = clusters_of(links, rows.ranks)
         asked = {"threshold": threshold, "distance": distance, "cosine": cosine} if threshold is not None else {}
         numbers = _numbers(names, rows, clusters) | {"threshold": None, "distance": None, "cosine": None, **asked}

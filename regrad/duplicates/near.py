@@ -1,179 +1,217 @@
 """Rows whose images look alike to the network: pairs of embeddings by their cosine, whitened or plain.
 
-A classifier is trained to make images of one class alike, so that the cosine of what its last layer is given says first
-of all which class an image is of. Whitening, x' = M^(-1/2) x with M = E[x x^T], gives the directions in which images of
-a class differ as much weight as those that tell classes apart, and whatever noise there is too: docs/duplicates.md has
-what that is worth to which network.
-
-Up to some tens of thousands of rows, all pairs are looked at. Of more, those that share a cell: centres of cells are
-found by spherical k-means on a sample, and a row is compared with the rows of its nearest cell and with all that have
-that cell among their nearest few. Sqrt(n) cells make that n sqrt(n) comparisons, and a pair may be missed.
+A row is compared with those of its nearest cell, and with all that have that cell among their nearest few. Sqrt(n)
+cells make that n sqrt(n) comparisons, and a pair may be missed; up to some tens of thousands of rows there is one cell,
+and none is. Cells that lie together are a group, which is one task: any number of rows is compared in a bounded memory,
+on as many machines as there are.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from regrad.duplicates.clusters import WHITENED, Links
-from regrad.duplicates.gathered import Halves
-from regrad.duplicates.hashes import Lookalikes
+from regrad import storage
+from regrad.duplicates.cells import LEAST, NEAREST, SAMPLE, Cells, Halves, fit_cells
+from regrad.duplicates.clusters import Limits, Links, Similarities
+from regrad.duplicates.gathered import Gathered
+from regrad.duplicates.hashes import differing_bits
+from regrad.duplicates.means import Means, Task
+from regrad.duplicates.spread import draw_sample, entry_type, lay_down
 from regrad.errors import UsageError
-from regrad.runs.scored import Ints
+from regrad.runs.scored import Bools, Ints
 
-ALL_PAIRS = 30_000  # rows of which all pairs are looked at
-LEAST = 0.7  # of two whose pictures look alike, but not as surely
-NEAREST = 5  # cells that a row is in
+#: Two may look less alike, so many times the bits, if their embeddings have at least a cosine: docs/duplicates.md has
+#: how many of those are one picture.
+ALSO = ((2, LEAST), (3, 0.8))
 MOST_LINKS = 20_000_000
-_SAMPLE = 100_000  # rows that the whitening is taken from
-_PER_CENTRE, _ROUNDS = 40, 8  # rows of the sample, and rounds, of k-means
-_SHRINKAGE, _LEAST_SHRINKAGE = 0.1, 1e-3
 _BLOCK, _OTHERS = 1024, 8192  # rows at once, and rows they are compared with
+_THREADS = 8  # that read ranges
+
+Entries = np.ndarray[Any, Any]
 
 
 def near_links(
-    vectors: Halves, among: Ints, threshold: float, looking: Lookalikes | None = None, cosine: str = WHITENED
-) -> list[Links]:
-    """Of pairs that are ``looking`` alike, those with few different bits, and those whose embeddings have a cosine of
-    at least :data:`LEAST`; and all pairs of the rows ``among`` that have at least ``threshold``.
+    rows: Gathered, among: Ints, looking: Ints, limits: Limits, means: Means
+) -> tuple[list[Links], str | None]:
+    """Of the rows ``among``: pairs whose pictures look alike, ``looking`` and those that differ in more bits and have
+    embeddings alike by :data:`ALSO`; and pairs whose embeddings are as alike as the limits ask. Then, by which cosine.
 
-    Memory: blocks of some ten thousand rows; the embeddings that are compared lie in a temporary file.
+    Memory: a sample of :data:`SAMPLE` embeddings, and what a task has: some hundred megabytes. Those of the rows in
+    ``looking`` lie in a temporary file.
 
     Args:
-        vectors: (n, d) embeddings of all rows.
         among: numbers of the rows to compare, ascending.
-        looking: of places in ``among``.
-        cosine: one of :data:`regrad.duplicates.clusters.COSINES`.
+        looking: (2, m) numbers of pairs.
 
     Raises:
         UsageError: more than :data:`MOST_LINKS` pairs are that alike.
+        RegradError: the storage refused or failed.
     """
-    with tempfile.TemporaryDirectory(prefix="regrad-near-") as folder:
-        white = _directions(vectors, among, cosine, os.path.join(folder, "white"))
-        seen = _seen(white, looking) if looking else Links.none()
-        blocks = _all_pairs(white) if len(among) <= ALL_PAIRS else _in_cells(white)
-        parts: list[Links] = []
-        count = 0
-        for links in itertools.chain.from_iterable(_alike(white, *block, threshold) for block in blocks):
-            parts.append(links)
-            count += len(links.first)
-            if count > MOST_LINKS:
-                raise UsageError(
-                    f"more than {MOST_LINKS:,} pairs of images are as alike as --threshold {threshold:g} asks; raise it"
-                )
-        found = [seen, Links.joined(parts)]
-    return [Links(among[links.first], among[links.second], links.similarity) for links in found]
+    if not len(among):
+        return [Links.none(), Links.none()], limits.cosine
+    pieces = [task for task in (piece.task(among) for piece in rows.pieces) if len(task["rows"])]
+    with means.scratch() as folder, tempfile.TemporaryDirectory(prefix="regrad-near-") as local:
+        cells = fit_cells(_sample(among, rows, means), len(among), limits.cosine)
+        cells.save(where := storage.join(folder, "cells.npz"))
+        shown = _Shown(np.unique(looking), pieces[0]["width"], os.path.join(local, "shown"))
+        laying = (
+            {**task, "cells": where, "piece": storage.join(folder, f"piece-{number}"), "shown": shown.of(task["rows"])}
+            for number, task in enumerate(pieces)
+        )
+        written = []
+        for answer in means.each(lay_down, laying):
+            shown.put(answer["shown"], answer["vectors"])
+            written.append((answer["piece"], answer["ends"]))
+        alike, near = _compared(cells, sorted(written), limits, means)
+        return [Links.joined([shown.links(looking), alike]), near], cells.cosine
 
 
-def _directions(vectors: Halves, among: Ints, cosine: str, path: str) -> Halves:
-    """(m, d) x' / |x'|, x' whitened or x as it is, in a file; zero where x is."""
-    shape = (len(among), vectors.shape[1])
-    if not all(shape):
-        return np.empty(shape, np.float16)
-    sample = among[:: 1 + len(among) // _SAMPLE]
-    blocks = (_floats(vectors, sample[start : start + _BLOCK]) for start in range(0, len(sample), _BLOCK))
-    transform = whitening(blocks) if cosine == WHITENED else torch.eye(shape[1])
-    written = np.memmap(path, np.float16, "w+", shape=shape)
-    for start in range(0, len(among), _OTHERS):
-        own = _floats(vectors, among[start : start + _OTHERS]) @ transform
-        written[start : start + len(own)] = torch.nn.functional.normalize(own).half().numpy()
-    return written
+def _sample(among: Ints, rows: Gathered, means: Means) -> Halves:
+    wanted = among[:: 1 + len(among) // SAMPLE]
+    tasks = (piece.task(wanted) for piece in rows.pieces)
+    drawn = means.each(draw_sample, (task for task in tasks if len(task["rows"])))
+    by_first = {int(answer["rows"][0]): answer["vectors"] for answer in drawn}
+    return np.concatenate([by_first[first] for first in sorted(by_first)])  # in one order, whatever came first
 
 
-def whitening(blocks: Iterable[Tensor]) -> Tensor:
-    """M^(-1/2), M = (1 - a) E[x x^T] + a t I with t its mean eigenvalue and a = min(1, d / 10 n): (d, d), symmetric.
+class _Shown:
+    """The directions of rows whose pictures look like others', in a file."""
 
-    Not of the deviations from the mean: of a few rows, these are what tells alike ones apart. With fewer rows than a
-    tenth of d there is no telling of directions, and M is t I.
+    def __init__(self, rows: Ints, width: int, path: str):
+        self.rows = rows
+        shape = (len(rows), width)
+        self.vectors: Halves = np.memmap(path, np.float16, "w+", shape=shape) if len(rows) else np.empty(shape, "f2")
+
+    def of(self, rows: Ints) -> Ints:
+        """Those of ``rows``, a range of all there are, that are wanted."""
+        low, high = np.searchsorted(self.rows, [rows[0], rows[-1] + 1])
+        return self.rows[low:high]
+
+    def put(self, rows: Ints, vectors: Halves) -> None:
+        """``vectors`` of some of them."""
+        self.vectors[np.searchsorted(self.rows, rows)] = vectors
+
+    def links(self, pairs: Ints) -> Links:
+        """``pairs`` of them, with their cosines."""
+        parts = []
+        for start in range(0, pairs.shape[1], _OTHERS):
+            first, second = pairs[:, start : start + _OTHERS]
+            own, other = (self.vectors[np.searchsorted(self.rows, end)].astype(np.float32) for end in (first, second))
+            parts.append(Links(first, second, np.clip((own * other).sum(1), 0, 1)))
+        return Links.joined(parts)
+
+
+def _compared(cells: Cells, written: Sequence[tuple[str, Ints]], limits: Limits, means: Means) -> tuple[Links, Links]:
+    """The pairs of all groups: whose pictures look alike too, and whose embeddings are alike."""
+    alike, near, count = [], [], 0
+    for answer in means.each(compare_group, _tasks(cells, written, limits)):
+        alike.append(answer["alike"])
+        near.append(answer["near"])
+        count += len(answer["alike"].first) + len(answer["near"].first)
+        _refuse_more(count, limits)
+    return Links.joined(alike), Links.joined(near)
+
+
+def _tasks(cells: Cells, written: Sequence[tuple[str, Ints]], limits: Limits) -> Iterator[Task]:
+    starts = [np.r_[0, ends[:-1]] for _, ends in written]
+    kind = entry_type(cells.centres.shape[1], min(NEAREST, len(cells.centres)))
+    for group in range(int(cells.groups.max()) + 1):
+        ranges = [
+            (piece, int(start[group]), int(ends[group])) for (piece, ends), start in zip(written, starts, strict=True)
+        ]
+        members = np.flatnonzero(cells.groups == group)
+        yield {"source": written[0][0], "ranges": ranges, "members": members, "type": kind, "limits": limits}
+
+
+def compare_group(task: Task) -> Task:
+    """``alike, near``: links of rows of which one is nearest to a cell of the group.
 
     Args:
-        blocks: x, (m, d) at a time, n in all.
+        task: ``ranges``: which entries, of this ``type``, of which files; ``members``: the cells of the group;
+            ``limits``.
+
+    Raises:
+        UsageError: more than :data:`MOST_LINKS`.
+        RegradError: the storage refused or failed.
     """
-    rows, moment = 0, torch.zeros(())
-    for x in blocks:
-        rows, moment = rows + len(x), moment + x.double().T @ x.double()
-    values, directions = torch.linalg.eigh(moment / rows)
-    mean = values.mean().clamp_min(1e-12)
-    share = min(1.0, max(_LEAST_SHRINKAGE, _SHRINKAGE * len(values) / rows))
-    scale = ((1 - share) * values.clamp_min(0) + share * mean).rsqrt()
-    return (directions * scale @ directions.T).float()
+    limits: Limits = task["limits"]
+    least = min(limits.threshold, LEAST if limits.distance else 1)
+    alike, near, count = [Links.none()], [Links.none()], 0
+    with tempfile.TemporaryDirectory(prefix="regrad-near-") as folder:
+        entries = _entries(task, os.path.join(folder, "entries"))
+        cells, hashes, rows = (np.array(entries[name]) for name in ("cells", "hash", "row"))
+        for first, second, cosines in _in_cells(entries["vector"], cells, task["members"], least):
+            links = Links(np.minimum(rows[first], rows[second]), np.maximum(rows[first], rows[second]), cosines)
+            alike.append(links.those(_also(cosines, differing_bits(hashes[first], hashes[second]), limits)))
+            near.append(links.those(cosines >= limits.threshold))
+            count += len(alike[-1].first) + len(near[-1].first)
+            _refuse_more(count, limits)
+    return {"alike": Links.joined(alike), "near": Links.joined(near)}
 
 
-def _floats(vectors: Halves, rows: Ints | slice) -> Tensor:
-    return torch.from_numpy(np.asarray(vectors[rows], np.float32))
+def _also(cosines: Similarities, bits: Ints, limits: Limits) -> Bools:
+    """(m,) which pairs look alike, by :data:`ALSO`."""
+    rules = [(cosines >= least) & (bits <= times * limits.distance) for times, least in ALSO if limits.distance]
+    return np.logical_or.reduce([np.zeros(len(bits), bool), *rules])
 
 
-def _all_pairs(white: Halves) -> Iterator[tuple[Ints, Ints]]:
-    rows = np.arange(len(white))
-    for start in range(0, len(rows), _BLOCK):
-        yield rows[start : start + _BLOCK], rows[start:]
+def _entries(task: Task, path: str) -> Entries:
+    """All entries of the ranges, in a file."""
+    size = task["type"].itemsize
+    ranges = [(piece, start, stop) for piece, start, stop in task["ranges"] if start < stop]
+    with open(path, "wb") as sink, ThreadPoolExecutor(_THREADS, "regrad-ranges") as pool:
+        for at in range(0, len(ranges), _THREADS):  # so many in memory
+            for content in pool.map(lambda some: _range(some, size), ranges[at : at + _THREADS]):
+                sink.write(content)
+    return np.memmap(path, task["type"], "r") if ranges else np.empty(0, task["type"])
 
 
-def _in_cells(white: Halves) -> Iterator[tuple[Ints, Ints]]:
-    """Blocks of the rows of a cell, and the rows that have it among their :data:`NEAREST`."""
-    cells = round((NEAREST * len(white)) ** 0.5)  # assigning rows costs as much as comparing them
-    nearest = _nearest(white, _centres(white, cells))
-    flat = nearest.ravel()
-    order = np.argsort(flat, kind="stable")
-    bounds = np.searchsorted(flat[order], np.arange(cells + 1))
-    for cell, (start, stop) in enumerate(itertools.pairwise(bounds)):
-        others = order[start:stop] // NEAREST
-        own = others[nearest[others, 0] == cell]
-        for begin in range(0, len(own), _BLOCK):
-            yield own[begin : begin + _BLOCK], others
+def _range(some: tuple[str, int, int], size: int) -> bytes:
+    piece, start, stop = some
+    with storage.open_file(piece, read_ahead=1) as file:
+        file.seek(start * size)
+        content: bytes = file.read((stop - start) * size)
+    return content
 
 
-def _centres(white: Halves, cells: int) -> Tensor:
-    """(K, d) by spherical k-means on a sample; the same every time."""
-    draw = np.random.default_rng(0)
-    chosen = np.sort(
-        draw.choice(len(white), min(len(white), max(cells, min(_PER_CENTRE * cells, _SAMPLE))), replace=False)
-    )
-    sample = _floats(white, chosen)
-    centres = sample[torch.from_numpy(draw.choice(len(sample), cells, replace=False))]
-    for _ in range(_ROUNDS):
-        place = torch.cat([(some @ centres.T).argmax(1) for some in sample.split(_OTHERS)])
-        sums = torch.zeros_like(centres).index_add_(0, place, sample)
-        empty = sums.square().sum(1) < 1e-12
-        centres = torch.where(empty[:, None], centres, torch.nn.functional.normalize(sums))
-    return centres
+def _in_cells(vectors: Halves, cells: Ints, members: Ints, least: float) -> Iterator[tuple[Ints, Ints, Similarities]]:
+    """Places of pairs with a cosine of at least ``least``, each once, and their cosines: (m,) each.
+
+    A row of a cell is compared with those of it that come later, and with the rows that have it among their nearest.
+    """
+    for cell in members:
+        there = np.flatnonzero((cells == cell).any(1))
+        own = cells[there, 0] == cell
+        ordered = np.concatenate([there[own], there[~own]])
+        for start in range(0, int(own.sum()), _BLOCK):
+            block = ordered[start : min(start + _BLOCK, int(own.sum()))]
+            for at in range(start, len(ordered), _OTHERS):
+                first, second, cosines = _alike(vectors, block, ordered[at : at + _OTHERS], least)
+                after = start + first < at + second
+                first, second, cosines = block[first[after]], ordered[at + second[after]], cosines[after]
+                # The other's own cell may be near to this one too: there the pair is seen again.
+                both = (cells[first] == cells[second, :1]).any(1) & (cells[second, 0] != cell)
+                once = ~both | (first < second)
+                yield first[once], second[once], cosines[once]
 
 
-def _nearest(white: Halves, centres: Tensor) -> Ints:
-    """(m, NEAREST) the cells of each row, the nearest first."""
-    parts = [
-        (_floats(white, slice(start, start + _OTHERS)) @ centres.T).topk(NEAREST, 1).indices.numpy()
-        for start in range(0, len(white), _OTHERS)
-    ]
-    return np.concatenate(parts)
+def _alike(vectors: Halves, rows: Ints, others: Ints, least: float) -> tuple[Ints, Ints, Similarities]:
+    """Places in both of the pairs, and their cosines."""
+    own, theirs = (torch.from_numpy(vectors[some].astype(np.float32)) for some in (rows, others))
+    cosines = own @ theirs.T
+    first, second = (cosines >= least).nonzero(as_tuple=True)
+    return first.numpy(), second.numpy(), cosines[first, second].clamp_max(1).numpy()
 
 
-def _seen(white: Halves, pairs: Lookalikes) -> Links:
-    parts = []
-    for start in range(0, len(pairs.first), _OTHERS):
-        piece = slice(start, start + _OTHERS)
-        first, second = pairs.first[piece], pairs.second[piece]
-        cosines = (_floats(white, first) * _floats(white, second)).sum(1).clamp(0, 1).numpy()
-        enough = pairs.sure[piece] | (cosines >= LEAST)
-        parts.append(Links(first[enough], second[enough], cosines[enough]))
-    return Links.joined(parts)
-
-
-def _alike(white: Halves, rows: Ints, others: Ints, threshold: float) -> Iterator[Links]:
-    own = _floats(white, rows)
-    for start in range(0, len(others), _OTHERS):
-        some = others[start : start + _OTHERS]
-        cosines = own @ _floats(white, some).T
-        if float(cosines.max()) < threshold:
-            continue
-        first, second = (cosines >= threshold).nonzero(as_tuple=True)
-        values = cosines[first, second].clamp_max(1).numpy()
-        pair = rows[first.numpy()], some[second.numpy()]
-        once = pair[0] != pair[1]
-        yield Links(pair[0][once], pair[1][once], values[once])
+def _refuse_more(count: int, limits: Limits) -> None:
+    if count > MOST_LINKS:
+        raise UsageError(
+            f"more than {MOST_LINKS:,} pairs of images are as alike as --threshold {limits.threshold:g} asks; raise it"
+        )

@@ -39,6 +39,7 @@ class Rows:
     Args:
         units: only those of these units, if given.
         held: what the ledger held a moment ago, if the caller knows.
+        places: where they are, if another has looked: the ledger is asked for those alone that are not there any more.
 
     Attributes:
         places: of the units that have rows, in the order of their names.
@@ -53,9 +54,10 @@ class Rows:
         kind: str = "scores",
         units: Collection[str] | None = None,
         held: contents.Held | None = None,
+        places: Sequence[Place] | None = None,
     ):
         self.output, self.kind = output, kind
-        self.places = self._look(units, held)
+        self.places = self._look(units, held) if places is None else list(places)
 
     def count(self) -> int:
         """How many there are, by the ledger."""
@@ -83,13 +85,22 @@ class Rows:
         Raises:
             RegradError: the storage refused or failed, a file is damaged, or a unit was replaced meanwhile.
         """
+        for _, rows in self.placed(columns):
+            yield rows
+
+    def placed(self, columns: Sequence[str] | None = None) -> Iterator[tuple[list[Place], pa.Table]]:
+        """As :meth:`tables`, each with the places of the units whose rows it has, one after the other.
+
+        Raises:
+            RegradError: see :meth:`tables`.
+        """
         left = _by_file(self.places)
         while left:
             done = 0
             try:
-                for units, rows in self._stream(left, columns):
-                    done += units
-                    yield rows
+                for places, rows in self._stream(left, columns):
+                    done += len(places)
+                    yield places, rows
                 return
             except FileNotFoundError as error:
                 left = self._again(left[done:], error)
@@ -170,8 +181,8 @@ class Rows:
         except DAMAGE as error:
             return error
 
-    def _stream(self, places: Sequence[Place], columns: Sequence[str] | None) -> Iterator[tuple[int, pa.Table]]:
-        """Rows, and of how many of the ``places`` they are."""
+    def _stream(self, places: Sequence[Place], columns: Sequence[str] | None) -> Iterator[tuple[list[Place], pa.Table]]:
+        """Rows, and of which of the ``places`` they are."""
         with ThreadPoolExecutor(_THREADS, "regrad-rows") as pool:
             for file, some in itertools.groupby(places, key=lambda place: place.file):
                 own = list(some)
@@ -179,8 +190,9 @@ class Rows:
                     yield from _live(self._open(own[0]), own, columns)
                     continue
                 for window in _windows(own):
-                    for rows in pool.map(lambda place: self._open(place).read(None, columns), window):
-                        yield 1, rows
+                    read = pool.map(lambda place: self._open(place).read(None, columns), window)
+                    for place, rows in zip(window, read, strict=True):
+                        yield [place], rows
 
     def _unreadable(self, error: Exception) -> RegradError:
         return RegradError(f"{storage.mask(self.output)}/{self.kind}: cannot read: {storage.reason(error)}")
@@ -204,8 +216,10 @@ def _windows(places: Iterable[Place]) -> Iterator[list[Place]]:
         yield window
 
 
-def _live(file: RowFile, places: Sequence[Place], columns: Sequence[str] | None) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of ``places``, a row group at a time, and of how many of them they are."""
+def _live(
+    file: RowFile, places: Sequence[Place], columns: Sequence[str] | None
+) -> Iterator[tuple[list[Place], pa.Table]]:
+    """The rows of ``places``, a row group at a time, and of which of them they are."""
     starts = np.array([place.start for place in places], np.int64)
     counts = np.array([place.rows for place in places], np.int64)
     groups = file.group_of(starts)
@@ -215,7 +229,7 @@ def _live(file: RowFile, places: Sequence[Place], columns: Sequence[str] | None)
         if counts[there].sum() < len(rows):
             spans = zip(starts[there] - file.starts[group], counts[there], strict=True)
             rows = pa.concat_tables([rows.slice(start, count) for start, count in spans])
-        yield len(there), rows
+        yield [places[place] for place in there.tolist()], rows
 
 
 def read_ids(output: str, records: Sequence[Mapping[str, Any]]) -> list[list[str] | None]:

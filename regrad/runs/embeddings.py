@@ -64,15 +64,26 @@ def embedding_rows(run: Run) -> Iterator[EmbeddingRows]:
         UsageError: the run kept none.
         RegradError: the storage refused or failed, a file is damaged, or a unit was replaced meanwhile.
     """
+    width = width_of(run)
+    for rows in Rows(run.output, "embeddings", run.units).tables([*KNOWN_BY, table.EMBEDDING]):
+        for start in range(0, len(rows), _ROWS):
+            some = run.without_left_out(rows.slice(start, _ROWS))
+            yield EmbeddingRows(some.select(KNOWN_BY), vectors_of(some[table.EMBEDDING], width))
+
+
+def width_of(run: Run) -> int:
+    """How many numbers each of its embeddings has.
+
+    Raises:
+        UsageError: the run kept none.
+    """
     if not keeps_embeddings(run):
         raise UsageError(
             f"{storage.mask(run.output)}: kept no embeddings; score it with --embeddings, into an output of its own or "
             "with --replace"
         )
-    for rows in Rows(run.output, "embeddings", run.units).tables([*KNOWN_BY, table.EMBEDDING]):
-        for start in range(0, len(rows), _ROWS):
-            some = run.without_left_out(rows.slice(start, _ROWS))
-            yield EmbeddingRows(some.select(KNOWN_BY), _vectors(some[table.EMBEDDING], run.model["embedding_width"]))
+    width: int = run.model["embedding_width"]
+    return width
 
 
 def sample_embeddings(run: Run, size: int) -> EmbeddingSample:
@@ -83,9 +94,9 @@ def sample_embeddings(run: Run, size: int) -> EmbeddingSample:
     Raises:
         UsageError, RegradError: as of :func:`embedding_rows`.
     """
-    width, images = run.model.get("embedding_width") or 0, 0
+    images = 0
     keys: Keys = np.empty(0, np.uint64)
-    vectors: Vectors = np.empty((0, width), np.float16)
+    vectors: Vectors = np.empty((0, width_of(run)), np.float16)
     for some in embedding_rows(run):
         images += len(some.vectors)
         offered = np.concatenate([keys, row_keys(some.known_by)])
@@ -99,6 +110,7 @@ def sample_embeddings(run: Run, size: int) -> EmbeddingSample:
     return EmbeddingSample(vectors, predictions, images)
 
 
-def _vectors(column: pa.ChunkedArray, width: int) -> Vectors:
+def vectors_of(column: pa.ChunkedArray, width: int) -> Vectors:
+    """(n, d) the embeddings of a column."""
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate([np.empty(0, np.float16), *chunks]).reshape(-1, width)

@@ -285,10 +285,13 @@ def _temporary(path: str, content: bytes) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def writing(uri: str) -> Iterator[IO[bytes]]:
+def writing(uri: str, lasting: bool = True) -> Iterator[IO[bytes]]:
     """A file to write what is too large for :func:`write_atomically`: at ``uri`` once the context ends well, whole.
 
     For a store, it is kept in ``TMPDIR`` until then.
+
+    Args:
+        lasting: whether it is to be there after a power cut too.
 
     Raises:
         RegradError: the storage refused or failed.
@@ -305,7 +308,8 @@ def writing(uri: str) -> Iterator[IO[bytes]]:
             yield file
             with _telling(uri):
                 file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    os.fsync(file.fileno())
         with _telling(uri):
             if is_local(fs):
                 os.replace(temporary, path)

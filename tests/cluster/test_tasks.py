@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from regrad.cluster.carry import carrying_out
 from regrad.cluster.tasks import each
 from regrad.errors import RegradError, UsageError
 
@@ -61,3 +64,28 @@ def test_an_error_arrives_as_itself(kind: str, error: type[Exception]) -> None:
 def test_nothing_to_do_starts_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("regrad.cluster.tasks.connected", None)
     assert list(each(work, [])) == []
+
+
+def test_several_calls_are_in_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    @contextlib.contextmanager
+    def connected(*how: Any) -> Iterator[None]:
+        told.append(how)
+        yield
+        told.append("ended")
+
+    monkeypatch.setattr("regrad.cluster.sessions.connected", connected)
+    monkeypatch.setattr("regrad.cluster.tasks.each", lambda *of, **how: told.append((of, how)))
+    with carrying_out("somewhere", 3, True) as call:
+        call(work, [])
+        call(work, [{}])
+    how = {"address": "somewhere", "workers": 3, "verbose": True}
+    assert told == [("somewhere", 3, True), ((work, []), how), ((work, [{}]), how), "ended"]
+
+
+def test_without_a_cluster_they_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regrad.cluster.sessions.connected", lambda *_: pytest.fail("asked for Ray"))
+    monkeypatch.setattr("regrad.cluster.tasks.each", lambda *_, **__: pytest.fail("asked for Ray"))
+    with carrying_out("none") as call:
+        assert next(call(work, [{"number": 3}]))["number"] == 9

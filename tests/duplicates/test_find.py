@@ -97,6 +97,10 @@ def test_looser_limits_find_more(runs: Sequence[Run]) -> None:
     assert kinds(0.97, 3)["hash"] > strict["hash"]
     assert kinds(0.6, 0)["near"] > strict["near"]
     assert kinds(0.97, 0, "plain")["near"] > 2 * strict["near"]
+    assert [find_duplicates(runs, 0.97, 0, asked).numbers["cosine"] for asked in (None, "plain")] == [
+        "whitened",
+        "plain",
+    ]
 
 
 def test_the_run_named_first_is_kept(runs: Sequence[Run]) -> None:

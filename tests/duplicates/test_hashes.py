@@ -22,10 +22,12 @@ def planted(rows: int = 300, seed: int = 0) -> np.ndarray[tuple[int], np.dtype[n
     return np.where(draw.random(rows) < 0.3, numbers ^ np.uint64(MIRRORED), numbers)
 
 
-@pytest.mark.parametrize("distance", [0, 2, 4, 7])
-def test_none_is_missed_and_none_is_too_much(distance: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("task_rows", [40, 2**18])
+@pytest.mark.parametrize("distance", [0, 4, 9])
+def test_none_is_missed_and_none_is_too_much(distance: int, task_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashes, "_BLOCK", 7)
     monkeypatch.setattr(hashes, "_OTHERS", 11)
+    monkeypatch.setattr(hashes, "_TASK_ROWS", task_rows)
     numbers = planted()
     differing = {
         (a, b): min(int(x).bit_count(), (int(x) ^ MIRRORED).bit_count())
@@ -33,20 +35,17 @@ def test_none_is_missed_and_none_is_too_much(distance: int, monkeypatch: pytest.
         for b, x in enumerate(numbers[a] ^ numbers)
         if a < b
     }
-    pairs = hash_pairs(numbers, distance)
-    found = [*zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)]
+    found = [*zip(*hash_pairs(numbers, distance).tolist(), strict=True)]
     assert len(found) == len({*found}) > 10
-    assert {*found} == {pair for pair, bits in differing.items() if bits <= 2 * distance}
-    assert pairs.sure.tolist() == [differing[pair] <= distance for pair in found]
+    assert {*found} == {pair for pair, bits in differing.items() if bits <= distance}
 
 
 def test_of_no_rows_there_are_no_pairs() -> None:
-    assert len(hash_pairs(np.empty(0, np.uint64), 4).first) == 0
+    assert hash_pairs(np.empty(0, np.uint64), 4).shape == (2, 0)
 
 
-def test_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashes, "MOST_PAIRS", 100)
-    with pytest.raises(
-        UsageError, match="more than 100 pairs of images look alike in all but 4 bits; lower --distance"
-    ):
+@pytest.mark.parametrize("most", [100, 1000])  # of 435 pairs in each of three bands: of a task, and of all
+def test_too_many_are_refused(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "MOST_PAIRS", most)
+    with pytest.raises(UsageError, match=r"pairs of images look alike in all but 2 bits; lower --distance"):
         hash_pairs(np.zeros(30, np.uint64), 2)

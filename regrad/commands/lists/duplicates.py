@@ -18,16 +18,22 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from regrad import storage
-from regrad.cli import Parser, add_common, run_command, say
+from regrad.cli import Parser, add_cluster, add_common, run_command, say
+from regrad.cluster.carry import carrying_out
 from regrad.duplicates.clusters import COSINES
+from regrad.duplicates.means import Means
 from regrad.errors import UsageError
 from regrad.formatting import count
 from regrad.pages.thumbnails import SECONDS
 from regrad.settings.kinds import AT_LEAST_0, BETWEEN, POSITIVE
+from regrad.settings.places import LOCAL, NO_CLUSTER
 
 THRESHOLD, DISTANCE, MOST_DISTANCE = 0.9, 4, 7
 _SHOWN = 10  # pairs of runs in the summary
@@ -63,8 +69,9 @@ def carry_out(arguments: Sequence[str]) -> int:
         say(f"the same bytes alone are looked for: {reason}")
     threshold = None if args.exact or reason else THRESHOLD if args.threshold is None else args.threshold
     distance = DISTANCE if args.distance is None else args.distance
-    found = find_duplicates(runs, threshold, distance, args.cosine or COSINES[0])
     output = absolute(args.output)
+    with means(args, output, threshold is not None) as own:
+        found = find_duplicates(runs, threshold, distance, args.cosine, own)
     write_duplicates(found, output)
     told = summary(found.numbers)
     page = storage.join(output, "duplicates.html")
@@ -77,13 +84,22 @@ def carry_out(arguments: Sequence[str]) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def means(args: argparse.Namespace, output: str, near: bool) -> Iterator[Means]:
+    """With what the search is done: in this process, unless there is a cluster and something for it to do."""
+    named = args.ray_address or os.environ.get("RAY_ADDRESS") or NO_CLUSTER
+    address = named if near else NO_CLUSTER
+    with carrying_out(address, args.num_workers, args.verbose) as each:
+        yield Means(each, None if address in (NO_CLUSTER, LOCAL) else output)
+
+
 def summary(numbers: dict[str, Any]) -> str:
     """What was found, and in which runs."""
     told = {
         "exact": "with the bytes of another",
         "pixels": "with its pixels",
         "hash": "that look like it",
-        "near": f"alike at {numbers['threshold'] or 0:g} or more",
+        "near": f"alike at {numbers['threshold'] or 0:g} or more by the {numbers['cosine']} cosine",
     }
     shown = [f"{numbers['kinds'][kind]:,} {told[kind]}" for kind in told if kind == "exact" or numbers["threshold"]]
     lines = [
@@ -106,7 +122,7 @@ def summary(numbers: dict[str, Any]) -> str:
 def parser() -> Parser:
     """Its flags."""
     flags = Parser("duplicates", __doc__, "RUN [RUN ...] --output URI [--FLAG ...]")
-    most, page, run = flags.groups("page", "run")
+    most, page, run, cluster = flags.groups("page", "run", "cluster")
     most.add_argument(
         "runs", nargs="+", metavar="RUN", help="--output of `regrad score` or `regrad audit`; the first named is kept"
     )
@@ -121,13 +137,13 @@ def parser() -> Parser:
         "--distance",
         type=AT_LEAST_0,
         metavar="BITS",
-        help=f"of hashes that may differ, 0 to {MOST_DISTANCE} of 63; twice as many where embeddings are alike too "
-        f"(default: {DISTANCE})",
+        help=f"of hashes that may differ, 0 to {MOST_DISTANCE} of 63; up to three times as many where embeddings are "
+        f"alike too (default: {DISTANCE})",
     )
     most.add_argument(
         "--cosine",
         choices=COSINES,
-        help=f"of embeddings: {COSINES[1]} for a network that tells images of a class apart (default: {COSINES[0]})",
+        help=f"of embeddings (default: {COSINES[1]} if few images of the runs have a high one, else {COSINES[0]})",
     )
     most.add_argument("--exact", action="store_true", help="the same bytes alone")
     page.add_argument(
@@ -144,5 +160,6 @@ def parser() -> Parser:
         metavar="SECONDS",
         help="for fetching them (default: %(default)g)",
     )
-    add_common(run)
+    add_common(run, "show tracebacks and Ray's own messages")
+    add_cluster(cluster, "tasks at a time", "this process, without Ray")
     return flags

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
 
 from regrad.__main__ import main
+from regrad.commands.lists import duplicates
 from tests.shards import digits, write_parquet
 
 Folder = Callable[[str], str]
@@ -34,7 +37,8 @@ def test_it_tells_what_is_in_both(folder: Folder, tmp_path: Path, capsys: pytest
     said = capsys.readouterr().out
     assert said == (
         "63 images: 3 more than one of each, in 3 clusters of at most 2\n"
-        "6 with the bytes of another, 0 with its pixels, 0 that look like it, 0 alike at 0.999 or more\n"
+        "6 with the bytes of another, 0 with its pixels, 0 that look like it, "
+        "0 alike at 0.999 or more by the whitened cosine\n"
         f"3 of the 40 images of {old} are in {new} too\n"
         f"3 of the 23 images of {new} are in {old} too\n"
         f"{out}/duplicates.parquet\n{out}/duplicates.html\n"
@@ -59,6 +63,39 @@ def test_without_embeddings_it_looks_for_the_same_bytes_and_says_so(
     )
     assert main(["duplicates", *runs, "--exact", "--output", str(tmp_path)]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "near", "address", "in_output"),
+    [
+        ([], None, True, "none", False),
+        ([], "10.0.0.1:6379", True, "10.0.0.1:6379", True),
+        (["--ray-address", "none"], "10.0.0.1:6379", True, "none", False),
+        (["--ray-address", "local"], None, True, "local", False),
+        (["--ray-address", "ray://head:1"], None, True, "ray://head:1", True),
+        ([], "10.0.0.1:6379", False, "none", False),
+    ],
+)
+def test_where_it_is_done(
+    flags: list[str],
+    environment: str | None,
+    near: bool,
+    address: str,
+    in_output: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without Ray unless a cluster is named; what its machines share lies in the output. The same bytes need none."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if environment:
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+    asked: list[Any] = []
+    each = object()
+    monkeypatch.setattr(duplicates, "carrying_out", lambda *how: asked.append(how) or contextlib.nullcontext(each))
+    args = duplicates.parser().parse_args(["RUN", "--output", "OUT", "--num-workers", "3", *flags])
+    with duplicates.means(args, "OUT", near) as means:
+        assert means.each is each
+        assert means.folder == ("OUT" if in_output else None)
+    assert asked == [(address, 3, False)]
 
 
 @pytest.mark.parametrize(
