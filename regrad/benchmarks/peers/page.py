@@ -1,0 +1,96 @@
+"""docs/peers.md: regrad beside other ways to score images, as measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from regrad.benchmarks.peers.measure import FAULTS, medians
+
+Told = Mapping[str, Any]
+
+INTRODUCTION = """# Beside other ways to score images
+
+The same images, network and scores by other tools, each by a script as its user would write it ([peers/](peers/)):
+a loop over PyTorch's `DataLoader`; Ray Data's `read_images`, `map_batches`, `write_parquet`; Ray Data's
+`read_parquet`, `download`, `map_batches(ScoreImages)`, `write_parquet` with
+[its checkpoint](interoperability.md#a-pipeline-that-goes-on); Daft; and NeMo Curator. All of them score with
+`regrad.Scorer`: what is compared is the way of an image to its row.
+
+    regrad benchmark peers --output peers --images SHARDS --pythons daft=PYTHON nemo-curator=PYTHON
+    regrad benchmark peers --output peers --images SHARDS --pythons daft=PYTHON nemo-curator=PYTHON --faults
+    regrad benchmark peers --render peers    # writes this page
+
+`--pythons` names interpreters with a library that regrad's own environment has not, beside what regrad needs. Each
+contender is a command of its own; batches, blocks and units of work have the same number of rows.
+"""
+SPEED_WORDS = """Medians of the rounds, of which every second has the opposite order: seconds from the command to the
+last row on disk, images a second from the first scored batch to the last, the most memory that all processes held at
+once (shared pages counted once), and the largest difference of a score from the first row's."""
+LOSS_WORDS = """One run each. `truncated`: one image ends in its middle. `command killed`: SIGKILL to the process group
+of the command when half of the images are scored, then the same command again. `worker killed`: SIGKILL to the process
+that scores or, where that is the command itself, to one that it forked. Every image is counted in what lies on disk at
+the end: scored once; in a row that says that it failed; in no row; in several rows. Through the network are the rows
+that were scored in all runs, over the images: 100 is nothing twice, but for the batch that was under way."""
+FASTER = ("way", "version", "s", "images/s", "peak MB", "score apart")
+LOST = ("way", "", "scored", "told failed", "lost", "doubled", "through the network, %", "exit codes")
+
+
+def peers_page(measured: Told) -> str:
+    """The page of what `regrad benchmark peers` wrote."""
+    machine = measured["machine"]
+    where = f"{machine['date']}, {machine['cores']} cores ({machine['device']}), torch {machine['torch']}."
+    speed = [f"{_heading(result)}\n\n{speeds_as_markdown(result)}" for result in measured["speed"].values()]
+    losses = [f"{_heading(result)}\n\n{losses_as_markdown(result)}" for result in measured["losses"].values()]
+    fast = ["## How fast", f"{where} {SPEED_WORDS}", *speed]
+    lost = ["## What is lost", LOSS_WORDS, *losses]
+    return "\n\n".join(part.strip() for part in (INTRODUCTION, *fast, *lost, LEARNED)) + "\n"
+
+
+def speeds_as_markdown(result: Told) -> str:
+    """A row a contender: medians, or why there is none."""
+    return _table(FASTER, (_speed_cells(row) for row in result["rows"]))
+
+
+def losses_as_markdown(result: Told) -> str:
+    """A row a contender and fault: what became of the images."""
+    return _table(LOST, (cells for row in result["rows"] for cells in _loss_rows(row, result["images"])))
+
+
+def _heading(result: Told) -> str:
+    """What was scored, how often, and beside which load."""
+    loads = sorted(each["load"] for row in result["rows"] for each in row["rounds"])
+    rounds = max(len(row["rounds"]) for row in result["rows"])
+    beside = f", {rounds} rounds, load average {loads[0]:.1f} to {loads[-1]:.1f}" if loads else ""
+    return f"**{result['images']} images, {result['work']}**{beside}:"
+
+
+def _speed_cells(row: Told) -> Sequence[str]:
+    if row["cannot"]:
+        return (row["name"], row["version"], f"cannot: {row['cannot']}", "", "", "")
+    middle = medians(row)
+    numbers = (f"{middle['seconds']:.1f}", f"{middle['steady']:.3g}", f"{middle['peak_mb']:,.0f}")
+    return (row["name"], row["version"], *numbers, f"{middle['difference']:.0e}" if middle["difference"] else "0")
+
+
+def _loss_rows(row: Told, images: int) -> Iterable[Sequence[str]]:
+    if row["cannot"]:
+        yield (row["name"], f"cannot: {row['cannot']}", *[""] * (len(LOST) - 2))
+        return
+    for fault in FAULTS:
+        if fault not in row:
+            continue
+        told = row[fault]
+        if told["nothing_to_kill"]:
+            yield (row["name"], fault, "it has none", *[""] * (len(LOST) - 3))
+            continue
+        counts = [str(told[name]) for name in ("scored", "told", "lost", "doubled")]
+        codes = ", ".join(str(code) for code in told["ended"])
+        yield (row["name"], fault, *counts, f"{100 * told['through'] / images:.0f}", codes)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *rows))
+
+
+LEARNED = ""
