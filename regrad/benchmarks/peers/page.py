@@ -32,6 +32,35 @@ of the command when half of the images are scored, then the same command again. 
 that scores or, where that is the command itself, to one that it forked. Every image is counted in what lies on disk at
 the end: scored once; in a row that says that it failed; in no row; in several rows. Through the network are the rows
 that were scored in all runs, over the images: 100 is nothing twice, but for the batch that was under way."""
+LEARNED = """## What follows, and what the tables do not show
+
+As tried on 2026-11-28, on CPUs:
+
+- Where every program decodes with libjpeg-turbo, all scores are the same to the last bit. Daft has a decoder of its
+  own.
+- Of the truncated image `regrad score` and `ScoreImages` say that it failed, and score the others. The DataLoader and
+  `read_images` raise, and the command ends with what was not yet written, here everything. NeMo Curator's reader raises
+  for a whole tar. Daft scores it without a word: of a JPEG cut in half its decoder gave 111 of 227 lines of pixels, the
+  rest grey, so that the row is like any other.
+- Of a killed command `regrad score` and Ray Data with its checkpoint lose the batches that were under way. Without a
+  checkpoint Ray Data begins again and appends: images are there twice. The DataLoader and Daft write at the end, and
+  begin again from nothing. NeMo Curator has a checkpoint too (`checkpoint_path`), of tars; it needs a Ray cluster that
+  runs already, and was not measured.
+- A killed worker is replaced by Ray, whoever uses it. A DataLoader ends. `regrad score` in one process and Daft have
+  none: what kills them kills the command.
+- The DataLoader has no plan to make, no digests, no commits, and no cluster to start: for sound images that are
+  scored in minutes it is the shortest way, and a fast one. Ray costs its start, and memory, in each of the four that use
+  it; `regrad score` leaves it out where all is done in 20 seconds.
+- Ray Data with `ScoreImages` and a checkpoint comes nearest: nothing lost, nothing twice, failures told. What it
+  does not know is in [interoperability.md](interoperability.md#a-pipeline-that-goes-on): another model, another
+  setting, an image that changed, a file of output that is gone.
+- On 2 cores both pipelines of Ray Data want `ray.init(num_cpus=4)`: with 2, actors hold both and wait for each other.
+  They also want `OMP_NUM_THREADS`, else a scorer has one thread.
+- Daft 0.7.26 wants pyarrow below 26, and NeMo Curator brings 100 packages: each has an environment of its own. NeMo
+  Curator 1.4.0 installs without a GPU (`nemo-curator[image_cpu]`), its image reader needs NVIDIA DALI beside it
+  (`nvidia-dali-cuda120`, 2.4.0) and as it is asks for GPU 0, which DALI refuses without one; the script here overrides
+  that. It names images by tar and place, so that the script reads the tars again for their names.
+"""
 FASTER = ("way", "version", "s", "images/s", "peak MB", "score apart")
 LOST = ("way", "", "scored", "told failed", "lost", "doubled", "through the network, %", "exit codes")
 
@@ -91,6 +120,3 @@ def _loss_rows(row: Told, images: int) -> Iterable[Sequence[str]]:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *rows))
-
-
-LEARNED = ""

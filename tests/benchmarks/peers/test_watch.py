@@ -22,7 +22,8 @@ def batches(number):
 """
 ALONE = f"{TELL}\nbatches(3); print('all of them'); print('---')"
 FORK = f"{TELL}\nif os.fork() == 0: time.sleep(60)\nbatches(2); print('waits', os.wait())"
-WORKER = f"{TELL}\npid = os.fork()\nif pid == 0: batches(60)\nprint('ended by', os.waitpid(pid, 0)[1])"
+IDLE = f"{TELL}\nif os.fork() == 0: time.sleep(2); os._exit(0)"
+WORKER = f"{IDLE}\npid = os.fork()\nif pid == 0: batches(60)\nprint('ended by', os.waitpid(pid, 0)[1])"
 ORPHAN = f"{TELL}\npid = os.fork()\nif pid == 0: os.setsid(); time.sleep(60)\nprint(pid, flush=True); batches(60)"
 
 
