@@ -49,8 +49,8 @@ As tried on 2026-11-28, on CPUs:
 - A killed worker is replaced by Ray, whoever uses it. A DataLoader ends. `regrad score` in one process and Daft have
   none: what kills them kills the command.
 - The DataLoader has no plan to make, no digests, no commits, and no cluster to start: for sound images that are
-  scored in minutes it is the shortest way, and a fast one. Ray costs its start, and memory, in each of the four that use
-  it; `regrad score` leaves it out where all is done in 20 seconds.
+  scored in minutes it is the shortest way, and a fast one. Ray costs its start, and memory, in each of the four that
+  use it; `regrad score` leaves it out where all is done in 20 seconds.
 - Ray Data with `ScoreImages` and a checkpoint comes nearest: nothing lost, nothing twice, failures told. What it
   does not know is in [interoperability.md](interoperability.md#a-pipeline-that-goes-on): another model, another
   setting, an image that changed, a file of output that is gone.
