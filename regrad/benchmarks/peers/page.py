@@ -17,12 +17,13 @@ a loop over PyTorch's `DataLoader`; Ray Data's `read_images`, `map_batches`, `wr
 [its checkpoint](interoperability.md#a-pipeline-that-goes-on); Daft; and NeMo Curator. All of them score with
 `regrad.Scorer`: what is compared is the way of an image to its row.
 
-    regrad benchmark peers --output peers --images SHARDS --pythons daft=PYTHON nemo-curator=PYTHON
+    regrad benchmark peers --output peers --images SHARDS --pythons daft=PYTHON nemo-curator=PYTHON --rounds 3
     regrad benchmark peers --output peers --images SHARDS --pythons daft=PYTHON nemo-curator=PYTHON --faults
     regrad benchmark peers --render peers    # writes this page
 
 `--pythons` names interpreters with a library that regrad's own environment has not, beside what regrad needs. Each
-contender is a command of its own; batches, blocks and units of work have the same number of rows.
+contender is a command of its own; batches, blocks and units of work have the same number of rows. `--cases` and
+`--contenders` choose; what was measured before of the others stays in `peers/peers.json`.
 """
 SPEED_WORDS = """Medians of the rounds, of which every second has the opposite order: seconds from the command to the
 last row on disk, images a second from the first scored batch to the last, the most memory that all processes held at
@@ -54,8 +55,8 @@ As tried on 2026-11-28, on CPUs:
 - Ray Data with `ScoreImages` and a checkpoint comes nearest: nothing lost, nothing twice, failures told. What it
   does not know is in [interoperability.md](interoperability.md#a-pipeline-that-goes-on): another model, another
   setting, an image that changed, a file of output that is gone.
-- On 2 cores both pipelines of Ray Data want `ray.init(num_cpus=4)`: with 2, actors hold both and wait for each other.
-  They also want `OMP_NUM_THREADS`, else a scorer has one thread.
+- On 2 cores the pipeline that downloads wants `ray.init(num_cpus=4)`: with 2, actors hold both and wait for each other.
+  Both pipelines of Ray Data want `OMP_NUM_THREADS`, else a scorer has one thread.
 - Daft 0.7.26 wants pyarrow below 26, and NeMo Curator brings 100 packages: each has an environment of its own. NeMo
   Curator 1.4.0 installs without a GPU (`nemo-curator[image_cpu]`), its image reader needs NVIDIA DALI beside it
   (`nvidia-dali-cuda120`, 2.4.0) and as it is asks for GPU 0, which DALI refuses without one; the script here overrides
@@ -90,7 +91,7 @@ def _heading(result: Told) -> str:
     """What was scored, how often, and beside which load."""
     loads = sorted(each["load"] for row in result["rows"] for each in row["rounds"])
     rounds = max(len(row["rounds"]) for row in result["rows"])
-    beside = f", {rounds} rounds, load average {loads[0]:.1f} to {loads[-1]:.1f}" if loads else ""
+    beside = f", {rounds} round{'s' * (rounds > 1)}, load average {loads[0]:.1f} to {loads[-1]:.1f}" if loads else ""
     return f"**{result['images']} images, {result['work']}**{beside}:"
 
 
@@ -114,6 +115,7 @@ def _loss_rows(row: Told, images: int) -> Iterable[Sequence[str]]:
             yield (row["name"], fault, "it has none", *[""] * (len(LOST) - 3))
             continue
         counts = [str(told[name]) for name in ("scored", "told", "lost", "doubled")]
+        counts[0] += ", the broken one too" if fault == "truncated" and told["scored"] == images else ""
         codes = ", ".join(str(code) for code in told["ended"])
         yield (row["name"], fault, *counts, f"{100 * told['through'] / images:.0f}", codes)
 

@@ -120,5 +120,5 @@ def test_the_command_measures_and_writes_the_page(
     assert "| first | truncated | 19 | 0 | 1 | 0 | 95 | 0 |" in capsys.readouterr().out
     assert benchmark.main(["peers", "--render", str(tmp_path / "out"), "--output", str(tmp_path / "page.md")]) == 0
     page = (tmp_path / "page.md").read_text()
-    assert "**20 images, tiny**, 1 rounds" in page
+    assert "**20 images, tiny**, 1 round, load average " in page
     assert "| first | command killed |" in page

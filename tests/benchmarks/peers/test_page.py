@@ -26,6 +26,8 @@ def test_losses() -> None:
     assert "| a | command killed | 9 | 0 | 1 | 0 | 150 | -9, 0 |" in table
     assert "| a | worker killed | it has none |  |  |  |  |  |" in table
     assert "truncated" not in table
+    silent = ROWS[0] | {"truncated": COUNTS | {"scored": 10, "lost": 0}}
+    assert "| truncated | 10, the broken one too | 0 |" in losses_as_markdown({"rows": [silent], "images": 10})
     assert "| c | cannot: not installed |" in table
     assert {line.count("|") for line in table.splitlines()} == {9}
 
