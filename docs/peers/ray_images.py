@@ -27,8 +27,9 @@ class Score:
     def __call__(self, batch):
         """A batch of rows."""
         pictures = [self.classifier.preprocess(Image.fromarray(pixels)) for pixels in batch["image"]]
-        scored = self.scorer(torch.stack(pictures), list(batch["path"]))
-        return {"id": batch["path"], **{name: values.numpy() for name, values in scored.items()}}
+        names = [os.path.basename(path) for path in batch["path"]]  # of which noise is drawn
+        scored = self.scorer(torch.stack(pictures), names)
+        return {"id": names, **{name: values.numpy() for name, values in scored.items()}}
 
 
 if __name__ == "__main__":
