@@ -37,16 +37,16 @@ LEARNED = """## What follows, and what the tables do not show
 
 As tried on 2026-11-28, on CPUs:
 
-- Where every program decodes with libjpeg-turbo, all scores are the same to the last bit. Daft has a decoder of its
-  own.
-- Of the truncated image `regrad score` and `ScoreImages` say that it failed, and score the others. The DataLoader and
-  `read_images` raise, and the command ends with what was not yet written, here everything. NeMo Curator's reader raises
-  for a whole tar. Daft scores it without a word: of a JPEG cut in half its decoder gave 111 of 227 lines of pixels, the
-  rest grey, so that the row is like any other.
+- Where programs decode with Pillow or DALI, all scores are the same to the last bit, REGrad's too if images go by the
+  same names, of which noise is drawn. Daft's decoder of JPEGs gives other pixels.
+- Of the truncated image `regrad score` and `ScoreImages` say that it failed, and score the others. The DataLoader,
+  `read_images` and NeMo Curator's reader raise, and the command ends with what was not yet written, here everything.
+  Daft scores it without a word: of a JPEG cut in half its decoder gave 111 of 227 lines of pixels, the rest grey, so
+  that the row is like any other.
 - Of a killed command `regrad score` and Ray Data with its checkpoint lose the batches that were under way. Without a
   checkpoint Ray Data begins again and appends: images are there twice. The DataLoader and Daft write at the end, and
-  begin again from nothing. NeMo Curator has a checkpoint too (`checkpoint_path`), of tars; it needs a Ray cluster that
-  runs already, and was not measured.
+  begin again from nothing. NeMo Curator begins again too, and writes over its files of before, whose names follow from
+  the tars; its own checkpoint (`checkpoint_path`) needs a Ray cluster that runs already, and was not measured.
 - A killed worker is replaced by Ray, whoever uses it. A DataLoader ends. `regrad score` in one process and Daft have
   none: what kills them kills the command.
 - The DataLoader has no plan to make, no digests, no commits, and no cluster to start: for sound images that are
