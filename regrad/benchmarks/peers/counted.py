@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 
 @dataclass(frozen=True)
-class Counted:
+class ImageCounts:
     """What became of the images.
 
     Attributes:
@@ -40,7 +40,7 @@ class Counted:
         return asdict(self)
 
 
-def count_rows(folders: Sequence[Path], score: str, names: Sequence[str]) -> Counted:
+def count_rows(folders: Sequence[Path], score: str, names: Sequence[str]) -> ImageCounts:
     """Count the rows in ``folders``, each known by the last part of its id, against the images called ``names``."""
     paths = [path for folder in folders for path in sorted(folder.glob("*.parquet"))]
     rows: Counter[str] = Counter()
@@ -56,7 +56,7 @@ def count_rows(folders: Sequence[Path], score: str, names: Sequence[str]) -> Cou
             rows[name] += 1
             with_score |= {name} if value is not None and math.isfinite(value) else set()
     once = [name for name in names if rows[name] == 1]
-    return Counted(
+    return ImageCounts(
         scored=sum(name in with_score for name in once),
         told=sum(name not in with_score for name in once),
         doubled=sum(rows[name] > 1 for name in names),

@@ -22,7 +22,7 @@ import torch
 
 from regrad import storage
 from regrad.benchmarks import render, steady
-from regrad.benchmarks.peers.counted import Counted, count_rows, scores_of
+from regrad.benchmarks.peers.counted import ImageCounts, count_rows, scores_of
 from regrad.benchmarks.peers.known import PEERS, SCRIPTS, Peer, python_of
 from regrad.benchmarks.peers.material import Material, lay_out
 from regrad.benchmarks.peers.watch import Kill, Ran, kill_all, kill_worker, run_watched
@@ -55,7 +55,7 @@ class Stage:
     material: Material
     pythons: Mapping[str, str]
 
-    def run(self, peer: Peer, name: str, at: int | None = None, kill: Kill = kill_all) -> tuple[Ran, Counted]:
+    def run(self, peer: Peer, name: str, at: int | None = None, kill: Kill = kill_all) -> tuple[Ran, ImageCounts]:
         """Give the peer's command, and count what it left in ``name``, a folder that may have rows already."""
         place = self.folder / name
         place.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def medians(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in row["rounds"]) for name in row["rounds"][0]}
 
 
-def named(names: Sequence[str] | None) -> list[Peer]:
+def named_peers(names: Sequence[str] | None) -> list[Peer]:
     """The peers called ``names``; all if there are none.
 
     Raises:
@@ -163,7 +163,7 @@ def named(names: Sequence[str] | None) -> list[Peer]:
     return [known[name] for name in names or known]
 
 
-class Kept:
+class PeersFile:
     """What was measured, in ``peers.json`` of a folder: a peer's newest row of a kind and work stands for it."""
 
     def __init__(self, output: str | None):

@@ -27,9 +27,9 @@ contender is a command of its own; batches, blocks and units of work have the sa
 """
 SPEED_WORDS = """Medians of the rounds, of which every second has the opposite order: seconds from the command to the
 last row on disk, images a second from the first scored batch to the last, the most memory that all processes held at
-once (shared pages counted once), and the largest difference of a score from the first row's. The load average is what it was when a contender began: where it is
-above 6 or so, other work ran beside, more of it beside some than beside others, and seconds and images/s are no
-comparison; those of a machine with nothing beside are still to be measured."""
+once (shared pages counted once), and the largest difference of a score from the first row's. The load average is what
+it was when a contender began: where it is above 6 or so, other work ran beside, more of it beside some than beside
+others, and seconds and images/s are no comparison."""
 LOSS_WORDS = """One run each. `truncated`: one image ends in its middle. `command killed`: SIGKILL to the process group
 of the command when half of the images are scored, then the same command again. `worker killed`: SIGKILL to the process
 that scores or, where that is the command itself, to one that it forked. Every image is counted in what lies on disk at

@@ -108,8 +108,8 @@ def peers(args: argparse.Namespace) -> int:
         storage.write_atomically(args.output or "docs/peers.md", page.peers_page(told).encode())
         return 0
     works = chosen_works(measure.RACES, "peers", args)
-    entrants = measure.named(args.contenders)
-    kept = measure.Kept(args.output)
+    entrants = measure.named_peers(args.contenders)
+    kept = measure.PeersFile(args.output)
     for work in works:
         if args.faults:
             for peer in entrants:

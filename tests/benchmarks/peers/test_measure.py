@@ -13,7 +13,7 @@ import pytest
 
 from regrad.benchmarks.peers import measure
 from regrad.benchmarks.peers.known import PEERS, Peer
-from regrad.benchmarks.peers.measure import Kept, measure_losses, measure_speed, medians, named
+from regrad.benchmarks.peers.measure import PeersFile, measure_losses, measure_speed, medians, named_peers
 from regrad.benchmarks.steady import Work
 from regrad.commands.clone import benchmark
 from regrad.errors import UsageError
@@ -92,7 +92,7 @@ def test_the_newest_rows_are_kept_beside_the_others(tmp_path: Path) -> None:
     for version in ("1", "2"):
         for peer in (PEERS[2], PEERS[0]) if version == "1" else (PEERS[2],):
             row = {"name": peer.name, "version": version}
-            Kept(str(tmp_path)).add("losses", {"work": "tiny", "images": 3, "rows": [row]})
+            PeersFile(str(tmp_path)).add("losses", {"work": "tiny", "images": 3, "rows": [row]})
     told = json.loads((tmp_path / "peers.json").read_text())
     versions = [(row["name"], row["version"]) for row in told["losses"]["tiny"]["rows"]]
     assert versions == [(PEERS[0].name, "1"), (PEERS[2].name, "2")]
@@ -101,7 +101,7 @@ def test_the_newest_rows_are_kept_beside_the_others(tmp_path: Path) -> None:
 
 def test_a_contender_that_is_none_is_named() -> None:
     with pytest.raises(UsageError, match="no contender Pandas; those of peers are regrad score, in one process; "):
-        named(["Pandas", "Daft"])
+        named_peers(["Pandas", "Daft"])
 
 
 def test_the_command_measures_and_writes_the_page(
