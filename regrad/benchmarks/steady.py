@@ -89,7 +89,7 @@ def measure_job(work: Work, rounds: int, say: Callable[[str], None]) -> dict[str
     """Images a second of the loop and of each of :data:`WAYS`, their shares, and what the workers' time went into."""
     with tempfile.TemporaryDirectory(prefix="regrad-benchmark-") as folder:
         if not work.pictures:
-            work = replace(work, pictures=(_jpegs(work, Path(folder)),))
+            work = replace(work, pictures=(write_jpegs(work, Path(folder)),))
         speeds: dict[str, list[float]] = {way: [] for way in ("loop", *WAYS)}
         spent: dict[str, dict[str, float]] = {}
         for number in range(rounds):
@@ -168,7 +168,7 @@ def between(commits: Sequence[tuple[float, int]]) -> float:
     return sum(rows for _, rows in commits[1:]) / (last - first)
 
 
-def _jpegs(work: Work, folder: Path) -> str:
+def write_jpegs(work: Work, folder: Path) -> str:
     """A Parquet file of JPEGs of 256 pixels a side."""
     blobs = (255 * probe_images(32, 3, (256, 256)).permute(0, 2, 3, 1)).to(torch.uint8).numpy()
     encoded = [_jpeg(blobs[number % len(blobs)]) for number in range(work.images)]

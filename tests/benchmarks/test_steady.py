@@ -53,7 +53,7 @@ def test_shares_are_of_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_pictures_there_are_jpegs(tmp_path: Path) -> None:
-    rows = pyarrow.parquet.read_table(steady._jpegs(TINY, tmp_path))
+    rows = pyarrow.parquet.read_table(steady.write_jpegs(TINY, tmp_path))
     assert rows.num_rows == 48
     (tmp_path / "one.jpg").write_bytes(rows["image"][0].as_py())
     with Image.open(tmp_path / "one.jpg") as picture:

@@ -1,18 +1,19 @@
-"""Measure the engines beside the definition and beside what others offer, a plan, a job beside its engine, or a GPU.
+"""Measure the engines beside the definition and what others offer, a plan, a job beside its engine or peers, a GPU.
 
     regrad benchmark engine --images cifar10-test.parquet --weights resnet18=resnet18.safetensors
     regrad benchmark engine --sweep --output benchmark
     regrad benchmark plan --units 1000 10000 100000 1000000 --output benchmark
     regrad benchmark sharing --cases resnet20 --rounds 3
     regrad benchmark job --cases regrad-resnet20 --images cifar10-test.parquet --output benchmark
+    regrad benchmark peers --images imagenet.parquet --pythons daft=other/bin/python --output benchmark
     regrad benchmark gpu --images cifar10.npz --output gpu --minutes 8
 
 engine: time over plain passes, memory, error. Everything runs in one process, in interleaved rounds, so that ratios
 hold on a machine that others use too. The peers are in the extra `benchmark`; one that is missing, or cannot do the
 work, is shown with the reason. plan: seconds and memory of listing, ledger, plan and status of outputs with so many
 units. sharing: an engine beside other work on its cores. job: images a second of a job between its units, over those of
-the engine's own loop. gpu: speed, error, equality and memory on the GPU of this
-machine, by PyTorch alone; docs/gpu.md says more.
+the engine's own loop. peers: other tools on the same images, network and score; docs/peers.md says more. gpu: speed,
+error, equality and memory on the GPU of this machine, by PyTorch alone; docs/gpu.md says more.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
 """
@@ -37,6 +38,7 @@ from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1, POSITIVE
 if TYPE_CHECKING:
     from regrad.benchmarks.cases import Case
     from regrad.benchmarks.contenders import Contender
+    from regrad.benchmarks.steady import Work
 
 SWEEPS: dict[str, tuple[int, ...]] = {"classes": (2, 10, 100, 1000), "samples": (0, 1, 4, 10)}
 SWEPT = ("exact 1e-3", "sketch 16", "reference")
@@ -89,17 +91,42 @@ def jobs(args: argparse.Namespace) -> int:
     """Measure every work, and write ``job.json`` and ``job.md``."""
     from regrad.benchmarks import steady
 
-    weights, names = dict(args.weights), args.cases or [*steady.WORKS]
-    if unknown := [name for name in (*names, *weights) if name not in steady.WORKS]:
-        raise UsageError(f"no case {', '.join(unknown)}; those of job are {', '.join(steady.WORKS)}")
-    works = [
-        replace(steady.WORKS[name], weights=weights.get(name), pictures=tuple(args.images or ())) for name in names
-    ]
+    works = chosen_works(steady.WORKS, "job", args)
     measured = [steady.measure_job(work, args.rounds, say) for work in works]
     table = steady.jobs_as_markdown(measured)
     print(table)
     keep(args.output, "job", measured, table)
     return 0
+
+
+def peers(args: argparse.Namespace) -> int:
+    """Measure regrad beside others, or what each loses, into ``peers.json``; or write docs/peers.md of it."""
+    from regrad.benchmarks.peers import measure, page
+
+    if args.render:
+        told = json.loads(storage.read_bytes(storage.join(args.render, "peers.json")))
+        storage.write_atomically(args.output or "docs/peers.md", page.peers_page(told).encode())
+        return 0
+    works = chosen_works(measure.RACES, "peers", args)
+    entrants = measure.named_peers(args.contenders)
+    kept = measure.PeersFile(args.output)
+    for work in works:
+        if args.faults:
+            for peer in entrants:
+                kept.add("losses", measure.measure_losses(work, dict(args.pythons), say, [peer]))
+            print(page.losses_as_markdown(kept.told["losses"][work.name]))
+        else:
+            kept.add("speed", measure.measure_speed(work, args.rounds, dict(args.pythons), say, entrants))
+            print(page.speeds_as_markdown(kept.told["speed"][work.name]))
+    return 0
+
+
+def chosen_works(known: dict[str, Work], what: str, args: argparse.Namespace) -> list[Work]:
+    """The cases of ``what`` that are asked for, with their weights and images."""
+    weights, names = dict(args.weights), args.cases or [*known]
+    if unknown := [name for name in (*names, *weights) if name not in known]:
+        raise UsageError(f"no case {', '.join(unknown)}; those of {what} are {', '.join(known)}")
+    return [replace(known[name], weights=weights.get(name), pictures=tuple(args.images or ())) for name in names]
 
 
 def gpus(args: argparse.Namespace) -> int:
@@ -221,26 +248,30 @@ def say(line: str) -> None:
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
-MEASURED = {"engine": engines, "plan": plans, "sharing": shares, "job": jobs, "gpu": gpus}
+MEASURED = {"engine": engines, "plan": plans, "sharing": shares, "job": jobs, "peers": peers, "gpu": gpus}
+KINDS = "|".join(MEASURED)
 #: Whose flags they are, of those that are not everyone's.
 OWNERS = {
-    **dict.fromkeys(("--contenders", "--sweep"), ("engine",)),
+    "--sweep": ("engine",),
+    "--contenders": ("engine", "peers"),
     **dict.fromkeys(("--samples", "--batch"), ("engine", "sharing")),
-    **dict.fromkeys(("--cases", "--weights", "--rounds"), ("engine", "sharing", "job")),
-    "--images": ("engine", "job", "gpu"),
+    **dict.fromkeys(("--cases", "--weights", "--rounds"), ("engine", "sharing", "job", "peers")),
+    "--images": ("engine", "job", "peers", "gpu"),
     "--units": ("plan",),
-    **dict.fromkeys(("--minutes", "--pack", "--render"), ("gpu",)),
+    **dict.fromkeys(("--pythons", "--faults"), ("peers",)),
+    "--render": ("peers", "gpu"),
+    **dict.fromkeys(("--minutes", "--pack"), ("gpu",)),
 }
 
 
 def parser() -> Parser:
     """Its flags."""
     require_experiments("benchmark")
-    flags = Parser("benchmark", __doc__, "engine|plan|sharing|job|gpu [--FLAG ...]")
+    flags = Parser("benchmark", __doc__, f"{KINDS} [--FLAG ...]")
     most, run = flags.groups("run")
-    most.add_argument("what", choices=tuple(MEASURED), metavar="engine|plan|sharing|job|gpu", help="what is measured")
+    most.add_argument("what", choices=tuple(MEASURED), metavar=KINDS, help="what is measured")
     most.add_argument(
-        "--cases", nargs="+", metavar="NAME", help="a wrong one lists them (default: resnet18; of job, all)"
+        "--cases", nargs="+", metavar="NAME", help="a wrong one lists them (default: resnet18; of job and peers, all)"
     )
     most.add_argument("--contenders", nargs="+", metavar="NAME", help="names as in the table (default: all)")
     most.add_argument(
@@ -265,7 +296,11 @@ def parser() -> Parser:
     )
     run.add_argument("--minutes", type=POSITIVE, default=8, metavar="N", help="that gpu takes (default: %(default)s)")
     run.add_argument("--pack", nargs=2, metavar=("TRAIN", "TEST"), help="write the file of --images from these shards")
-    run.add_argument("--render", metavar="DIR", help="write docs/gpu.md from what gpu wrote there")
+    run.add_argument("--render", metavar="DIR", help="write docs/gpu.md or docs/peers.md from what was written there")
+    run.add_argument("--faults", action="store_true", help="what each peer loses, in place of how fast it is")
+    run.add_argument(
+        "--pythons", nargs="+", default=[], type=pair("LIBRARY=PYTHON"), metavar="LIBRARY=PYTHON", help="who has it"
+    )
     run.add_argument("--sweep", action="store_true", help="also the first case over classes and over copies")
     add_common(run)
     return flags
