@@ -5,13 +5,16 @@
     regrad benchmark plan --units 1000 10000 100000 1000000 --output benchmark
     regrad benchmark sharing --cases resnet20 --rounds 3
     regrad benchmark job --cases regrad-resnet20 --images cifar10-test.parquet --output benchmark
+    regrad benchmark nodes --weights resnet20=resnet20.safetensors --rounds 3 --output benchmark
+    regrad benchmark fleet --nodes benchmark/nodes.json --output benchmark
     regrad benchmark gpu --images cifar10.npz --output gpu --minutes 8
 
 engine: time over plain passes, memory, error. Everything runs in one process, in interleaved rounds, so that ratios
 hold on a machine that others use too. The peers are in the extra `benchmark`; one that is missing, or cannot do the
 work, is shown with the reason. plan: seconds and memory of listing, ledger, plan and status of outputs with so many
 units. sharing: an engine beside other work on its cores. job: images a second of a job between its units, over those of
-the engine's own loop. gpu: speed, error, equality and memory on the GPU of this
+the engine's own loop. nodes: a run on one, two and four nodes, each with a quarter of a core. fleet: a simulated run on
+up to 256 GPUs. gpu: speed, error, equality and memory on the GPU of this
 machine, by PyTorch alone; docs/gpu.md says more.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from regrad.benchmarks.contenders import Contender
 
 SWEEPS: dict[str, tuple[int, ...]] = {"classes": (2, 10, 100, 1000), "samples": (0, 1, 4, 10)}
+NODES, NODES_IMAGES = (1, 2, 4), 384
 SWEPT = ("exact 1e-3", "sketch 16", "reference")
 
 
@@ -99,6 +103,32 @@ def jobs(args: argparse.Namespace) -> int:
     table = steady.jobs_as_markdown(measured)
     print(table)
     keep(args.output, "job", measured, table)
+    return 0
+
+
+def several_nodes(args: argparse.Namespace) -> int:
+    """Measure runs on several nodes, and write ``nodes.json`` and ``nodes.md``."""
+    from regrad.benchmarks import nodes
+
+    weights = dict(args.weights)
+    if unknown := [name for name in weights if name != "resnet20"]:
+        raise UsageError(f"no case {', '.join(unknown)}; that of nodes is resnet20")
+    measured = nodes.measure_nodes(NODES, NODES_IMAGES, weights.get("resnet20"), args.rounds, say)
+    table = nodes.nodes_as_markdown(measured)
+    print(table)
+    keep(args.output, "nodes", measured, table)
+    return 0
+
+
+def fleets(args: argparse.Namespace) -> int:
+    """Simulate runs, and write ``fleet.json``, ``fleet.md`` and ``fleet.svg``."""
+    from regrad.benchmarks import fleet
+
+    real = json.loads(storage.read_bytes(args.nodes)) if args.nodes else None
+    measured = fleet.measure_fleet(fleet.Fleet(), real, fleet.IMAGES, fleet.GPUS, say)
+    table = fleet.fleet_as_markdown(measured)
+    print(table)
+    keep(args.output, "fleet", measured, table, fleet.plot_of_fleet(measured))
     return 0
 
 
@@ -221,12 +251,22 @@ def say(line: str) -> None:
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
-MEASURED = {"engine": engines, "plan": plans, "sharing": shares, "job": jobs, "gpu": gpus}
+MEASURED = {
+    "engine": engines,
+    "plan": plans,
+    "sharing": shares,
+    "job": jobs,
+    "nodes": several_nodes,
+    "fleet": fleets,
+    "gpu": gpus,
+}
 #: Whose flags they are, of those that are not everyone's.
 OWNERS = {
     **dict.fromkeys(("--contenders", "--sweep"), ("engine",)),
     **dict.fromkeys(("--samples", "--batch"), ("engine", "sharing")),
-    **dict.fromkeys(("--cases", "--weights", "--rounds"), ("engine", "sharing", "job")),
+    "--cases": ("engine", "sharing", "job"),
+    **dict.fromkeys(("--weights", "--rounds"), ("engine", "sharing", "job", "nodes")),
+    "--nodes": ("fleet",),
     "--images": ("engine", "job", "gpu"),
     "--units": ("plan",),
     **dict.fromkeys(("--minutes", "--pack", "--render"), ("gpu",)),
@@ -236,9 +276,9 @@ OWNERS = {
 def parser() -> Parser:
     """Its flags."""
     require_experiments("benchmark")
-    flags = Parser("benchmark", __doc__, "engine|plan|sharing|job|gpu [--FLAG ...]")
+    flags = Parser("benchmark", __doc__, f"{'|'.join(MEASURED)} [--FLAG ...]")
     most, run = flags.groups("run")
-    most.add_argument("what", choices=tuple(MEASURED), metavar="engine|plan|sharing|job|gpu", help="what is measured")
+    most.add_argument("what", choices=tuple(MEASURED), metavar="|".join(MEASURED), help="what is measured")
     most.add_argument(
         "--cases", nargs="+", metavar="NAME", help="a wrong one lists them (default: resnet18; of job, all)"
     )
@@ -263,6 +303,7 @@ def parser() -> Parser:
         metavar="N",
         help="of a plan (default: 1000 to 1000000)",
     )
+    run.add_argument("--nodes", metavar="FILE", help="nodes.json of real runs, with which a fleet is compared")
     run.add_argument("--minutes", type=POSITIVE, default=8, metavar="N", help="that gpu takes (default: %(default)s)")
     run.add_argument("--pack", nargs=2, metavar=("TRAIN", "TEST"), help="write the file of --images from these shards")
     run.add_argument("--render", metavar="DIR", help="write docs/gpu.md from what gpu wrote there")
