@@ -20,7 +20,7 @@ from typing import Any
 
 import simpy
 
-from regrad.pipeline.plan import task_sizes
+from regrad.pipeline.plan import DEFAULT_UNIT_ROWS, task_sizes
 
 Event = Iterator[simpy.Event]
 
@@ -47,7 +47,7 @@ class Fleet:
 
     images: int = 100_000_000
     gpus: int = 8
-    unit_images: int = 1000
+    unit_images: int = DEFAULT_UNIT_ROWS
     shard_images: int = 10_000
     speed: float = 340.0
     spread: float = 0.05
@@ -99,7 +99,7 @@ class _Run:
         self.tasks = deque(task_sizes(units, fleet.gpus))
         self.left, self.redone = units, 0
         self.commits: list[float] = []
-        self.over = self.now.event()
+        self.over, self.given_back = self.now.event(), self.now.event()
 
     def run(self) -> float:
         """Seconds until all is committed and told."""
@@ -119,11 +119,12 @@ class _Run:
             if not fleet.lost:
                 yield worker
                 return
-            goes = self.now.timeout(self.random.expovariate(fleet.lost / 3600))
-            yield worker | goes
+            yield worker | self.now.timeout(self.random.expovariate(fleet.lost / 3600))
             if worker.is_alive:
                 worker.interrupt()
                 yield self.now.timeout(fleet.boot)
+            elif not self.tasks:
+                yield self.given_back
 
     def _worker(self) -> Event:
         committing: simpy.Process | None = None
@@ -144,6 +145,8 @@ class _Run:
                 self.redone += 1
                 self.tasks.append(again)
                 held["units"] = 0  # what was under way comes to nothing
+                self.given_back.succeed()
+                self.given_back = self.now.event()
 
     def _unit_seconds(self) -> float:
         fleet = self.fleet
@@ -198,8 +201,8 @@ def simulate(fleet: Fleet, seed: int = 0) -> Simulated:
 CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "a GPU ten times as fast": {"speed": 3400.0},
-    "units of 100 images": {"unit_images": 100},
-    "units of 10,000 images": {"unit_images": 10_000},
+    "units of 256 images": {"unit_images": 256},
+    "units of 10,240 images": {"unit_images": 10_240},
     "the driver takes ten times as long for a unit": {"handing": 0.02},
     "the store answers after 0.3 s": {"answer": 0.3},
     "the store takes 350 writes a second": {"store_writes": 350.0},
