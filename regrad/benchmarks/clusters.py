@@ -45,7 +45,7 @@ def wait_until_listening(
             if probe.connect_ex((host, port)) == 0:
                 return
         time.sleep(0.05)
-    raise RegradError(f"{process.args}: does not listen on {host}:{port} (exit code {process.poll()})")
+    raise RegradError(f"{process.args!r}: does not listen on {host}:{port} (exit code {process.poll()})")
 
 
 @dataclass

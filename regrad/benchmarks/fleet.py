@@ -296,12 +296,12 @@ def fleet_as_markdown(measured: dict[str, Any]) -> str:
         lines.append((row["change"], "none" if row["knee"] is None else str(row["knee"]), *most))
     tables.append(lines)
     if measured["checked"]:
-        head = ("nodes", "last unit after, s", "simulated, s", "off")
+        compared_by = ("nodes", "last unit after, s", "simulated, s", "off")
         numbers = [
             (str(row["nodes"]), f"{row['real']:.1f}", f"{row['simulated']:.1f}", f"{row['off']:+.1%}")
             for row in measured["checked"]
         ]
-        tables.append([head, ("---",) * len(head), *numbers])
+        tables.append([compared_by, ("---",) * len(compared_by), *numbers])
     return "\n\n".join("\n".join(f"| {' | '.join(line)} |" for line in lines) for lines in tables)
 
 
