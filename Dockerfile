@@ -18,7 +18,7 @@ RUN case "${DEVICE}" in cpu) torch=--torch-backend=cpu ;; gpu) torch= ;; \
     && python3 -m venv /opt/regrad \
     && /opt/regrad/bin/pip install --no-cache-dir --constraint constraints.txt uv \
     && /opt/regrad/bin/uv pip install --no-cache --compile-bytecode --python /opt/regrad/bin/python \
-        --constraint constraints.txt ${torch} --requirement pyproject.toml --extra timm --extra gcs
+        --constraint constraints.txt ${torch} --requirement pyproject.toml --extra timm --extra gcs --extra map
 COPY README.md LICENSE ./
 COPY regrad regrad
 RUN /opt/regrad/bin/uv pip install --no-cache --compile-bytecode --python /opt/regrad/bin/python --no-deps \

@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from regrad import table
+from regrad.maps import layout
 from tests.installed import installed
 from tests.outputs import commit_rows
 from tests.services import bucket, end_lasting, ray_cluster, ray_session, s3_server
@@ -104,6 +105,7 @@ def write_run(tmp_path: Path) -> WriteRun:
         logits: Any = None,
         sets: Any = None,
         probabilities: Any = None,
+        embeddings: Any = None,
         **run: Any,
     ) -> str:
         count = len(next(iter(scores.values())))
@@ -129,13 +131,33 @@ def write_run(tmp_path: Path) -> WriteRun:
         output.mkdir(parents=True)
         for part, begin in enumerate((0, count // 3)):
             piece = rows.slice(begin, count // 3 if part == 0 else None)
-            commit_rows(str(output), str(part), piece)
+            seen = None if embeddings is None else embedded(piece, np.asarray(embeddings)[begin:])
+            commit_rows(str(output), str(part), piece, embeddings=seen)
         info = run_json() | run
+        if embeddings is not None:
+            info["model"] = info["model"] | {"embedding_width": np.asarray(embeddings).shape[1]}
         info["config"] = info["config"] | ({} if sets is None else {"coverage": 0.9})
         (output / "run.json").write_text(json.dumps(info))
         return str(output)
 
     return write
+
+
+@pytest.fixture
+def plain_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps need no library, and a point lies at the first two numbers of its embedding: it shows whose that is."""
+    monkeypatch.setattr(layout, "installed", lambda: True)
+    monkeypatch.setattr(layout, "lay_out", lambda vectors: vectors[:, :2].astype(np.float64))
+
+
+def embedded(rows: pa.Table, vectors: np.ndarray) -> pa.Table:
+    """What ``OUT/embeddings/`` holds of ``rows``: the first of ``vectors`` (n or more, d)."""
+    width = vectors.shape[1]
+    flat = pa.array(vectors[: len(rows)].astype(np.float16).ravel())
+    columns = {name: rows[name] for name in ("id", "source", "row", "digest")}
+    columns |= {"pixels": rows["digest"], "perceptual_hash": np.zeros(len(rows), np.uint64)}
+    columns |= {table.EMBEDDING: pa.FixedSizeListArray.from_arrays(flat, width)}
+    return pa.table(columns, schema=table.embedding_schema(width))
 
 
 def predicted(probabilities: np.ndarray, labels: Any) -> dict[str, Any]:

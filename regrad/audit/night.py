@@ -211,6 +211,7 @@ def _without_images(baseline: Baseline, quarantine: Mapping[str, int], rows_quar
         "histogram": None,
         "distribution": {"grid": baseline.digest, "counts": None},
         "quarantine": dict(quarantine),
+        "map": None,
         "pictures": [],
         "class_names": survey.run.model["class_names"],
     }

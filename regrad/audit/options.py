@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from regrad.audit import gates, history, notify
 from regrad.errors import require
+from regrad.maps import size
 from regrad.pages import thumbnails
 from regrad.pipeline.options import Options
 from regrad.reading.inputs import absolute
@@ -78,6 +79,7 @@ OPTIONS = (
     ),
     Option("notify-as", "job", "audit", one_of(*notify.PAYLOADS), "slack", "what the webhook takes"),
     Option("top", "job", "page", AT_LEAST_0, 48, "pictures to show"),
+    Option("map-points", "job", "page", size.POINTS, size.DEFAULT, size.ABOUT),
     Option(
         "no-thumbnails",
         "job",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from regrad.audit.gates import EXCEEDED, METRICS, SHARE
 from regrad.audit.words import p_value
 from regrad.formatting import DASH, class_name, file_name
 from regrad.labels.doubtful import named_pairs
+from regrad.maps.chart import Chart, page_values
 from regrad.metrics.wilson import share_interval
 from regrad.pages.markup import fill, flatten, format_number, short, two_decimals
 from regrad.pages.thumbnails import TOO_LATE, Thumbnail
@@ -18,14 +19,22 @@ _SHOWN = 50
 FIGURES = ("flagged_share", "quarantined", "psi", "ks", "prediction_psi")  # of a single night
 
 
-def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Sequence[Thumbnail] | None) -> str:
+def render(
+    audit: dict[str, Any],
+    nights: Sequence[dict[str, Any]],
+    pictures: Sequence[Thumbnail] | None,
+    chart: Chart | None = None,
+    on_map: Mapping[str, Sequence[Thumbnail]] | None = None,
+) -> str:
     """The page of ``audit``; everything that came from data is escaped.
 
     Args:
         audit: ``audit.json``, so that no credential is in it.
         nights: the rows of ``history.parquet`` in order, this night's among them.
         pictures: one thumbnail per row of ``audit["pictures"]``; None for a page without.
+        chart: the map, for a page that has one; ``on_map`` are the thumbnails of ``chart.wanted``.
     """
+    scripts, drawn_map = page_values(chart, audit["class_names"], on_map or {})
     rates = audit["rates"] or {"classes": [], "sources": [], "sources_total": 0}
     shown = nights[-NIGHTS:]
     trend = sum(night["flagged_share"] is not None for night in shown) > 1
@@ -34,6 +43,7 @@ def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Se
     return fill(
         __package__,
         "page",
+        scripts,
         audit=audit,
         headline=audit["headline"],
         failed=any(gate["verdict"] == "exceeded" for gate in audit["gates"]),
@@ -46,8 +56,9 @@ def render(audit: dict[str, Any], nights: Sequence[dict[str, Any]], pictures: Se
         cards=list(_cards(audit, pictures)),
         thumbnails=pictures is not None,
         late=late,
-        data=_plot_data(audit, shown) | {"figures": figures},
+        data=_plot_data(audit, shown) | {"figures": figures} | drawn_map,
         nights=shown,
+        title=str,
         trend=trend,
         figures=figures,
         provenance=[("this night", flatten(audit["run"])), ("baseline", flatten(audit["baseline"]))],

@@ -16,6 +16,7 @@ from regrad.audit.options import Checked
 from regrad.cli import say
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, lease
+from regrad.maps import chart
 from regrad.pages import thumbnails
 from regrad.pipeline import manifest
 from regrad.pipeline.options import Options
@@ -157,14 +158,16 @@ def _audit(planned: Planned, outcome: RunOutcome, held: lease.Lease) -> dict[str
     )
     counts, reasons = counted.totals, counted.reasons
     rows = _rows(output, records, counted)
-    known = [row["night"] for row in nights.before(planned.checked.night, options.nights)]
-    before = [audit for audit in map(nights.details, known) if audit]
+    earlier = [row["night"] for row in nights.before(planned.checked.night, options.nights)]
+    before = [audit for audit in map(nights.details, earlier) if audit]
     place = history.folder(output, planned.checked.night)
     quarantined = counts["rows_quarantined"]
     with Flags(place) as flags:
         numbers_of = night.counted(
             rows, planned.baseline, before, dict(reasons.most_common()), quarantined, options.top, flags.add, place
         )
+    known = planned.baseline.survey.run
+    drawn = chart.draw_map([known, rows], planned.baseline.threshold, options.map_points) if rows else None
     named = {"night": planned.checked.night, "again": counted.again}
     audit = night.with_verdicts(named | numbers_of, planned.checked.gates)
     too_many = exceeds(quarantined, counts["rows_in"], options.max_quarantined)
@@ -174,16 +177,17 @@ def _audit(planned: Planned, outcome: RunOutcome, held: lease.Lease) -> dict[str
         "exit_code": 3 if failed else 4 if too_many else 0,
         "finished": formatting.now(),
         "units": len(units),
+        "map": drawn and drawn.numbers,
         "page": storage.join(place, "audit.html"),
         "run": {**job.run, "this_run": outcome.this_run},
     }
     row = _row(audit, job, failed)
     public = storage.published(audit)
     shown = [old for old in nights.rows if old["night"] != planned.checked.night] + [row]
+    wanted, seconds = audit["pictures"], options.thumbnail_seconds
+    pictures, on_map = (None, {}) if options.no_thumbnails else _pictures(known, rows, wanted, drawn, seconds)
     html = page.render(
-        public,
-        storage.published(sorted(shown, key=lambda item: item["night"])),
-        None if options.no_thumbnails else _pictures(rows, audit["pictures"], options.thumbnail_seconds),
+        public, storage.published(sorted(shown, key=lambda item: item["night"])), pictures, drawn, on_map
     )
     content = _json(public)
     held.check()
@@ -221,11 +225,20 @@ def _row(audit: dict[str, Any], job: Job, failed: list[str]) -> dict[str, Any]:
     }
 
 
-def _pictures(rows: scored.Run | None, wanted: Sequence[dict[str, Any]], seconds: float) -> list[thumbnails.Thumbnail]:
+def _pictures(
+    known: scored.Run,
+    rows: scored.Run | None,
+    wanted: list[dict[str, Any]],
+    drawn: chart.Chart | None,
+    seconds: float,
+) -> tuple[list[thumbnails.Thumbnail], dict[str, list[thumbnails.Thumbnail]]]:
+    """Those of the ``wanted`` rows of the night, and those of each set of the map."""
     if rows is None:
-        return []
-    fetch = {night.NIGHT: fetcher(rows.info)}
-    return thumbnails.collect({night.NIGHT: wanted}, fetch, thumbnails.limit(len(wanted)), seconds)[night.NIGHT]
+        return [], {}
+    fetch = {run.name: fetcher(run.info) for run in (known, rows)}
+    parts = [{night.NIGHT: wanted}, drawn.wanted if drawn else {}]
+    listed, on_map = thumbnails.collect_all(parts, fetch, seconds)
+    return listed[night.NIGHT], on_map
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from regrad import storage
 from regrad.cli import Parser, add_common, pair, run_command
+from regrad.maps import size
 from regrad.pages import thumbnails
 from regrad.runs import rule
 from regrad.settings.kinds import AT_LEAST_0, POSITIVE
@@ -45,6 +46,7 @@ def report(arguments: Sequence[str]) -> int:
 
 def describe(args: argparse.Namespace, wanted: float | str) -> int:
     """One run, against out-of-distribution sets or a reference."""
+    from regrad.maps import chart
     from regrad.report import numbers, page, tracking  # seconds to import, which wrong usage need not wait for
     from regrad.runs import scored
 
@@ -52,11 +54,14 @@ def describe(args: argparse.Namespace, wanted: float | str) -> int:
     unknown = [scored.load_run(name, output) for name, output in args.ood]
     reference = scored.load_run(scored.REFERENCE_NAME, args.reference) if args.reference else None
     summary, chosen = numbers.summarise(known, unknown, args.output, reference, wanted, args.top)
-    runs = {run.name: run for run in (known, *unknown)}
-    pictures = {} if args.no_thumbnails else fetch(summary["pictures"], runs, args.thumbnail_seconds)
+    runs = {run.name: run for run in (known, *unknown, *([reference] if reference else []))}
+    drawn = chart.draw_map(list(runs.values()), chosen, args.map_points)
+    summary["map"] = drawn and drawn.numbers
+    parts = [summary["pictures"], drawn.wanted if drawn else {}]
+    pictures, on_map = ({}, {}) if args.no_thumbnails else fetch(parts, runs, args.thumbnail_seconds)
     public = storage.published(summary)
     storage.write_atomically(storage.join(args.output, "threshold.json"), chosen.to_json().encode())
-    code = publish(args.output, "report", public, page.render(public, pictures))
+    code = publish(args.output, "report", public, page.render(public, pictures, drawn, on_map))
     if args.mlflow:
         print(f"MLflow run {tracking.log_report(args.output, args.mlflow)}")
     return code
@@ -70,7 +75,7 @@ def compare(args: argparse.Namespace, wanted: float | str) -> int:
     a, b, ood = comparison.load_pairs(args.compare, args.ood)
     summary = comparison.compare(a, b, ood, wanted, args.top)
     readers = dict.fromkeys(summary["moved"], a)
-    pictures = {} if args.no_thumbnails else fetch(summary["moved"], readers, args.thumbnail_seconds)
+    (pictures,) = ({},) if args.no_thumbnails else fetch([summary["moved"]], readers, args.thumbnail_seconds)
     public = storage.published(summary)
     return publish(args.output, "compare", public, comparison_page.render(public, pictures))
 
@@ -85,13 +90,13 @@ def publish(output: str, name: str, public: dict[str, Any], html: str) -> int:
 
 
 def fetch(
-    wanted: dict[str, list[dict[str, Any]]], runs: dict[str, scored.Run], seconds: float
-) -> dict[str, list[thumbnails.Thumbnail]]:
-    """The pictures of each set, read back from where the run read them; all of them fit on a page."""
+    parts: list[dict[str, list[dict[str, Any]]]], runs: dict[str, scored.Run], seconds: float
+) -> list[dict[str, list[thumbnails.Thumbnail]]]:
+    """The pictures of each set in each part, read back from where the run read them; all of them fit on a page."""
     from regrad.reading.formats import fetcher
 
     readers = {name: fetcher(run.info) for name, run in runs.items()}
-    return thumbnails.collect(wanted, readers, thumbnails.limit(sum(map(len, wanted.values()))), seconds)
+    return thumbnails.collect_all(parts, readers, seconds)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -132,6 +137,13 @@ def parser() -> Parser:
     most.add_argument("--output", required=True, metavar="DIR", help="folder or URI to write to")
     most.add_argument("--reference", metavar="URI", help="output on images known to be fine, to take a quantile of")
     page.add_argument("--top", type=AT_LEAST_0, default=48, metavar="N", help="pictures of each set (default: 48)")
+    page.add_argument(
+        "--map-points",
+        type=size.POINTS,
+        default=size.DEFAULT,
+        metavar="N",
+        help=f"{size.ABOUT} (default: %(default)s)",
+    )
     page.add_argument(
         "--no-thumbnails", action="store_true", help="no pictures on the page: for images that may not leave the bucket"
     )

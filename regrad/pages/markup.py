@@ -18,8 +18,12 @@ from regrad.pages.thumbnails import TOO_LATE, Thumbnail
 SHARED = "regrad.pages"  # the template that all pages extend, its parts, the style, and what draws the plots
 
 
-def fill(room: str, page: str, **values: Any) -> str:
-    """``page``.html of a ``room`` (a package) with its ``values``, the style and ``page``.js inside, all escaped."""
+def fill(room: str, page: str, scripts: Sequence[str] = (), **values: Any) -> str:
+    """``page``.html of a ``room`` (a package) with its ``values``, the style and ``page``.js inside, all escaped.
+
+    Args:
+        scripts: files of this package that ``page``.js comes after.
+    """
 
     def source(name: str) -> str:
         return _read(room if name == f"{page}.html" else SHARED, name)
@@ -38,7 +42,8 @@ def fill(room: str, page: str, **values: Any) -> str:
     environment.filters.update(filters)
     # Our own files and the library's: nothing in them to escape. The browser runs no script but these two.
     library = Markup(plotly.offline.get_plotlyjs())
-    own = Markup(_read(SHARED, "plots.js") + _read(room, f"{page}.js"))
+    shared = [_read(SHARED, name) for name in ("plots.js", *scripts)]
+    own = Markup("".join([*shared, _read(room, f"{page}.js")]))
     hashes = Markup(" ".join(f"'sha256-{_digest(source)}'" for source in (library, own)))
     style = Markup(stylesheet())
     values |= {"style": style, "script": own, "plotly": library, "hashes": hashes}

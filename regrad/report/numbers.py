@@ -76,6 +76,7 @@ def summarise(
         "doubtful": doubts.numbers(),
         "accuracy_estimate": estimate_accuracy(surveys[reference.name], surveys[known.name]) if reference else None,
         "rates": {name: of_run.rates for name, of_run in sifted.items()},
+        "map": None,
         "pictures": {name: pick_images(own, top) for name, own in sheets.items()},
         "class_names": known.model["class_names"],
         "runs": {run.name: run.info for run in (known, *others)},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from regrad.formatting import class_name, file_name
 from regrad.labels.doubtful import named_pairs
+from regrad.maps.chart import Chart, page_values
 from regrad.pages.markup import fill, flatten, late_pictures, short
 from regrad.pages.thumbnails import Thumbnail
 
@@ -22,22 +24,30 @@ SHEETS = {
 NEAR_BY_ERRORS = {"near": 2, "pairs": 18}
 
 
-def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]) -> str:
+def render(
+    report: dict[str, Any],
+    thumbnails: Mapping[str, Sequence[Thumbnail]],
+    chart: Chart | None = None,
+    on_map: Mapping[str, Sequence[Thumbnail]] | None = None,
+) -> str:
     """The page of ``report``; everything that came from data is escaped.
 
     Args:
         report: what :func:`regrad.storage.published` returned, so that no credential is in it.
         thumbnails: set name -> one thumbnail per row of ``report["pictures"]``, in order; empty for a page without.
+        chart: the map, for a page that has one; ``on_map`` are the thumbnails of ``chart.wanted``.
     """
+    scripts, drawn_map = page_values(chart, report["class_names"], on_map or {}, partial(_title, report))
     flagged, names = report["rates"][report["id"]["name"]], report["class_names"]
     cards = _cards(report, thumbnails)
     separations = {run["name"]: _ranking(report, run["name"]) for run in report["ood"]}
     return fill(
         __package__,
         "page",
+        scripts,
         report=report,
         headline=report["headline"],
-        data=_plot_data(report),
+        data=_plot_data(report) | drawn_map,
         ordered=_main_first(report),
         separations=list(separations.items()),
         bound=max((numbers["auroc_error"] for rows in separations.values() for _, numbers, _ in rows), default=0),
@@ -58,6 +68,7 @@ def render(report: dict[str, Any], thumbnails: Mapping[str, Sequence[Thumbnail]]
         flagged=flagged,
         class_rates=[entry | {"name": class_name(entry["class"], names)} for entry in flagged["classes"][:50]],
         source_rates=[entry | {"name": file_name(entry["source"])} for entry in flagged["sources"][:50]],
+        title=partial(_title, report),
         provenance=[(_title(report, name), flatten(info)) for name, info in report["runs"].items()],
     )
 

@@ -46,23 +46,23 @@ class ValueKind:
             raise WrongValue(f"{value!r} is not {self.text}") from error
 
 
-def whole_number(least: int | None = None) -> ValueKind:
-    """A whole number, at least ``least``.
+def whole_number(least: int | None = None, most: int | None = None) -> ValueKind:
+    """A whole number, at least ``least`` and at most ``most``.
 
-    >>> whole_number(1)("12"), whole_number()(-3)
-    (12, -3)
+    >>> whole_number(1)("12"), whole_number()(-3), whole_number(0, 9).text
+    (12, -3, 'a whole number of at least 0 and at most 9')
     """
-    bound = "" if least is None else f" of at least {least}"
+    bounds = [f"{word} {bound}" for word, bound in (("at least", least), ("at most", most)) if bound is not None]
 
     def take(value: Any) -> int:
         if isinstance(value, float | bool):
             raise ValueError
         number = int(value)
-        if least is not None and number < least:
+        if (least is not None and number < least) or (most is not None and number > most):
             raise ValueError
         return number
 
-    return ValueKind(f"a whole number{bound}", take, "N")
+    return ValueKind(" of ".join(["a whole number", *([" and ".join(bounds)] if bounds else [])]), take, "N")
 
 
 def number(least: float | None = None, above: float | None = None, below: float | None = None) -> ValueKind:

@@ -11,6 +11,10 @@ import pytest
 
 from regrad.audit import page
 from regrad.audit.history import History
+from regrad.audit.night import BASELINE, NIGHT
+from regrad.maps.chart import Chart, draw_map
+from regrad.runs.scored import load_run
+from regrad.runs.threshold import Threshold
 from tests.audit.test_run import Nights, noise
 from tests.shards import digits
 
@@ -19,10 +23,15 @@ HOSTILE = '<script>document.title="owned"</script>'
 
 
 @pytest.fixture(scope="module")
-def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nights")
+
+
+@pytest.fixture(scope="module")
+def audited(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """An audit of the third night, and the history; with names that would be markup if they were not escaped."""
-    folder = tmp_path_factory.mktemp("nights")
     nights = Nights(folder / "in", str(folder / "out"))
+    nights.settings += ["--embeddings", "--map-points", "0"]
     nights.arrive("known.parquet", digits(200))
     nights.baseline()
     nights.arrive("0.parquet", digits(60))
@@ -35,6 +44,15 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], l
     found["rates"]["sources"][0]["source"] = f"s3://bucket/{HOSTILE}.tar"
     found["pictures"][0]["id"] = '"><img onerror=alert(1) src=x>'
     return found, History(str(folder / "out/audit")).rows
+
+
+@pytest.fixture
+def drawn(audited: Any, folder: Path, plain_maps: None) -> Chart:
+    """A map of the baseline and of all that has come in."""
+    runs = [load_run(name, str(folder / "out" / place)) for name, place in ((BASELINE, "baseline"), (NIGHT, "audit"))]
+    chart = draw_map(runs, Threshold("entropy", audited[0]["threshold"]["value"], {}), 200)
+    assert chart is not None
+    return chart
 
 
 def test_what_came_from_data_is_text(audited: Any) -> None:
@@ -62,9 +80,12 @@ def test_a_night_without_images_has_a_page(audited: Any) -> None:
     [{"viewport": {"width": 1280, "height": 900}}, {"viewport": {"width": 360, "height": 780}, "color_scheme": "dark"}],
 )
 @pytest.mark.parametrize("first", [False, True])
-def test_the_page_in_a_browser(audited: Any, tmp_path: Path, context: dict[str, Any], first: bool) -> None:
+def test_the_page_in_a_browser(
+    audited: Any, drawn: Chart, tmp_path: Path, context: dict[str, Any], first: bool
+) -> None:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[dev]')")
-    (tmp_path / "audit.html").write_text(page.render(*(alone(audited) if first else audited), None))
+    found, rows = alone(audited) if first else audited
+    (tmp_path / "audit.html").write_text(page.render(found | {"map": drawn.numbers}, rows, None, drawn))
     problems: list[str] = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--headless"])
@@ -79,6 +100,7 @@ def test_the_page_in_a_browser(audited: Any, tmp_path: Path, context: dict[str, 
         assert tab.locator(drawn).count() >= (5 if first else 2)
         assert tab.evaluate("document.documentElement.scrollWidth") <= context["viewport"]["width"]
         assert tab.title() == "regrad audit of n2"
+        assert tab.locator("#chart .legend button").all_text_contents() == ["baseline100", "this night100"]
         browser.close()
     assert problems == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,28 @@ def test_each_night_is_what_has_come_in_since(nights: Nights) -> None:
         ("n1", 60, 0),
         ("n2", 70, 3),
     ]
+
+
+def test_a_night_lies_on_a_map_beside_its_baseline(tmp_path: Path, plain_maps: None) -> None:
+    nights = Nights(tmp_path / "in", str(tmp_path / "out"))
+    nights.settings = [flag for flag in nights.settings if flag != "--no-thumbnails"] + ["--embeddings"]
+    nights.arrive("known.parquet", digits(80))
+    nights.baseline()
+    nights.arrive("a.parquet", digits(40))
+    nights.audit("--night", "n1")
+    nights.arrive("b.parquet", noise(30))
+    audit = nights.audit("--night", "n2", "--map-points", "70")[1]
+    assert [(each["name"], each["images"], each["points"]) for each in audit["map"]["sets"]] == [
+        ("baseline", 80, 40),
+        ("this night", 30, 30),  # without the night before
+    ]
+    html = Path(nights.outputs, "audit/nights/n2/audit.html").read_text()
+    points = json.loads(re.findall(r'id="data">(.*?)</script>', html, re.DOTALL)[0])["map"]
+    assert {name for name, of in zip(points["id"], points["set"], strict=True) if of} == {
+        f"noise/{row}" for row in range(30)
+    }
+    assert len(points["pictures"]) > 30
+    assert nights.audit("--night", "n2", "--map-points", "0")[1]["map"] is None
 
 
 def test_an_audit_that_lies_among_its_inputs_is_none_of_them(tmp_path: Path) -> None:

@@ -57,6 +57,37 @@ def test_report_json_and_page(runs: dict[str, str], tmp_path: Path, capsys: Any)
     assert page == str(tmp_path / "out/report.html")
 
 
+@pytest.mark.usefixtures("plain_maps")
+def test_runs_with_embeddings_lie_on_a_map_and_the_page_of_others_is_as_it_was(
+    write_run: Any, runs: dict[str, str], tmp_path: Path
+) -> None:
+    known, new = (
+        write_run(name, {"regrad": RNG.normal(0, 1, 30)}, embeddings=RNG.normal(0, 1, (30, 4)))
+        for name in ("known", "new")
+    )
+    arguments = ["--id", new, "--reference", known, "--ood", f"photos={runs['photos']}", "--top", "2"]
+    assert job.main([*arguments, "--map-points", "40", "--output", str(tmp_path / "out")]) == 0
+    told = json.loads((tmp_path / "out/report.json").read_text())["map"]
+    sets = [(each["name"], each["images"], each["points"]) for each in told["sets"]]
+    assert sets == [("in-distribution", 30, 20), ("reference", 30, 20)]
+    assert told["without"] == ["photos"]
+    html = (tmp_path / "out/report.html").read_text()
+    points = json.loads(html.split('id="data">')[1].split("</script>")[0])["map"]
+    assert len(points["x"]) == told["points"] == 40
+    assert f"{len(points['pictures'])} of the points have a picture" in html
+    assert "40 of 60 images" in html
+    assert "photos</bdi> kept no embeddings" in html
+    assert job.main([*arguments, "--no-thumbnails", "--output", str(tmp_path / "bare")]) == 0
+    assert "of the points have a picture" not in (tmp_path / "bare/report.html").read_text()
+    for more in (["--id", runs["digits"]], ["--id", new, "--map-points", "0"]):
+        assert job.main([*more, "--output", str(tmp_path / "plain")]) == 0
+        assert json.loads((tmp_path / "plain/report.json").read_text())["map"] is None
+        plain = (tmp_path / "plain/report.html").read_text()
+        assert 'id="map"' not in plain
+        assert "showMap" not in plain
+        assert "map" not in json.loads(plain.split('id="data">')[1].split("</script>")[0])
+
+
 def test_ood_sets_may_be_given_one_by_one(runs: dict[str, str], tmp_path: Path) -> None:
     sets = ["--ood", f"photos={runs['photos']}", "--ood", f"drawings={runs['drawings']}"]
     assert job.main(["--id", runs["digits"], *sets, "--output", str(tmp_path / "out")]) == 0

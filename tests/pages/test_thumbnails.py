@@ -138,6 +138,21 @@ def test_each_set_has_a_reader_of_its_own() -> None:
     assert (made["a"][0].width, made["b"][0].width) == (4, 7)
 
 
+def test_parts_of_a_page_are_fetched_in_one_go_and_given_back_apart() -> None:
+    asked: list[tuple[str, dict[int, str]]] = []
+
+    def fetch(source: str, rows: Mapping[int, str]) -> Iterator[tuple[int, bytes]]:
+        asked.append((source, dict(rows)))
+        for row in rows:
+            yield row, encode(Image.new("L", (row + 1, 1)))
+
+    parts = [{"a": wanted(("s", 4), ("s", 2))}, {"b": wanted(("t", 1)), "a": wanted(("s", 2), ("s", 6))}]
+    first, second = thumbnails.collect_all(parts, {"a": fetch, "b": fetch})
+    widths = [{name: [made.width for made in pictures] for name, pictures in part.items()} for part in (first, second)]
+    assert widths == [{"a": [5, 3]}, {"b": [2], "a": [3, 7]}]
+    assert sorted((source, *rows) for source, rows in asked) == [("s", 2, 4, 6), ("t", 1)]
+
+
 def test_sources_are_read_in_parallel() -> None:
     both = threading.Barrier(2, timeout=20)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from PIL import Image
 from regrad import storage
 from regrad.compare import comparison
 from regrad.compare import page as comparison_page
+from regrad.maps.chart import draw_map
 from regrad.metrics.wilson import share_interval
 from regrad.pages.thumbnails import Thumbnail, shrink
 from regrad.report import numbers, page
@@ -25,12 +28,14 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"),
+    pytest.mark.usefixtures("plain_maps"),
 ]
 
 RNG = np.random.default_rng(0)
 HOSTILE = ['<script>document.title="owned"</script>', '"><img onerror=alert(1) src=x>', "שלום 🙂", "x" * 10_000]
 CARD = "#sheet li:visible"
 AT_ONCE = 200
+POINTS = 600
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +62,18 @@ def write_report(write_run: Any, tmp_path: Path, top: int) -> Path:
     for number, (count, shift, given) in enumerate(make.values()):
         scores = {"regrad": RNG.lognormal(shift, 1, count), "entropy": RNG.normal(shift, 1, count)}
         p = RNG.dirichlet(np.ones(10), count)
-        output = write_run(f"run-{number}", scores, given, probabilities=p, model=model)
+        places = RNG.uniform([number, 0], [number + 1, 1], (count, 2))  # the second set lies to the right of the first
+        output = write_run(f"run-{number}", scores, given, probabilities=p, model=model, embeddings=places)
         loaded.append(scored.load_run(scored.ID_NAME if number == 0 else HOSTILE[0], output))
-    summary, _ = numbers.summarise(loaded[0], loaded[1:], str(tmp_path / "out"), top=top)
-    report = storage.published(summary)
+    summary, rule = numbers.summarise(loaded[0], loaded[1:], str(tmp_path / "out"), top=top)
+    drawn = draw_map(loaded, rule, POINTS)
+    assert drawn is not None
+    report = storage.published(summary | {"map": drawn.numbers})
     report["pictures"][scored.ID_NAME][0]["id"] = HOSTILE[1]
     pictures = {name: [picture(number) for number in range(len(rows))] for name, rows in report["pictures"].items()}
     path = tmp_path / "report.html"
-    path.write_text(page.render(report, pictures))
+    on_map = {name: [picture(row["row"]) for row in rows] for name, rows in drawn.wanted.items()}
+    path.write_text(page.render(report, pictures, drawn, on_map))
     assert path.stat().st_size < 25_000_000
     return path
 
@@ -130,6 +139,7 @@ def test_the_page_in_a_browser(browser: Any, write_run: Any, tmp_path: Path) -> 
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.name") == "view"
 
+    use_the_map(tab)
     assert tab.title().startswith("regrad report")  # no name became a script
     assert_error_bars(tab)
     before = plot_widths(tab)
@@ -140,6 +150,113 @@ def test_the_page_in_a_browser(browser: Any, write_run: Any, tmp_path: Path) -> 
     tab.pdf(path=str(tmp_path / "print.pdf"))
     assert (tmp_path / "print.pdf").stat().st_size > 10_000
     assert problems == []
+
+
+def use_the_map(tab: Any) -> None:
+    """A box, a lasso, a button and the keyboard select what they should; the list and the CSV have just that."""
+    told = tab.evaluate("data.map")
+    points = list(zip(told["x"], told["y"], strict=True))
+    canvas = tab.locator("#chart .beside canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    # The whole map and a margin of 4 % on each side are on the screen, with one scale for both axes.
+    spans = [max(axis) - min(axis) for axis in (told["x"], told["y"])]
+    scale = min(box["width"] / spans[0], box["height"] / spans[1]) / 1.08
+    middle = [(max(axis) + min(axis)) / 2 for axis in (told["x"], told["y"])]
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            box["x"] + box["width"] / 2 + (x - middle[0]) * scale,
+            box["y"] + box["height"] / 2 - (y - middle[1]) * scale,
+        )
+
+    def drag(corners: list[tuple[float, float]], add: bool = False) -> None:
+        tab.mouse.move(*at(*corners[0]))
+        if add:
+            tab.keyboard.down("Shift")
+        tab.mouse.down()
+        for corner in corners[1:]:
+            tab.mouse.move(*at(*corner), steps=3)
+        tab.mouse.up()
+        tab.keyboard.up("Shift")
+
+    def within(least: float, most: float, low: float, high: float) -> set[str]:
+        return {told["id"][n] for n, (x, y) in enumerate(points) if least < x < most and low < y < high}
+
+    def saved() -> set[str]:
+        with tab.expect_download() as download:
+            tab.click("#chart [name=download]")
+        rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text("utf-8"))))
+        assert all(row["source"] in told["sources"] and row["set"] in told["sets"] for row in rows)
+        return {row["id"] for row in rows}
+
+    # A box on the left third: images of the first set alone, the most uncertain first.
+    tab.select_option("#chart [name=drag]", "box")
+    third, top = spans[0] / 3, spans[1] / 2
+    drag([(-20, -20), (third, top)])
+    left = within(-20, third, -20, top)
+    assert len(left) > 20
+    assert saved() == left
+    listed = "#chart .listed li"
+    assert tab.locator(listed).count() == min(len(left), 200)
+    shown = tab.eval_on_selector_all(
+        listed, "cards => cards.map(card => data.map.score[Number(card.id.split('-')[1])])"
+    )
+    assert shown == sorted(shown, reverse=True)
+    assert tab.locator(f"{listed} img").count() > 0
+    # A lasso around the right, which adds to it: a triangle, of which each point's side of its edges tells the members.
+    tab.select_option("#chart [name=drag]", "lasso")
+    right, middle_of = max(told["x"]) + 20, spans[0] * 0.6
+    drag([(middle_of, -20), (right, -20), (right, spans[1] + 20), (middle_of, -20)], add=True)
+    slope = (spans[1] + 40) / (right - middle_of)
+    triangle = {
+        told["id"][n] for n, (x, y) in enumerate(points) if middle_of < x < right and y + 20 < slope * (x - middle_of)
+    }
+    assert triangle
+    edge = {told["id"][n] for n, (x, y) in enumerate(points) if abs(y + 20 - slope * (x - middle_of)) < 4 / scale}
+    assert (saved() ^ (left | triangle)) <= edge
+
+    # Colours: the buttons are the groups, which select their members.
+    tab.select_option("#chart [name=colour]", "flagged")
+    flagged = {told["id"][n] for n, value in enumerate(told["flagged"]) if value}
+    tab.click("#chart [name=clear]")
+    button = tab.locator("#chart .legend button").nth(1)
+    button.focus()
+    tab.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    assert saved() == flagged
+    tab.select_option("#chart [name=colour]", "class")
+    assert tab.locator("#chart .legend button").count() == len(told["classes"])
+    before = canvas.screenshot()
+    tab.select_option("#chart [name=colour]", "set")
+    wait_until(tab, lambda: canvas.screenshot() != before)
+
+    # The keyboard: from the most uncertain point to its neighbour on the left, then below, which Enter selects.
+    tab.click("#chart [name=clear]")
+    canvas.focus()
+    for key in ("Home", "ArrowLeft", "ArrowDown", "Enter"):
+        tab.keyboard.press(key)
+    place = max(range(len(points)), key=lambda n: told["score"][n])
+    for axis in (0, 1):
+        (x, y), ahead = points[place], []
+        for n, (x2, y2) in enumerate(points):
+            along, across = ((x - x2, abs(y - y2)), (y - y2, abs(x - x2)))[axis]
+            if along > 0 and along >= across:
+                ahead.append((math.hypot(along, across), n))
+        place = min(ahead)[1]
+    (name,) = saved()
+    assert name == told["id"][place]
+    assert name in (tab.locator("#chart .point").text_content() or "")
+    canvas.focus()
+    tab.keyboard.press("Escape")
+    assert tab.locator("#chart output").inner_text() == "None selected."
+    tab.fill("#chart [name=find]", "run-1/00")
+    assert saved() == {name for name in told["id"] if "run-1/00" in name}
+    tab.focus("#chart .listed")
+    tab.keyboard.press("ArrowDown")
+    assert tab.locator(f"{listed}.at").count() == 1
+    tab.click("#chart [name=zoom]")
+    tab.click("#chart [name=zoom]")
 
 
 def assert_error_bars(tab: Any) -> None:
