@@ -5,12 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,30 +16,11 @@ from typing import Any, TypeVar
 import fsspec
 import pytest
 
+from regrad.benchmarks.clusters import free_port, local_cluster, wait_until_listening
+
 BIN = Path(sys.executable).parent
 T = TypeVar("T")
 TOKEN = "a-token-of-the-tests-0123456789abcdef"  # the job server's and its clients'
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], host: str = "127.0.0.1", seconds: float = 60) -> None:
-    """Return when ``process`` listens on ``port``."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise RuntimeError(f"{process.args} ended with {process.returncode}")
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex((host, port)) == 0:
-                return
-        time.sleep(0.05)
-    raise TimeoutError(f"{process.args} does not listen on {host}:{port}")
 
 
 _lasting: dict[Callable[[], Any], tuple[Any, contextlib.ExitStack]] = {}
@@ -111,7 +88,7 @@ class S3Server:
         command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--auth-key", "tests-key,tests-secret"]
         environment = {**os.environ, "RCLONE_CONFIG": os.devnull}
         self.process = subprocess.Popen([*command, self.folder], env=environment, stderr=subprocess.DEVNULL)
-        wait_for(self.port, self.process)
+        wait_until_listening(self.port, self.process)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -190,44 +167,7 @@ def ray_cluster() -> RayCluster:
 @contextlib.contextmanager
 def _ray_cluster() -> Iterator[RayCluster]:
     access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    gcs, dashboard, client = (free_port() for _ in range(3))
-    exports = [free_port() for _ in range(3)]
-    with contextlib.ExitStack() as stack:
-        host = "127.0.0.2"
-        head = ("--head", f"--port={gcs}", f"--dashboard-host={host}", f"--dashboard-port={dashboard}")
-        more = ("--include-dashboard=true", f"--ray-client-server-port={client}")
-        process = stack.enter_context(_ray_node(host, exports[0], 1, access, *head, *more))
-        wait_for(dashboard, process, host, seconds=120)
-        for number in (1, 2):  # one after the other
-            node = f"127.0.0.{2 + number}"
-            joined = stack.enter_context(_ray_node(node, exports[number], 3, access, f"--address={host}:{gcs}"))
-            wait_for(exports[number], joined, node, seconds=180)
-        metrics = tuple(f"http://127.0.0.{2 + number}:{port}/metrics" for number, port in enumerate(exports))
-        yield RayCluster(f"http://{host}:{dashboard}", metrics, access)
-
-
-@contextlib.contextmanager
-def _ray_node(
-    host: str, metrics_port: int, cpus: int, access: dict[str, str], *more: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets lie in it: its path must be short
-    # Metrics are shown within a second instead of ten.
-    environment = {**os.environ, **access, "RAY_USAGE_STATS_ENABLED": "0", "RAY_metrics_report_interval_ms": "1000"}
-    environment.pop("RAY_ADDRESS", None)
-    command = [
-        *(str(BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--num-cpus={cpus}"),
-        *(f"--node-ip-address={host}", f"--object-store-memory={2**27}", f"--metrics-export-port={metrics_port}"),
-        *(f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={folder}", *more),
-    ]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(3)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what of the node did not end on its own
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+    with local_cluster(access) as cluster:
+        for _ in range(2):  # one after the other
+            cluster.join(cpus=3)
+        yield RayCluster(cluster.job_server, tuple(node.metrics for node in cluster.nodes), access)

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from regrad.benchmarks.cases import Case
+from regrad.benchmarks.quota import quota
 
 LOADS = ("alone", "two busy loops a core", "another engine", "a quota of half a core")
 _SECONDS = 8.0  # of calls in each round
-_CGROUP = Path("/sys/fs/cgroup")
-_PERIOD = 100_000  # microseconds in which a quota is used up
 
 
 def measure_sharing(case: Case, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def _under(load: str, case: Case, cores: int) -> float:
     others = {"another engine": 1}.get(load, 0)
     begin, told = context.Barrier(2 + others), context.SimpleQueue()
     loops = [context.Process(target=_busy, daemon=True) for _ in range(2 * cores if "loops" in load else 0)]
-    with _group(0.5 if "quota" in load else None) as group:
+    with quota(0.5 if "quota" in load else None) as group:
         engines = [context.Process(target=_engine, args=(case, begin, told, group)) for _ in range(1 + others)]
         with _started(engines), _started(loops):
             begin.wait(300)
@@ -115,27 +114,3 @@ def _started(processes: Sequence[Any]) -> Iterator[None]:
         for process in processes:
             process.kill()
             process.join()
-
-
-@contextmanager
-def _group(cores: float | None) -> Iterator[Path | None]:
-    """A control group, of version 2 or 1, with a quota of ``cores``; None without one.
-
-    Raises:
-        OSError: none can be made here.
-    """
-    if cores is None:
-        yield None
-        return
-    second = (_CGROUP / "cgroup.controllers").exists()
-    group = (_CGROUP if second else _CGROUP / "cpu") / f"regrad-benchmark-{os.getpid()}"
-    group.mkdir()
-    try:
-        if second:
-            (group / "cpu.max").write_text(f"{int(cores * _PERIOD)} {_PERIOD}")
-        else:
-            (group / "cpu.cfs_period_us").write_text(str(_PERIOD))
-            (group / "cpu.cfs_quota_us").write_text(str(int(cores * _PERIOD)))
-        yield group
-    finally:
-        group.rmdir()

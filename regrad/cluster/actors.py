@@ -26,6 +26,7 @@ from regrad.cluster.metrics import IDLE, READING, SCORING, WorkerMetrics
 from regrad.cluster.progress import Progress
 from regrad.cluster.sessions import Cluster, Workers, connected, share_out
 from regrad.errors import RegradError
+from regrad.ledger import contents
 from regrad.pipeline import process
 from regrad.pipeline.plan import Unit, group_units
 from regrad.pipeline.prepare import Job, expected_images
@@ -196,7 +197,8 @@ class _Worker:
             with self._attempt("loading the model", self.tries + others):
                 process.set_up(task.threads)
                 by_others = decoders.by_decoders(decoding) if decoding else None
-                self.scorer = UnitScorer(task, self._count, self._scoring, decoding=by_others)
+                node = ray.util.get_node_ip_address()
+                self.scorer = UnitScorer(task, self._count, self._scoring, decoding=by_others, node=node)
         except Exception as error:
             self.failure = WorkerFailure.of(error)
         self.metrics.enter(IDLE)
@@ -210,7 +212,11 @@ class _Worker:
         files = ", ".join(dict.fromkeys(storage.mask(unit.source) for unit in units))
         self.metrics.enter(READING)
         try:
-            with self._attempt(f"over {files} from row {units[0].start}", self.tries):
+            with self._attempt(f"over {files} from row {units[0].start}", self.tries) as begun:
+                if begun > 1:
+                    done = committed_of(self.scorer.task.output, units)
+                    yield from (_row(Committed(record)) for record in done.values())
+                    units = [unit for unit in units if unit.key not in done]
                 for result in self.scorer.score(units, measure=batch["measure"][0].as_py()):
                     if isinstance(result, Committed):
                         self.metrics.unit(result.record["seconds"])
@@ -221,8 +227,11 @@ class _Worker:
         self._post()
 
     @contextlib.contextmanager
-    def _attempt(self, work: str, most: int) -> Iterator[None]:
-        """Count what was begun and never ended: Ray tries again for ever what ends every process."""
+    def _attempt(self, work: str, most: int) -> Iterator[int]:
+        """Count what was begun and never ended: Ray tries again for ever what ends every process.
+
+        Gives the how manieth time this is.
+        """
         begun = 1
         with contextlib.suppress(ray.exceptions.RayError):  # the board's node went: it begins anew elsewhere
             begun = ray.get(self.board.begin.remote(work))
@@ -232,7 +241,7 @@ class _Worker:
                 "leave each more memory (--num-workers 1, --batch-size 1), or leave it out"
             )
         try:
-            yield
+            yield begun
         finally:
             self.board.end.remote(work)
 
@@ -249,6 +258,13 @@ class _Worker:
     def _post(self) -> None:
         self.posted = time.monotonic()
         self.board.post.remote(self.name, self.scored, self.quarantined)
+
+
+def committed_of(output: str, units: Sequence[Unit]) -> dict[str, dict[str, Any]]:
+    """The ledger records of those of ``units`` that a worker committed before it died over their task."""
+    held = contents.look(output)
+    keys = [unit.key for unit in units if unit.key in held.loose or unit.key in held.folded]
+    return {record["unit"]: record for record in contents.read_records(output, keys, held)}
 
 
 def _row(result: UnitResult | WorkerFailure) -> dict[str, list[Any]]:

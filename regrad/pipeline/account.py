@@ -32,12 +32,14 @@ class Account:
     Attributes:
         schema: of the scored rows, see :func:`regrad.table.score_schema`.
         embedding_schema: of their embeddings, see :func:`regrad.table.embedding_schema`; None where none are kept.
+        node: the machine that scores it.
     """
 
     unit: Unit
     schema: pa.Schema
     num_classes: int
     embedding_schema: pa.Schema | None = None
+    node: str = ""
     rows_in: int = 0
     scored: list[tuple[Any, ...]] = field(default_factory=list)
     embedded: list[tuple[Any, ...]] = field(default_factory=list)
@@ -121,6 +123,7 @@ class Account:
             "labels_outside": len(labelled) - len(known) + self.no_class,
             "seconds": round(time.monotonic() - self.started, 3),
             "finished": now(),
+            "node": self.node,
             "reasons": reasons_of((stage, reason) for _, _, _, stage, reason, _ in self.quarantined),
             "skipped": dict(self.skipped),
             "schema_version": table.ROWS_VERSION,

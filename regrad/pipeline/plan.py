@@ -307,9 +307,15 @@ def group_units(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
 
     Tasks of more bytes come first, so that none is left to one worker at the end; those alike stay in order.
     """
-    size = max(1, min(_UNITS_PER_TASK, len(units) // (4 * workers)))
-    tasks = [units[start : start + size] for start in range(0, len(units), size)]
+    ends = itertools.accumulate(sizes := task_sizes(len(units), workers))
+    tasks = [units[end - size : end] for end, size in zip(ends, sizes, strict=True)]
     return sorted(tasks, key=lambda task: -sum(unit.size for unit in task).bit_length())
+
+
+def task_sizes(units: int, workers: int) -> list[int]:
+    """Of how many units each task is."""
+    size = max(1, min(_UNITS_PER_TASK, units // (4 * workers)))
+    return [min(size, units - start) for start in range(0, units, size)]
 
 
 def of_sources(sources: Iterable[Source], keys: Iterable[str]) -> set[str]:

@@ -172,6 +172,7 @@ class RunCounts:
         self._notes = dict.fromkeys([*job.classifier.notes, *job.listing.warnings])
         self._retries: Counter[str] = Counter()
         self._spent: dict[str, float] = {}
+        self._images_by_node: Counter[str] = Counter()
         self.expect(job)
 
     def expect(self, job: Job) -> None:
@@ -210,6 +211,7 @@ class RunCounts:
         new = manifest.totals([record])
         self.counts = {name: self.counts[name] + new[name] for name in new}
         self.this_run = {name: self.this_run[name] + new[name] for name in new}
+        self._images_by_node[record.get("node", "")] += record["rows_in"]
         self.committed.add(record["unit"])
 
     def finish(self) -> RunOutcome:
@@ -257,6 +259,7 @@ class RunCounts:
             "images_per_second": round(speed, 3),
             "worker_seconds": {step: round(seconds, 3) for step, seconds in self._spent.items()},
             "storage_retries": dict(self._retries),
+            "images_by_node": dict(self._images_by_node.most_common()),
         }
         accuracy = self.counts["correct"] / self.counts["labelled"] if self.counts["labelled"] else None
         counts = self.counts | {"accuracy": accuracy, "ledger": manifest.ledger_digest(self.committed)}

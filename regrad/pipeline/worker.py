@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import socket
 import threading
 import time
 from collections import deque
@@ -85,6 +86,7 @@ class UnitScorer:
         on_progress: called with the images scored and quarantined, batch by batch.
         on_scoring: called with True when a batch goes to the network, and with False when it waits for images again.
         decoding: gives what decodes for this one; None: threads of its own.
+        node: what the machine is called where its units are counted; None: its host name.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class UnitScorer:
         classifier: Classifier | None = None,
         scorer: Scorer | None = None,
         decoding: Callable[[UnitScorer], decode.Decoding] | None = None,
+        node: str | None = None,
     ):
         for module in task.score_modules:
             load_module(module)
@@ -102,6 +105,7 @@ class UnitScorer:
         self.on_progress = on_progress or (lambda scored, quarantined: None)
         self.on_scoring = on_scoring or (lambda busy: None)
         self._decoding = decoding
+        self._node = node or socket.gethostname()
         self.classifier = classifier or Classifier.load(**task.model)
         if self.classifier.fingerprint != task.fingerprint:
             raise RegradError(
@@ -189,7 +193,7 @@ class UnitScorer:
         return len(account.scored), seconds if account.scored else 0.0
 
     def _account(self, unit: Unit) -> Account:
-        return Account(unit, self.schema, self.classifier.num_classes, self.embedding_schema)
+        return Account(unit, self.schema, self.classifier.num_classes, self.embedding_schema, self._node)
 
     def _score_batch(self, batch: Sequence[_Read], laps: Laps) -> None:
         ready = [(row, image) for row in batch if (image := _decoded(row)) is not None]

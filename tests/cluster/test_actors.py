@@ -1,22 +1,27 @@
 """The same units through Ray: real actors, real rows."""
 
+import json
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 import safetensors.torch
 
 from regrad import table
-from regrad.cluster import progress, score_on_ray
+from regrad.cluster import actors, progress, score_on_ray
 from regrad.cluster.actors import score_units
+from regrad.cluster.handover import surroundings
 from regrad.errors import RegradError, UsageError
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import Job, prepare
+from regrad.pipeline.results import Committed, from_json
 from regrad.pipeline.run import execute, score_here
+from regrad.pipeline.worker import UnitScorer
 from tests.faults.proxy import Proxy
 from tests.services import Bucket, S3Server
 from tests.shards import build, digits, png, records_of, write_parquet, write_tar
@@ -43,6 +48,7 @@ def test_ray_gives_the_scores_of_the_plain_loop(
     source = write_parquet(tmp_path / "in.parquet", digits())
     outcome = execute(job(tmp_path / "ray", source, "--num-workers", 2, "--unit-rows", 7), score_on_ray)
     assert (outcome.exit_code, outcome.this_run["rows_scored"]) == (0, 60)
+    assert outcome.this_run["images_by_node"] == {"127.0.0.1": 60}
     printed = capfd.readouterr().err.splitlines()  # the progress, and nothing of Ray's
     assert printed
     assert all(" of 60 images, " in line and line.endswith(" 0 quarantined") for line in printed), printed
@@ -123,6 +129,21 @@ def test_a_file_over_which_every_worker_dies_is_named(tmp_path: Path, monkeypatc
     with pytest.raises(RegradError, match=r"2 workers died over \S*b\.parquet from row 0: "):
         execute(job(tmp_path / "out", good, bad, model="tests.shards:build_deadly"), score_on_ray)
     assert table.read(str(tmp_path / "out")).num_rows == 20  # what was committed stays
+
+
+def test_what_a_worker_committed_before_it_died_is_not_scored_again(tmp_path: Path) -> None:
+    made = job(tmp_path / "out", write_parquet(tmp_path / "in.parquet", digits()), "--unit-rows", 20)
+    units = made.plan.pending
+    (first,) = (each for each in UnitScorer(made.task).score(units[:1]) if isinstance(each, Committed))
+    board = actors._start_board()
+    ray.get(board.begin.remote(f"over {tmp_path / 'in.parquet'} from row 0"))  # and that was the end of it
+    worker = actors._Worker(made.task, board, (), *surroundings(), (8, 1))
+    batch = {"units": pa.array([json.dumps([unit.to_json() for unit in units])]), "measure": pa.array([False])}
+    told = [from_json(row["result"][0]) for row in worker(batch)]
+    records = [each.record for each in told if isinstance(each, Committed)]
+    assert [record["unit"] for record in records] == [unit.key for unit in units]
+    assert records[0] == first.record
+    assert worker.scored == 40
 
 
 def test_a_model_that_ends_every_worker_does_not_start_for_ever(

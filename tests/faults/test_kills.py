@@ -13,11 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
+from regrad.benchmarks.clusters import free_port
 from regrad.ledger import contents
 from regrad.reading.tars import survey
 from tests.data import data_path
 from tests.faults.kills import Job, Run, assert_sound, undisturbed
-from tests.services import S3Server, free_port
+from tests.services import S3Server
 from tests.shards import digits, write_parquet, write_tar
 
 SCORED = ["--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", "2", "--embeddings"]

@@ -1,6 +1,7 @@
 """Runs on one output, one after the other, without Ray: what is redone, what is kept, what is refused."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -245,6 +246,7 @@ def test_run_json_says_what_ran(tmp_path: Path) -> None:
     spent = content["this_run"]["worker_seconds"]
     assert {"reading", "decoding", "scoring", "committing"} <= spent.keys()
     assert 0 < sum(spent.values()) < content["this_run"]["seconds"]  # of one worker
+    assert content["this_run"]["images_by_node"] == {socket.gethostname(): 60}
 
 
 def test_an_output_of_another_schema_version_is_refused(tmp_path: Path) -> None:

@@ -6,14 +6,17 @@
     regrad benchmark sharing --cases resnet20 --rounds 3
     regrad benchmark job --cases regrad-resnet20 --images cifar10-test.parquet --output benchmark
     regrad benchmark peers --images imagenet.parquet --pythons daft=other/bin/python --output benchmark
+    regrad benchmark nodes --weights resnet20=resnet20.safetensors --rounds 3 --output benchmark
+    regrad benchmark fleet --nodes benchmark/nodes.json --output benchmark
     regrad benchmark gpu --images cifar10.npz --output gpu --minutes 8
 
 engine: time over plain passes, memory, error. Everything runs in one process, in interleaved rounds, so that ratios
 hold on a machine that others use too. The peers are in the extra `benchmark`; one that is missing, or cannot do the
 work, is shown with the reason. plan: seconds and memory of listing, ledger, plan and status of outputs with so many
 units. sharing: an engine beside other work on its cores. job: images a second of a job between its units, over those of
-the engine's own loop. peers: other tools on the same images, network and score; docs/peers.md says more. gpu: speed,
-error, equality and memory on the GPU of this machine, by PyTorch alone; docs/gpu.md says more.
+the engine's own loop. peers: other tools on the same images, network and score; docs/peers.md says more. nodes: a run
+on one, two and four nodes, each with a quarter of a core. fleet: a simulated run on up to 256 GPUs. gpu: speed, error,
+equality and memory on the GPU of this machine, by PyTorch alone; docs/gpu.md says more.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped.
 """
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from regrad.benchmarks.steady import Work
 
 SWEEPS: dict[str, tuple[int, ...]] = {"classes": (2, 10, 100, 1000), "samples": (0, 1, 4, 10)}
+NODES, NODES_IMAGES = (1, 2, 4), 384
 SWEPT = ("exact 1e-3", "sketch 16", "reference")
 
 
@@ -127,6 +131,32 @@ def chosen_works(known: dict[str, Work], what: str, args: argparse.Namespace) ->
     if unknown := [name for name in (*names, *weights) if name not in known]:
         raise UsageError(f"no case {', '.join(unknown)}; those of {what} are {', '.join(known)}")
     return [replace(known[name], weights=weights.get(name), pictures=tuple(args.images or ())) for name in names]
+
+
+def several_nodes(args: argparse.Namespace) -> int:
+    """Measure runs on several nodes, and write ``nodes.json`` and ``nodes.md``."""
+    from regrad.benchmarks import nodes
+
+    weights = dict(args.weights)
+    if unknown := [name for name in weights if name != "resnet20"]:
+        raise UsageError(f"no case {', '.join(unknown)}; that of nodes is resnet20")
+    measured = nodes.measure_nodes(NODES, NODES_IMAGES, weights.get("resnet20"), args.rounds, say)
+    table = nodes.nodes_as_markdown(measured)
+    print(table)
+    keep(args.output, "nodes", measured, table)
+    return 0
+
+
+def fleets(args: argparse.Namespace) -> int:
+    """Simulate runs, and write ``fleet.json``, ``fleet.md`` and ``fleet.svg``."""
+    from regrad.benchmarks import fleet
+
+    real = json.loads(storage.read_bytes(args.nodes)) if args.nodes else None
+    measured = fleet.measure_fleet(fleet.Fleet(), real, fleet.IMAGES, fleet.GPUS, say)
+    table = fleet.fleet_as_markdown(measured)
+    print(table)
+    keep(args.output, "fleet", measured, table, fleet.plot_of_fleet(measured))
+    return 0
 
 
 def gpus(args: argparse.Namespace) -> int:
@@ -248,14 +278,25 @@ def say(line: str) -> None:
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
-MEASURED = {"engine": engines, "plan": plans, "sharing": shares, "job": jobs, "peers": peers, "gpu": gpus}
+MEASURED = {
+    "engine": engines,
+    "plan": plans,
+    "sharing": shares,
+    "job": jobs,
+    "peers": peers,
+    "nodes": several_nodes,
+    "fleet": fleets,
+    "gpu": gpus,
+}
 KINDS = "|".join(MEASURED)
 #: Whose flags they are, of those that are not everyone's.
 OWNERS = {
     "--sweep": ("engine",),
     "--contenders": ("engine", "peers"),
     **dict.fromkeys(("--samples", "--batch"), ("engine", "sharing")),
-    **dict.fromkeys(("--cases", "--weights", "--rounds"), ("engine", "sharing", "job", "peers")),
+    "--cases": ("engine", "sharing", "job", "peers"),
+    **dict.fromkeys(("--weights", "--rounds"), ("engine", "sharing", "job", "peers", "nodes")),
+    "--nodes": ("fleet",),
     "--images": ("engine", "job", "peers", "gpu"),
     "--units": ("plan",),
     **dict.fromkeys(("--pythons", "--faults"), ("peers",)),
@@ -294,6 +335,7 @@ def parser() -> Parser:
         metavar="N",
         help="of a plan (default: 1000 to 1000000)",
     )
+    run.add_argument("--nodes", metavar="FILE", help="nodes.json of real runs, with which a fleet is compared")
     run.add_argument("--minutes", type=POSITIVE, default=8, metavar="N", help="that gpu takes (default: %(default)s)")
     run.add_argument("--pack", nargs=2, metavar=("TRAIN", "TEST"), help="write the file of --images from these shards")
     run.add_argument("--render", metavar="DIR", help="write docs/gpu.md or docs/peers.md from what was written there")
