@@ -239,7 +239,7 @@ def measure_fleet(
         "fleet": asdict(fleet),
         "rows": rows,
         "knees": knees,
-        "checked": [] if nodes is None else compared(nodes),
+        "checked": [] if nodes is None else beside_real_runs(nodes),
     }
 
 
@@ -248,7 +248,7 @@ def _told(fleet: Fleet) -> dict[str, Any]:
     return {name: getattr(simulated, name) for name in ("seconds", "efficiency", "cost", "redone")}
 
 
-def compared(nodes: dict[str, Any]) -> list[dict[str, Any]]:
+def beside_real_runs(nodes: dict[str, Any]) -> list[dict[str, Any]]:
     """When real runs on several nodes committed their last unit, and when simulated ones do that know one node's speed.
 
     Known are the time until the first unit, the speed and spread of the runs on the fewest nodes, and what a unit costs

@@ -26,7 +26,6 @@ from regrad.cluster.metrics import IDLE, READING, SCORING, WorkerMetrics
 from regrad.cluster.progress import Progress
 from regrad.cluster.sessions import Cluster, Workers, connected, share_out
 from regrad.errors import RegradError
-from regrad.ledger import contents
 from regrad.pipeline import process
 from regrad.pipeline.plan import Unit, group_units
 from regrad.pipeline.prepare import Job, expected_images
@@ -214,8 +213,8 @@ class _Worker:
         try:
             with self._attempt(f"over {files} from row {units[0].start}", self.tries) as begun:
                 if begun > 1:
-                    done = committed_of(self.scorer.task.output, units)
-                    yield from (_row(Committed(record)) for record in done.values())
+                    done = self.scorer.committed(units)  # by the worker that died over them
+                    yield from map(_row, done.values())
                     units = [unit for unit in units if unit.key not in done]
                 for result in self.scorer.score(units, measure=batch["measure"][0].as_py()):
                     if isinstance(result, Committed):
@@ -258,13 +257,6 @@ class _Worker:
     def _post(self) -> None:
         self.posted = time.monotonic()
         self.board.post.remote(self.name, self.scored, self.quarantined)
-
-
-def committed_of(output: str, units: Sequence[Unit]) -> dict[str, dict[str, Any]]:
-    """The ledger records of those of ``units`` that a worker committed before it died over their task."""
-    held = contents.look(output)
-    keys = [unit.key for unit in units if unit.key in held.loose or unit.key in held.folded]
-    return {record["unit"]: record for record in contents.read_records(output, keys, held)}
 
 
 def _row(result: UnitResult | WorkerFailure) -> dict[str, list[Any]]:

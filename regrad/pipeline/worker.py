@@ -21,7 +21,7 @@ from regrad import storage, table
 from regrad.classifier import Classifier
 from regrad.errors import RegradError
 from regrad.formatting import Laps
-from regrad.ledger import commit
+from regrad.ledger import commit, contents
 from regrad.ledger.lease import Lease
 from regrad.pipeline.account import Account
 from regrad.pipeline.plan import Unit
@@ -178,6 +178,13 @@ class UnitScorer:
         if waiting:
             lost = waiting[0]
             raise RegradError(f"{storage.mask(lost.unit.source)}: lost rows while scoring; please report this as a bug")
+
+    def committed(self, units: Sequence[Unit]) -> dict[str, Committed]:
+        """Those of ``units`` that the ledger has, by their keys."""
+        held = contents.look(self.task.output)
+        keys = [unit.key for unit in units if unit.key in held.loose or unit.key in held.folded]
+        records = contents.read_records(self.task.output, keys, held)
+        return {record["unit"]: Committed(record) for record in records}
 
     def trial(self, unit: Unit, count: int) -> tuple[int, float]:
         """Read and score the first ``count`` images of ``unit`` without committing; returns images and seconds.

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from regrad.benchmarks.fleet import CHANGES, Fleet, compared, fleet_as_markdown, measure_fleet, plot_of_fleet, simulate
+from regrad.benchmarks.fleet import (
+    CHANGES,
+    Fleet,
+    beside_real_runs,
+    fleet_as_markdown,
+    measure_fleet,
+    plot_of_fleet,
+    simulate,
+)
 
 #: A hundred units of ten seconds, and nothing that takes time besides.
 PLAIN = Fleet(
@@ -67,7 +75,7 @@ def test_real_runs_are_compared_with_simulated_ones_that_know_one_node() -> None
         return {"nodes": nodes, "first": first, "last": last, "unit_seconds": 2.0, "mean_seconds": 2.0, "spread": 0.0}
 
     runs = [run(1, 12.0, 12 + 2 * 127), run(2, 14.0, 14 + 2 * 63), run(4, 20.0, 20 + 2 * 40)]
-    rows = compared({"images": 512, "unit_images": 4, "driver_seconds_a_unit": 0.0, "runs": runs})
+    rows = beside_real_runs({"images": 512, "unit_images": 4, "driver_seconds_a_unit": 0.0, "runs": runs})
     assert [row["nodes"] for row in rows] == [1, 2, 4]
     assert [row["off"] for row in rows[:2]] == pytest.approx([0.0, 0.0], abs=1e-3)
     assert rows[2]["simulated"] == pytest.approx(20 + 2 * 31, abs=0.1)

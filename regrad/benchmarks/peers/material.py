@@ -42,7 +42,7 @@ class Material:
                     tar.add(self.folder / "images" / name, name)
 
 
-def lay_out(folder: Path, pictures: Sequence[str], count: int, some: int) -> Material:
+def write_material(folder: Path, pictures: Sequence[str], count: int, some: int) -> Material:
     """The first ``count`` images of the shards ``pictures``, of which JPEGs stay as they are and others become PNGs.
 
     Raises:

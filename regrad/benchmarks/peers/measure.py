@@ -24,7 +24,7 @@ from regrad import storage
 from regrad.benchmarks import render, steady
 from regrad.benchmarks.peers.counted import ImageCounts, count_rows, scores_of
 from regrad.benchmarks.peers.known import PEERS, SCRIPTS, Peer, python_of
-from regrad.benchmarks.peers.material import Material, lay_out
+from regrad.benchmarks.peers.material import Material, write_material
 from regrad.benchmarks.peers.watch import Kill, Ran, kill_all, kill_worker, run_watched
 from regrad.benchmarks.steady import Work
 from regrad.errors import UsageError
@@ -135,7 +135,7 @@ def measure_losses(work: Work, pythons: Mapping[str, str], say: Say, peers: Sequ
 def _staged(work: Work, folder: Path, pythons: Mapping[str, str]) -> Stage:
     """The images of ``work`` laid out in ``folder``."""
     pictures = work.pictures or (steady.write_jpegs(work, folder),)
-    return Stage(work, folder, lay_out(folder / "in", pictures, work.images, work.batch), pythons)
+    return Stage(work, folder, write_material(folder / "in", pictures, work.images, work.batch), pythons)
 
 
 def _row(peer: Peer, pythons: Mapping[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 
 from regrad.benchmarks.peers.counted import count_rows, scores_of
 from regrad.benchmarks.peers.known import PEERS, SCRIPTS
-from regrad.benchmarks.peers.material import lay_out
+from regrad.benchmarks.peers.material import write_material
 from regrad.benchmarks.peers.watch import LOG, read_seen
 from regrad.benchmarks.steady import Work
 from regrad.pipeline.options import parse
@@ -43,7 +43,7 @@ def test_the_command_of_regrad_is_one_that_it_takes(tmp_path: Path) -> None:
 
 def test_the_dataloader_scores_every_image_and_tells_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = replace(WORK, samples=0)
-    material = lay_out(tmp_path / "in", [write_parquet(tmp_path / "a.parquet", digits(50))], 50, 16)
+    material = write_material(tmp_path / "in", [write_parquet(tmp_path / "a.parquet", digits(50))], 50, 16)
     (peer,) = (peer for peer in PEERS if peer.name == "DataLoader")
     _, script, *arguments = peer.command("python3", material.folder, tmp_path / "out", work)
     monkeypatch.setattr(registry, "SCORES", dict(registry.SCORES))

