@@ -249,19 +249,18 @@ def _told(fleet: Fleet) -> dict[str, Any]:
 
 
 def beside_real_runs(nodes: dict[str, Any]) -> list[dict[str, Any]]:
-    """When real runs on several nodes committed their last unit, and when simulated ones do that know one node's speed.
+    """When real runs on several nodes committed their last unit, and when simulated ones did so.
 
-    Known are the time until the first unit, the speed and spread of the runs on the fewest nodes, and what a unit costs
-    the driver.
+    Known to these: the time until the first unit, the seconds of a unit on the fewest nodes, and what a unit costs the
+    driver.
     """
     fewest = min(run["nodes"] for run in nodes["runs"])
-    alone = [run for run in nodes["runs"] if run["nodes"] == fewest]
-    unit = statistics.median(run["unit_seconds"] for run in alone)
+    unit = statistics.median(run["unit_seconds"] for run in nodes["runs"] if run["nodes"] == fewest)
     known = Fleet(
         images=nodes["images"],
         unit_images=nodes["unit_images"],
-        speed=nodes["unit_images"] / statistics.mean(run["mean_seconds"] for run in alone),
-        spread=statistics.median(run["spread"] for run in alone) / unit,
+        speed=nodes["unit_images"] / unit,
+        spread=0.0,
         slow=0.0,
         plan=0.0,
         begin=0.0,
@@ -274,8 +273,7 @@ def beside_real_runs(nodes: dict[str, Any]) -> list[dict[str, Any]]:
     for count in sorted({run["nodes"] for run in nodes["runs"]}):
         real = [run for run in nodes["runs"] if run["nodes"] == count]
         first, last = (statistics.median(run[name] for run in real) for name in ("first", "last"))
-        load = first - known.unit_images / known.speed
-        simulated = simulate(replace(known, gpus=count, load=load)).commits[-1]
+        simulated = simulate(replace(known, gpus=count, load=first - unit)).commits[-1]
         rows.append({"nodes": count, "real": last, "simulated": simulated, "off": simulated / last - 1})
     return rows
 

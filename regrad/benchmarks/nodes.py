@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,10 @@ _EVENT_UNITS = 4  # committed before a node joins or leaves
 
 @dataclass(frozen=True)
 class Commit:
-    """A unit was committed: seconds since the run began, by which node, how many images."""
+    """A unit was committed: seconds since the run began, by which node, how many images.
+
+    The time is the worker's, of whole seconds: a driver hears of the units of a task together.
+    """
 
     at: float
     node: str
@@ -85,7 +89,7 @@ class Shared:
         by_node: dict[str, list[float]] = {}
         for commit in self.commits:
             by_node.setdefault(commit.node, []).append(commit.at)
-        return [later - earlier for times in by_node.values() for earlier, later in itertools.pairwise(times)]
+        return [after - at for times in by_node.values() for at, after in itertools.pairwise(sorted(times))]
 
 
 def measure_nodes(
@@ -205,14 +209,14 @@ def _run(
     """A run on ``cluster`` in units of so many rows; ``after`` is told of every commit, with all so far."""
     sizes = ("--unit-rows", str(rows), "--num-workers", str(workers), "--cpus-per-worker", str(_WORKER_CPUS))
     job = prepare(parse([*flags, *sizes, "--ray-address", cluster.address, "--output", output], "score", ""))
-    started, spent = time.perf_counter(), time.process_time()
+    began, started, spent = time.time(), time.perf_counter(), time.process_time()
     commits: list[Commit] = []
 
     def watched(job: Any) -> Iterator[UnitResult]:
         for result in score_on_ray(job):
             if isinstance(result, Committed):
                 record = result.record
-                at = time.perf_counter() - started
+                at = datetime.fromisoformat(record["finished"]).timestamp() - began
                 commits.append(Commit(at, record["node"], record["rows_in"]))
                 after(commits)
             yield result
@@ -266,7 +270,7 @@ def _rows(runs: dict[int, list[Shared]]) -> list[dict[str, Any]]:
             "images_per_second": speeds[count],
             "of_linear": speeds[count] / (speeds[fewest] * count / fewest),
             "evenness": statistics.median(run.together()[1] for run in of_count),
-            "first": statistics.median(run.commits[0].at for run in of_count),
+            "first": statistics.median(min(commit.at for commit in run.commits) for run in of_count),
             "seconds": statistics.median(run.seconds for run in of_count),
         }
         for count, of_count in runs.items()
@@ -280,11 +284,9 @@ def _all(runs: dict[int, list[Shared]]) -> list[dict[str, Any]]:
             "nodes": count,
             "seconds": run.seconds,
             "driver_seconds": run.busy,
-            "first": run.commits[0].at,
-            "last": run.commits[-1].at,
-            "unit_seconds": float(np.median(run.between())),
-            "mean_seconds": float(np.mean(run.between())),
-            "spread": float(np.std(run.between())),
+            "first": min(commit.at for commit in run.commits),
+            "last": max(commit.at for commit in run.commits),
+            "unit_seconds": float(np.mean(run.between())),
             "images": sum(commit.images for commit in run.commits),
         }
         for count, of_count in runs.items()

@@ -72,7 +72,7 @@ def test_a_run_is_paid_by_the_hour_and_by_the_request() -> None:
 
 def test_real_runs_are_compared_with_simulated_ones_that_know_one_node() -> None:
     def run(nodes: int, first: float, last: float) -> dict[str, Any]:
-        return {"nodes": nodes, "first": first, "last": last, "unit_seconds": 2.0, "mean_seconds": 2.0, "spread": 0.0}
+        return {"nodes": nodes, "first": first, "last": last, "unit_seconds": 2.0}
 
     runs = [run(1, 12.0, 12 + 2 * 127), run(2, 14.0, 14 + 2 * 63), run(4, 20.0, 20 + 2 * 40)]
     rows = beside_real_runs({"images": 512, "unit_images": 4, "driver_seconds_a_unit": 0.0, "runs": runs})

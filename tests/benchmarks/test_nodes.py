@@ -31,7 +31,7 @@ def test_one_node_is_the_measure_of_the_others(monkeypatch: pytest.MonkeyPatch) 
     ]
     assert [row["first"] for row in rows] == [10, 20]
     told = nodes._all({1: [one], 2: [two]})
-    assert [(run["nodes"], run["last"], run["mean_seconds"], run["images"]) for run in told] == [
+    assert [(run["nodes"], run["last"], run["unit_seconds"], run["images"]) for run in told] == [
         (1, 14, 2.0, 12),
         (2, 24, 2.0, 24),
     ]
