@@ -126,8 +126,10 @@ def peers(args: argparse.Namespace) -> int:
 
 
 def chosen_works(known: dict[str, Work], what: str, args: argparse.Namespace) -> list[Work]:
-    """The cases of ``what`` that are asked for, with their weights and images."""
-    weights, names = dict(args.weights), args.cases or [*known]
+    """The cases of ``what`` that are asked for, with their weights, which other processes find too, and images."""
+    from regrad.reading.inputs import absolute
+
+    weights, names = {name: absolute(uri) for name, uri in args.weights}, args.cases or [*known]
     if unknown := [name for name in (*names, *weights) if name not in known]:
         raise UsageError(f"no case {', '.join(unknown)}; those of {what} are {', '.join(known)}")
     return [replace(known[name], weights=weights.get(name), pictures=tuple(args.images or ())) for name in names]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from regrad.benchmarks.cases import CASES, Case
+from regrad.benchmarks.peers import measure
 from regrad.commands.clone import benchmark
 
 
@@ -42,6 +43,13 @@ def test_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert 50 < row["peak_mb"] < 1000
     assert (tmp_path / "plan.md").read_text().count("\n") == 3
     assert b"<svg" in (tmp_path / "plan.svg").read_bytes()
+
+
+def test_weights_are_found_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["peers", "--cases", "regrad-resnet20", "--weights", "regrad-resnet20=w.safetensors"]
+    (work,) = benchmark.chosen_works(measure.RACES, "peers", benchmark.parser().parse_args(arguments))
+    assert work.weights == str(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
