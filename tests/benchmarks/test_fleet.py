@@ -35,6 +35,7 @@ PLAIN = Fleet(
         ({"store_writes": 1.0, "writes": 3, "gpus": 100}, 10 + 100 * 3),
         ({"asking": 1.0}, 1000 + 13),  # thirteen tasks of up to eight
         ({"answer": 1.0, "writes": 2, "reads": 1}, 1000 + 13 * 3),  # a task's last commit; the others go on beside
+        ({"answer": 10.0, "writes": 2, "reads": 1}, 12 * (10 + 8 * 30) + 10 + 4 * 30),  # one commit after another
         ({"kept": 0.1}, 1000 + 10),
         ({"slow": 1.0, "slow_times": 2.0}, 2000),
     ],
