@@ -63,12 +63,11 @@ class Node:
     process: subprocess.Popen[bytes]
     taken: contextlib.ExitStack
 
-    def stop(self, politely: bool = True) -> None:
-        """End it with all of its processes; after a SIGTERM, if it is done ``politely``."""
-        if politely:
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(3)
+    def stop(self) -> None:
+        """End it by SIGTERM, and what of its processes is left then."""
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(3)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)  # what of the node did not end on its own
         self.process.wait()

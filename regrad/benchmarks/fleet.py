@@ -74,13 +74,11 @@ class Simulated:
     """How a simulated run went.
 
     Attributes:
-        begun: seconds until the first unit was committed.
         redone: units that were scored once more.
         commits: seconds of each unit's arrival at the driver.
     """
 
     seconds: float
-    begun: float
     redone: int
     efficiency: float
     cost: float
@@ -189,7 +187,6 @@ def simulate(fleet: Fleet, seed: int = 0) -> Simulated:
     asked = units * (fleet.writes * of_writes + fleet.reads * of_reads) / 1000
     return Simulated(
         seconds=seconds,
-        begun=run.commits[0],
         redone=run.redone,
         efficiency=fleet.images / (fleet.gpus * fleet.speed * seconds),
         cost=gpu_hours * of_gpu + seconds / 3600 * of_head + asked,
@@ -234,7 +231,7 @@ def measure_fleet(
         runs = {number: _told(replace(fleet, gpus=number, **change)) for number in gpus}
         good = [number for number, run in runs.items() if run["efficiency"] >= _EFFICIENT]
         most = runs[max(gpus)]
-        knees.append({"change": name, "knee": max(good, default=None), "hours": most["seconds"] / 3600} | most)
+        knees.append({"change": name, "knee": max(good, default=None)} | most)
     return {
         "fleet": asdict(fleet),
         "rows": rows,
@@ -290,7 +287,7 @@ def fleet_as_markdown(measured: dict[str, Any]) -> str:
     head = ("", f"GPUs at {_EFFICIENT:.0%}", f"hours on {max(gpus)}", "efficiency there", "tasks done again")
     lines = [head, ("---",) * len(head)]
     for row in measured["knees"]:
-        most = (f"{row['hours']:.2f}", f"{row['efficiency']:.2f}", f"{row['redone']}")
+        most = (f"{row['seconds'] / 3600:.2f}", f"{row['efficiency']:.2f}", f"{row['redone']}")
         lines.append((row["change"], "none" if row["knee"] is None else str(row["knee"]), *most))
     tables.append(lines)
     if measured["checked"]:
