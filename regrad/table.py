@@ -30,8 +30,9 @@ from regrad.errors import RegradError, UsageError
 from regrad.settings.columns import FIXED, SEVERAL
 
 ROWS_VERSION = 2  # of the rows and records themselves; the keys of units depend on it
-SCHEMA_VERSION = 3  # of an output; from 3 on, a file may have the rows of many units
-_READ_VERSIONS = (2, 3)
+# Of an output; from 3 on, a file may have the rows of many units, from 4 on a file of the ledger may commit them.
+SCHEMA_VERSION = 4
+_READ_VERSIONS = (2, 3, 4)
 PROVENANCE_KEY = b"regrad"
 ABOUT = ("schema_version", "regrad_version", "model")  # of the provenance, what each file says too
 _TYPES = (
@@ -182,7 +183,7 @@ def read_run(output: str) -> dict[str, Any]:
     if run.get("schema_version") not in _READ_VERSIONS:
         raise UsageError(
             f"{storage.mask(output)}: holds a run of schema version {run.get('schema_version')}, this regrad reads "
-            f"{' and '.join(map(str, _READ_VERSIONS))}; use another --output, or the regrad version that wrote it "
+            f"{_READ_VERSIONS[0]} to {_READ_VERSIONS[-1]}; use another --output, or the regrad version that wrote it "
             f"({run.get('regrad_version')})"
         )
     return run

@@ -11,15 +11,21 @@ from regrad import table
 from regrad.ledger import commit
 
 
-def commit_rows(
-    output: str,
+def commit_rows(output: str, key: str, *tables: pa.Table | None, **record: Any) -> dict[str, Any]:
+    """Commit a unit of these rows, see :func:`new_unit`; returns its ledger record."""
+    unit = new_unit(key, *tables, **record)
+    commit.write_unit(output, unit)
+    return unit.record
+
+
+def new_unit(
     key: str,
     scores: pa.Table | None = None,
     quarantine: pa.Table | None = None,
     embeddings: pa.Table | None = None,
     **record: Any,
-) -> dict[str, Any]:
-    """Commit a unit of these rows; returns its ledger record."""
+) -> commit.NewUnit:
+    """A unit of these rows."""
     scored = table.score_schema([]).empty_table() if scores is None else scores
     refused = table.QUARANTINE_SCHEMA.empty_table() if quarantine is None else quarantine
     counts = {"rows_in": len(scored) + len(refused), "rows_scored": len(scored), "rows_quarantined": len(refused)}
@@ -28,8 +34,7 @@ def commit_rows(
     told = {"seconds": 0.5, "finished": "2026-01-02T03:04:05Z", "schema_version": 2}
     written = {"unit": key, **place, **counts, **told, **record}
     provenance = {"unit": key, "identity": written["identity"], "model": {"spec": "tests:network", "fingerprint": "f"}}
-    commit.write_unit(output, written, scored, refused, provenance, embeddings=embeddings)
-    return written
+    return commit.NewUnit(written, scored, refused, provenance, embeddings)
 
 
 class Stopped(Exception):

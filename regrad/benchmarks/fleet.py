@@ -94,7 +94,7 @@ class _Run:
         self.driver = simpy.Resource(self.now)
         self.store = {True: simpy.Resource(self.now), False: simpy.Resource(self.now)}
         units = math.ceil(fleet.images / fleet.unit_images)
-        self.tasks = deque(task_sizes(units, fleet.gpus))
+        self.tasks = deque(task_sizes([1.0] * units, fleet.gpus))
         self.left, self.redone = units, 0
         self.commits: list[float] = []
         self.over, self.given_back = self.now.event(), self.now.event()

@@ -56,7 +56,7 @@ def score_units(job: Job, stall_seconds: float = STALL_SECONDS) -> Iterator[Unit
         workers = share_out(left, options.num_workers, options.gpus_per_worker, options.cpus_per_worker)
         task = replace(job.task, threads=workers.cpus)
         board = _start_board()
-        groups = group_units(units, workers.count)
+        groups = group_units(units, workers.count, options.unit_rows)
         dataset = _dataset(task, groups, "measured" not in job.run, workers, board, decoding, options.verbose)
         with _watched(board, progress, lambda: stalled(cluster, workers, stall_seconds), stall_seconds):
             yield from _results(dataset)

@@ -19,7 +19,7 @@ from ray._private import services
 
 from regrad import storage
 from regrad.errors import RegradError, UsageError
-from regrad.pipeline.cores import cores
+from regrad.pipeline.process import cores
 from regrad.settings.places import LOCAL
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # descriptions of units travel through it, and images where others decode

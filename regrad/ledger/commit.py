@@ -1,8 +1,9 @@
 """What an output holds: units, each one part and one ledger record, whole or not at all.
 
 A unit is committed when its ledger record exists; the record is written last and removed first. A part without a
-record is the rest of an attempt that was cut short: it is overwritten by the next attempt or swept away. Records are
-folded into snapshots now and then (:mod:`regrad.ledger.fold`), which keep them under the same names.
+record is the rest of an attempt that was cut short: it is overwritten by the next attempt or swept away. Many small
+units are committed together (:mod:`regrad.ledger.bundles`). Records are folded into snapshots now and then
+(:mod:`regrad.ledger.fold`), which keep them under the same names.
 """
 
 from __future__ import annotations
@@ -77,50 +78,73 @@ class Ledger:
         return read_ids(self.output, records)
 
 
-def write_unit(
-    output: str,
-    record: dict[str, Any],
-    scores: pa.Table,
-    quarantine: pa.Table,
-    footer: Mapping[str, Any],
-    replaces: Iterable[str] = (),
-    allowed: Callable[[], None] = lambda: None,
-    embeddings: pa.Table | None = None,
-) -> None:
+@dataclass(frozen=True)
+class NewUnit:
+    """A unit to commit.
+
+    Attributes:
+        footer: what the parts say of themselves, see :func:`regrad.table.footer`.
+        embeddings: a row for each of ``scores``, of an output that keeps them.
+        replaces: the units that are retired by it.
+    """
+
+    record: dict[str, Any]
+    scores: pa.Table
+    quarantine: pa.Table
+    footer: Mapping[str, Any]
+    embeddings: pa.Table | None = None
+    replaces: Sequence[str] = ()
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        return str(self.record["unit"])
+
+    @property
+    def rows(self) -> dict[str, pa.Table]:
+        """Its rows by their kind."""
+        kinds = zip(KINDS, (self.scores, self.quarantine, self.embeddings), strict=True)
+        return {kind: rows for kind, rows in kinds if rows is not None}
+
+    def check(self) -> None:
+        """Compare its record with its rows.
+
+        Raises:
+            RegradError: rows_in is not rows_scored + rows_quarantined, or a scored image has no embedding.
+        """
+        scored, refused, source = self.scores.num_rows, self.quarantine.num_rows, storage.mask(self.record["source"])
+        if not self.record["rows_in"] == scored + refused == _counted(self.record):
+            raise RegradError(
+                f"{source}: {self.record['rows_in']} rows read but {scored} scored and {refused} quarantined; the unit "
+                "was not committed, please report this as a bug"
+            )
+        if self.embeddings is not None and self.embeddings.num_rows != scored:
+            raise RegradError(
+                f"{source}: {scored} rows scored but {self.embeddings.num_rows} embeddings; the unit was not "
+                "committed, please report this as a bug"
+            )
+
+
+def write_unit(output: str, unit: NewUnit, allowed: Callable[[], None] = lambda: None) -> None:
     """Commit one unit: retire what it replaces, write its parts, then its record.
 
     Args:
-        footer: what the parts say of themselves, see :func:`regrad.table.footer`.
         allowed: raises where this process may no longer write; asked before the first and before the last write.
-        embeddings: a row for each of ``scores``, of an output that keeps them.
 
     Raises:
-        RegradError: rows_in is not rows_scored + rows_quarantined, or a scored image has no embedding (nothing is
-            written), or the storage failed.
+        RegradError: its record is not that of its rows (nothing is written), or the storage failed.
     """
-    if not record["rows_in"] == scores.num_rows + quarantine.num_rows == _counted(record):
-        raise RegradError(
-            f"{storage.mask(record['source'])}: {record['rows_in']} rows read but {scores.num_rows} scored and "
-            f"{quarantine.num_rows} quarantined; the unit was not committed, please report this as a bug"
-        )
-    if embeddings is not None and embeddings.num_rows != scores.num_rows:
-        raise RegradError(
-            f"{storage.mask(record['source'])}: {scores.num_rows} rows scored but {embeddings.num_rows} embeddings; "
-            "the unit was not committed, please report this as a bug"
-        )
+    unit.check()
     allowed()
-    retire(output, replaces)
-    for kind, rows in zip(KINDS, (scores, quarantine, embeddings), strict=True):
-        if rows is None:
-            continue
-        uri = part_uri(output, kind, record["unit"])
+    retire(output, unit.replaces)
+    for kind, rows in unit.rows.items():
+        uri = part_uri(output, kind, unit.key)
         if rows.num_rows:
-            storage.write_atomically(uri, table.to_parquet(rows, footer))
+            storage.write_atomically(uri, table.to_parquet(rows, unit.footer))
         else:
             storage.remove(uri)  # an earlier attempt may have left one
     allowed()
-    content = json.dumps(record, sort_keys=True).encode()
-    storage.write_atomically(record_uri(output, record["unit"]), content)
+    storage.write_atomically(record_uri(output, unit.key), json.dumps(unit.record, sort_keys=True).encode())
 
 
 def _counted(record: dict[str, Any]) -> int:
@@ -167,7 +191,8 @@ def left_over(output: str, keep: Collection[str], folders: Sequence[str] = FOLDE
             moved = held.moved(folder)
             named = {*moved.values()}
             parts = {name: unit_of(name) for name in files if name.endswith(".parquet") and name not in named}
-            temporaries += [name for name, unit in parts.items() if unit not in keep or unit in moved]
+            elsewhere = moved.keys() | held.without(folder, parts.values())
+            temporaries += [name for name, unit in parts.items() if unit not in keep or unit in elsewhere]
         elif folder == "ledger":
             temporaries += [snapshot.name for snapshot in snapshots.named(files)[1]]
         stray += [storage.join(place, name) for name in temporaries]

@@ -1,17 +1,18 @@
 """What the ledger of an output holds: one look at its names and snapshots, and the records of units.
 
-A unit is committed when its ledger record exists, be it a file of its own (it is *loose*) or a row of a snapshot. Where
-its rows are, its row in the snapshot says too (:data:`regrad.ledger.snapshots.PLACES`).
+A unit is committed when its ledger record exists, be it a file of its own (it is *loose*), or a row of a snapshot or of
+a bundle. Where its rows are, its row there says too (:data:`regrad.ledger.snapshots.PLACES`).
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from regrad.errors import RegradError
 from regrad.ledger import snapshots
 from regrad.ledger.snapshots import Snapshot
 
-_LOOKS = 8  # at a ledger whose snapshots are merged while it is read
+_LOOKS = 8  # at a ledger that is folded while it is read
 _THREADS = 32  # requests to a store at the same time; they wait far more than they compute
 ONCE = ("scores", "quarantine")  # every row that was read is in one of them
 KINDS = (*ONCE, "embeddings")
@@ -59,7 +60,8 @@ class Held:
         loose: the units that have a record of their own.
         notes: the names of the notes of retirement, by the units that are no more, unless they are ``loose`` again.
         snapshots, merged: those that count, oldest first, and those that do not.
-        rows: what the snapshots say, see :data:`regrad.ledger.snapshots.SCHEMA`.
+        rows: what the snapshots and bundles say, see :data:`regrad.ledger.snapshots.SCHEMA`.
+        bundles: the names of those, and the units in each.
     """
 
     loose: frozenset[str]
@@ -67,6 +69,7 @@ class Held:
     snapshots: Sequence[Snapshot]
     merged: Sequence[Snapshot]
     rows: pa.Table
+    bundles: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def retired(self) -> Set[str]:
@@ -74,10 +77,21 @@ class Held:
         return self.notes.keys()
 
     @functools.cached_property
-    def folded(self) -> dict[str, int]:
-        """The units that are committed by a snapshot alone, and the place of their rows.
+    def bundled(self) -> frozenset[str]:
+        """The units in bundles, those that are retired among them."""
+        return frozenset(itertools.chain(*self.bundles.values()))
 
-        Among them are those that have a record of their own too where the snapshot has merged their rows: they were
+    @property
+    def settled(self) -> bool:
+        """Whether every unit in a bundle counts by it: if not, the file of their rows has some that do not count."""
+        told = sum(map(len, self.bundles.values()))
+        return told == len(self.bundled) and self.bundled.isdisjoint(self.retired)
+
+    @functools.cached_property
+    def folded(self) -> dict[str, int]:
+        """The units that are committed by a snapshot or a bundle alone, and the place of their rows.
+
+        Among them are those that have a record of their own too where a file has their rows among others': they were
         committed once more, with the same rows under the same name, by a worker that did not know. Their part may be
         gone already, and counts no more. Where they were retired first, it is their record that counts.
         """
@@ -89,6 +103,11 @@ class Held:
             if not left and (unit not in newer or (there and unit not in self.retired))
         }
 
+    @functools.cached_property
+    def movable(self) -> dict[str, int]:
+        """Those of :attr:`folded` of which a snapshot has the last word: another one can say where their rows are."""
+        return {unit: place for unit, place in self.folded.items() if unit not in self.bundled}
+
     def moved(self, kind: str, units: Iterable[str] | None = None) -> dict[str, str]:
         """Of the committed units among ``units`` (of all, unless told), the merged file that has their rows of this
         kind, where one has."""
@@ -96,6 +115,12 @@ class Held:
         column = self.rows.select([snapshots.place_columns(kind)[0]])
         files = snapshots.values_of(snapshots.take(column, [self.folded[unit] for unit in there])[0])
         return {unit: file for unit, file in zip(there, files, strict=True) if file}
+
+    def without(self, kind: str, units: Iterable[str]) -> set[str]:
+        """Those of ``units`` that are :attr:`folded` and have no rows of this kind."""
+        there = [unit for unit in units if unit in self.folded]
+        counts = snapshots.take(self.rows.select([COUNTED[kind]]), [self.folded[unit] for unit in there])[0]
+        return {unit for unit, count in zip(there, counts.to_pylist(), strict=True) if count == 0}
 
     def _placed(self) -> pa.ChunkedArray:
         """Of each row, whether a file has rows of its unit together with others'."""
@@ -108,17 +133,30 @@ def look(output: str) -> Held:
     for _ in range(_LOOKS):
         names = storage.list_files(storage.join(output, "ledger"))
         counting, merged = snapshots.named(names)
+        together = snapshots.bundles(names)
         try:
-            rows = snapshots.read_snapshots(output, counting)
-        except FileNotFoundError:  # another process has merged it
+            bundled = snapshots.read_bundles(output, together)
+            rows = snapshots.read_snapshots(output, counting, bundled)
+        except FileNotFoundError:  # another process has merged or folded it
             continue
-        notes: dict[str, list[str]] = {}
-        for name in names:
-            if name.endswith(".gone"):
-                notes.setdefault(name.partition(".")[0], []).append(name)
         loose = frozenset(name.removesuffix(".json") for name in names if name.endswith(".json"))
-        return Held(loose, notes, counting, merged, rows)
+        bundles = {name: some["unit"].to_pylist() for name, some in zip(together, bundled, strict=True)}
+        return Held(loose, _notes(names), counting, merged, rows, bundles)
     raise RegradError(f"{storage.mask(output)}: its ledger is rewritten all the time; try again when it is at rest")
+
+
+def _notes(names: Iterable[str]) -> dict[str, list[str]]:
+    """Of the names in a ledger the notes of retirement, by the units that are no more."""
+    notes: dict[str, list[str]] = {}
+    for name in names:
+        if name.endswith(".gone"):
+            notes.setdefault(name.partition(".")[0], []).append(name)
+    return notes
+
+
+def noted(output: str) -> Set[str]:
+    """The units with a note of retirement: by one listing, without reading anything."""
+    return _notes(storage.list_files(storage.join(output, "ledger"))).keys()
 
 
 def committed(output: str) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from regrad import storage, table
 
 #: What reading a damaged file raises.
 DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
+_GROUP_ROWS = 2**15  # after which a row group is ended; it has whole units
 _NAME = re.compile(r"merged-(\d{10})-(\d{12})-[0-9a-f]{16}\.parquet")
 
 
@@ -145,3 +147,60 @@ class RowFile:
         (group,) = self.group_of(np.array([start]))
         said = {**self._about, "unit": unit, "identity": own[2], "provenance": own[3]}
         return UnitRows(self.read(int(group), columns).slice(start - self.starts[group], rows), said)
+
+
+class NewFile:
+    """A file of many units' rows in the making: in memory, since its name has its size and digest.
+
+    Args:
+        about: what the footer says of all of it, see :data:`regrad.table.ABOUT`.
+
+    Attributes:
+        units, rows, size: how many are in it, and its bytes but for what waits for the end of a row group.
+    """
+
+    def __init__(self, schema: pa.Schema, about: Mapping[str, Any]):
+        self.rows = 0
+        self._about = {name: about[name] for name in table.ABOUT if name in about}
+        self._sink = io.BytesIO()
+        self._writer = table.writer(self._sink, schema)
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._units: list[tuple[str, str, int, int]] = []
+        self._names: dict[str, int] = {}
+
+    @property
+    def units(self) -> int:
+        """See the class."""
+        return len(self._units)
+
+    @property
+    def size(self) -> int:
+        """See the class."""
+        return self._sink.tell()
+
+    def add(self, unit: str, rows: pa.Table, identity: str, provenance: str) -> int:
+        """Add the rows of a unit, which come from what has this name; returns the first of them in the file."""
+        start = self.rows
+        self._units.append((unit, identity, len(rows), self._names.setdefault(provenance, len(self._names))))
+        self._waiting.append(rows)
+        self.rows += len(rows)
+        self._waiting_rows += len(rows)
+        if self._waiting_rows >= _GROUP_ROWS:
+            self._end_group()
+        return start
+
+    def _end_group(self) -> None:
+        rows = pa.concat_tables(self._waiting).combine_chunks()
+        self._writer.write_table(rows, row_group_size=len(rows))
+        self._waiting, self._waiting_rows = [], 0
+
+    def content(self) -> tuple[str, bytes]:
+        """The name and all bytes of the file, which is ended by that."""
+        if self._waiting:
+            self._end_group()
+        said = {**self._about, "provenance": list(self._names), "units": self._units}
+        self._writer.add_key_value_metadata(table.metadata(said))
+        self._writer.close()
+        content = self._sink.getvalue()
+        return name_for(self.rows, content), content

@@ -1,9 +1,10 @@
 """Ledger records folded into snapshots, see :mod:`regrad.ledger.snapshots`: under the lease, and at no time in doubt.
 
 A snapshot is written whole before anything that it holds is removed, and what it was made of says the same as it does
-while both are there: notes of retirement go first, since they speak of older snapshots; then records; then the
-snapshots that were merged. Whatever a fold that was cut short has left is taken in by the next one. The record of a
-unit whose rows were moved before (:mod:`regrad.ledger.merge`) says nothing new, and goes.
+while both are there: bundles go first, since notes of retirement speak of the units in them too; then these notes,
+since they speak of older snapshots; then records; then the snapshots that were merged. Whatever a fold that was cut
+short has left is taken in by the next one. The record of a unit whose rows were moved before
+(:mod:`regrad.ledger.merge`) says nothing new, and goes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def fold(output: str, allowed: Callable[[], None], at_least: int | None = None) 
 
     Args:
         allowed: raises where this process may no longer write; asked before each write, and before the first removal.
-        at_least: :data:`AT_LEAST` unless told.
+        at_least: :data:`AT_LEAST` unless told. Less is folded where a unit of a bundle does not count any more: only
+            what is in a snapshot can be written again without it.
 
     Raises:
         RegradError: the storage refused or failed.
@@ -43,7 +45,7 @@ def fold(output: str, allowed: Callable[[], None], at_least: int | None = None) 
     while True:
         held = contents.look(output)
         keys = sorted(held.loose | held.retired)
-        if len(keys) < (AT_LEAST if at_least is None else at_least):
+        if held.settled and len(held.bundled.union(keys)) < (AT_LEAST if at_least is None else at_least):
             return folded
         if not (taken := _fold_some(output, held, keys[:_AT_ONCE], allowed)):
             return folded
@@ -51,13 +53,17 @@ def fold(output: str, allowed: Callable[[], None], at_least: int | None = None) 
 
 
 def _fold_some(output: str, held: contents.Held, keys: list[str], allowed: Callable[[], None]) -> int:
+    """Fold all bundles, and what there is of ``keys``."""
     records = _records(output, [key for key in keys if key in held.loose and key not in held.folded])
     spare = [key for key in keys if key in held.loose and key in held.folded]
     retired = [key for key in keys if key in held.retired]
     gone = [key for key in retired if key not in records]
-    new = snapshots.newest([snapshots.gone(gone), snapshots.live(snapshots.to_table(list(records.values())))])
+    bundled = snapshots.take(held.rows, [held.folded[key] for key in sorted(held.bundled & held.folded.keys())])
+    own = snapshots.live(snapshots.to_table(list(records.values())))
+    new = snapshots.newest([snapshots.gone(gone), bundled, own])
     merged = add_snapshot(output, held, new, allowed) if len(new) else []
     allowed()
+    remove_all(storage.join(output, "ledger", bundle) for bundle in held.bundles)
     remove_all(storage.join(output, "ledger", note) for key in retired for note in held.notes[key])
     remove_all(contents.record_uri(output, key) for key in [*records, *spare])
     remove_all(merged)

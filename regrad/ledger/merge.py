@@ -1,16 +1,15 @@
 """Parts of many units merged into files of a sensible size: under the lease, and at no time in doubt.
 
 A file is whole before a snapshot says that rows are in it; that one write moves them; then what they were in before
-goes. Only units that are in a snapshot are moved, each with all its rows of a kind. Sizes grow as those of snapshots
-do: what is new is merged with files of about its size, and one of :data:`FULL` bytes is left alone, so that the cost
-follows what is new. A file with rows that do not count any more, since their units were retired, is written again
-without them. Whatever a merge that was cut short has left is swept away by the next run
+goes. Only units of which a snapshot has the last word are moved, each with all its rows of a kind. Sizes grow as those
+of snapshots do: what is new is merged with files of about its size, and one of :data:`FULL` bytes is left alone, so
+that the cost follows what is new. A file with rows that do not count any more, since their units were retired, is
+written again without them. Whatever a merge that was cut short has left is swept away by the next run
 (:func:`regrad.ledger.commit.sweep`).
 """
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import sys
@@ -29,13 +28,13 @@ from regrad.ledger import contents, files, fold, snapshots
 from regrad.ledger.rows import Place, Rows
 
 AT_LEAST = 64  # parts; of less there is nothing to gain
+_PARTS = 8  # as many as a file counts for of units that were committed together, and that is still small
 FULL = 64 * 2**20  # bytes; such a file is left alone, unless it has rows that do not count any more
 _ENDED = 2 * FULL  # bytes after which a file is ended
 _UNITS = 2**16  # in a file, whose footer names them
-_GROUP_ROWS = 2**15  # after which a row group is ended; it has whole units
 _ALONE = 2**20  # rows of a unit that stays in its own part
 _GROWTH = 2  # a file of at most so many times the rows of what is newer is merged with it
-_LOOKED_AT = 256  # units, by which the columns are chosen
+_LOOKED_AT, _LOOKED_AT_ROWS = 256, 2**15  # units and about their rows, by which the columns are chosen
 ONLY_WORN = sys.maxsize  # parts: so many there never are
 
 Ints = npt.NDArray[np.int64]
@@ -53,8 +52,8 @@ def merge(
 
     Args:
         allowed: raises where this process may no longer write; asked before each write, and before removals.
-        at_least: so many parts of a kind; :data:`AT_LEAST` unless told, :data:`ONLY_WORN` for none. Files with rows
-            that do not count any more are written again all the same.
+        at_least: so many parts of a kind, or an eighth as many files of about the same size; :data:`AT_LEAST` unless
+            told, :data:`ONLY_WORN` for none. Files with rows that do not count any more are written again all the same.
         kinds: those that the output has, see :func:`regrad.ledger.contents.kinds_kept`.
 
     Raises:
@@ -69,8 +68,7 @@ def merge(
 def _merge(output: str, kind: str, wanted: list[str], allowed: Callable[[], None]) -> int:
     moved = 0
     names = _Names(output, allowed)
-    for content, places in _files(Rows(output, kind, wanted), names):
-        name = files.name_for(sum(place.rows for place in places), content)
+    for name, content, places in _files(Rows(output, kind, wanted), names):
         allowed()
         storage.write_atomically(storage.join(output, kind, name), content)
         moved += _move(output, kind, name, places, allowed)
@@ -80,7 +78,7 @@ def _merge(output: str, kind: str, wanted: list[str], allowed: Callable[[], None
 def _wanted(held: contents.Held, kind: str, at_least: int) -> list[str]:
     """The units whose rows are to be written to other files: a million are looked at in about a second."""
     names = ("unit", contents.COUNTED[kind], snapshots.place_columns(kind)[0])
-    rows = snapshots.take(held.rows.select(names), [*held.folded.values()])
+    rows = snapshots.take(held.rows.select(names), [*held.movable.values()])
     counts = pc.fill_null(rows[names[1]], 0).to_numpy()
     file = rows[names[2]].combine_chunks().dictionary_encode()
     codes = pc.fill_null(file.indices, -1).to_numpy()
@@ -88,15 +86,30 @@ def _wanted(held: contents.Held, kind: str, at_least: int) -> list[str]:
     if own.sum() < at_least:
         own[:] = False
     known = [_Known(name, *totals) for name, *totals in _totals(file.dictionary.to_pylist(), codes, counts)]
-    taken = [place for place, one in enumerate(known) if one.rows < one.size.rows]
-    if own.any():
-        new = int(counts[own | np.isin(codes, taken)].sum())
-        for place in sorted({*range(len(known))} - {*taken}, key=lambda place: known[place].rows):
-            if not known[place].is_full() and known[place].rows <= _GROWTH * new:
-                taken.append(place)
-                new += known[place].rows
-    units: list[str] = rows["unit"].filter(pa.array(own | np.isin(codes, taken))).to_pylist()
+    worn = [place for place, one in enumerate(known) if one.rows < one.size.rows]
+    new = int(counts[own | np.isin(codes, worn)].sum())
+    small = [place for place, one in enumerate(known) if place not in worn and not one.is_full()]
+    small.sort(key=lambda place: known[place].rows)
+    count = _alike([known[place].rows for place in small], new if own.any() else 0, max(2, at_least // _PARTS))
+    units: list[str] = rows["unit"].filter(pa.array(own | np.isin(codes, worn + small[:count]))).to_pylist()
     return units
+
+
+def _alike(rows: Sequence[int], new: int, at_least: int) -> int:
+    """How many of the files with so many ``rows``, in increasing order, are merged.
+
+    With as many rows that are ``new``, those of about their size or smaller; where nothing is, those that are
+    ``at_least`` so many of about the same size, and all smaller ones.
+    """
+    together, number = new, 0
+    for place, own in enumerate(rows):
+        if own > _GROWTH * together:
+            if new or number >= at_least:
+                return place
+            together = number = 0
+        together += own
+        number += 1
+    return len(rows) if new or number >= at_least else 0
 
 
 @dataclass(frozen=True)
@@ -144,60 +157,22 @@ class _Names:
         return self._known[content]
 
 
-class _File:
-    """A merged file in the making: in memory, since its name has its size and digest."""
-
-    def __init__(self, schema: pa.Schema, about: Mapping[str, Any]):
-        self.places: list[Place] = []
-        self._about = about
-        self._sink = io.BytesIO()
-        self._writer = table.writer(self._sink, schema)
-        self._waiting: list[pa.Table] = []
-        self._waiting_rows = 0
-        self._units: list[tuple[str, str, int, int]] = []
-        self._names: dict[str, int] = {}
-
-    def add(self, place: Place, rows: pa.Table, identity: str, name: str) -> bool:
-        """Add a unit; whether the file is large enough now."""
-        self.places.append(place)
-        self._units.append((place.unit, identity, place.rows, self._names.setdefault(name, len(self._names))))
-        self._waiting.append(rows)
-        self._waiting_rows += len(rows)
-        if self._waiting_rows >= _GROUP_ROWS:
-            self._end_group()
-        return self._sink.tell() >= _ENDED or len(self.places) >= _UNITS
-
-    def _end_group(self) -> None:
-        rows = pa.concat_tables(self._waiting)
-        self._writer.write_table(rows, row_group_size=len(rows))
-        self._waiting, self._waiting_rows = [], 0
-
-    def content(self) -> bytes:
-        """The whole file."""
-        if self._waiting:
-            self._end_group()
-        said = {**self._about, "provenance": list(self._names), "units": self._units}
-        self._writer.add_key_value_metadata(table.metadata(said))
-        self._writer.close()
-        return self._sink.getvalue()
-
-
-def _files(rows: Rows, names: _Names) -> Iterator[tuple[bytes, list[Place]]]:
-    """Files of these rows, and the units in each, in their order."""
+def _files(rows: Rows, names: _Names) -> Iterator[tuple[str, bytes, list[Place]]]:
+    """Files of these rows, their names, and the units in each, in their order."""
     whole = _whole(rows)
     first = _first(whole)
     if not first:
         return
     ((schema, _),) = Counter(unit.rows.schema for _, unit in first).most_common(1)
-    file: _File | None = None
-    for place, unit in itertools.chain(first, whole):
-        if unit.rows.schema.equals(schema):
-            file = file or _File(schema, {name: unit.said[name] for name in table.ABOUT if name in unit.said})
-            if file.add(place, unit.rows, unit.said["identity"], names.of(unit.said)):
-                yield file.content(), file.places
-                file = None
-    if file:
-        yield file.content(), file.places
+    alike = (item for item in itertools.chain(first, whole) if item[1].rows.schema.equals(schema))
+    for opening in alike:
+        file, places = files.NewFile(schema, opening[1].said), []
+        for place, unit in itertools.chain([opening], alike):
+            places.append(place)
+            file.add(place.unit, unit.rows, unit.said["identity"], names.of(unit.said))
+            if file.size >= _ENDED or file.units >= _UNITS:
+                break
+        yield *file.content(), places
 
 
 def _first(whole: Iterator[tuple[Place, files.UnitRows]]) -> list[tuple[Place, files.UnitRows]]:
@@ -206,7 +181,7 @@ def _first(whole: Iterator[tuple[Place, files.UnitRows]]) -> list[tuple[Place, f
     for place, unit in whole:
         first.append((place, unit))
         rows += place.rows
-        if len(first) == _LOOKED_AT or rows >= _GROUP_ROWS:
+        if len(first) == _LOOKED_AT or rows >= _LOOKED_AT_ROWS:
             break
     return first
 
@@ -223,10 +198,10 @@ def _move(output: str, kind: str, name: str, places: Sequence[Place], allowed: C
     held = contents.look(output)
     starts = itertools.accumulate((place.rows for place in places), initial=0)  # one more than there are places
     # A unit may have been retired meanwhile: its rows in the file count no more, which the next merge finds.
-    there = {place.unit: start for place, start in zip(places, starts, strict=False) if place.unit in held.folded}
+    there = {place.unit: start for place, start in zip(places, starts, strict=False) if place.unit in held.movable}
     if not there:
         return 0
-    rows = snapshots.take(held.rows, [held.folded[unit] for unit in there])
+    rows = snapshots.take(held.rows, [held.movable[unit] for unit in there])
     spare = fold.add_snapshot(output, held, snapshots.moved(rows, kind, name, [*there.values()]), allowed)
     allowed()
     fold.remove_all(spare)

@@ -6,7 +6,8 @@ changes (its name has the digest of its content); one whose numbers another cove
 no more. Of the rows of one unit, that of the highest number holds; it says too which file has the unit's images
 (:data:`PLACES`), so that writing a snapshot is what moves them. What is not folded yet is newer than every snapshot:
 ``OUT/ledger/<key>.json`` is the record of a unit, ``OUT/ledger/<key>.*.gone`` retires one. A unit that has both was
-committed again, and is there.
+committed again, and is there. ``OUT/ledger/bundle-<digest>.parquet`` has the same columns as a snapshot, and the units
+that were committed together by writing it (:mod:`regrad.ledger.bundles`); a note of retirement counts for them too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,7 @@ import pyarrow.parquet
 from regrad import storage
 from regrad.errors import RegradError
 
+_THREADS = 32
 _NUMBERS = ("start", "stop", "rows_in", "rows_scored", "rows_quarantined", "labelled", "correct", "labels_outside")
 _TEXTS = ("unit", "source", "identity", "finished")
 #: A column for each value that all records have; what else a record holds is JSON in ``rest``.
@@ -50,6 +53,7 @@ PLACES = pa.schema(
 SCHEMA = pa.schema([*COLUMNS, pa.field("gone", pa.bool_()), *PLACES])
 _VALUES = [name for name in COLUMNS.names if name != "rest"]
 _NAME = re.compile(r"snapshot-(\d{8})-(\d{8})-[0-9a-f]{16}\.parquet")
+_BUNDLE = re.compile(r"bundle-[0-9a-f]{16}\.parquet")
 
 
 @dataclass(frozen=True, order=True)
@@ -78,15 +82,38 @@ def named(names: Iterable[str]) -> tuple[list[Snapshot], list[Snapshot]]:
     return [one for one in all_of_them if one not in merged], merged
 
 
-def read_snapshots(output: str, snapshots: Sequence[Snapshot]) -> pa.Table:
+def bundles(names: Iterable[str]) -> list[str]:
+    """Of the names in a ledger, those of units that were committed together, in their order.
+
+    >>> bundles(["bundle-0123456789abcdef.parquet", "0a.json"])
+    ['bundle-0123456789abcdef.parquet']
+    """
+    return sorted(filter(_BUNDLE.fullmatch, names))
+
+
+def read_snapshots(output: str, snapshots: Sequence[Snapshot], later: Sequence[pa.Table] = ()) -> pa.Table:
     """The rows that hold, ``gone`` ones among them, with the columns of :data:`SCHEMA`.
+
+    Args:
+        later: rows that are newer than any snapshot.
 
     Raises:
         FileNotFoundError: one has been merged into another meanwhile.
         RegradError: one is damaged, or the storage failed.
     """
     tables = [_read(storage.join(output, "ledger", snapshot.name)) for snapshot in snapshots]
-    return newest(tables)
+    return newest([*tables, *later])
+
+
+def read_bundles(output: str, names: Sequence[str]) -> list[pa.Table]:
+    """Of each of these bundles the rows.
+
+    Raises:
+        FileNotFoundError: one was folded meanwhile.
+        RegradError: one is damaged, or the storage failed.
+    """
+    with ThreadPoolExecutor(_THREADS, "regrad-bundles") as pool:
+        return list(pool.map(lambda name: _read_bundle(storage.join(output, "ledger", name)), names))
 
 
 def row_count(output: str, snapshot: Snapshot) -> int:
@@ -105,8 +132,7 @@ def newest(tables: Sequence[pa.Table]) -> pa.Table:
     return take(rows, np.sort(last))
 
 
-@functools.lru_cache(maxsize=16)  # the name has the digest of the content
-def _read(uri: str) -> pa.Table:
+def _load(uri: str) -> pa.Table:
     content = storage.read_bytes(uri)
     try:
         if _digest(content) not in uri.rpartition("/")[2]:
@@ -123,6 +149,11 @@ def _read(uri: str) -> pa.Table:
         ) from error
 
 
+# The names have the digests of the contents. Bundles are small, and many until the next fold.
+_read = functools.lru_cache(maxsize=16)(_load)
+_read_bundle = functools.lru_cache(maxsize=1024)(_load)
+
+
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -134,12 +165,24 @@ def by_name(rows: pa.Table) -> pa.Table:
 
 def write_snapshot(output: str, first: int, last: int, rows: pa.Table) -> Snapshot:
     """Write ``rows`` as the snapshot of these numbers."""
-    sink = io.BytesIO()
-    pa.parquet.write_table(by_name(rows), sink, compression="zstd")
-    content = sink.getvalue()
+    content = _content(rows)
     snapshot = Snapshot(first, last, f"snapshot-{first:08}-{last:08}-{_digest(content)}.parquet")
     storage.write_atomically(storage.join(output, "ledger", snapshot.name), content)
     return snapshot
+
+
+def write_bundle(output: str, rows: pa.Table) -> str:
+    """Write ``rows`` as units that are committed by it, and return its name."""
+    content = _content(rows)
+    name = f"bundle-{_digest(content)}.parquet"
+    storage.write_atomically(storage.join(output, "ledger", name), content)
+    return name
+
+
+def _content(rows: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pa.parquet.write_table(by_name(rows), sink, compression="zstd")
+    return sink.getvalue()
 
 
 def foldable(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -218,9 +261,10 @@ def place_columns(kind: str) -> tuple[str, str]:
     return _PLACES[kind]
 
 
-def moved(rows: pa.Table, kind: str, file: str, starts: Sequence[int]) -> pa.Table:
-    """``rows`` of units whose rows of this kind are now in ``file``, from these on."""
-    for name, values in zip(place_columns(kind), ([file] * len(rows), starts), strict=True):
+def moved(rows: pa.Table, kind: str, file: str, starts: Sequence[int | None]) -> pa.Table:
+    """``rows`` of units whose rows of this kind are now in ``file``, from these on; None where a unit has none."""
+    files = [None if start is None else file for start in starts]
+    for name, values in zip(place_columns(kind), (files, starts), strict=True):
         field = SCHEMA.field(name)
         rows = rows.set_column(SCHEMA.get_field_index(name), field, pa.array(values, field.type))
     return rows

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from regrad import storage, table
 from regrad.errors import RegradError
 from regrad.formatting import count
-from regrad.ledger import audited, commit, contents, lease, merge
+from regrad.ledger import audited, commit, contents, fold, lease, merge
 from regrad.ledger.files import DAMAGE, UnitRows
 from regrad.ledger.rows import Rows
 from regrad.pipeline import manifest
@@ -120,6 +120,7 @@ def repair(output: str, problems: Iterable[Problem]) -> int:
         audited.keep(output, units, lambda key: None)  # a unit comes back under its name, which its night keeps
         commit.retire(output, units)
         run = table.read_run(output)
+        fold.fold(output, held.check)
         merge.merge(output, held.check, merge.ONLY_WORN, contents.kinds_kept(run["config"]))
         commit.sweep(output, contents.committed(output), commit.WRITTEN)
         if "counts" in run:  # the next run counts for itself where it finds no digest

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from regrad.reading.formats import Extent, Mark, ReadIds, Source
 
 DEFAULT_UNIT_ROWS = 1024
 UNIT_BYTES = 2**30  # of a source that is cut at marks: reading takes its time too
-_UNITS_PER_TASK = 8  # units that follow each other in one worker are read without a pause
+_UNITS_PER_TASK = 8  # of the usual size: units that follow each other in one worker are read without a pause
+_MOST_PER_TASK = 1024  # however small
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -302,20 +305,34 @@ def _plan_listing(source: Source, cut: _Cut, held: _Held, others: _Held) -> Plan
     return Plan(tuple(todo), frozenset(done), obsolete, frozenset(elsewhere))
 
 
-def group_units(units: Sequence[Unit], workers: int) -> list[Sequence[Unit]]:
+def group_units(units: Sequence[Unit], workers: int, unit_rows: int = DEFAULT_UNIT_ROWS) -> list[Sequence[Unit]]:
     """``units`` in tasks of neighbours: large enough to read on without a pause, small enough to share out evenly.
 
     Tasks of more bytes come first, so that none is left to one worker at the end; those alike stay in order.
     """
-    ends = itertools.accumulate(sizes := task_sizes(len(units), workers))
+    sizes = task_sizes([_weight(unit, unit_rows) for unit in units], workers)
+    ends = itertools.accumulate(sizes)
     tasks = [units[end - size : end] for end, size in zip(ends, sizes, strict=True)]
     return sorted(tasks, key=lambda task: -sum(unit.size for unit in task).bit_length())
 
 
-def task_sizes(units: int, workers: int) -> list[int]:
-    """Of how many units each task is."""
-    size = max(1, min(_UNITS_PER_TASK, units // (4 * workers)))
-    return [min(size, units - start) for start in range(0, units, size)]
+def _weight(unit: Unit, unit_rows: int) -> float:
+    """The share of a usual unit that it is; 1 at most, and where only reading tells."""
+    return 1.0 if unit.rows is None else min(1.0, max(unit.rows / unit_rows, unit.size / UNIT_BYTES))
+
+
+def task_sizes(weights: Sequence[float], workers: int) -> list[int]:
+    """Of how many units each task is, where units have these weights, see :func:`group_units`."""
+    most = min(_UNITS_PER_TASK, math.fsum(weights) / (4 * workers)) + _ROUNDING
+    sizes: list[int] = []
+    weight = math.inf
+    for own in weights:
+        if weight + own > most or sizes[-1] == _MOST_PER_TASK:
+            sizes.append(0)
+            weight = 0.0
+        sizes[-1] += 1
+        weight += own
+    return sizes
 
 
 def of_sources(sources: Iterable[Source], keys: Iterable[str]) -> set[str]:

@@ -13,9 +13,9 @@ from regrad.errors import UsageError
 from regrad.formatting import Laps, duration
 from regrad.ledger import commit
 from regrad.pipeline import fitting, manifest
-from regrad.pipeline.cores import cores
 from regrad.pipeline.options import Options
 from regrad.pipeline.plan import Plan, Unit, make_plan, of_sources
+from regrad.pipeline.process import cores
 from regrad.pipeline.worker import Task, UnitScorer
 from regrad.reading.formats import Source, open_reader
 from regrad.reading.inputs import Listing, absolute, list_inputs
@@ -132,6 +132,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None, laps: Laps
         max_pixels=options.max_pixels,
         batch_size=options.batch_size,
         threads=cores(),
+        unit_rows=options.unit_rows,
     )
     counts = manifest.held_totals(ledger.only(committed - retired), held)
     laps.end("plan")

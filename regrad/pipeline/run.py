@@ -150,7 +150,7 @@ def score_here(job: Job, on_progress: Callable[[int, int], None] | None = None) 
     """
     process.set_up(job.task.threads)
     scorer = UnitScorer(job.task, on_progress, classifier=job.classifier, scorer=job.scorer)
-    for number, units in enumerate(group_units(job.plan.pending, workers=1)):
+    for number, units in enumerate(group_units(job.plan.pending, 1, job.options.unit_rows)):
         yield from scorer.score(units, measure=number == 0 and "measured" not in job.run)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +20,12 @@ from regrad import storage, table
 from regrad.classifier import Classifier
 from regrad.errors import RegradError
 from regrad.formatting import Laps
-from regrad.ledger import commit, contents
+from regrad.ledger import contents
 from regrad.ledger.lease import Lease
 from regrad.pipeline.account import Account
-from regrad.pipeline.plan import Unit
-from regrad.pipeline.results import Committed, Measured, Note, Retried, SourceChanged, Spent, UnitResult
+from regrad.pipeline.commits import Commits
+from regrad.pipeline.plan import DEFAULT_UNIT_ROWS, Unit
+from regrad.pipeline.results import Committed, Measured, Note, Retried, Spent, UnitResult
 from regrad.reading import decode
 from regrad.reading.formats import Format, open_reader
 from regrad.reading.images import DEFAULT_MAX_PIXELS
@@ -51,6 +51,7 @@ class Task:
         fingerprint: of the driver's classifier; a worker that loads another one refuses to score.
         provenance: what the footer of every Parquet part names.
         score_modules: modules that define scores of the user's own.
+        unit_rows: small units of together so many rows are committed together.
         lease: of the output, asked before anything is committed.
     """
 
@@ -64,6 +65,7 @@ class Task:
     max_pixels: int = DEFAULT_MAX_PIXELS
     batch_size: int = 64
     threads: int = 2
+    unit_rows: int = DEFAULT_UNIT_ROWS
     lease: Lease | None = None
 
 
@@ -119,7 +121,6 @@ class UnitScorer:
         width = self.scorer.embedding_width
         self.embedding_schema = table.embedding_schema(width) if width else None
         self._notes: list[str] = []
-        self._failed_commit: BaseException | None = None
         self._to_measure = 0
         self._measured: Measured | None = None
         self.scorer.warn = self.note
@@ -151,25 +152,21 @@ class UnitScorer:
         """
         accounts = [self._account(unit) for unit in units]
         self._to_measure = MEASURED_IMAGES * measure
-        self._failed_commit = None
         waiting = deque(accounts)
-        commits: deque[Future[Committed | SourceChanged]] = deque()
         laps = Laps(time.time())
-        with _one_thread("regrad-commit") as committer, _ReadAhead(self, accounts) as rows:
+        with self._commits() as commits, _ReadAhead(self, accounts) as rows:
             for batch in _batches(rows, self.batch_size):
                 laps.end("reading")
                 self._score_batch(batch, laps)
                 yield from self._news()
                 while waiting and waiting[0].finished:
-                    commits.append(committer.submit(self._commit, waiting.popleft()))
-                while commits and commits[0].done():
-                    yield commits.popleft().result()
+                    commits.add(waiting.popleft())
+                yield from commits.ended()
                 laps.end("handing over")
             laps.end("reading")  # that there is no more
             while waiting and waiting[0].finished:
-                commits.append(committer.submit(self._commit, waiting.popleft()))
-            while commits:
-                committed = commits.popleft().result()
+                commits.add(waiting.popleft())
+            for committed in commits.rest():
                 laps.end("committing")
                 yield committed
                 laps.end("handing over")
@@ -256,33 +253,8 @@ class UnitScorer:
         if retries := retry.take_counts():
             yield Retried(dict(retries))
 
-    def _commit(self, account: Account) -> Committed | SourceChanged:
-        if self._failed_commit:
-            raise self._failed_commit  # where the store hangs, each further try would take a timeout
-        try:
-            return self._committed(account)
-        except BaseException as error:
-            self._failed_commit = error
-            raise
-
-    def _committed(self, account: Account) -> Committed | SourceChanged:
-        record = account.record()
-        unit = account.unit
-        if account.changed or (account.reader and account.reader.identity() != unit.identity):
-            return SourceChanged(unit.source)
-        # A row without a number stands for the rest of a file that could not be read on.
-        whole = all(row is not None for _, _, row, *_ in account.quarantined)
-        if whole and unit.rows is not None and account.rows_in != unit.rows:
-            raise RegradError(
-                f"{storage.mask(unit.source)}: {account.rows_in} rows read where {unit.rows} were planned; the file "
-                "changed while it was read, run again"
-            )
-        footer = table.footer(self.task.provenance, unit=unit.key, identity=unit.identity)
-        allowed = self.task.lease.check if self.task.lease else lambda: None
-        commit.write_unit(
-            self.task.output, record, *account.tables(), footer, unit.replaces, allowed, account.embeddings()
-        )
-        return Committed(record)
+    def _commits(self) -> Commits:
+        return Commits(self.task.output, self.task.provenance, self.task.unit_rows, self.task.lease)
 
 
 class _ReadAhead:
@@ -377,16 +349,6 @@ def _decoded(row: _Read) -> decode.Picture | None:
     except decode.BadImage as error:
         row.account.reject(row.sample, error.stage, error.reason)
         return None
-
-
-@contextlib.contextmanager
-def _one_thread(name: str) -> Iterator[ThreadPoolExecutor]:
-    """A thread that at the end finishes what it does, and begins nothing more."""
-    pool = ThreadPoolExecutor(1, name)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _batches(rows: Iterator[_Read], size: int) -> Iterator[list[_Read]]:

@@ -30,16 +30,16 @@ ROOT = Path(__file__).parents[2]
 WORKER = "MapWorker"  # in the title of the processes that score
 START_SECONDS = 8.0  # about what a run takes until its first unit: kills fall before it too
 PATIENCE = 240.0
-#: `regrad`, compacting its output after a few units instead of thousands, and cutting small tars too: kills fall into
-#: folds and merges, and between the pieces of a tar.
+#: `regrad`, compacting its output after a few units instead of thousands, committing three together already, and cutting
+#: small tars too: kills fall into folds and merges, and between the pieces of a tar.
 COMPACTING = """
 import sys
 from regrad.__main__ import main
-from regrad.ledger import fold, merge
+from regrad.ledger import bundles, fold, merge
 from regrad.pipeline import run
 from regrad.reading.tars import survey
 survey.SMALL_BYTES, survey.MARK_ROWS = 0, 12
-fold.AT_LEAST, run._COMPACTED_AFTER, merge.AT_LEAST, merge._UNITS = 3, 5, 2, 8
+fold.AT_LEAST, run._COMPACTED_AFTER, merge.AT_LEAST, merge._UNITS, bundles.LEAST = 3, 5, 2, 8, 3
 sys.exit(main())
 """
 

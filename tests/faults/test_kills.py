@@ -23,6 +23,7 @@ from tests.shards import digits, write_parquet, write_tar
 
 SCORED = ["--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", "2", "--embeddings"]
 MODEL = [*SCORED, "--num-workers", "2"]
+UNITS = 15 + 60 + 30
 Capture = Callable[[], str]
 
 
@@ -33,9 +34,12 @@ def capture(capsys: pytest.CaptureFixture[str]) -> Capture:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, int], dict[str, float]]]:
-    """720 digits, half of them in a tar, and their scores: 60 units of twelve, or 31 where a tar is one."""
+    """720 digits and their scores: 15 units of twelve, 60 shards of three, four of which are committed together, and a
+    tar of which 30 units of twelve are made, or one."""
     folder = tmp_path_factory.mktemp("few")
-    sources = [write_parquet(folder / "in/a.parquet", digits(360)), write_tar(folder / "in/b.tar", digits(720)[360:])]
+    rows = digits(720)
+    tiny = [write_parquet(folder / f"in/a{start}.parquet", rows[start : start + 3]) for start in range(0, 180, 3)]
+    sources = [*tiny, write_parquet(folder / "in/b.parquet", rows[180:360]), write_tar(folder / "in/c.tar", rows[360:])]
     return folder / "in", undisturbed([*sources, *MODEL, "--unit-rows", "12"], str(folder / "undisturbed"))
 
 
@@ -107,10 +111,10 @@ def test_killed_drivers_and_workers_lose_and_double_nothing(
         printed = again.end()
     finally:
         again.stop()
-    assert 0 < done < 60
+    assert 0 < done < UNITS
     assert "another run" not in printed  # a dead holder's lease is nobody's
     assert job.kills == ["worker", "driver"]
-    assert len(contents.committed(job.output)) == 60
+    assert len(contents.committed(job.output)) == UNITS
     assert_sound(job, capture)
 
 

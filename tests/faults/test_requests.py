@@ -5,6 +5,7 @@ From three runs whose shards and units differ, what each of them adds is what th
 
 from __future__ import annotations
 
+import math
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -63,11 +64,13 @@ def proxy(s3_server: S3Server, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) 
         yield listening
 
 
-def counted(proxy: Proxy, bucket: Bucket, folder: Path, name: str, shards: int, unit_rows: int) -> Counts:
+def counted(
+    proxy: Proxy, bucket: Bucket, folder: Path, name: str, shards: int, unit_rows: int, rows: int = ROWS
+) -> Counts:
     """The requests of a run on so many new shards."""
     for number in range(shards):
-        bucket.put(write_parquet(folder / f"{number}.parquet", digits(ROWS), group=ROWS), f"in/{name}/{number}.parquet")
-    return again(proxy, bucket, name, unit_rows, shards * ROWS // unit_rows)
+        bucket.put(write_parquet(folder / f"{number}.parquet", digits(rows), group=rows), f"in/{name}/{number}.parquet")
+    return again(proxy, bucket, name, unit_rows, shards * math.ceil(rows / unit_rows))
 
 
 def again(proxy: Proxy, bucket: Bucket, name: str, unit_rows: int, units: int) -> Counts:
@@ -93,6 +96,14 @@ def test_a_unit_and_a_shard_cost_so_many_requests(proxy: Proxy, bucket: Bucket, 
     done = again(proxy, bucket, "more", 12, units=0)
     assert by_method(done) <= Counter(RUN), done
     assert (done["HEAD", "in"], done["GET", "in"]) == (1, 0)  # of the folder
+
+
+def test_a_tiny_shard_costs_its_reading_alone(proxy: Proxy, bucket: Bucket, tmp_path: Path) -> None:
+    few = counted(proxy, bucket, tmp_path, "few", shards=40, unit_rows=1000, rows=1)  # in tasks of ten, each one commit
+    more = counted(proxy, bucket, tmp_path, "more", shards=80, unit_rows=1000, rows=1)
+    shard = {what: (more[what] - few[what]) / 40 for what in {*few, *more}}
+    known = {("GET", "in"): SHARD["GET", "in"], ("HEAD", "in"): SHARD["HEAD", "in"] + UNIT["HEAD", "in"]}
+    assert {what: number for what, number in shard.items() if number} == known
 
 
 def by_method(counts: Mapping[tuple[str, str], float]) -> Counter[str]:

@@ -29,7 +29,7 @@ def unit(output: str, name: str, images: dict[str, str | None], refused: dict[st
     record = {"unit": key(name), "source": SOURCE, "start": start, "stop": start + len(images) + len(refused)}
     record |= {"rows_in": len(images) + len(refused), "rows_scored": len(images), "rows_quarantined": len(refused)}
     tables = as_table(scores, table.score_schema([])), as_table(bad, table.QUARANTINE_SCHEMA)
-    commit.write_unit(output, record, *tables, {})
+    commit.write_unit(output, commit.NewUnit(record, *tables, {}))
     return key(name)
 
 

@@ -9,6 +9,7 @@ import pytest
 from regrad import storage, table
 from regrad.errors import RegradError
 from regrad.ledger import commit, contents
+from regrad.ledger.commit import NewUnit
 from regrad.pipeline.account import as_table
 
 KEY = "0" * 32
@@ -34,7 +35,7 @@ def files(output: Path) -> list[str]:
 
 
 def test_a_unit_is_two_parts_and_a_record(tmp_path: Path) -> None:
-    commit.write_unit(str(tmp_path), *unit())
+    commit.write_unit(str(tmp_path), NewUnit(*unit()))
     assert files(tmp_path) == [f"ledger/{KEY}.json", f"quarantine/part-{KEY}.parquet", f"scores/part-{KEY}.parquet"]
     assert contents.committed(str(tmp_path)) == {KEY}
     assert contents.read_records(str(tmp_path), [KEY])[0]["rows_scored"] == 2
@@ -44,10 +45,10 @@ def test_a_unit_is_two_parts_and_a_record(tmp_path: Path) -> None:
 
 
 def test_empty_parts_are_not_written_and_stale_ones_go(tmp_path: Path) -> None:
-    commit.write_unit(str(tmp_path), *unit())
-    commit.write_unit(str(tmp_path), *unit(quarantined=0))
+    commit.write_unit(str(tmp_path), NewUnit(*unit()))
+    commit.write_unit(str(tmp_path), NewUnit(*unit(quarantined=0)))
     assert files(tmp_path) == [f"ledger/{KEY}.json", f"scores/part-{KEY}.parquet"]
-    commit.write_unit(str(tmp_path), *unit(scored=0, quarantined=0))
+    commit.write_unit(str(tmp_path), NewUnit(*unit(scored=0, quarantined=0)))
     assert files(tmp_path) == [f"ledger/{KEY}.json"]
 
 
@@ -56,13 +57,13 @@ def test_empty_parts_are_not_written_and_stale_ones_go(tmp_path: Path) -> None:
 )
 def test_rows_that_do_not_add_up_are_not_committed(tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(RegradError, match="2 scored and 1 quarantined; the unit was not committed"):
-        commit.write_unit(str(tmp_path), *unit(**wrong))
+        commit.write_unit(str(tmp_path), NewUnit(*unit(**wrong)))
     assert files(tmp_path) == []
 
 
 def test_a_scored_image_without_an_embedding_is_not_committed(tmp_path: Path) -> None:
     with pytest.raises(RegradError, match="2 rows scored but 1 embeddings; the unit was not committed"):
-        commit.write_unit(str(tmp_path), *unit(), embeddings=embedded(1))
+        commit.write_unit(str(tmp_path), NewUnit(*unit(), embeddings=embedded(1)))
     assert files(tmp_path) == []
 
 
@@ -74,9 +75,9 @@ def test_the_record_is_written_last_and_removed_first(tmp_path: Path, monkeypatc
     )
     monkeypatch.setattr(storage, "remove", lambda uri: steps.append(f"-{uri}") or remove(uri))
     old = "1" * 32
-    commit.write_unit(str(tmp_path), *unit(old), embeddings=embedded())
+    commit.write_unit(str(tmp_path), NewUnit(*unit(old), embeddings=embedded()))
     steps.clear()
-    commit.write_unit(str(tmp_path), *unit(), replaces=[old], embeddings=embedded())
+    commit.write_unit(str(tmp_path), NewUnit(*unit(), replaces=[old], embeddings=embedded()))
     kinds = [(step[0], Path(step).parent.name, old in step) for step in steps]
     assert kinds[:2] == [("+", "ledger", True), ("-", "ledger", True)]
     assert {kind[:2] for kind in kinds[2:5]} == {("-", kind) for kind in contents.KINDS}
@@ -85,7 +86,7 @@ def test_the_record_is_written_last_and_removed_first(tmp_path: Path, monkeypatc
 
 
 def test_parts_of_no_unit_are_swept(tmp_path: Path) -> None:
-    commit.write_unit(str(tmp_path), *unit(), embeddings=embedded())
+    commit.write_unit(str(tmp_path), NewUnit(*unit(), embeddings=embedded()))
     for kind in contents.KINDS:
         (tmp_path / kind / "part-stray.parquet").write_bytes(b"rest of a killed run")
     assert commit.sweep(str(tmp_path), {KEY}) == 3
@@ -95,7 +96,7 @@ def test_parts_of_no_unit_are_swept(tmp_path: Path) -> None:
 def test_what_is_left_over_is_what_no_unit_has(tmp_path: Path) -> None:
     other = "1" * 32
     for key in (KEY, other):
-        commit.write_unit(str(tmp_path), *unit(key), embeddings=embedded())
+        commit.write_unit(str(tmp_path), NewUnit(*unit(key), embeddings=embedded()))
     (tmp_path / "scores/_tmp-1-x.parquet").write_bytes(b"half")
     left = {str(Path(uri).relative_to(tmp_path)) for uri in commit.left_over(str(tmp_path), {KEY})}
     parts = {f"{kind}/part-{other}.parquet" for kind in contents.KINDS}

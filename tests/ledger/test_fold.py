@@ -33,6 +33,12 @@ def write(output: str, content: dict[str, Any]) -> None:
     storage.write_atomically(contents.record_uri(output, content["unit"]), json.dumps(content).encode())
 
 
+def bundle(output: str, records: list[dict[str, Any]]) -> None:
+    """Commit records together, as :func:`regrad.ledger.bundles.write_units` does after their rows."""
+    rows = snapshots.live(snapshots.to_table(records))
+    snapshots.write_bundle(output, snapshots.moved(rows, "scores", "merged", range(0, 2 * len(rows), 2)))
+
+
 def held(output: str) -> Records:
     """What the ledger tells, asked in every way there is."""
     keys = contents.committed(output)
@@ -48,28 +54,40 @@ def names(output: str) -> list[str]:
     return storage.list_files(storage.join(output, "ledger"))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(8))
 def test_no_step_of_a_fold_and_no_end_of_one_changes_what_is_held(
     tmp_path: Path, steps: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance, output, model = random.Random(seed), str(tmp_path), Records()
+    together: set[str] = set()  # as long as they are, they are what was committed first
     monkeypatch.setattr(fold, "_AT_ONCE", chance.choice([3, 5, 1000]))
-    for _ in range(40):
-        match chance.choice(["commit", "commit", "commit", "retire", "fold", "killed"]):
+    for _ in range(60):
+        match chance.choice(["commit", "commit", "commit", "bundle", "bundle", "retire", "fold", "killed"]):
             case "commit":
                 told = record(chance.randrange(30), seconds=chance.random())
                 write(output, told)
-                model[told["unit"]] = told
+                if told["unit"] not in together:
+                    model[told["unit"]] = told
+            case "bundle":
+                some = [record(number, seconds=chance.random()) for number in chance.sample(range(30), 4)]
+                able = {told["unit"]: told for told in some}
+                for unit in able.keys() & (contents.noted(output) | together):
+                    del able[unit]
+                if able:
+                    bundle(output, [*able.values()])
+                together.update(able)
+                model.update(able)
             case "retire":
                 going = chance.sample(sorted(model), min(len(model), chance.randrange(3)))
                 commit.retire(output, going)
+                together.difference_update(going)
                 for key in going:
                     del model[key]
             case "fold":
                 steps.append(lambda: _same(output, model))
                 fold.fold(output, lambda: None, at_least=1)
                 steps.clear()
-                assert not [name for name in names(output) if not name.endswith(".parquet")]
+                assert all(name.startswith("snapshot-") for name in names(output))
             case _:
                 left = iter(range(chance.randrange(8)))
                 steps.append(lambda left=left: stop_after(left))  # type: ignore[misc]
@@ -78,6 +96,7 @@ def test_no_step_of_a_fold_and_no_end_of_one_changes_what_is_held(
                 steps.clear()
         _same(output, model)
     fold.fold(output, lambda: None, at_least=1)
+    commit.sweep(output, model.keys(), ["ledger"])
     assert not snapshots.named(names(output))[1]
     _same(output, model)
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import pytest
 
 from regrad import storage, table
 from regrad.errors import RegradError
-from regrad.ledger import commit, contents, files, fold, merge, rows
+from regrad.ledger import bundles, commit, contents, files, fold, merge, rows
 from regrad.ledger.rows import Rows, read_ids
 from regrad.pipeline.account import as_table
-from tests.outputs import Stopped, commit_rows, stop_after
+from tests.outputs import Stopped, commit_rows, new_unit, stop_after
 from tests.services import Bucket
 
 Lines = tuple[tuple[Any, ...], ...]  # of one kind of one unit: id and what was measured
@@ -49,6 +50,14 @@ def tables(number: int, attempt: int = 0) -> tuple[pa.Table, pa.Table, pa.Table]
 
 def written(output: str, number: int, attempt: int = 0) -> None:
     commit_rows(output, key_of(number), *tables(number, attempt), source=f"shard-{number // 4}")
+
+
+def written_together(output: str, numbers: Iterable[int], attempt: int = 0) -> None:
+    """As :func:`written`, by one write to the ledger."""
+    units = [
+        new_unit(key_of(number), *tables(number, attempt), source=f"shard-{number // 4}") for number in sorted(numbers)
+    ]
+    bundles.write_units(output, [replace(unit, footer={**unit.footer, "provenance": "0" * 16}) for unit in units])
 
 
 MEASURED = {"scores": "entropy", "quarantine": "reason", "embeddings": "embedding"}
@@ -99,6 +108,7 @@ class Model:
     def at_rest(self) -> None:
         """Nothing is there but what counts, each row once, for any reader."""
         self.finish()
+        fold.fold(self.output, lambda: None)
         merge.merge(self.output, lambda: None, at_least=2)
         commit.sweep(self.output, contents.committed(self.output), commit.WRITTEN)
         self.same()
@@ -112,6 +122,13 @@ class Model:
         attempt = self.chance.randrange(1000)
         written(self.output, number, attempt)
         self.units.setdefault(number, set()).add(attempt)
+
+    def together(self) -> None:
+        """Units in a bundle, also such as are committed already, by a worker that does not know."""
+        attempt, numbers = self.chance.randrange(1000), self.chance.sample(range(50), 5)
+        written_together(self.output, numbers, attempt)
+        for number in numbers:
+            self.units.setdefault(number, set()).add(attempt)
 
     def retire(self, count: int) -> None:
         half = {number for number, _ in self._half}
@@ -146,9 +163,11 @@ class Model:
 
     def others(self) -> None:
         """Something that workers do while the holder of the lease folds or merges, now and then."""
-        match self.chance.choice(["begin", "finish", "retire", *["nothing"] * 3]):
+        match self.chance.choice(["begin", "finish", "retire", "together", *["nothing"] * 4]):
             case "begin":
                 self.begin()
+            case "together":
+                self.together()
             case "finish":
                 self.finish()
             case "retire":
@@ -158,8 +177,10 @@ class Model:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that a few units reach."""
-    for name, value in {"AT_LEAST": 3, "FULL": 6000, "_ENDED": 9000, "_UNITS": 14, "_GROUP_ROWS": 5}.items():
+    for name, value in {"AT_LEAST": 3, "FULL": 6000, "_ENDED": 9000, "_UNITS": 14}.items():
         monkeypatch.setattr(merge, name, value)
+    monkeypatch.setattr(files, "_GROUP_ROWS", 5)
+    monkeypatch.setattr(bundles, "LEAST", 3)
 
 
 @pytest.mark.usefixtures("small")
@@ -170,10 +191,12 @@ def test_no_step_of_a_merge_and_no_end_of_one_changes_what_is_held(
     chance = random.Random(seed)
     model = Model(str(tmp_path), chance)
     for _ in range(24):
-        match chance.choice(["commit", "commit", "retire", "fold", "merge", "killed", "killed", "rest"]):
+        match chance.choice(["commit", "together", "retire", "fold", "merge", "killed", "killed", "rest"]):
             case "commit":
                 for number in chance.sample(range(50), 6):
                     model.commit(number)
+            case "together":
+                model.together()
             case "retire":
                 model.retire(chance.randrange(4))
             case "fold" | "merge" as what:
@@ -230,7 +253,7 @@ def test_a_merged_file_has_whole_units_in_order_and_says_where_they_come_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = str(tmp_path)
-    monkeypatch.setattr(merge, "_GROUP_ROWS", 4)
+    monkeypatch.setattr(files, "_GROUP_ROWS", 4)
     made(output)
     assert merge.merge(output, lambda: None, at_least=2) == 15 + 9  # a unit may have no rows of a kind
     (name,) = storage.list_files(f"{output}/scores")
@@ -369,6 +392,25 @@ def test_what_is_new_is_merged_with_what_is_about_as_large(tmp_path: Path, monke
     assert sizes == [[96], [12, 96], [24, 96], [36, 96], [12, 36, 96], [156]]
 
 
+@pytest.mark.parametrize(
+    ("rows", "new", "taken"),
+    [
+        ([], 0, 0),
+        ([5], 0, 0),
+        ([5] * 7, 0, 0),
+        ([5] * 8, 0, 8),
+        ([1, *[50] * 8], 0, 9),  # what is smaller comes with them
+        ([1, 2, *[50] * 8, 5000], 0, 10),
+        ([1, 20, 400, 8000], 0, 0),
+        ([50] * 7 + [1000] * 8, 0, 15),
+        ([5, 9, 100], 4, 2),
+        ([9, 100], 4, 0),
+    ],
+)
+def test_files_of_about_the_same_size_are_merged(rows: list[int], new: int, taken: int) -> None:
+    assert merge._alike(rows, new, at_least=8) == taken
+
+
 def test_few_parts_and_large_units_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = str(tmp_path)
     made(output)
@@ -427,7 +469,7 @@ def test_damage_in_a_file_concerns_its_units_and_the_others_are_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = str(tmp_path)
-    monkeypatch.setattr(merge, "_GROUP_ROWS", 4)
+    monkeypatch.setattr(files, "_GROUP_ROWS", 4)
     made(output)
     merge.merge(output, lambda: None, at_least=2)
     (name,) = merged(output)

@@ -13,6 +13,7 @@ import pytest
 from regrad import storage, table
 from regrad.errors import RegradError, UsageError
 from regrad.ledger import commit, contents, lease
+from regrad.ledger.commit import NewUnit
 from regrad.ledger.status import ENDED, status
 from tests.ledger.test_commit import unit
 
@@ -29,7 +30,7 @@ def write_run(output: Path, **run: Any) -> None:
 
 def write_unit(output: Path, number: int, finished: str, seconds: float = 1.0, **record: Any) -> None:
     told = {"finished": finished, "seconds": seconds, "start": 3 * number, "stop": 3 * number + 3, "reasons": {"x": 1}}
-    commit.write_unit(str(output), *unit(f"{number:032}", **(told | record)))
+    commit.write_unit(str(output), NewUnit(*unit(f"{number:032}", **(told | record))))
 
 
 def test_a_run_at_work_tells_its_speed_and_what_is_left(tmp_path: Path) -> None:

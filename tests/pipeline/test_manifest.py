@@ -12,6 +12,7 @@ import pytest
 from regrad import table
 from regrad.errors import UsageError
 from regrad.ledger import commit
+from regrad.ledger.commit import NewUnit
 from regrad.pipeline import manifest
 from regrad.pipeline.options import OPTIONS, Options, parse
 from regrad.settings.option import MEANING, NOTHING, VALUE
@@ -114,7 +115,7 @@ def test_totals_are_of_the_ledger_and_taken_from_run_json_where_it_speaks_of_the
     output = str(tmp_path)
     keys = {"0" * 32, "1" * 32}
     for key in keys:
-        commit.write_unit(output, *unit(key, labelled=2, correct=1, labels_outside=0, skipped={"hidden": 2}))
+        commit.write_unit(output, NewUnit(*unit(key, labelled=2, correct=1, labels_outside=0, skipped={"hidden": 2})))
     ledger = commit.Ledger.read(output)
     counted = {"units": 2, "rows_in": 6, "rows_scored": 4, "rows_quarantined": 2, "labelled": 4, "correct": 2}
     counted |= {"labels_outside": 0, "skipped": {"hidden": 4}}
@@ -127,7 +128,7 @@ def test_totals_are_of_the_ledger_and_taken_from_run_json_where_it_speaks_of_the
 
 def test_units_without_run_json_are_refused(tmp_path: Path) -> None:
     assert manifest.existing(str(tmp_path)) is None
-    commit.write_unit(str(tmp_path), *unit())
+    commit.write_unit(str(tmp_path), NewUnit(*unit()))
     with pytest.raises(UsageError, match=r"holds units but no run\.json"):
         manifest.existing(str(tmp_path))
     table.write_run(str(tmp_path), run())

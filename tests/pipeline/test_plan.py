@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from regrad.pipeline.plan import Plan, Unit, group_units, make_plan, make_unit
+from regrad.pipeline.plan import UNIT_BYTES, Plan, Unit, group_units, make_plan, make_unit
 from regrad.reading.formats import Extent, Mark
 from regrad.reading.inputs import Source, list_sources
 from tests.shards import digits, write_folder, write_tar
@@ -293,10 +293,35 @@ def test_what_another_output_holds_is_left_to_it() -> None:
 def test_units_are_shared_out_evenly() -> None:
     units = Ledger().plan(shard(600)).pending
     for workers, size in ((1, 8), (2, 7), (100, 1)):
-        tasks = group_units(units, workers)
+        tasks = group_units(units, workers, unit_rows=10)
         assert [unit for task in tasks for unit in task] == [*units]
         assert max(map(len, tasks)) == size
-    assert [len(task) for task in group_units(units[:3], 2)] == [1, 1, 1]
+    assert [len(task) for task in group_units(units[:3], 2, unit_rows=10)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "bytes_each", "workers", "sizes"),
+    [
+        ([1] * 80, 1, 1, [20] * 4),
+        ([1] * 80, 1, 2, [10] * 8),
+        ([1] * 80, 1, 80, [1] * 80),
+        ([1] * 3000, 1, 1, [750] * 4),
+        ([1] * 12_000, 1, 1, [800] * 15),  # as many rows as eight units of a hundred
+        ([1] * 4100, 1, 1, [1024, 1024, 1024, 1024, 4]),  # however few rows they are
+        ([100] * 4 + [1] * 40, 1, 1, [1, 1, 1, 11, 30]),
+        ([1] * 80, UNIT_BYTES, 1, [8] * 10),  # there is much to read
+        ([None] * 80, 1, 1, [8] * 10),
+    ],
+)
+def test_small_units_are_shared_out_by_their_rows_and_bytes(
+    rows: list[int | None], bytes_each: int, workers: int, sizes: list[int]
+) -> None:
+    sources = [Source(f"{place}.parquet", "parquet", "1", bytes_each, count) for place, count in enumerate(rows)]
+    unit_rows = 1000 if len(rows) == 4100 else 100
+    units = make_plan(sources, unit_rows, "").pending
+    tasks = group_units(units, workers, unit_rows)
+    assert sorted(map(len, tasks)) == sorted(sizes)
+    assert {unit.key for task in tasks for unit in task} == {unit.key for unit in units}
 
 
 def test_what_takes_longest_comes_first() -> None:

@@ -172,7 +172,7 @@ def test_the_footer_says_what_made_the_rows(tmp_path: Path) -> None:
 def test_units_commit_while_later_ones_are_scored(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "in.parquet", digits())
     before = set(threading.enumerate())
-    scorer = UnitScorer(task(tmp_path / "out"))
+    scorer = UnitScorer(task(tmp_path / "out", unit_rows=5))
     results = scorer.score(units(source, unit_rows=5))
     next(results)
     committed = len(list((tmp_path / "out/ledger").glob("*.json")))
