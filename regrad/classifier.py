@@ -54,6 +54,8 @@ class Classifier:
         spec: where the network came from; part of the fingerprint.
         interpolation: Pillow's filter to resize by: bilinear, bicubic, lanczos, ...
         crop_mode: ``center``, or ``squash``: the whole picture is pressed into ``image_size``.
+        scaled_jpeg: JPEGs of eight times the sides that they are resized to, or more, are decoded at a half, quarter or
+            eighth of their own: faster, and other images by less than a level of 255.
         outputs: ``logits``, ``probabilities`` or ``log-probabilities``: what the network's numbers are, where they may
             be taken for something else. None refuses what looks like probabilities.
 
@@ -82,6 +84,7 @@ class Classifier:
         interpolation: Any = "bilinear",
         crop_mode: str = "center",
         outputs: str | None = None,
+        scaled_jpeg: bool = False,
     ) -> None:
         height, width, told = settings.image_size(image_size)
         self.channels = settings.channel_count(3 if channels is None and told is None else channels or told)
@@ -105,6 +108,7 @@ class Classifier:
             settings.interpolation(interpolation),
             crop_mode,
             transform,
+            scaled_jpeg,
         )
         self.spec = spec
         names = len(class_names) if isinstance(class_names, Sized) else None
@@ -133,6 +137,7 @@ class Classifier:
         temperature: float | str = 1.0,
         outputs: str | None = None,
         interpolation: str | None = None,
+        scaled_jpeg: bool = False,
     ) -> Classifier:
         """The classifier that ``spec`` names, in eval mode; every other argument overrides what it says of itself.
 
@@ -157,6 +162,7 @@ class Classifier:
             "std": std,
             "outputs": outputs,
             "interpolation": interpolation,
+            "scaled_jpeg": scaled_jpeg or None,
             "transform": _function(transform) if transform else None,
         }
         given = {name: value for name, value in given.items() if value is not None}
@@ -210,6 +216,7 @@ class Classifier:
         others = {
             "interpolation": settled.interpolation if settled.interpolation != "bilinear" else None,
             "crop_mode": settled.crop_mode if settled.crop_mode != "center" else None,
+            "scaled_jpeg": settled.scaled_jpeg or None,
             "reading": self._reading.conversion,
             "calibration": self.calibration.digest if self.calibration else None,
         }

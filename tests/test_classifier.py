@@ -214,8 +214,8 @@ def test_quantised_networks_have_a_fingerprint_of_their_weights() -> None:
 def test_the_fingerprint_is_what_it_was_where_nothing_new_is_asked_for() -> None:
     known = (Classifier(bare(), 8).network_fingerprint, "", ((8, 8), None, 3, (0.0,) * 3, (1.0,) * 3))
     assert Classifier(bare(), 8).fingerprint == hashlib.sha256(repr(known).encode()).hexdigest()
-    others = [{"interpolation": "bicubic"}, {"crop_mode": "squash"}, {"resize_size": 9}]
-    assert len({Classifier(bare(), 8, **other).fingerprint for other in [{}, *others]}) == 4
+    others = [{"interpolation": "bicubic"}, {"crop_mode": "squash"}, {"scaled_jpeg": True}, {"resize_size": 9}]
+    assert len({Classifier(bare(), 8, **other).fingerprint for other in [{}, *others]}) == 5
 
 
 def test_a_transform_is_applied_and_part_of_the_fingerprint() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from regrad.network.upload import unit_interval
 
+SPARE = 4  # a picture that is decoded at less than its size has at least so many times the sides it is resized to
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by channels, as Pillow names them
 
 
@@ -21,7 +22,7 @@ class Preprocessing:
 
     Attributes:
         image_size: (H, W).
-        resize_size, interpolation, crop_mode, transform: see :class:`regrad.classifier.Classifier`.
+        resize_size, interpolation, crop_mode, transform, scaled_jpeg: see :class:`regrad.classifier.Classifier`.
     """
 
     image_size: tuple[int, int]
@@ -30,6 +31,12 @@ class Preprocessing:
     interpolation: str = "bilinear"
     crop_mode: str = "center"
     transform: Callable[[Tensor], Tensor] | None = None
+    scaled_jpeg: bool = False
+
+    @property
+    def least_side(self) -> int | None:
+        """The shorter side that a picture may be decoded at instead of its own; None: as it is."""
+        return SPARE * max(*self.image_size, self.resize_size or 0) if self.scaled_jpeg else None
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """The [0, 1] image: float32 (channels, H, W).

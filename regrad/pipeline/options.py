@@ -56,6 +56,15 @@ OPTIONS = (
     Option("std", "model", "model", NUMBERS, None, "deviation of the pixels, like --mean", _OWN),
     Option("interpolation", "model", "model", TEXT, None, "resizes by bilinear, bicubic, lanczos, nearest, box", _OWN),
     Option(
+        "scaled-jpeg",
+        "model",
+        "model",
+        SWITCH,
+        False,
+        "decode JPEGs of eight times the size needed, or more, at a part of theirs: faster, and other pixels",
+        later=True,
+    ),
+    Option(
         "transform",
         "model",
         "model",

@@ -31,14 +31,19 @@ class BadImage(ValueError):
         self.reason = reason
 
 
-def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, least_side: int | None = None) -> Image.Image:
     """The picture in ``content``, upright as its EXIF orientation says; of an animation, the first frame.
+
+    Args:
+        least_side: decode a JPEG at a half, a quarter or an eighth of its sides, the least that are still so long.
 
     Raises:
         BadImage: no picture, a damaged one, or one of more than ``max_pixels`` (noticed before decoding).
     """
     try:
         image = images.open_image(content, max_pixels, "--max-pixels")
+        if least_side:
+            image.draft(image.mode, (least_side, least_side))  # without effect on other formats
         image.load()
     except images.Refused as error:
         raise BadImage("decode", str(error)) from error
@@ -53,12 +58,12 @@ def to_tensor(content: bytes, classifier: Classifier, max_pixels: int = DEFAULT_
     Raises:
         BadImage: see :func:`decode`, or the classifier's preprocessing refused the picture.
     """
-    return _made(classifier.preprocess, decode(content, max_pixels))
+    return _made(classifier.preprocess, decode(content, max_pixels, classifier.preprocessing.least_side))
 
 
 def to_compact(content: bytes, preprocessing: Preprocessing, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tensor:
     """The same in as few bytes as a scorer takes it: see :meth:`regrad.network.pictures.Preprocessing.compact`."""
-    return _made(preprocessing.compact, decode(content, max_pixels))
+    return _made(preprocessing.compact, decode(content, max_pixels, preprocessing.least_side))
 
 
 @dataclass(frozen=True)

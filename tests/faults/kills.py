@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 WORKER = "MapWorker"  # in the title of the processes that score
 START_SECONDS = 8.0  # about what a run takes until its first unit: kills fall before it too
 PATIENCE = 240.0
-#: `regrad`, compacting its output after a few units instead of thousands, committing three together already, and cutting
-#: small tars too: kills fall into folds and merges, and between the pieces of a tar.
+#: `regrad`, compacting its output after a few units instead of thousands, committing three together already, and
+#: cutting small tars too: kills fall into folds and merges, and between the pieces of a tar.
 COMPACTING = """
 import sys
 from regrad.__main__ import main

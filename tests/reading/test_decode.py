@@ -87,6 +87,48 @@ def test_a_digit_arrives_pixel_by_pixel(classifier: Classifier) -> None:
     np.testing.assert_array_equal(image[0].numpy(), expected)
 
 
+def jpeg(size: tuple[int, int], orientation: int = 1, kind: str = "JPEG") -> bytes:
+    """A smooth picture, which no encoder changes much."""
+    across, down = np.meshgrid(np.linspace(0, 6, size[0]), np.linspace(0, 5, size[1]))
+    levels = 127 + 100 * np.stack([np.sin(across), np.cos(down), np.sin(across + down)], -1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    sink = io.BytesIO()
+    Image.fromarray(levels.astype(np.uint8)).save(sink, kind, quality=95, exif=exif)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "least", "size"),
+    [
+        (jpeg((162, 120)), None, (162, 120)),
+        (jpeg((162, 120)), 61, (162, 120)),
+        (jpeg((162, 120)), 60, (81, 60)),
+        (jpeg((162, 120)), 30, (41, 30)),
+        (jpeg((160, 120)), 2, (20, 15)),  # an eighth at the least
+        (jpeg((162, 120), orientation=6), 30, (30, 41)),
+        (jpeg((162, 120), kind="PNG"), 30, (162, 120)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_a_part_of_its_size(content: bytes, least: int | None, size: tuple[int, int]) -> None:
+    decoded = decode(content, least_side=least)
+    assert decoded.size == size
+    of_all = decode(content).resize(size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(decoded, float) - np.asarray(of_all, float)).mean() < 3
+
+
+@pytest.mark.parametrize(("side", "same"), [(191, True), (192, False)])
+def test_whoever_asks_for_it_has_large_jpegs_scaled(side: int, same: bool) -> None:
+    network, known = build()
+    known |= {"resize_size": 24}
+    exact, scaled = (Classifier(network, **known, scaled_jpeg=asked) for asked in (False, True))
+    content = jpeg((side + 40, side))
+    one, other = to_tensor(content, exact), to_tensor(content, scaled)
+    assert torch.equal(one, other) == same
+    assert (one - other).abs().mean() < 1 / 255
+    assert torch.equal(How(scaled.preprocessing).picture(content).tensor.float() / 255, other)
+
+
 @pytest.mark.parametrize(("milliseconds", "at_once"), [(0.1, 2), (0.8, 4), (20, 6)])
 def test_so_many_threads_decode_at_once_as_it_is_worth(
     milliseconds: float, at_once: int, monkeypatch: pytest.MonkeyPatch
