@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,16 +15,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from regrad import table
+from regrad import storage, table
 from regrad.formatting import now
 from regrad.pipeline.plan import Unit
-from regrad.reading.formats import Format
-from regrad.reading.samples import Sample, as_text
+from regrad.reading.formats import Format, open_reader
+from regrad.reading.samples import Columns, Sample, as_text
 from regrad.settings.columns import FIXED, SEVERAL
 
 _REASONS = 5  # of quarantined rows that a ledger record names; the others are counted together
 _REASON_CHARACTERS = 100
 OTHER = "other"
+_SMALL_BYTES, _AT_ONCE = 2**20, 16  # of shards in a store that are read side by side, and how many
 
 
 @dataclass
@@ -128,6 +131,71 @@ class Account:
             "skipped": dict(self.skipped),
             "schema_version": table.ROWS_VERSION,
         }
+
+
+_Own = tuple[Account, Iterable[Sample]]
+
+
+def samples_of(accounts: Sequence[Account], columns: Columns) -> Generator[_Own, None, None]:
+    """The samples of each account's unit, in order: as they are read or, of small shards in a store, read ahead."""
+    last: Account | None = None
+    units = Counter(account.unit.source for account in accounts)
+    alone = [units[each.unit.source] == 1 and _far_and_small(each) for each in accounts]
+    for by_itself, some in itertools.groupby(zip(alone, accounts, strict=True), key=lambda each: each[0]):
+        if by_itself:
+            yield from _side_by_side([account for _, account in some], columns)
+            continue
+        for _, account in some:
+            # Units of one file that follow each other share a reader, which then reads straight on.
+            same = last and not last.changed and not account.unit.files and account.unit.source == last.unit.source
+            yield account, _rows(account, columns, last.reader if last and same else None)
+            last = account
+
+
+def _side_by_side(accounts: Sequence[Account], columns: Columns) -> Iterator[_Own]:
+    """Several requests one after the other bring a shard: those of others go on meanwhile."""
+    with ThreadPoolExecutor(_AT_ONCE, "regrad-shards") as pool:
+        ahead: deque[tuple[Account, Future[Iterable[Sample]]]] = deque()
+        try:
+            for account in accounts:
+                ahead.append((account, pool.submit(_begun, _rows(account, columns))))
+                if len(ahead) > _AT_ONCE:
+                    first, samples = ahead.popleft()
+                    yield first, _awaited(samples)
+            for first, samples in ahead:
+                yield first, _awaited(samples)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begun(samples: Iterator[Sample]) -> Iterable[Sample]:
+    """The same, all of them read already unless they turn out large."""
+    read, size = list[Sample](), 0
+    for sample in samples:
+        read.append(sample)
+        size += len(sample.image or b"")
+        if size > _SMALL_BYTES:
+            break
+    return itertools.chain(read, samples)
+
+
+def _awaited(samples: Future[Iterable[Sample]]) -> Iterator[Sample]:
+    yield from samples.result()
+
+
+def _rows(account: Account, columns: Columns, reader: Format | None = None) -> Iterator[Sample]:
+    """The rows of a unit, by ``reader`` if another unit of its source has been read by that."""
+    unit = account.unit
+    reader = reader or open_reader(unit.source, unit.kind, columns, unit.files, unit.labels, first=unit.start)
+    reader.skipped, reader.extent = account.skipped, unit.extent
+    account.reader, account.started = reader, time.monotonic()
+    yield from reader.rows(unit.start, unit.stop)
+
+
+def _far_and_small(account: Account) -> bool:
+    """Whether a unit has few bytes of a shard, and each request for them takes a while."""
+    unit = account.unit
+    return not unit.files and unit.size <= _SMALL_BYTES and not storage.is_local(storage.filesystem(unit.source)[0])
 
 
 def reasons_of(rows: Iterable[tuple[str, str]]) -> dict[str, int]:

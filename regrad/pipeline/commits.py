@@ -16,6 +16,7 @@ from regrad.ledger.lease import Lease
 from regrad.pipeline.account import Account
 from regrad.pipeline.results import Committed, SourceChanged
 
+_ASKED_AT_ONCE = 16  # shards, whether they are still what was planned
 Outcome = Committed | SourceChanged
 
 
@@ -95,7 +96,8 @@ class Commits:
         if self._failed:
             raise self._failed  # where the store hangs, each further try would take a timeout
         try:
-            units = [self._new_unit(*one) for one in some]
+            with ThreadPoolExecutor(_ASKED_AT_ONCE, "regrad-asked") as pool:
+                units = [*pool.map(lambda one: self._new_unit(*one), some)]
             bundles.write_units(self._output, [unit for unit in units if unit], self._allowed)
         except BaseException as error:
             self._failed = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
@@ -22,12 +23,11 @@ from regrad.errors import RegradError
 from regrad.formatting import Laps
 from regrad.ledger import contents
 from regrad.ledger.lease import Lease
-from regrad.pipeline.account import Account
+from regrad.pipeline.account import Account, samples_of
 from regrad.pipeline.commits import Commits
 from regrad.pipeline.plan import DEFAULT_UNIT_ROWS, Unit
 from regrad.pipeline.results import Committed, Measured, Note, Retried, Spent, UnitResult
 from regrad.reading import decode
-from regrad.reading.formats import Format, open_reader
 from regrad.reading.images import DEFAULT_MAX_PIXELS
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns, Sample, digest_of
 from regrad.scorer import Scorer
@@ -294,28 +294,18 @@ class _ReadAhead:
         return False
 
     def _produce(self) -> None:
-        reader: Format | None = None
-        last: Unit | None = None
         try:
-            for account in self._accounts:
-                unit = account.unit
-                # Units of one file that follow each other share a reader, which then reads straight on.
-                if reader is None or last is None or unit.files or unit.source != last.source:
-                    reader = open_reader(
-                        unit.source, unit.kind, self._task.columns, unit.files, unit.labels, first=unit.start
-                    )
-                reader.skipped, reader.extent = account.skipped, unit.extent
-                last, account.reader = unit, reader
-                account.started = time.monotonic()
-                seen: dict[str, int | None] = {}
-                try:
-                    for sample in reader.rows(unit.start, unit.stop):
-                        account.rows_in += 1
-                        if not self._put(self._start(account, sample, seen)):
-                            return
-                    account.complete = True
-                except storage.Changed:
-                    account.changed, last = True, None
+            with contextlib.closing(samples_of(self._accounts, self._task.columns)) as opened:
+                for account, samples in opened:
+                    seen: dict[str, int | None] = {}
+                    try:
+                        for sample in samples:
+                            account.rows_in += 1
+                            if not self._put(self._start(account, sample, seen)):
+                                return
+                        account.complete = True
+                    except storage.Changed:
+                        account.changed = True
             self._decoding.flush()
             self._put(None)
         except BaseException as error:

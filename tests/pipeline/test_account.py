@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import s3fs
 
 from regrad import table
-from regrad.pipeline.account import OTHER, Account
-from regrad.pipeline.plan import Unit
-from regrad.reading.samples import Sample
+from regrad.pipeline import account as accounts
+from regrad.pipeline.account import OTHER, Account, samples_of
+from regrad.pipeline.plan import Unit, make_plan
+from regrad.reading.inputs import list_sources
+from regrad.reading.samples import DEFAULT_COLUMNS, Sample
+from tests.faults.proxy import Proxy, Request
+from tests.services import Bucket, S3Server
+from tests.shards import digits, write_parquet
 
 UNIT = Unit("s3://b/a.parquet", "parquet", 10, 20, "e1", "f" * 32, 10, 1000)
 
@@ -98,3 +108,72 @@ def test_reasons_that_utf8_cannot_hold_are_escaped() -> None:
     held = account()
     held.reject(Sample(1, "x"), "read", "name \udcff")
     assert held.tables()[1]["reason"].to_pylist() == ["name \\udcff"]
+
+
+def of_sources(*inputs: str, unit_rows: int = 1000) -> list[Account]:
+    units = make_plan(list_sources(inputs), unit_rows, "").pending
+    return [Account(unit, table.score_schema([]), num_classes=10) for unit in units]
+
+
+def read(given: list[Account]) -> list[tuple[str, list[str | None]]]:
+    return [(own.unit.source, [each.id for each in samples]) for own, samples in samples_of(given, DEFAULT_COLUMNS)]
+
+
+def test_small_shards_of_a_store_are_read_side_by_side_and_come_in_order(
+    tmp_path: Path, bucket: Bucket, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = [write_parquet(tmp_path / f"{place:02}.parquet", [row]) for place, row in enumerate(digits(40))]
+    far = [bucket.put(path, f"in/{Path(path).name}") for path in local]
+    given = of_sources(f"{bucket.uri}/in")
+    together, lock, waiting = threading.Barrier(8), threading.Lock(), set[str]()
+
+    def wait_for_others(request: Request) -> None:
+        name = request.path.partition("?")[0]
+        with lock:
+            if request.method != "GET" or name in waiting or len(waiting) == together.parties:
+                return
+            waiting.add(name)
+        together.wait(20)  # broken where one is read after the other
+
+    with Proxy(s3_server.port).listening() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        proxy.hook = wait_for_others
+        got = read(given)
+    assert not together.broken
+    assert got == [(uri, [row[0]]) for uri, row in zip(far, digits(40), strict=True)]
+    assert [own.reader.identity() for own in given if own.reader] == [own.unit.identity for own in given]
+
+
+def test_what_turns_out_large_is_read_when_it_is_wanted() -> None:
+    read_so_far: list[int] = []
+
+    def samples() -> Iterator[Sample]:
+        for row in range(9):
+            read_so_far.append(row)
+            yield Sample(row, str(row), bytes(400_000))
+
+    begun = accounts._begun(samples())
+    assert len(read_so_far) == 3
+    assert [sample.row for sample in begun] == [*range(9)]
+
+
+def test_shards_of_this_machine_are_read_one_after_the_other(tmp_path: Path) -> None:
+    paths = [write_parquet(tmp_path / f"{place}.parquet", digits(4)) for place in range(3)]
+    given = of_sources(*paths, unit_rows=2)
+    opened = samples_of(given, DEFAULT_COLUMNS)
+    for own, samples in itertools.islice(opened, 2):
+        assert [sample.row for sample in samples] == [own.unit.start, own.unit.start + 1]
+    assert given[0].reader is given[1].reader
+    assert given[2].reader is None
+
+
+def test_whoever_stops_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "_far_and_small", lambda own: True)
+    paths = [write_parquet(tmp_path / f"{place}.parquet", digits(1)) for place in range(40)]
+    given = of_sources(*paths)
+    opened = samples_of(given, DEFAULT_COLUMNS)
+    next(opened)
+    opened.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("regrad-shards")]
+    assert sum(own.reader is not None for own in given) < 40
