@@ -8,10 +8,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 from regrad import storage
+from regrad.cli import say
 from regrad.errors import RegradError, UsageError
 from regrad.reading.fields import NoImages
 from regrad.reading.folder import files_under, folder_source, full_name, other_pictures
@@ -24,6 +25,7 @@ from regrad.reading.naming.trees import labels_of
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns, as_text
 
 _THREADS = 16
+_SILENT = 15.0  # seconds of looking into shards without a word
 _TABLE = "a table without images"
 _BESIDE = "an image beside shards"
 
@@ -134,8 +136,7 @@ def list_inputs(
     shards = {source.uri: dataclasses.replace(source, columns=columns) for part in parts for source in part.shards}
     counted = {uri: look for uri, source in shards.items() if (look := looked.recall(source))}
     new = [source for uri, source in shards.items() if uri not in counted]
-    with ThreadPoolExecutor(_THREADS, "regrad-footers") as pool:
-        looks = list(pool.map(_with_rows, new))
+    looks = _look_into(new)
     looked.remember(looks)
     counted |= {source.uri: look for source, look in zip(new, looks, strict=True)}
     usable = {source.kind for source, _ in counted.values() if source.rows is not None}
@@ -314,6 +315,25 @@ def _add_folder(part: _Part, fs: Any, path: str, output: str | None, chosen: boo
 def _suffixes(between: str = " or ") -> str:
     """One suffix of every format that has any, in words."""
     return between.join(form.suffixes[0] for form in formats().values() if form.suffixes)
+
+
+def _look_into(new: Sequence[Source]) -> list[Look]:
+    """What a look into each tells; where that takes long, it is said how far it is.
+
+    Raises:
+        RegradError: the storage refused or failed, for the first of which it did; the others are not waited for.
+    """
+    with ThreadPoolExecutor(_THREADS, "regrad-footers") as pool:
+        looks = [pool.submit(_with_rows, source) for source in new]
+        try:
+            while (state := wait(looks, _SILENT, FIRST_EXCEPTION)).not_done:
+                for look in state.done:
+                    look.result()
+                at = next((each for each, look in zip(new, looks, strict=True) if not look.done()), new[-1])
+                say(f"looking into new shards: {len(state.done)} of {len(new)} done, now {storage.mask(at.uri)}")
+            return [look.result() for look in looks]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _with_rows(source: Source) -> Look:

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +13,10 @@ from regrad.pipeline.check import check
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import execute, score_here
-from regrad.reading.formats import fetch_images, kind_of
+from regrad.reading import inputs
+from regrad.reading.formats import Source, fetch_images, kind_of
 from regrad.reading.inputs import absolute, expand_braces, list_inputs, list_sources
+from regrad.reading.looked import Look
 from regrad.reading.naming.classes import Classes
 from regrad.reading.samples import Columns
 from tests.services import Bucket
@@ -195,6 +198,44 @@ def folder_of(path: Path, *names: str) -> str:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(digits()[number][1] if name.endswith((".png", ".jpg")) else b"words")
     return str(path)
+
+
+def test_where_looking_takes_long_it_is_said_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [write_parquet(tmp_path / f"{place}.parquet", digits(2)) for place in range(3)]
+    real, told = inputs._with_rows, threading.Event()
+
+    def slow(source: Source) -> Look:
+        assert source.uri != paths[1] or told.wait(20)
+        return real(source)
+
+    def say(text: str) -> None:
+        print(text)
+        told.set()
+
+    monkeypatch.setattr(inputs, "_SILENT", 0.2)
+    monkeypatch.setattr(inputs, "_with_rows", slow)
+    monkeypatch.setattr(inputs, "say", say)
+    assert [source.rows for source in list_inputs(paths).sources] == [2, 2, 2]
+    assert capsys.readouterr().out.splitlines()[0] == f"looking into new shards: 2 of 3 done, now {paths[1]}"
+
+
+def test_a_store_that_fails_while_one_looks_ends_it_without_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [write_parquet(tmp_path / f"{place:03}.parquet", digits(1)) for place in range(200)]
+    looked: list[str] = []
+
+    def failing(source: Source) -> Look:
+        looked.append(source.uri)
+        threading.Event().wait(0.01)
+        raise RegradError("the store is gone")
+
+    monkeypatch.setattr(inputs, "_with_rows", failing)
+    with pytest.raises(RegradError, match="the store is gone"):
+        list_inputs(paths)
+    assert len(looked) < 200
 
 
 def test_what_other_tools_left_is_counted_and_no_input(tmp_path: Path) -> None:
