@@ -189,6 +189,17 @@ def read_run(output: str) -> dict[str, Any]:
     return run
 
 
+def in_memory(content: bytes) -> pa.BufferReader:
+    """``content`` as a file that lies in memory of Arrow's own.
+
+    Arrow's threads may let go of what they read a moment after it was read. Where that belongs to Python they ask for
+    the interpreter to free it, and where the process is about to end that aborts it (SIGABRT, exit code 134).
+    """
+    buffer = pa.allocate_buffer(len(content))
+    memoryview(buffer).cast("B")[:] = memoryview(content).cast("B")
+    return pa.BufferReader(buffer)
+
+
 def read_file(uri: str, schema: pa.Schema) -> pa.Table:
     """The Parquet file at ``uri`` with the columns of ``schema``, null where it lacks one; no row if there is none.
 
@@ -196,7 +207,7 @@ def read_file(uri: str, schema: pa.Schema) -> pa.Table:
         RegradError: the storage refused or failed, or the file is damaged.
     """
     try:
-        stored = pa.parquet.ParquetFile(pa.BufferReader(storage.read_bytes(uri))).read()
+        stored = pa.parquet.ParquetFile(in_memory(storage.read_bytes(uri))).read()
     except FileNotFoundError:
         return schema.empty_table()
     except pa.ArrowException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,13 @@ def test_a_run(tmp_path: Path) -> None:
     run = {"schema_version": table.SCHEMA_VERSION, "status": "done"}
     (tmp_path / "run.json").write_text(json.dumps(run))
     assert table.read_run(str(tmp_path)) == run
+
+
+def test_what_arrow_reads_in_memory_belongs_to_arrow() -> None:
+    """A thread of Arrow's that lets go of Python's bytes while Python ends aborts the process."""
+    content = b"some bytes " * 100
+    held = sys.getrefcount(content)
+    file = table.in_memory(content)
+    assert sys.getrefcount(content) == held
+    assert file.read() == content
+    assert table.in_memory(b"").read() == b""

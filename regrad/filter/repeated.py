@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from regrad import storage
+from regrad import storage, table
 from regrad.errors import RegradError, UsageError
 from regrad.runs.scored import Bools, Ints, Run, codes, integers
 
@@ -64,7 +64,7 @@ def _read(found: str) -> tuple[dict[str, Any], pa.Table]:
     try:
         numbers = json.loads(storage.read_bytes(storage.join(found, "duplicates.json")))
         content = storage.read_bytes(storage.join(found, "duplicates.parquet"))
-        rows = pa.parquet.ParquetFile(pa.BufferReader(content)).read().select(_COLUMNS)
+        rows = pa.parquet.ParquetFile(table.in_memory(content)).read().select(_COLUMNS)
     except FileNotFoundError as error:
         raise UsageError(
             f"--drop-duplicates {storage.mask(found)}: no duplicates here; give the --output of regrad duplicates"

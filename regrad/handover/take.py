@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from regrad import storage
+from regrad import storage, table
 from regrad.errors import UsageError
 from regrad.handover.coco import read_coco
 from regrad.handover.cvat import read_cvat
@@ -127,7 +127,7 @@ def _of_records(returned: Iterable[Returned]) -> pa.Table:
 
 def _of_parquet(content: bytes) -> tuple[str, pa.Table]:
     try:
-        file = pyarrow.parquet.ParquetFile(pa.BufferReader(content))
+        file = pyarrow.parquet.ParquetFile(table.in_memory(content))
         return "Parquet", _of_table(file.read(columns=_wanted(file.schema_arrow.names)))
     except pa.ArrowException as error:
         raise UsageError(f"not readable as Parquet: {storage.reason(error)}") from error
@@ -135,13 +135,13 @@ def _of_parquet(content: bytes) -> tuple[str, pa.Table]:
 
 def _of_csv(content: bytes) -> tuple[str, pa.Table]:
     try:
-        with pyarrow.csv.open_csv(pa.BufferReader(content)) as file:
+        with pyarrow.csv.open_csv(table.in_memory(content)) as file:
             names = file.schema.names
         wanted = _wanted(names)
         text = dict.fromkeys(wanted, pa.string())  # 0001 is an id, not the number 1
         options = pyarrow.csv.ConvertOptions(column_types=text, include_columns=wanted)
         parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)  # which ids may have
-        rows = pyarrow.csv.read_csv(pa.BufferReader(content), parse_options=parsing, convert_options=options)
+        rows = pyarrow.csv.read_csv(table.in_memory(content), parse_options=parsing, convert_options=options)
         return "CSV", _of_table(rows)
     except pa.ArrowException as error:
         raise UsageError(f"not readable as CSV: {storage.reason(error)}") from error

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet
 
-from regrad import storage
+from regrad import storage, table
 from regrad.errors import RegradError
 
 _THREADS = 32
@@ -137,7 +137,7 @@ def _load(uri: str) -> pa.Table:
     try:
         if _digest(content) not in uri.rpartition("/")[2]:
             raise ValueError("its content is not that of its name")
-        rows = pa.parquet.ParquetFile(pa.BufferReader(content)).read()
+        rows = pa.parquet.ParquetFile(table.in_memory(content)).read()
         for field in PLACES:  # which earlier versions did not write
             if field.name not in rows.column_names:
                 rows = rows.append_column(field, pa.nulls(len(rows), field.type))
@@ -215,7 +215,7 @@ def to_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
     # Arrow's own arrays of Python values import pandas, which `regrad status` should not wait for.
     reading = pyarrow.json.ReadOptions(block_size=max(2**20, 2 * max(map(len, lines))))
     parsing = pyarrow.json.ParseOptions(explicit_schema=COLUMNS, unexpected_field_behavior="error")
-    return pyarrow.json.read_json(io.BytesIO(b"\n".join(lines)), reading, parsing).select(COLUMNS.names)
+    return pyarrow.json.read_json(table.in_memory(b"\n".join(lines)), reading, parsing).select(COLUMNS.names)
 
 
 def take(rows: pa.Table, places: Sequence[int] | np.ndarray[Any, Any]) -> pa.Table:
