@@ -10,6 +10,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import pytest
 
 from tests.data import ROOT
@@ -34,10 +35,26 @@ class Installed:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The wheel of this tree in an environment of its own; nothing is downloaded.
 
+    One for all processes of a session: the first that needs it makes it, and others wait.
+    """
+    place = tmp_path_factory.getbasetemp()
+    folder = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "installed"
+    with filelock.FileLock(f"{folder}.lock"):
+        if not (folder / "whole").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            install(folder)
+            (folder / "whole").touch()
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return Installed(wheel, folder / "environment")
+
+
+def install(folder: Path) -> None:
+    """Build the wheel in ``folder``/dist and install it in ``folder``/environment.
+
     The packages that regrad needs are taken from where the tests have them: their folder is on the path. The hook of an
     editable install, which would bring the clone back, is not run for folders that stand on it this way.
     """
-    folder = tmp_path_factory.mktemp("installed")
+    folder.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "regrad", folder / "regrad", ignore=shutil.ignore_patterns("__pycache__"))
@@ -50,7 +67,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     check([*pip, "--python", str(environment / "bin/python"), "install", *quiet, str(wheel)], folder)
     (packages,) = environment.glob("lib/python*/site-packages")
     (packages / "of-the-tests.pth").write_text(sysconfig.get_path("purelib"))
-    return Installed(wheel, environment)
 
 
 def check(command: list[str], folder: Path) -> None:

@@ -145,7 +145,7 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Buc
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A cluster as ``ray start`` makes it: a head with a job server, and nodes beside it.
+    """A cluster as ``ray start`` makes it: a head with a job server, and a node beside it.
 
     Attributes:
         address: of the job server.
@@ -160,14 +160,13 @@ class RayCluster:
 
 @pytest.fixture
 def ray_cluster() -> RayCluster:
-    """A head of one CPU and two nodes of three, on addresses of their own; one for all tests that need it."""
+    """A head and a node of three CPUs each, on addresses of their own; one for all tests that need it."""
     return lasting(_ray_cluster)
 
 
 @contextlib.contextmanager
 def _ray_cluster() -> Iterator[RayCluster]:
     access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    with local_cluster(access) as cluster:
-        for _ in range(2):  # one after the other
-            cluster.join(cpus=3)
+    with local_cluster(access, head_cpus=3) as cluster:
+        cluster.join(cpus=3)
         yield RayCluster(cluster.job_server, tuple(node.metrics for node in cluster.nodes), access)

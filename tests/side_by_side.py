@@ -13,7 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.data import ROOT
 
-RAY = {"a cluster": ("ray_cluster", "tests.faults.kills"), "Ray": ("ray_session", "start_local")}
+RAY = {"a cluster": ("ray_cluster", "tests.faults.kills"), "Ray": ("ray_session", "start_local", "own_run")}
 LONG = (
     *("tests/commands/clone/test_reproduce.py", "tests/commands/test_demo.py", "tests/gradients/test_sketch.py"),
     *("tests/faults/test_nights.py", "tests/test_real_images.py", "tests/test_scorer.py"),

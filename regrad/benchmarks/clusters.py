@@ -76,7 +76,7 @@ class Node:
 
 @dataclass
 class LocalCluster:
-    """A head of one CPU with a job server, and nodes that join it, on addresses of the loopback interface.
+    """A head with a job server, and nodes that join it, on addresses of the loopback interface.
 
     Attributes:
         environment: what lets clients and nodes in.
@@ -130,11 +130,11 @@ class LocalCluster:
         wait_until_listening(port or shown, process, host)
         return node
 
-    def start_head(self) -> Node:
+    def start_head(self, cpus: int) -> Node:
         """The head, when its job server answers."""
         server = (f"--dashboard-host={_HEAD}", f"--dashboard-port={self.dashboard}", "--include-dashboard=true")
         more = ("--head", f"--port={self.gcs}", *server, f"--ray-client-server-port={free_port()}")
-        return self._start(_HEAD, 1, *more, port=self.dashboard)
+        return self._start(_HEAD, cpus, *more, port=self.dashboard)
 
     def end(self) -> None:
         """All of it, the head last."""
@@ -143,11 +143,11 @@ class LocalCluster:
 
 
 @contextlib.contextmanager
-def local_cluster(environment: Mapping[str, str]) -> Iterator[LocalCluster]:
+def local_cluster(environment: Mapping[str, str], head_cpus: int = 1) -> Iterator[LocalCluster]:
     """A head, to which nodes may :meth:`~LocalCluster.join`; all end with the context."""
     cluster = LocalCluster(environment)
     try:
-        cluster.start_head()
+        cluster.start_head(head_cpus)
         yield cluster
     finally:
         cluster.end()

@@ -65,20 +65,20 @@ def sharing_as_markdown(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _under(load: str, case: Case, cores: int) -> float:
+def _under(load: str, case: Case, cores: int, seconds: float = _SECONDS) -> float:
     context = multiprocessing.get_context("spawn")
     others = {"another engine": 1}.get(load, 0)
     begin, told = context.Barrier(2 + others), context.SimpleQueue()
     loops = [context.Process(target=_busy, daemon=True) for _ in range(2 * cores if "loops" in load else 0)]
     with quota(0.5 if "quota" in load else None) as group:
-        engines = [context.Process(target=_engine, args=(case, begin, told, group)) for _ in range(1 + others)]
+        engines = [context.Process(target=_engine, args=(case, begin, told, group, seconds)) for _ in range(1 + others)]
         with _started(engines), _started(loops):
             begin.wait(300)
             found = [told.get() for _ in engines]
     return statistics.median(found)
 
 
-def _engine(case: Case, begin: Any, told: Any, group: Path | None) -> None:
+def _engine(case: Case, begin: Any, told: Any, group: Path | None, seconds: float) -> None:
     from regrad import Scorer
     from regrad.network.probe import probe_images
 
@@ -91,7 +91,7 @@ def _engine(case: Case, begin: Any, told: Any, group: Path | None) -> None:
         (group / "cgroup.procs").write_text(str(os.getpid()))
     begin.wait()
     times: list[float] = []
-    end = time.perf_counter() + _SECONDS
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 3:
         started = time.perf_counter()
         scorer(images, ids)

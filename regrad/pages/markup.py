@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
@@ -26,6 +27,19 @@ def fill(room: str, page: str, scripts: Sequence[str] = (), **values: Any) -> st
     Args:
         scripts: files of this package that ``page``.js comes after.
     """
+    library, its_digest = _library()
+    # Our own files and the library's: nothing in them to escape. The browser runs no script but these two.
+    shared = [_read(SHARED, name) for name in ("plots.js", *scripts)]
+    own = Markup("".join([*shared, _read(room, f"{page}.js")]))
+    hashes = Markup(f"'sha256-{its_digest}' 'sha256-{_digest(own)}'")
+    style = Markup(stylesheet())
+    values |= {"style": style, "script": own, "plotly": library, "hashes": hashes}
+    return _environment(room).get_template(f"{page}.html").render(**values)
+
+
+@functools.cache  # templates are compiled once: that takes longer than to fill them
+def _environment(room: str) -> jinja2.Environment:
+    """Where the templates of a ``room`` are found, and what they may apply to values."""
 
     def source(name: str) -> str:
         return _read(room if resources.files(room).joinpath(name).is_file() else SHARED, name)
@@ -42,14 +56,14 @@ def fill(room: str, page: str, scripts: Sequence[str] = (), **values: Any) -> st
         "short": short,
     }
     environment.filters.update(filters)
-    # Our own files and the library's: nothing in them to escape. The browser runs no script but these two.
+    return environment
+
+
+@functools.cache  # megabytes
+def _library() -> tuple[Markup, str]:
+    """What draws the plots, and its digest."""
     library = Markup(plotly.offline.get_plotlyjs())
-    shared = [_read(SHARED, name) for name in ("plots.js", *scripts)]
-    own = Markup("".join([*shared, _read(room, f"{page}.js")]))
-    hashes = Markup(" ".join(f"'sha256-{_digest(source)}'" for source in (library, own)))
-    style = Markup(stylesheet())
-    values |= {"style": style, "script": own, "plotly": library, "hashes": hashes}
-    return environment.get_template(f"{page}.html").render(**values)
+    return library, _digest(library)
 
 
 def stylesheet() -> str:

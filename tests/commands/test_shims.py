@@ -11,24 +11,9 @@ import pytest
 
 from regrad import table
 from tests.data import ROOT
-from tests.shards import digits, write_tar
+from tests.own_run import OwnRun
 
 SHIMS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
-# A user's own module by the name of a shim, which looks at what its process would import.
-TRAIN = """
-import os
-import sys
-
-import select
-import tests.shards
-
-assert select.poll().poll(0) == []
-assert not [folder for folder in sys.path if os.path.exists(os.path.join(folder, "reproduce.py"))]
-
-
-def build():
-    return tests.shards.build()
-"""
 
 
 def start(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -58,11 +43,7 @@ def test_wrong_usage_is_one_line_and_code_2(script: str, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_a_module_by_the_name_of_one_is_the_users(tmp_path: Path) -> None:
+def test_a_module_by_the_name_of_one_is_the_users(own_run: OwnRun) -> None:
     """In the driver and in Ray's workers, to which Ray gives a driver's folder when it is on the path."""
-    write_tar(tmp_path / "in.tar", digits(5))
-    (tmp_path / "train.py").write_text(TRAIN)
-    arguments = ("in.tar", "--model", "train:build", "--scores", "entropy", "--num-workers", "1", "--output", "out")
-    ended = start("score", *arguments, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert table.read(str(tmp_path / "out")).num_rows == 5
+    assert own_run.code == 4, (own_run.folder / "err").read_text()  # one of its images is none
+    assert table.read(str(own_run.objects / "out")).num_rows == 30

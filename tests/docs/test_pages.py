@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 import regrad.commands.score
+from regrad import table
 from regrad.commands import COMMANDS, module_of
 from regrad.experiments.reproduce.tables import TABLES
 from regrad.experiments.sweep import __main__ as sweep
+from regrad.pipeline.options import parse
+from regrad.pipeline.prepare import prepare
+from regrad.pipeline.run import execute as run
 from regrad.pipeline.run import score_here
 from regrad.reading import formats
 from regrad.scores import registry
@@ -114,6 +119,23 @@ def test_what_a_page_says_works(page: str, place: Path, bucket: Bucket) -> None:
         [sys.executable, "-c", WITH_RAY + code], cwd=place, env=environment, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    rows_of_the_pipeline_are_those_of_the_job(place)
+
+
+def rows_of_the_pipeline_are_those_of_the_job(place: Path) -> None:
+    """As docs/interoperability.md says of its first pipeline, on `read_images`."""
+    model = ["--model", "my_package.my_model:build", "--weights", "model.safetensors", "--scores", "regrad,entropy"]
+    run(prepare(parse(["images", *model, "--output", "of-the-job"], "score", None)), score_here)
+    wanted = {row["id"]: row for row in table.read("of-the-job").to_pylist()}
+    rows = pyarrow.parquet.read_table(place / "scored")
+    assert len(rows) == len(wanted) == 12
+    for row in rows.to_pylist():
+        same = wanted[Path(row["path"]).relative_to("images").as_posix()]
+        assert (row["prediction"], row["error"]) == (same["prediction"], "")
+        for name in ("regrad", "entropy", "confidence"):
+            assert row[name] == pytest.approx(same[name], rel=1e-6)
+    kinds = [str(rows.schema.field(name).type) for name in ("prediction", "confidence", "regrad", "error")]
+    assert kinds == ["int32", "float", "double", "string"]
 
 
 @pytest.mark.parametrize("page", [*PAGES, *MEASURED, ROOT / "infra/README.md"], ids=lambda path: path.stem)

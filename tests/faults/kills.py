@@ -61,9 +61,9 @@ class Job:
     environment: dict[str, str] = field(default_factory=dict)
     kills: list[str] = field(default_factory=list)
 
-    def start(self) -> Run:
-        """One run of the command, with a process group of its own."""
-        command = [sys.executable, "-c", COMPACTING, "score", *self.arguments, "--output", self.output]
+    def start(self, *more: str) -> Run:
+        """One run of the command, with ``more`` arguments if given, in a process group of its own."""
+        command = [sys.executable, "-c", COMPACTING, "score", *self.arguments, "--output", self.output, *more]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
         log = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: what outlives a killed driver would hold its other end
         process = subprocess.Popen(
@@ -114,25 +114,38 @@ class Run:
         self.process.wait()
         self.job.kills.append("driver")
 
-    def kill_worker(self, dice: random.Random, nodes: list[psutil.Process] | None = None) -> bool:
-        """SIGKILL to one of the processes that score, if one has started; ``nodes``: of a cluster's raylets."""
+    def workers(self, nodes: list[psutil.Process] | None = None) -> list[psutil.Process]:
+        """The processes that score, as far as they have started; ``nodes``: of a cluster's raylets."""
         found = []
         for parent in nodes or [psutil.Process(self.process.pid)]:
             with contextlib.suppress(psutil.Error):
                 found += [child for child in parent.children(recursive=True) if WORKER in "".join(child.cmdline()[:1])]
+        return sorted(found, key=lambda child: child.pid)
+
+    def wait_for_workers(self) -> None:
+        """Wait until one has started: those of a driver that was killed have ended by then."""
+        end = time.monotonic() + PATIENCE
+        while not self.workers():
+            assert self.process.poll() is None, "the run has ended"
+            assert time.monotonic() < end, "no worker starts"
+            time.sleep(0.2)
+
+    def kill_worker(self, dice: random.Random, nodes: list[psutil.Process] | None = None) -> bool:
+        """SIGKILL to one of the :meth:`workers`, if one has started."""
+        found = self.workers(nodes)
         if not found:
             return False
         with contextlib.suppress(psutil.Error):
-            dice.choice(sorted(found, key=lambda child: child.pid)).kill()
+            dice.choice(found).kill()
             self.job.kills.append("worker")
         return True
 
-    def end(self) -> str:
-        """Wait until it ends well; what it printed."""
-        code = self.process.wait(PATIENCE)
+    def end(self, code: int = 0) -> str:
+        """Wait until it ends, as a rule well; what it printed."""
+        found = self.process.wait(PATIENCE)
         self.log.seek(0)
         printed = self.log.read().decode()
-        assert code == 0, printed
+        assert found == code, printed
         return printed
 
     def stop(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,16 +15,16 @@ from typing import Any
 import psutil
 import pytest
 
+from regrad import table
 from regrad.benchmarks.clusters import free_port
 from regrad.ledger import contents
 from regrad.reading.tars import survey
 from tests.data import data_path
-from tests.faults.kills import Job, Run, assert_sound, undisturbed
+from tests.faults.kills import Job, Run, assert_sound, scored, undisturbed
 from tests.services import S3Server
 from tests.shards import digits, write_parquet, write_tar
 
 SCORED = ["--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", "2", "--embeddings"]
-MODEL = [*SCORED, "--num-workers", "2"]
 UNITS = 15 + 60 + 30
 Capture = Callable[[], str]
 
@@ -40,7 +42,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str,
     rows = digits(720)
     tiny = [write_parquet(folder / f"in/a{start}.parquet", rows[start : start + 3]) for start in range(0, 180, 3)]
     sources = [*tiny, write_parquet(folder / "in/b.parquet", rows[180:360]), write_tar(folder / "in/c.tar", rows[360:])]
-    return folder / "in", undisturbed([*sources, *MODEL, "--unit-rows", "12"], str(folder / "undisturbed"))
+    return folder / "in", undisturbed([*sources, *SCORED, "--unit-rows", "12"], str(folder / "undisturbed"))
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +52,13 @@ def small_tars_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey, "MARK_ROWS", 12)
 
 
-def local_job(few: tuple[Path, dict[tuple[str, int], dict[str, float]]], output: Path) -> Job:
-    source, scores = few
-    return Job(str(output), output / "ledger", [str(source), *MODEL, "--unit-rows", "12"], scores)
+@contextlib.contextmanager
+def running(run: Run) -> Iterator[Run]:
+    """Nothing of it is left after the context."""
+    try:
+        yield run
+    finally:
+        run.stop()
 
 
 def killed_until_done(
@@ -65,8 +71,8 @@ def killed_until_done(
     """
     dice = random.Random(seed)
     while len(job.kills) < kills:
-        alive, run = True, job.start()
-        try:
+        alive = True
+        with running(job.start()) as run:
             while alive and len(job.kills) < kills and run.moment(dice):
                 alive = harm(run, dice)
             if alive:
@@ -74,13 +80,8 @@ def killed_until_done(
                 assert_sound(job, capture)
                 if len(job.kills) < kills:
                     job.forget()
-        finally:
-            run.stop()
-    last = job.start()
-    try:
+    with running(job.start()) as last:
         last.end()
-    finally:
-        last.stop()
     assert_sound(job, capture)
     print(f"{job.output}: survived {Counter(job.kills)}")
 
@@ -93,27 +94,41 @@ def driver_or_worker(run: Run, dice: random.Random) -> bool:
     return False
 
 
-def test_killed_drivers_and_workers_lose_and_double_nothing(
+def test_killed_and_stopped_runs_lose_and_double_nothing(
     few: tuple[Path, dict[tuple[str, int], dict[str, float]]], tmp_path: Path, capture: Capture
 ) -> None:
-    job = local_job(few, tmp_path / "out")
-    run = job.start()
-    try:
+    """SIGKILL of a worker and of the driver; SIGTERM of the same command, which is quiet; and its end, without Ray."""
+    source, scores = few
+    settings = [str(source), "--model", "tests.shards:build_leisurely", *SCORED[2:], "--unit-rows", "12"]
+    output = tmp_path / "out"
+    job = Job(str(output), output / "ledger", settings, scores)
+    with running(job.start("--num-workers", "2")) as run:
         assert run.wait_for_units(3)
         assert run.kill_worker(random.Random(0))
         assert run.wait_for_units(6)  # the others go on, and another takes its place
         run.kill_driver()
-    finally:
-        run.stop()
     done = job.units()
-    again = job.start()
-    try:
-        printed = again.end()
-    finally:
-        again.stop()
+    rows = sum(record["rows_scored"] for record in contents.read_records(job.output, contents.committed(job.output)))
     assert 0 < done < UNITS
-    assert "another run" not in printed  # a dead holder's lease is nobody's
     assert job.kills == ["worker", "driver"]
+
+    with running(job.start("--num-workers", "1")) as run:
+        run.wait_for_workers()  # a dead holder's lease is nobody's
+        assert run.wait_for_units(1)
+        run.process.send_signal(signal.SIGTERM)
+        *progress, last = run.end(143).splitlines()
+    assert all(" of " in line and " images, " in line for line in progress), progress
+    said = re.fullmatch(
+        r"stopped by SIGTERM: .* holds (\d+) scores and 0 quarantined rows in \d+ units; .* to go on", last
+    )
+    assert said, last
+    content = table.read_run(job.output)
+    assert (content["status"], content["exit_code"]) == ("interrupted", 143)
+    held = len(scored(job.output))
+    assert rows < content["counts"]["rows_scored"] == held == int(said[1]) < 720
+
+    with running(job.start("--ray-address", "none")) as run:
+        assert "another run" not in run.end()
     assert len(contents.committed(job.output)) == UNITS
     assert_sound(job, capture)
 
@@ -130,15 +145,12 @@ def test_a_killed_store_that_comes_back_costs_retries(
         # Without Ray, whose workers tests/faults/test_storage.py has: it is the process that is to live through it.
         arguments = [source, *settings, "--ray-address", "none"]
         job = Job(f"{bucket.uri}/out", bucket.folder / "out/ledger", arguments, scores)
-        run = job.start()
-        try:
+        with running(job.start()) as run:
             assert run.wait_for_units(3)
             server.kill()
             time.sleep(1)
             server.start()
             printed = run.end()
-        finally:
-            run.stop()
         assert "retries" in printed
         assert_sound(job, capture)
 

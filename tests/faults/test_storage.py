@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 
 from regrad import storage, table
 from regrad.cluster import score_on_ray
@@ -28,7 +29,7 @@ from regrad.storage import retry
 from tests.data import ROOT
 from tests.faults.proxy import TRANSIENT, Proxy, Request, in_turn, seeded
 from tests.services import Bucket
-from tests.shards import Row, digits, write_folder, write_parquet, write_tar
+from tests.shards import Row, build, digits, write_folder, write_parquet, write_tar
 
 ARGUMENTS = ("--model", "tests.shards:build", "--scores", "entropy", "--unit-rows", "10")
 PERMANENT = {
@@ -235,17 +236,25 @@ def test_an_outage_ends_when_patience_does(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_actors_live_through_trouble_and_tell_of_it(tmp_path: Path, bucket: Bucket, proxy: Proxy) -> None:
+def test_actors_live_through_trouble_tell_of_it_and_share_what_the_driver_has_fetched(
+    tmp_path: Path, bucket: Bucket, proxy: Proxy
+) -> None:
     inputs = upload(bucket, tmp_path)
-    score(tmp_path / "undisturbed", *inputs)
+    safetensors.torch.save_file(build(seed=1)[0].state_dict(), tmp_path / "w.safetensors")
+    asked = (*inputs, "--weights", bucket.put(str(tmp_path / "w.safetensors"), "w.safetensors"), "--num-workers", 2)
+    score(tmp_path / "undisturbed", *asked)
     proxy.latency = 0.05
     retry.take_counts()
-    proxy.schedule = seeded(5, dict.fromkeys(TRANSIENT, 0.04))
-    outcome = execute(job(f"{bucket.uri}/out", *inputs), score_on_ray)
+    trouble = seeded(5, dict.fromkeys(TRANSIENT, 0.04))
+    proxy.schedule = lambda request: None if request.path.endswith("/w.safetensors") else trouble(request)
+    outcome = execute(job(f"{bucket.uri}/out", *asked), score_on_ray)
     proxy.rest()
     assert outcome.exit_code == 0
     assert_sound(f"{bucket.uri}/out", rows(tmp_path / "undisturbed"))
     assert sum(outcome.this_run["storage_retries"].values()) >= answered_with_errors(proxy) > 5
+    weights = [request.method for request in proxy.requests if request.path.endswith("/w.safetensors")]
+    assert weights.count("GET") == 1  # of the undisturbed run, in this process
+    assert weights.count("HEAD") >= 4  # each of the two runs and each of the two workers asks whether it is the same
 
 
 @pytest.mark.long

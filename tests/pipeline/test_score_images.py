@@ -1,4 +1,7 @@
-"""The scores as a step of a pipeline of one's own: on `read_images`, on bytes, on Hugging Face's structs."""
+"""The scores as a step of a pipeline of one's own: on pixels, on bytes, on Hugging Face's structs.
+
+tests/docs/test_pages.py has the pipeline itself, on `read_images`, beside the job.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,45 +10,11 @@ import numpy as np
 import pytest
 import ray
 
-from regrad import table
 from regrad.errors import UsageError
 from regrad.pipeline import ScoreImages
-from regrad.pipeline.options import parse
-from regrad.pipeline.prepare import prepare
-from regrad.pipeline.run import execute, score_here
-from tests.shards import digits, png, write_folder, write_hugging_face
+from tests.shards import digits, png, write_hugging_face
 
 SETTINGS = {"model": "tests.shards:build", "scores": ["regrad", "entropy"], "samples": 2}
-FLAGS = ("--model", "tests.shards:build", "--scores", "regrad,entropy", "--samples", "2")
-
-
-def job_scores(source: str, output: Path) -> dict[str, dict[str, Any]]:
-    execute(prepare(parse([source, *FLAGS, "--output", str(output)], "score", None)), score_here)
-    return {row["id"]: row for row in table.read(str(output)).to_pylist()}
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_a_pipeline_on_read_images_gives_the_scores_of_the_job(tmp_path: Path) -> None:
-    source = write_folder(tmp_path / "images", digits())
-    images = ray.data.read_images(source, mode="L", include_paths=True)
-    scored = images.map_batches(
-        ScoreImages,
-        fn_constructor_kwargs={**SETTINGS, "relative_to": source},
-        compute=ray.data.ActorPoolStrategy(size=1),
-        batch_size=16,
-    )
-    rows = scored.drop_columns(["image"]).take_all()
-    wanted = job_scores(source, tmp_path / "out")
-    assert len(rows) == len(wanted) == 60
-    for row in rows:
-        same = wanted[Path(row["path"]).relative_to(source).as_posix()]
-        assert (row["prediction"], row["error"]) == (same["prediction"], "")
-        for name in ("regrad", "entropy", "confidence"):
-            assert row[name] == pytest.approx(same[name], rel=1e-6)
-    kinds = dict(zip(scored.schema().names, scored.schema().types, strict=True))
-    assert [str(kinds[name]) for name in ("prediction", "confidence", "regrad", "error")] == [
-        *("int32", "float", "double", "string")
-    ]
 
 
 def batch(images: list[Any], **columns: Any) -> dict[str, np.ndarray]:
@@ -95,10 +64,25 @@ def test_a_network_that_gives_no_number_is_an_error_of_the_row() -> None:
     assert found["prediction"][0] == -1
 
 
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        ("images", "images/0/a.png"),
+        ("./images/", "images/0/a.png"),
+        ("images", f"{Path.cwd()}/images/0/a.png"),
+        ("/data/images", "/data/images/0/a.png"),
+        ("s3://bucket/images", "bucket/images/0/a.png"),
+        ("s3://bucket/images", "s3://bucket/images/0/a.png"),
+    ],
+)
+def test_ids_are_relative_to_a_folder_however_it_is_called(folder: str, path: str) -> None:
+    assert ScoreImages(**SETTINGS, relative_to=folder)._name(path) == "0/a.png"
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_a_hugging_face_file_needs_no_conversion(tmp_path: Path) -> None:
     source = write_hugging_face(tmp_path / "train.parquet", digits(10))
-    rows = ray.data.read_parquet(source).take_batch(10)  # as an actor has them, which the other test starts
+    rows = ray.data.read_parquet(source).take_batch(10)  # as an actor has them
     scored = ScoreImages(**SETTINGS, image_column="img", id_column="label")(rows)
     assert set(scored["error"]) == {""}
     assert (scored["regrad"] > 0).all()
