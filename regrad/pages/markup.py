@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
@@ -27,6 +28,20 @@ def fill(room: str, page: str, scripts: Sequence[str] = (), **values: Any) -> st
         scripts: files of this package that ``page``.js comes after.
     """
 
+    # Our own files and the library's: nothing in them to escape. The browser runs no script but these two.
+    library, library_digest = _library()
+    shared = [_read(SHARED, name) for name in ("plots.js", *scripts)]
+    own = Markup("".join([*shared, _read(room, f"{page}.js")]))
+    hashes = Markup(" ".join(f"'sha256-{digest}'" for digest in (library_digest, _digest(own))))
+    style = Markup(stylesheet())
+    values |= {"style": style, "script": own, "plotly": library, "hashes": hashes}
+    return _environment(room).get_template(f"{page}.html").render(**values)
+
+
+@functools.cache
+def _environment(room: str) -> jinja2.Environment:
+    """Where the templates of a room are found; it keeps them, since to compile one takes longer than to fill it."""
+
     def source(name: str) -> str:
         return _read(room if resources.files(room).joinpath(name).is_file() else SHARED, name)
 
@@ -42,14 +57,14 @@ def fill(room: str, page: str, scripts: Sequence[str] = (), **values: Any) -> st
         "short": short,
     }
     environment.filters.update(filters)
-    # Our own files and the library's: nothing in them to escape. The browser runs no script but these two.
+    return environment
+
+
+@functools.cache
+def _library() -> tuple[Markup, str]:
+    """What draws the plots, and its digest."""
     library = Markup(plotly.offline.get_plotlyjs())
-    shared = [_read(SHARED, name) for name in ("plots.js", *scripts)]
-    own = Markup("".join([*shared, _read(room, f"{page}.js")]))
-    hashes = Markup(" ".join(f"'sha256-{_digest(source)}'" for source in (library, own)))
-    style = Markup(stylesheet())
-    values |= {"style": style, "script": own, "plotly": library, "hashes": hashes}
-    return environment.get_template(f"{page}.html").render(**values)
+    return library, _digest(library)
 
 
 def stylesheet() -> str:
