@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 import torch.nn.functional as F
@@ -114,9 +116,20 @@ def torchvision_vit() -> nn.Module:
     return network
 
 
-def small_resnet() -> nn.Module:
-    """torchvision's ResNet with one basic block a stage and five classes."""
-    return torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=5)
+class SmallResNet(torchvision.models.ResNet):
+    """torchvision's ResNet with one basic block a stage, of ``width`` to 8 ``width`` channels; its own has 64."""
+
+    def __init__(self, classes: int = 5, width: int = 32) -> None:
+        self.width = width
+        super().__init__(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=classes)
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(width)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")  # as its own
+        self.fc = nn.Linear(8 * width, classes)
+
+    def _make_layer(self, block: type[nn.Module], planes: int, *blocks: int, **settings: Any) -> nn.Sequential:
+        if planes == 64:
+            self.inplanes = self.width
+        return super()._make_layer(block, planes * self.width // 64, *blocks, **settings)
 
 
 NETWORKS = {
@@ -127,7 +140,7 @@ NETWORKS = {
     "torchvision ViT": torchvision_vit,
     "unknown layer": UnknownLayer,
     "tokens": Tokens,
-    "ResNet": small_resnet,
+    "ResNet": SmallResNet,
 }
 #: The parameters of each that no rule differentiates, by name: another one would cost every user time, without a word.
 WITHOUT_RULE: dict[str, set[str]] = {

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from regrad import Classifier, Scorer, UsageError, perturb
 from regrad.errors import RegradError
@@ -19,7 +18,7 @@ from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketch import SketchEngine
 from regrad.network.copies import private_copy
 from regrad.scores import SCORES
-from tests.networks import NETWORKS, SIZE, WITHOUT_RULE, build
+from tests.networks import NETWORKS, SIZE, WITHOUT_RULE, SmallResNet, build
 
 ALL = ("regrad", "exgrad", "entropy", "max_probability")
 
@@ -303,7 +302,7 @@ def test_the_error_that_is_measured_is_the_scores_error() -> None:
 
 def test_of_many_classes_some_stand_for_all() -> None:
     torch.manual_seed(0)
-    network = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=40).double().eval()
+    network = SmallResNet(classes=40).double().eval()
     classifier = Classifier(network, SIZE, mean=0.4, std=0.3)
     images, ids = _images(3)
     whole = Scorer(classifier, samples=1, engine="reference")(images.double(), ids)["regrad"]

@@ -68,8 +68,9 @@ def _shapes(build: Build, **options: int) -> Shapes:
 def _grown(fitted: Fitted, small: Shapes, large: Shapes, a: int, b: int) -> dict[str, int]:
     """How far the file's entries have grown that are ``small`` with ``a`` and ``large`` with ``b``."""
     grown = {}
+    shapes = fitted.shapes
     for name, few in small.items():
-        many, there = large.get(name), fitted.shapes.get(name)
+        many, there = large.get(name), shapes.get(name)
         if not few or not many or not there or len(few) != len(many) or len(there) != len(few):
             continue
         axes = [axis for axis in range(len(few)) if few[axis] != many[axis]]
@@ -83,8 +84,9 @@ def _grown(fitted: Fitted, small: Shapes, large: Shapes, a: int, b: int) -> dict
 
 def _trained_size(fitted: Fitted, own: Shapes, side: int) -> int | None:
     """The side of the images that position embeddings in the file are of, where they differ from the network's."""
+    shapes = fitted.shapes
     for name, here in own.items():
-        there = fitted.shapes.get(name)
+        there = shapes.get(name)
         if name.rpartition(".")[2] not in _POSITIONS or not here or not there or len(here) != len(there):
             continue
         axes = [axis for axis in range(len(here)) if here[axis] != there[axis]]

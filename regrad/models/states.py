@@ -207,14 +207,14 @@ def put(network: nn.Module, fitted: Fitted, stored: Stored, spec: str, partly: b
     Raises:
         UsageError: it does not fit.
     """
-    own = shapes_of(network.state_dict())
+    own, there = shapes_of(network.state_dict()), fitted.shapes
     state = fitted.state
     if not state._metadata:  # type: ignore[attr-defined]  # safetensors has none: as the installed versions write it
         state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
     shapes = [
-        f"{name} {fitted.shapes[name]} instead of {own[name]}"
+        f"{name} {there[name]} instead of {own[name]}"
         for name in own
-        if name in state and None not in (own[name], fitted.shapes[name]) and fitted.shapes[name] != own[name]
+        if name in state and None not in (own[name], there[name]) and there[name] != own[name]
     ]
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)

@@ -35,6 +35,9 @@ _BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 #: What cannot be copied, has nothing to do with a network's function, and may be held by two.
 _SHARED = (ModuleType, io.IOBase, type(threading.Lock()), type(threading.RLock()))
 
+#: Of these are most attributes, and none holds another.
+_PLAIN = frozenset({type(None), bool, int, float, str, Tensor, nn.Parameter})
+
 
 def private_copy(network: nn.Module, copied: dict[int, Any] | None = None) -> nn.Module:
     """``network`` in eval mode with parameters that share memory but need no gradient, and in-place layers off.
@@ -53,8 +56,9 @@ def private_copy(network: nn.Module, copied: dict[int, Any] | None = None) -> nn
     try:
         memo = {} if copied is None else copied
         memo |= {id(value): _private(value) for value in network.parameters()}
-        memo |= _attributes(network)
-        functions = _rebound(network, memo)
+        held = [value for module in network.modules() for value in _values(vars(module))]
+        memo |= _attributes(held)
+        functions = _rebound(network, held, memo)
         _unwrap(network, memo)
         _fill(functions, memo)
         clone = copy.deepcopy(network, memo)
@@ -123,9 +127,8 @@ def _private(value: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(value.clone() if value.is_inference() else value.detach(), requires_grad=False)
 
 
-def _attributes(network: nn.Module) -> dict[int, Any]:
+def _attributes(held: list[Any]) -> dict[int, Any]:
     """For ``copy.deepcopy``: attributes of modules that it does not take, and what stands for them in the copy."""
-    held = [value for module in network.modules() for value in _values(vars(module))]
     shared = {id(value): value for value in held if isinstance(value, _SHARED)}
     tensors = [value for value in held if isinstance(value, Tensor) and not isinstance(value, nn.Parameter)]
     return shared | {
@@ -135,7 +138,9 @@ def _attributes(network: nn.Module) -> dict[int, Any]:
 
 def _values(value: Any, inside: frozenset[int] = frozenset()) -> Iterator[Any]:
     """What containers hold, to any depth, without modules."""
-    if isinstance(value, Mapping | list | tuple | set):
+    if type(value) in _PLAIN:
+        yield value
+    elif isinstance(value, Mapping | list | tuple | set):
         if id(value) not in inside:
             for item in value.values() if isinstance(value, Mapping) else value:
                 yield from _values(item, inside | {id(value)})
@@ -146,15 +151,15 @@ def _values(value: Any, inside: frozenset[int] = frozenset()) -> Iterator[Any]:
 # -- functions that hold modules ---------------------------------------------------------------------------------------
 
 
-def _rebound(network: nn.Module, memo: dict[int, Any]) -> list[FunctionType]:
+def _rebound(network: nn.Module, held: list[Any], memo: dict[int, Any]) -> list[FunctionType]:
     """For ``copy.deepcopy``: functions that hold modules of ``network``, and in their place others, still empty.
 
     A ``forward`` or a hook that was put on a module as a function would go on calling the modules of the caller.
     """
     own = {id(module) for module in network.modules()}
     functions: dict[int, FunctionType] = {}
-    for module in network.modules():
-        for value in _values(vars(module)):
+    for value in held:
+        if isinstance(value, FunctionType | MethodType | partial):
             _collect(value, own, functions)
     cells = {id(cell): CellType() for function in functions.values() for cell in function.__closure__ or ()}
     for function in functions.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -128,6 +129,11 @@ def choices(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that scores may depend on."""
+    return dict(_installed())
+
+
+@functools.cache  # what was imported stays, and each is looked for in every folder of the path
+def _installed() -> dict[str, str]:
     installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

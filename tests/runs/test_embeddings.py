@@ -8,10 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pandas
-import polars
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -91,6 +89,9 @@ def test_scores_are_the_same_and_their_files_have_none(made: str, tmp_path: Path
 
 
 def test_whoever_reads_parquet_reads_them(made: str, seen: dict[str, np.ndarray[Any, Any]]) -> None:
+    import duckdb  # a second, which a worker that does not run this need not wait
+    import polars
+
     pattern = f"{made}/embeddings/*.parquet"
     frame = pandas.read_parquet(f"{made}/embeddings")
     ours = dict(zip(frame["id"], np.stack(frame["embedding"]), strict=True))

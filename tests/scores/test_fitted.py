@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from pytorch_ood import detector
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
@@ -152,6 +151,8 @@ def test_a_scorer_takes_them_and_says_which(monkeypatch: pytest.MonkeyPatch) -> 
 
 def peers() -> dict[str, np.ndarray]:
     """What pytorch-ood makes of the same features."""
+    from pytorch_ood import detector  # seconds, which a worker that does not run this need not wait
+
     head = nn.Linear(WIDTH, CLASSES)
     head.load_state_dict({"weight": HEAD.weight, "bias": HEAD.bias})
     detectors = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from regrad.experiments.material import image_sets
 from regrad.experiments.measured import temperature
 from regrad.experiments.measured.scoring import Study
 from tests.data import data_path
@@ -14,6 +15,7 @@ from tests.data import data_path
 @pytest.mark.data
 def test_every_temperature_is_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(temperature, "TEMPERATURES", (1, 2))  # each costs a scorer of its own
+    monkeypatch.setattr(image_sets, "SHARD_ROWS", 12)  # whole shards are scored
     data = data_path("weights/resnet20-cifar10.safetensors").parents[1]
     found = temperature.temperature(Study(str(data), str(tmp_path), images=12, seeds=1), temperature.PAIRS[-1:])
     cells = {(r.experiment, r.row, r.metric): r.mean for r in found}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import laplace
 import pytest
 import safetensors.torch
 import torch
@@ -57,6 +56,8 @@ def test_the_variance_of_the_last_layer_from_scratch(name: str) -> None:
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_last_layer_in_closed_form_is_what_laplace_torch_says(bias: bool) -> None:
     """Mean and J S J^T from its own Jacobians."""
+    import laplace  # seconds, which a worker that does not run this need not wait
+
     torch.manual_seed(0)
     network = build("BatchNorm CNN")
     network.fc = nn.Linear(network.fc.in_features, 5, bias=bias).double()
