@@ -14,7 +14,18 @@ from regrad.errors import UsageError
 from regrad.models import processors
 from regrad.models.processors import Known, Preprocess
 
-KEYS = ("image_size", "mean", "std", "channels", "class_names", "resize_size", "interpolation", "crop_mode", "outputs")
+KEYS = (
+    "image_size",
+    "mean",
+    "std",
+    "channels",
+    "class_names",
+    "resize_size",
+    "interpolation",
+    "crop_mode",
+    "outputs",
+    "scaled_jpeg",
+)
 _FURTHER = ("transform", "id2label")
 _PLACEHOLDER = re.compile(r"LABEL_\d+")  # transformers' name of a class that nobody named
 _INDEPENDENT = {"multi_label_classification": "labels that an image may have several of", "regression": "a regression"}
