@@ -83,7 +83,7 @@ def measure_power(arguments: Sequence[str]) -> int:
     rows = [["images", *(f"{test}, {level:g}" for test in TESTS for level in LEVELS)]]
     for size in args.sizes:
         draws = _draws(known, shifted, size, args)
-        ps = np.array([ps_of(*draw, args.permutations, seed) for seed, draw in enumerate(draws)])
+        ps = np.array([tests_of(*draw, args.permutations, seed)[:-1] for seed, draw in enumerate(draws)])
         shares = [(column <= level).mean() for column in ps.T for level in LEVELS]
         rows.append([str(size), *(f"{share:.2f}" for share in shares)])
     print("\n".join(aligned([list(column) for column in zip(*rows, strict=True)])))
@@ -108,16 +108,26 @@ def hold_embeddings(run: Run, score: str) -> Drawable:
 
 
 def draw_night(
-    known: Drawable, shifted: Drawable | None, size: int, share: float, without: int | None, rng: np.random.Generator
+    known: Drawable,
+    shifted: Drawable | None,
+    size: int,
+    share: float,
+    without: int | None,
+    rng: np.random.Generator,
+    left: float = 0.0,
 ) -> tuple[Drawable, Drawable]:
     """A baseline and a night of ``size`` images each; no id is in both, and none twice on a side.
+
+    Args:
+        left: the share of the images of class ``without`` that the night may have all the same.
 
     Raises:
         UsageError: there are not that many.
     """
     order = rng.permutation(len(known.ids))
     baseline, rest = known.take(order[:size]), known.take(order[size:])
-    rest = rest.take(np.flatnonzero(rest.labels != without)) if without is not None else rest
+    if without is not None:
+        rest = rest.take(np.flatnonzero((rest.labels != without) | (rng.random(len(rest.ids)) < left)))
     if shifted is None:
         return _enough(baseline, size), _enough(rest, size)
     others = shifted.take(rng.permutation(np.flatnonzero(~np.isin(shifted.ids, baseline.ids))))
@@ -126,15 +136,16 @@ def draw_night(
     return _enough(baseline, size), _joined(same, new)
 
 
-def ps_of(known: Drawable, new: Drawable, permutations: int, seed: int) -> list[float]:
-    """The p-value of each of :data:`TESTS`."""
+def tests_of(known: Drawable, new: Drawable, permutations: int, seed: int) -> list[float]:
+    """The p-value of each of :data:`TESTS`, and last the AUROC of the classifier."""
     classes = 1 + int(max(known.predictions.max(), new.predictions.max()))
     counts = [np.bincount(held.predictions, minlength=classes) for held in (known, new)]
     samples = [EmbeddingSample(held.vectors, held.predictions, len(held.ids)) for held in (known, new)]
     told = compare_embeddings(samples[0], samples[1], counts[0], counts[1], permutations, seed)
     smallest = [_smallest(told["classes"], key) for key in ("p_adjusted", "share_p_adjusted")]
     score = scipy.stats.ks_2samp(known.scores, new.scores, method="asymp").pvalue
-    return [told["auroc_p"], told["mmd_p"], *smallest, float(score), drift.same_shares_p(counts[1], counts[0])]
+    shares = drift.same_shares_p(counts[1], counts[0])
+    return [told["auroc_p"], told["mmd_p"], *smallest, float(score), shares, told["auroc"]]
 
 
 def _draws(known: Drawable, shifted: Drawable | None, size: int, args: Any) -> Iterator[tuple[Drawable, Drawable]]:

@@ -61,6 +61,8 @@ def test_no_image_is_on_both_sides_or_twice(runs: dict[str, str]) -> None:
     assert night.predictions.tolist() == known.predictions[rows].tolist()
     without = draw_night(known, None, 80, 1.0, 3, np.random.default_rng(0))
     assert [(side.labels == 3).any() for side in without] == [True, False]
+    partly = draw_night(known, None, 80, 1.0, 3, np.random.default_rng(0), left=0.5)
+    assert 0 < (partly[1].labels == 3).sum() < (partly[0].labels == 3).sum()
     with pytest.raises(UsageError, match="121 images are to be drawn, and there are 119 left"):
         draw_night(known, None, 121, 1.0, None, np.random.default_rng(0))
 

@@ -8,6 +8,7 @@
     OUT/images/      the images of each set, in a seeded order, as shards
     OUT/weights/     the networks that were trained
     OUT/scores/      what regrad score makes of them: one output for each network, seed and setting
+    OUT/drift/       what came of each draw of a baseline and a night
     OUT/results/     every number as TABLE.json and TABLE.parquet
     OUT/tables.html  all tables measured so far
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from regrad import storage
 from regrad.experiments.material.packs import Encoded, Packs, encode, png, shuffled
 from regrad.experiments.material.proxies import KINDS, proxies
+from regrad.experiments.material.shifts import CHANGES, changed
 
 SHARD_ROWS = 50  # images that are lost at most when a run is stopped
 
@@ -63,6 +64,7 @@ IMAGE_SETS = {
     "fmnist": ImageSet("FMNIST", "fmnist-test.parquet"),
     "omniglot": ImageSet("Omniglot", "omniglot-evaluation.parquet", made=_inverted),
     "cifar10": ImageSet("C10", "cifar10-test.parquet"),
+    "cifar10-train": ImageSet("C10, training images", "cifar10-train.parquet"),
     "cifar100": ImageSet("C100", "cifar100-test.parquet"),
     "svhn": ImageSet("SVHN", "svhn-test.parquet"),
     "svhn-held": ImageSet("SVHN", "svhn-held.parquet"),
@@ -82,6 +84,11 @@ IMAGE_SETS |= {
     f"{name}-{kind}": replace(IMAGE_SETS[name], title=f"{IMAGE_SETS[name].title}, {kind}", made=partial(proxies, kind))
     for name in ("mnist", "fmnist", "cifar10", "cifar100", "svhn", "imagenet")
     for kind in KINDS
+}
+IMAGE_SETS |= {
+    f"{name}-{change}": replace(IMAGE_SETS[name], made=partial(changed, change))
+    for name in ("cifar10", "cifar10-train")
+    for change in CHANGES
 }
 
 

@@ -5,11 +5,12 @@
     packs         where images come from: a data folder, or a download
     image_sets    which images stand for which set, as shards
     proxies       images that no network can know, made of those that it knows
+    shifts        images changed, mixed in or left out, and nights drawn with them
     models        the networks, pre-trained or with the recipe that trains them
     scoring       images through the score job, into one output for each network and seed
     bare          two scores that show what of REGrad is a function of the softmax alone
     experiments   what is set against what
-    separation, calibration, hyperparameters, temperature, labelling, in_use, probes, sketched, runtime
+    separation, calibration, hyperparameters, temperature, labelling, in_use, probes, sketched, drift, runtime
                   the tables, one family a file
     tasks         the datasets of active learning, and how labels are asked for
     quick         every table in a small form
@@ -33,5 +34,6 @@ NAMES = (
     "scores-errors",
     "probes",
     "sketch",
+    "drift",
     "runtime",
 )

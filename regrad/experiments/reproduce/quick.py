@@ -11,9 +11,11 @@ from functools import partial
 
 from regrad.experiments.material import methods
 from regrad.experiments.material.experiments import against
+from regrad.experiments.material.shifts import SHIFTS, Nights
 from regrad.experiments.material.tasks import QUICK_TASKS
 from regrad.experiments.measured import (
     calibration,
+    drift,
     hyperparameters,
     in_use,
     labelling,
@@ -32,6 +34,8 @@ SVHN = against("svhn-cnn", "svhn", "cifar10")
 VIT = against("mnist-vit-quick", "mnist", "omniglot", "fmnist")
 SETTING = Setting("quick", methods.EVERY_SCORE, {"samples": "2", "draws": "2", "fit-limit": "300"})
 IN_USE = replace(in_use.SETTING, flags=in_use.SETTING.flags | {"fit-limit": "300"})
+NIGHTS = Nights(20, "cifar10", 60, 4, 4)  # as few as are compared
+FEW_SHIFTS = {name: SHIFTS[name] for name in ("nothing", "jpeg-75", "svhn-10", "a-class")}
 
 #: Table -> what computes its small form.
 QUICK: dict[str, Callable[[Study], list[Result]]] = {
@@ -46,5 +50,6 @@ QUICK: dict[str, Callable[[Study], list[Result]]] = {
     "scores-errors": partial(in_use.errors_in_use, pairs=(*FAR, *NEAR), setting=IN_USE),
     "probes": partial(probes.probes, pairs=FAR, truth=IN_USE, beside=NEAR),
     "sketch": partial(sketched.sketched, pairs=FAR[-1:]),
+    "drift": partial(drift.found_drift, nights=[NIGHTS], shifts=FEW_SHIFTS),
     "runtime": partial(runtime.runtime, networks=("mnist-cnn-quick", "resnet20-cifar10")),
 }

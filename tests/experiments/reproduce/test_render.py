@@ -42,7 +42,7 @@ def test_markdown_has_ours_the_papers_and_what_is_missing() -> None:
     )
     assert "![Table 1: telling unknown images from known ones](../figures/ood.svg)" in lines
     assert any(line.startswith("Command: `regrad reproduce ood --images=500 --seeds=3`") for line in lines)
-    below = lines.index(next(line for line in lines if render.BELOW in line))
+    below = lines.index(next(line for line in lines if "*beyond the paper*" in line))
     assert below < lines.index("| REGrad* − Entropy | −0.50 [−0.90, −0.10] | – | – |")
 
 
