@@ -156,16 +156,13 @@ def _side_by_side(accounts: Sequence[Account], columns: Columns) -> Iterator[_Ow
     """Several requests one after the other bring a shard: those of others go on meanwhile."""
     with ThreadPoolExecutor(_AT_ONCE, "regrad-shards") as pool:
         ahead: deque[tuple[Account, Future[Iterable[Sample]]]] = deque()
-        try:
-            for account in accounts:
-                ahead.append((account, pool.submit(_begun, _rows(account, columns))))
-                if len(ahead) > _AT_ONCE:
-                    first, samples = ahead.popleft()
-                    yield first, _awaited(samples)
-            for first, samples in ahead:
+        for account in accounts:
+            ahead.append((account, pool.submit(_begun, _rows(account, columns))))
+            if len(ahead) > _AT_ONCE:
+                first, samples = ahead.popleft()
                 yield first, _awaited(samples)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for first, samples in ahead:
+            yield first, _awaited(samples)
 
 
 def _begun(samples: Iterator[Sample]) -> Iterable[Sample]:

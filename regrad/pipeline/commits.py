@@ -86,8 +86,8 @@ class Commits:
 
     def _begin_small(self) -> None:
         small, self._small = self._small, []
-        for some in [small] if len(small) >= bundles.LEAST else [[one] for one in small]:
-            self._begin(some)
+        if small:
+            self._begin(small)
 
     def _begin(self, some: Sequence[_Ended]) -> None:
         self._begun.append(self._pool.submit(self._commit, some))

@@ -321,7 +321,7 @@ def _look_into(new: Sequence[Source]) -> list[Look]:
     """What a look into each tells; where that takes long, it is said how far it is.
 
     Raises:
-        RegradError: the storage refused or failed, for the first of which it did; the others are not waited for.
+        RegradError: the storage refused or failed, for the first of which it did; those not begun are left.
     """
     with ThreadPoolExecutor(_THREADS, "regrad-footers") as pool:
         looks = [pool.submit(_with_rows, source) for source in new]

@@ -56,7 +56,7 @@ def committed(accounts: Sequence[Account], unit_rows: int = 100) -> list[Committ
 
 def test_neighbours_of_as_many_rows_as_a_usual_unit(together: list[list[int]]) -> None:
     results = committed([account(number, 10) for number in range(24)])
-    assert together == [[*range(10)], [*range(10, 20)], [20], [21], [22], [23]]  # the last are few
+    assert together == [[*range(10)], [*range(10, 20)], [*range(20, 24)]]
     assert [result.record["unit"] for result in results if isinstance(result, Committed)] == [
         f"{number:032x}" for number in range(24)
     ]
