@@ -254,7 +254,7 @@ def beside_real_runs(nodes: dict[str, Any]) -> list[dict[str, Any]]:
     fewest = min(run["nodes"] for run in nodes["runs"])
     unit = statistics.median(run["unit_seconds"] for run in nodes["runs"] if run["nodes"] == fewest)
     known = Fleet(
-        images=nodes["images"],
+        images=nodes["runs"][0]["images"],
         unit_images=nodes["unit_images"],
         speed=nodes["unit_images"] / unit,
         spread=0.0,

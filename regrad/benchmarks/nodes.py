@@ -1,10 +1,12 @@
 """One run on one, two and four nodes, and on nodes that come and go: images a second, and who took how many units.
 
-    of linear = images a second / (nodes * images a second of one node)
+    of linear = images a second / (nodes * images a second of one node of the same round)
     evenness  = fewest images of a node / most of a node, while all of them work
 
 Nodes are Ray's own, on addresses of this machine, each with a quota of a core's time. Only the time in which every node
 works counts: from the moment when the last of them commits its first unit to the one when the first commits its last.
+Each run goes on with an output that holds one unit, as every night but the first does: what a run does once for an
+output, the error of its gradients above all, is not shared between nodes.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import io
 import itertools
 import os
 import secrets
+import shutil
 import statistics
 import tempfile
 import threading
@@ -37,7 +40,8 @@ from regrad.errors import RegradError
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.results import Committed, UnitResult
-from regrad.pipeline.run import execute
+from regrad.pipeline.run import execute, score_here
+from regrad.settings.places import NO_CLUSTER
 
 CORES = 0.25  # of each node
 UNIT_ROWS = 4
@@ -102,12 +106,14 @@ def measure_nodes(
     with tempfile.TemporaryDirectory(prefix="regrad-nodes-") as name:
         folder = Path(name)
         flags = [write_noise(images, folder), *_flags(weights, folder)]
+        _begin(flags, begun := folder / "begun")
         runs: dict[int, list[Shared]] = {count: [] for count in counts}
         for number in range(rounds):
             for count in counts:
                 say(f"round {number + 1} of {rounds}: {count} nodes")
+                shutil.copytree(begun, output := folder / f"{number}-{count}")
                 with _cluster(count) as cluster:
-                    runs[count].append(_run(cluster, count, flags, str(folder / f"{number}-{count}")))
+                    runs[count].append(_run(cluster, count, flags, str(output)))
         say("a node that joins, and one that leaves")
         joined = _event(flags, folder, "joins", 1, lambda cluster: cluster.join(_NODE_CPUS, CORES))
         left = _event(flags, folder, "leaves", 2, lambda cluster: cluster.nodes[1].stop())
@@ -166,6 +172,13 @@ def _save_random(path: str) -> None:
     torch.manual_seed(0)
     network, _ = networks.resnet20_cifar10()
     safetensors.torch.save_file(network.state_dict(), path)
+
+
+def _begin(flags: Sequence[str], output: Path) -> None:
+    """One unit, by this process."""
+    sizes = ("--unit-rows", str(UNIT_ROWS), "--limit", str(UNIT_ROWS))
+    job = prepare(parse([*flags, *sizes, "--ray-address", NO_CLUSTER, "--output", str(output)], "score", ""))
+    execute(job, score_here)
 
 
 @contextlib.contextmanager
@@ -262,13 +275,15 @@ def _event(
 
 
 def _rows(runs: dict[int, list[Shared]]) -> list[dict[str, Any]]:
-    speeds = {count: statistics.median(run.together()[0] for run in of_count) for count, of_count in runs.items()}
+    speeds = {count: [run.together()[0] for run in of_count] for count, of_count in runs.items()}
     fewest = min(runs)
     return [
         {
             "nodes": count,
-            "images_per_second": speeds[count],
-            "of_linear": speeds[count] / (speeds[fewest] * count / fewest),
+            "images_per_second": statistics.median(speeds[count]),
+            "of_linear": statistics.median(
+                speed / (alone * count / fewest) for speed, alone in zip(speeds[count], speeds[fewest], strict=True)
+            ),
             "evenness": statistics.median(run.together()[1] for run in of_count),
             "first": statistics.median(min(commit.at for commit in run.commits) for run in of_count),
             "seconds": statistics.median(run.seconds for run in of_count),
@@ -282,6 +297,8 @@ def _all(runs: dict[int, list[Shared]]) -> list[dict[str, Any]]:
     return [
         {
             "nodes": count,
+            "images_per_second": run.together()[0],
+            "evenness": run.together()[1],
             "seconds": run.seconds,
             "driver_seconds": run.busy,
             "first": min(commit.at for commit in run.commits),

@@ -73,10 +73,10 @@ def test_a_run_is_paid_by_the_hour_and_by_the_request() -> None:
 
 def test_real_runs_are_compared_with_simulated_ones_that_know_one_node() -> None:
     def run(nodes: int, first: float, last: float) -> dict[str, Any]:
-        return {"nodes": nodes, "first": first, "last": last, "unit_seconds": 2.0}
+        return {"nodes": nodes, "first": first, "last": last, "unit_seconds": 2.0, "images": 512}
 
     runs = [run(1, 12.0, 12 + 2 * 127), run(2, 14.0, 14 + 2 * 63), run(4, 20.0, 20 + 2 * 40)]
-    rows = beside_real_runs({"images": 512, "unit_images": 4, "driver_seconds_a_unit": 0.0, "runs": runs})
+    rows = beside_real_runs({"unit_images": 4, "driver_seconds_a_unit": 0.0, "runs": runs})
     assert [row["nodes"] for row in rows] == [1, 2, 4]
     assert [row["off"] for row in rows[:2]] == pytest.approx([0.0, 0.0], abs=1e-3)
     assert rows[2]["simulated"] == pytest.approx(20 + 2 * 31, abs=0.1)

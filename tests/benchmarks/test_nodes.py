@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from regrad import table
 from regrad.benchmarks import nodes
 from regrad.benchmarks.nodes import Commit, Shared
 
@@ -35,6 +37,23 @@ def test_one_node_is_the_measure_of_the_others(monkeypatch: pytest.MonkeyPatch) 
         (1, 14, 2.0, 12),
         (2, 24, 2.0, 24),
     ]
+
+
+def test_a_ratio_is_of_one_round() -> None:
+    """The machine was twice as fast in the second round."""
+
+    def run(count: int, seconds: float) -> Shared:
+        return shared(*((step * seconds, name, 4) for step in range(3) for name in "abcd"[:count]))
+
+    rows = nodes._rows({1: [run(1, 2), run(1, 1), run(1, 2)], 2: [run(2, 2), run(2, 1), run(2, 1)]})
+    assert [(row["images_per_second"], row["of_linear"]) for row in rows] == [(2, 1), (8, 1)]
+
+
+def test_what_is_done_once_for_an_output_is_done_before(tmp_path: Path) -> None:
+    flags = [nodes.write_noise(12, tmp_path), "--model", "tests.shards:build", "--scores", "regrad", "--samples", "1"]
+    nodes._begin(flags, tmp_path / "begun")
+    assert table.read(str(tmp_path / "begun")).num_rows == nodes.UNIT_ROWS
+    assert table.read_run(str(tmp_path / "begun"))["measured"]["images"] == nodes.UNIT_ROWS
 
 
 def test_what_is_told() -> None:
