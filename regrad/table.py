@@ -193,7 +193,8 @@ def in_memory(content: bytes) -> pa.BufferReader:
     """``content`` as a file that lies in memory of Arrow's own.
 
     Arrow's threads may let go of what they read a moment after it was read. Where that belongs to Python they ask for
-    the interpreter to free it, and where the process is about to end that aborts it (SIGABRT, exit code 134).
+    the interpreter to free it, and where the process is about to end that aborts it (SIGABRT, exit code 134). So it is
+    with a file object of Python's: ``pre_buffer=False`` and ``use_threads=False`` leave the threads out.
     """
     buffer = pa.allocate_buffer(len(content))
     memoryview(buffer).cast("B")[:] = memoryview(content).cast("B")

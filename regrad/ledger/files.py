@@ -74,10 +74,11 @@ class RowFile:
 
     def __init__(self, uri: str, whole: bool):
         try:
-            source = pa.BufferReader(storage.read_bytes(uri)) if whole else storage.open_file(uri)
+            source = table.in_memory(storage.read_bytes(uri)) if whole else storage.open_file(uri)
         except storage.Changed as error:
             raise FileNotFoundError(str(error)) from error
-        self._file = pa.parquet.ParquetFile(source, page_checksum_verification=True)
+        # A file of Python's is read by this thread alone: see table.in_memory.
+        self._file = pa.parquet.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
         self._own = self._file.schema_arrow
         groups = self._file.metadata
         self.starts = np.cumsum([0, *(groups.row_group(place).num_rows for place in range(groups.num_row_groups))])
@@ -125,7 +126,7 @@ class RowFile:
             if group is None:
                 rows = self._file.read(there, use_threads=False)
             else:
-                rows = self._file.read_row_group(group, there)
+                rows = self._file.read_row_group(group, there, use_threads=False)
         except storage.Changed as error:
             raise FileNotFoundError(str(error)) from error
         for field in table.LATER_COLUMNS:

@@ -59,7 +59,7 @@ def _folder(path: str) -> str:
 def proxy(s3_server: S3Server, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     with Proxy(s3_server.port).listening() as listening:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listening.port}")
-        monkeypatch.setattr(lease, "SECONDS", 600.0)  # its renewals come by the clock
+        monkeypatch.setattr(lease, "SECONDS", 6000.0)  # its renewals come by the clock, on a busy machine too
         s3fs.S3FileSystem.clear_instance_cache()
         yield listening
 

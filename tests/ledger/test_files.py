@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,3 +47,35 @@ def test_rows_are_those_of_the_unit_or_none(tmp_path: Path) -> None:
         file.group_of(np.array([10_000]))
     with pytest.raises(FileNotFoundError):
         files.RowFile(storage.join(output, "scores", "merged-0.parquet"), whole=False)
+
+
+class Watched(io.FileIO):
+    """A file that knows which threads read it."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self.readers: set[int] = set()
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.readers.add(threading.get_ident())
+        return super().read(-1 if size is None else size)
+
+
+@pytest.mark.parametrize("group", [0, None])
+def test_a_file_is_read_by_the_thread_that_asks(
+    group: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of Arrow's that lets go of the file while Python ends aborts the process."""
+    output, opened = str(tmp_path), list[Watched]()
+    made(output)
+    merge.merge(output, lambda: None, at_least=2)
+
+    def watched(uri: str, *_: Any) -> Watched:
+        opened.append(Watched(uri))
+        return opened[-1]
+
+    monkeypatch.setattr(storage, "open_file", watched)
+    (name,) = {place.file for place in Rows(output).places if place.file and place.start is not None}
+    file = files.RowFile(storage.join(output, "scores", name), whole=False)
+    assert file.read(group).num_rows
+    assert {ident for each in opened for ident in each.readers} == {threading.get_ident()}
