@@ -72,7 +72,7 @@ def unpack(built: Any) -> Loaded:
         elif other is not None:
             raise UsageError(
                 f"the factory returned a {type(other).__name__} beside the network: a dict of {', '.join(KEYS)} is "
-                "understood, a processor of transformers', or torchvision's weights.transforms()"
+                "understood, a processor of transformers', torchvision's weights.transforms() or its Compose"
             )
     _ask_network(loaded, told=bool(loaded.known))
     return loaded

@@ -1,4 +1,4 @@
-"""What libraries' own preprocessing says: transformers' image processors, torchvision's presets, timm's configurations.
+"""What libraries' own preprocessing says: transformers' processors, timm's configurations, torchvision's transforms.
 
 Size, mean and deviation are read off; that the images come out alike is for the classifier to try on a picture.
 """
@@ -6,7 +6,7 @@ Size, mean and deviation are read off; that the images come out alike is for the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from regrad import storage, transforms
+from regrad.errors import UsageError
 from regrad.models import settings
 
 Known = dict[str, Any]
@@ -27,7 +28,7 @@ _NEARLY = 1e-4
 
 def is_processor(value: Any) -> bool:
     """Whether ``value`` is a preprocessing that :func:`of_processor` reads."""
-    return _is_preset(value) or _is_hugging_face(value) or hasattr(value, "image_processor")
+    return _is_preset(value) or _is_compose(value) or _is_hugging_face(value) or hasattr(value, "image_processor")
 
 
 def of_processor(value: Any) -> tuple[Known, Preprocess | None, list[str]]:
@@ -38,7 +39,7 @@ def of_processor(value: Any) -> tuple[Known, Preprocess | None, list[str]]:
         return of_timm(value.data_config), None, []
     if _is_preset(value):
         return of_preset(value), lambda picture: torch.as_tensor(value(picture)), []
-    return _of_hugging_face(value)
+    return _of_compose(value) if _is_compose(value) else _of_hugging_face(value)
 
 
 def of_preset(preset: Any) -> Known:
@@ -86,6 +87,81 @@ def _is_preset(value: Any) -> bool:
     return all(hasattr(value, name) for name in ("crop_size", "resize_size", "mean", "std", "interpolation"))
 
 
+def _is_compose(value: Any) -> bool:
+    return "Compose" in _kinds(value) and hasattr(value, "transforms")
+
+
+def _kinds(step: Any) -> list[str]:
+    """The names of torchvision's classes that ``step`` is of, its own first."""
+    return [kind.__name__ for kind in type(step).__mro__ if kind.__module__.startswith("torchvision.transforms")]
+
+
+def _of_compose(compose: Any) -> tuple[Known, Preprocess | None, list[str]]:
+    """A ``Compose`` of steps that a validation has: what they say, checked on a black and a white picture."""
+    known: Known = {}
+    for step in _steps(compose):
+        read = next((_STEPS[kind] for kind in _kinds(step) if kind in _STEPS), None)
+        if read is None:
+            raise UsageError(
+                f"the factory's transforms have a step that is not understood: {step}; give those of a validation, "
+                f"which are {', '.join(_STEPS)}; what else there is belongs into a function (transform)"
+            )
+        known |= read(step)
+
+    def call(picture: Image.Image) -> Tensor:
+        return torch.as_tensor(compose(picture))
+
+    try:
+        return known | _scale_of(call, known.get("mean", [0.0]), known.get("std", [1.0])), call, []
+    except Exception as error:
+        raise UsageError(
+            f"the factory's transforms make no normalised tensor of a picture: {storage.reason(error)}; end them with "
+            "ToTensor() and Normalize(mean, std)"
+        ) from error
+
+
+def _steps(compose: Any) -> Iterator[Any]:
+    for step in compose.transforms:
+        if _is_compose(step):
+            yield from _steps(step)
+        else:
+            yield step
+
+
+def _of_resize(step: Any) -> Known:
+    sides = np.ravel(step.size).astype(int).tolist()
+    known: Known = {"image_size": (sides[0], sides[-1]), "interpolation": settings.interpolation(step.interpolation)}
+    if len(sides) == 2:
+        known["crop_mode"] = "squash"
+    if sides[0] == sides[-1]:
+        known["resize_size"] = sides[0]
+    return known
+
+
+def _of_crop(step: Any) -> Known:
+    height, width, _ = settings.image_size(step.size)
+    return {"image_size": (height, width)}
+
+
+def _says_nothing(step: Any) -> Known:
+    return {}
+
+
+# What is understood of a Compose; the rest of what these do shows where a picture is compared.
+_STEPS: dict[str, Callable[[Any], Known]] = {
+    "Resize": _of_resize,
+    "CenterCrop": _of_crop,
+    "Grayscale": _says_nothing,
+    "ToTensor": _says_nothing,
+    "PILToTensor": _says_nothing,
+    "ToImage": _says_nothing,
+    "ToPureTensor": _says_nothing,
+    "ConvertImageDtype": _says_nothing,
+    "ToDtype": _says_nothing,
+    "Normalize": lambda step: {"mean": np.ravel(step.mean), "std": np.ravel(step.std)},
+}
+
+
 def _is_hugging_face(value: Any) -> bool:
     return hasattr(value, "image_mean") or isinstance(getattr(value, "data_config", None), Mapping)
 
@@ -98,14 +174,19 @@ def _of_hugging_face(processor: Any) -> tuple[Known, Preprocess | None, list[str
         known["transform"] = transforms.reverse_channels
     mean, std = _scale(processor)
     call, notes = _callable(processor)
-    if call is not None:
-        ends = [call(Image.new("RGB", (512, 512), grey))[:, 0, 0].double() for grey in ("black", "white")]
-        measured = [float(value) for value in 1 / (ends[1] - ends[0])]
-        known["channels"] = len(measured)
-        if _differ(std, measured) or _differ(mean, [-float(b) * s for b, s in zip(ends[0], measured, strict=True)]):
-            std = [round(value, 6) for value in measured]
-            mean = [round(-float(b) * s, 6) for b, s in zip(ends[0], std, strict=True)]
-    return known | {"mean": tuple(mean), "std": tuple(std)}, call, notes
+    scale = {"mean": tuple(mean), "std": tuple(std)} if call is None else _scale_of(call, mean, std)
+    return known | scale, call, notes
+
+
+def _scale_of(call: Preprocess, mean: Sequence[float], std: Sequence[float]) -> Known:
+    """Channels, mean and deviation of ``call``: those that are told, unless black and white come out otherwise."""
+    mean, std = [float(value) for value in mean], [float(value) for value in std]
+    ends = [call(Image.new("RGB", (512, 512), grey))[:, 0, 0].double() for grey in ("black", "white")]
+    measured = [float(value) for value in 1 / (ends[1] - ends[0])]
+    if _differ(std, measured) or _differ(mean, [-float(b) * s for b, s in zip(ends[0], measured, strict=True)]):
+        std = [round(value, 6) for value in measured]
+        mean = [round(-float(b) * s, 6) for b, s in zip(ends[0], std, strict=True)]
+    return {"channels": len(measured), "mean": tuple(mean), "std": tuple(std)}
 
 
 def _sizes(processor: Any) -> Known:

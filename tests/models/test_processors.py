@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +13,11 @@ import torch
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms import transforms as v1
+from torchvision.transforms import v2
 
 from regrad.classifier import Classifier
+from regrad.errors import UsageError
 from regrad.models import processors
 from tests.models.test_factory import load
 
@@ -153,6 +157,65 @@ def test_torchvisions_presets_are_read() -> None:
     assert not classifier.notes
     wanted = preset(picture())
     assert float((classifier.normalize(classifier.preprocess(picture())) - wanted).abs().mean()) < 0.03
+
+
+def of_timm() -> Any:
+    return timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg={"input_size": (3, 48, 48)}))
+
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.24703225141, 0.3, 0.4)
+NORMALIZE = v1.Normalize(MEAN, STD)
+COMPOSED = {
+    "resized and cropped": v1.Compose([v1.Resize(40), v1.CenterCrop(32), v1.ToTensor(), NORMALIZE]),
+    "bicubic, nested": v1.Compose([v1.Compose([v1.Resize(40, 3), v1.CenterCrop((32, 24))]), v1.ToTensor(), NORMALIZE]),
+    "squashed": v1.Compose([v1.Resize((32, 24)), v1.ToTensor(), NORMALIZE]),
+    "squashed and cropped": v1.Compose([v1.Resize((40, 40)), v1.CenterCrop(32), v1.ToTensor(), NORMALIZE]),
+    "not normalised": v1.Compose([v1.Resize((32, 32)), v1.ToTensor()]),
+    "levels": v2.Compose([v2.Resize((32, 32)), v2.PILToTensor(), v2.ToDtype(torch.float32)]),
+    "grey": v1.Compose([v1.Resize((32, 32)), v1.Grayscale(), v1.ToTensor(), v1.Normalize(0.5, 0.25)]),
+    "version 2": v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize(40),
+            v2.CenterCrop(32),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5], [2]),
+        ]
+    ),
+    "timm's": of_timm(),
+}
+
+
+@pytest.mark.parametrize("compose", COMPOSED.values(), ids=COMPOSED.keys())
+def test_torchvisions_transforms_are_read(compose: Any) -> None:
+    wanted = torch.as_tensor(compose(picture()))
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * len(wanted), 3))
+    classifier = load((pooled, compose))
+    assert not [note for note in classifier.notes if "processor" in note]
+    got = classifier.normalize(classifier.preprocess(picture()))
+    assert got.shape == wanted.shape
+    assert float((got - wanted).abs().mean() * classifier.std[0]) < 1e-3
+    if NORMALIZE in compose.transforms:  # as told, to the last digit
+        assert (classifier.mean, classifier.std) == (MEAN, STD)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([v1.RandomResizedCrop(32), v1.ToTensor()], "a step that is not understood: RandomResizedCrop(size=(32, 32)"),
+        ([v1.Resize(32), v1.Lambda(abs), v1.ToTensor()], "a step that is not understood: Lambda()"),
+        ([v1.Resize(32), v1.CenterCrop(32)], "no normalised tensor of a picture"),
+    ],
+)
+def test_other_transforms_are_named(steps: list[Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load((nn.Linear(3, 3), v1.Compose(steps)))
+
+
+def test_what_is_not_read_of_a_transform_is_said() -> None:
+    compose = v1.Compose([v1.Resize(32), v1.ToTensor(), NORMALIZE])  # no crop: as high as the picture asks for
+    classifier = load((nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3)), compose))
+    assert any("makes images of (3, 43, 32), not (3, 32, 32)" in note for note in classifier.notes)
 
 
 @pytest.mark.parametrize("name", ["resnet18.a1_in1k", "convnext_nano.r384_in12k_ft_in1k", "vit_tiny_patch16_224"])
