@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -136,28 +137,52 @@ class Account:
 _Own = tuple[Account, Iterable[Sample]]
 
 
-def samples_of(accounts: Sequence[Account], columns: Columns) -> Generator[_Own, None, None]:
+class Readers:
+    """The readers of the units of a worker: that of the last unit reads on where the next is of the same content.
+
+    So a shard of many tasks is opened, and what there is to find in it is found, once a worker and not once a task.
+    """
+
+    def __init__(self, columns: Columns):
+        self._columns = columns
+        self._last: tuple[tuple[str, str], Format] | None = None
+
+    def new(self, unit: Unit) -> Format:
+        """One that has read nothing yet."""
+        return open_reader(unit.source, unit.kind, self._columns, unit.files, unit.labels, first=unit.start)
+
+    @contextlib.contextmanager
+    def reading(self, unit: Unit) -> Iterator[Format]:
+        """The last one or a new one, which is kept unless its reading ends early."""
+        last, self._last = self._last, None
+        key = (unit.source, unit.identity)
+        reader = last[1] if last and last[0] == key and not unit.files else self.new(unit)
+        yield reader
+        self._last = key, reader
+
+
+def samples_of(accounts: Sequence[Account], readers: Readers) -> Generator[_Own, None, None]:
     """The samples of each account's unit, in order: as they are read or, of small shards in a store, read ahead."""
-    last: Account | None = None
     units = Counter(account.unit.source for account in accounts)
     alone = [units[each.unit.source] == 1 and _far_and_small(each) for each in accounts]
     for by_itself, some in itertools.groupby(zip(alone, accounts, strict=True), key=lambda each: each[0]):
         if by_itself:
-            yield from _side_by_side([account for _, account in some], columns)
-            continue
-        for _, account in some:
-            # Units of one file that follow each other share a reader, which then reads straight on.
-            same = last and not last.changed and not account.unit.files and account.unit.source == last.unit.source
-            yield account, _rows(account, columns, last.reader if last and same else None)
-            last = account
+            yield from _side_by_side([account for _, account in some], readers)
+        else:
+            yield from ((account, _read_on(account, readers)) for _, account in some)
 
 
-def _side_by_side(accounts: Sequence[Account], columns: Columns) -> Iterator[_Own]:
+def _read_on(account: Account, readers: Readers) -> Iterator[Sample]:
+    with readers.reading(account.unit) as reader:
+        yield from _rows(account, reader)
+
+
+def _side_by_side(accounts: Sequence[Account], readers: Readers) -> Iterator[_Own]:
     """Several requests one after the other bring a shard: those of others go on meanwhile."""
     with ThreadPoolExecutor(_AT_ONCE, "regrad-shards") as pool:
         ahead: deque[tuple[Account, Future[Iterable[Sample]]]] = deque()
         for account in accounts:
-            ahead.append((account, pool.submit(_begun, _rows(account, columns))))
+            ahead.append((account, pool.submit(_begun, _rows(account, readers.new(account.unit)))))
             if len(ahead) > _AT_ONCE:
                 first, samples = ahead.popleft()
                 yield first, _awaited(samples)
@@ -180,10 +205,8 @@ def _awaited(samples: Future[Iterable[Sample]]) -> Iterator[Sample]:
     yield from samples.result()
 
 
-def _rows(account: Account, columns: Columns, reader: Format | None = None) -> Iterator[Sample]:
-    """The rows of a unit, by ``reader`` if another unit of its source has been read by that."""
+def _rows(account: Account, reader: Format) -> Iterator[Sample]:
     unit = account.unit
-    reader = reader or open_reader(unit.source, unit.kind, columns, unit.files, unit.labels, first=unit.start)
     reader.skipped, reader.extent = account.skipped, unit.extent
     account.reader, account.started = reader, time.monotonic()
     yield from reader.rows(unit.start, unit.stop)

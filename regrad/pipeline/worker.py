@@ -23,7 +23,7 @@ from regrad.errors import RegradError
 from regrad.formatting import Laps
 from regrad.ledger import contents
 from regrad.ledger.lease import Lease
-from regrad.pipeline.account import Account, samples_of
+from regrad.pipeline.account import Account, Readers, samples_of
 from regrad.pipeline.commits import Commits
 from regrad.pipeline.plan import DEFAULT_UNIT_ROWS, Unit
 from regrad.pipeline.results import Committed, Measured, Note, Retried, Spent, UnitResult
@@ -120,6 +120,7 @@ class UnitScorer:
         self.schema = table.score_schema(self.scores, task.scorer, self.classifier.num_classes)
         width = self.scorer.embedding_width
         self.embedding_schema = table.embedding_schema(width) if width else None
+        self.readers = Readers(task.columns)
         self._notes: list[str] = []
         self._to_measure = 0
         self._measured: Measured | None = None
@@ -261,7 +262,7 @@ class _ReadAhead:
     """The rows of some units, read by a thread and decoded by a pool; leaving the context stops both."""
 
     def __init__(self, scorer: UnitScorer, accounts: Sequence[Account]):
-        self._task = scorer.task
+        self._readers = scorer.readers
         self._accounts = accounts
         self._ready: queue.Queue[_Read | BaseException | None] = queue.Queue(3 * scorer.batch_size)
         self._stopped = threading.Event()
@@ -295,7 +296,7 @@ class _ReadAhead:
 
     def _produce(self) -> None:
         try:
-            with contextlib.closing(samples_of(self._accounts, self._task.columns)) as opened:
+            with contextlib.closing(samples_of(self._accounts, self._readers)) as opened:
                 for account, samples in opened:
                     seen: dict[str, int | None] = {}
                     try:

@@ -80,12 +80,19 @@ def _false_claim(metadata: Any, size: int) -> str | None:
     return None
 
 
+@dataclass
+class _Cursor:
+    """The first row that is wanted; moved on between two samples, what lies before it is passed over."""
+
+    start: int
+
+
 @register
 class ParquetReader(Format):
     """Parquet: the needed columns of the row groups that overlap the range, a few rows at a time.
 
-    Ranges that follow each other are read on where the last one ended: a row group much larger than a unit is
-    decoded once, not once per unit.
+    Ranges in rising order are read on where the last one ended: a row group much larger than a unit is decoded once,
+    not once per unit.
     """
 
     kind = "parquet"
@@ -95,6 +102,7 @@ class ParquetReader(Format):
     def __init__(self, uri: str, columns: Columns = DEFAULT_COLUMNS, *listing: Any):
         super().__init__(uri, columns, *listing)
         self._position = -1
+        self._cursor = _Cursor(0)
         self._samples: Iterator[Sample] = iter(())
         self._mapping: tuple[int | None, ...] | None = None
         self._shared: frozenset[str] | None = None  # ids that several rows have; None: not looked for
@@ -125,11 +133,13 @@ class ParquetReader(Format):
 
         A file that cannot be opened gives one error in all.
         """
-        if start != self._position:
-            self._samples = self._read(start)
-        self._position = -1
+        if not 0 <= self._position <= start:
+            self._cursor = _Cursor(start)
+            self._samples = self._read(self._cursor)
+        self._cursor.start, self._position = start, -1
         last: Sample | None = None
-        for last in itertools.islice(self._samples, None if stop is None else stop - start):
+        wanted = itertools.dropwhile(lambda sample: sample.row is not None and sample.row < start, self._samples)
+        for last in itertools.islice(wanted, None if stop is None else stop - start):
             yield last
         # A file that could not be opened has said so, and is opened again for the next range.
         self._position = -1 if last is None or last.row is None else last.row + 1
@@ -137,7 +147,9 @@ class ParquetReader(Format):
     def pick(self, rows: Mapping[int, str]) -> Iterator[Sample]:
         """The samples of these rows, in order, from the row groups that hold them."""
         wanted = frozenset(rows)
-        return (sample for sample in self._read(min(wanted), wanted) if sample.row is None or sample.row in wanted)
+        return (
+            sample for sample in self._read(_Cursor(min(wanted)), wanted) if sample.row is None or sample.row in wanted
+        )
 
     def copy(self, rows: Collection[int], file: IO[bytes]) -> int:
         """These rows with every column and the schema's metadata, in row groups no larger than those they come from."""
@@ -184,7 +196,7 @@ class ParquetReader(Format):
                     ) from error
             begin = end
 
-    def _read(self, start: int, wanted: Collection[int] | None = None) -> Iterator[Sample]:
+    def _read(self, cursor: _Cursor, wanted: Collection[int] | None = None) -> Iterator[Sample]:
         with contextlib.ExitStack() as stack:
             try:
                 shard = stack.enter_context(Shard(self.uri))
@@ -199,8 +211,8 @@ class ParquetReader(Format):
             end = 0
             for group in range(file.metadata.num_row_groups):
                 begin, end = end, end + file.metadata.row_group(group).num_rows
-                if end > start and (wanted is None or any(begin <= row < end for row in wanted)):
-                    yield from self._read_group(shard, file, fields, group, begin, end, start)
+                if end > cursor.start and (wanted is None or any(begin <= row < end for row in wanted)):
+                    yield from self._read_group(shard, file, fields, group, begin, end, cursor)
 
     def _find_shared(self, file: Any, fields: ParquetFields) -> frozenset[str]:
         """The ids that several rows of the file have, from the column of ids alone."""
@@ -219,7 +231,7 @@ class ParquetReader(Format):
         return frozenset(shared)
 
     def _read_group(
-        self, shard: Shard, file: Any, fields: ParquetFields, group: int, begin: int, end: int, start: int
+        self, shard: Shard, file: Any, fields: ParquetFields, group: int, begin: int, end: int, cursor: _Cursor
     ) -> Iterator[Sample]:
         row = begin
         batches = file.iter_batches(_BATCH_ROWS, [group], columns=fields.names(file.schema_arrow))
@@ -233,11 +245,11 @@ class ParquetReader(Format):
                 shard.raise_if_storage_failed()
                 why = storage.reason(error)
                 break
-            for offset in range(max(start - row, 0), min(columns.rows, end - row)):
+            for offset in range(max(cursor.start - row, 0), min(columns.rows, end - row)):
                 yield self._sample(columns, row + offset, offset)
             row += columns.rows
         why = f"row group {group} cannot be read from row {row} on: {why}"
-        yield from (Sample(lost, None, error=why) for lost in range(max(row, start), end))
+        yield from (Sample(lost, None, error=why) for lost in range(row, end))
 
     def _sample(self, columns: _Columns, row: int, offset: int) -> Sample:
         name = str(row) if columns.numbered else self._id(cell(columns.ids, offset), row)

@@ -83,17 +83,17 @@ def again(proxy: Proxy, bucket: Bucket, name: str, unit_rows: int, units: int) -
 
 
 def test_a_unit_and_a_shard_cost_so_many_requests(proxy: Proxy, bucket: Bucket, tmp_path: Path) -> None:
-    few = counted(proxy, bucket, tmp_path, "few", shards=2, unit_rows=12)
-    finer = counted(proxy, bucket, tmp_path, "finer", shards=2, unit_rows=4)
-    more = counted(proxy, bucket, tmp_path, "more", shards=6, unit_rows=12)
+    few = counted(proxy, bucket, tmp_path, "few", shards=2, unit_rows=4)  # two tasks a shard
+    finer = counted(proxy, bucket, tmp_path, "finer", shards=2, unit_rows=2)
+    more = counted(proxy, bucket, tmp_path, "more", shards=6, unit_rows=4)
     everything = {*few, *finer, *more}
-    unit = {what: (finer[what] - few[what]) / 8 for what in everything}
-    shard = {what: (more[what] - few[what]) / 4 - 2 * unit[what] for what in everything}
+    unit = {what: (finer[what] - few[what]) / 12 for what in everything}
+    shard = {what: (more[what] - few[what]) / 4 - 6 * unit[what] for what in everything}
     assert {what: number for what, number in unit.items() if number} == UNIT
     assert {what: number for what, number in shard.items() if number} == SHARD
-    run = {what: few[what] - 4 * unit[what] - 2 * shard[what] for what in everything}
+    run = {what: few[what] - 12 * unit[what] - 2 * shard[what] for what in everything}
     assert by_method(run) <= Counter(RUN), run
-    done = again(proxy, bucket, "more", 12, units=0)
+    done = again(proxy, bucket, "more", 4, units=0)
     assert by_method(done) <= Counter(RUN), done
     assert (done["HEAD", "in"], done["GET", "in"]) == (1, 0)  # of the folder
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +18,10 @@ import s3fs
 
 from regrad import table
 from regrad.pipeline import account as accounts
-from regrad.pipeline.account import OTHER, Account, samples_of
+from regrad.pipeline.account import OTHER, Account, Readers, samples_of
 from regrad.pipeline.plan import Unit, make_plan
 from regrad.reading.inputs import list_sources
+from regrad.reading.parquet import ParquetReader
 from regrad.reading.samples import DEFAULT_COLUMNS, Sample
 from tests.faults.proxy import Proxy, Request
 from tests.services import Bucket, S3Server
@@ -116,7 +120,9 @@ def of_sources(*inputs: str, unit_rows: int = 1000) -> list[Account]:
 
 
 def read(given: list[Account]) -> list[tuple[str, list[str | None]]]:
-    return [(own.unit.source, [each.id for each in samples]) for own, samples in samples_of(given, DEFAULT_COLUMNS)]
+    return [
+        (own.unit.source, [each.id for each in samples]) for own, samples in samples_of(given, Readers(DEFAULT_COLUMNS))
+    ]
 
 
 def test_small_shards_of_a_store_are_read_side_by_side_and_come_in_order(
@@ -161,7 +167,7 @@ def test_what_turns_out_large_is_read_when_it_is_wanted() -> None:
 def test_shards_of_this_machine_are_read_one_after_the_other(tmp_path: Path) -> None:
     paths = [write_parquet(tmp_path / f"{place}.parquet", digits(4)) for place in range(3)]
     given = of_sources(*paths, unit_rows=2)
-    opened = samples_of(given, DEFAULT_COLUMNS)
+    opened = samples_of(given, Readers(DEFAULT_COLUMNS))
     for own, samples in itertools.islice(opened, 2):
         assert [sample.row for sample in samples] == [own.unit.start, own.unit.start + 1]
     assert given[0].reader is given[1].reader
@@ -172,8 +178,42 @@ def test_whoever_stops_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(accounts, "_far_and_small", lambda own: True)
     paths = [write_parquet(tmp_path / f"{place}.parquet", digits(1)) for place in range(40)]
     given = of_sources(*paths)
-    opened = samples_of(given, DEFAULT_COLUMNS)
+    opened = samples_of(given, Readers(DEFAULT_COLUMNS))
     next(opened)
     opened.close()  # which waits for what was begun
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("regrad-shards")]
     assert sum(own.reader is not None for own in given) == 1 + accounts._AT_ONCE
+
+
+def test_a_shard_of_many_tasks_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By each worker, whichever of the tasks it has; and again where reading ended early or the content is another."""
+    looked: list[str] = []
+    find = ParquetReader._find_shared
+
+    def counted(self: ParquetReader, *arguments: Any) -> frozenset[str]:
+        looked.append(self.uri)
+        return find(self, *arguments)
+
+    monkeypatch.setattr(ParquetReader, "_find_shared", counted)
+    rows = [(f"{number % 11}", image, label) for number, (_, image, label) in enumerate(digits(12))]
+    path = Path(write_parquet(tmp_path / "in.parquet", rows, group=7))
+    readers = Readers(DEFAULT_COLUMNS)
+
+    def ids(*tasks: int) -> list[str | None]:
+        units = of_sources(str(path), unit_rows=2)
+        return [each.id for task in tasks for _, samples in samples_of([units[task]], readers) for each in samples]
+
+    assert ids(0, 3, 5) == ["0 (row 0)", "1", "6", "7", "10", "0 (row 11)"]
+    assert len(looked) == 1
+    assert ids(1) == ["2", "3"]  # which lies before
+    assert len(looked) == 1
+    with contextlib.closing(samples_of(of_sources(str(path), unit_rows=2), readers)) as begun:
+        _, samples = next(begun)
+        assert next(iter(samples)).id == "0 (row 0)"
+        del samples
+    assert ids(2) == ["4", "5"]
+    assert len(looked) == 2
+    write_parquet(path, [(f"{number % 9}", image, label) for number, (_, image, label) in enumerate(digits(12))])
+    os.utime(path, ns=(1, 1))
+    assert ids(4, 5) == ["8", "0 (row 9)", "1 (row 10)", "2 (row 11)"]
+    assert len(looked) == 3

@@ -77,6 +77,26 @@ def test_ranges_that_follow_each_other_decode_a_row_group_once(tmp_path: Path, m
     assert len(opened) == 2  # one looks through the ids
 
 
+def test_ranges_in_rising_order_decode_a_row_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a worker's tasks are, some of which others have."""
+    reader = ParquetReader(write_parquet(tmp_path / "a.parquet", digits(60), group=25))
+    real, read = pa.parquet.ParquetFile.iter_batches, list[int]()
+
+    def watched(self: Any, size: int, groups: list[int], columns: list[str]) -> Any:
+        read.extend(groups if "image" in columns else [])
+        return real(self, size, groups, columns)
+
+    monkeypatch.setattr(pa.parquet.ParquetFile, "iter_batches", watched)
+    rows = [sample.row for start in (3, 10, 18, 55) for sample in reader.rows(start, start + 4)]
+    assert rows == [3, 4, 5, 6, 10, 11, 12, 13, 18, 19, 20, 21, 55, 56, 57, 58]
+    assert read == [0, 2]
+    assert [sample.row for sample in reader.rows(54, 56)] == [54, 55]  # one that was read
+    assert read == [0, 2, 2]
+    assert [sample.row for sample in reader.pick({1: "", 57: ""})] == [1, 57]
+    assert [sample.row for sample in reader.rows(58)] == [58, 59]
+    assert read == [0, 2, 2, 0, 2]
+
+
 def test_a_corrupt_row_group_costs_its_own_rows_only(tmp_path: Path) -> None:
     path = Path(write_parquet(tmp_path / "a.parquet", digits(60), group=20))
     chunk = pa.parquet.ParquetFile(path).metadata.row_group(1).column(1)
@@ -89,6 +109,10 @@ def test_a_corrupt_row_group_costs_its_own_rows_only(tmp_path: Path) -> None:
     assert [sample.row for sample in samples if sample.error] == list(range(20, 40))
     assert "row group 1 cannot be read from row 20 on" in str(samples[20].error)
     assert [sample.row for sample in ParquetReader(str(path)).rows(30, 45) if sample.error] == list(range(30, 40))
+    reader = ParquetReader(str(path))
+    read = [sample for start in (5, 22, 38, 50) for sample in reader.rows(start, start + 4)]
+    assert [sample.row for sample in read if not sample.error] == [5, 6, 7, 8, 40, 41, 50, 51, 52, 53]
+    assert [sample.row for sample in read if sample.error] == [22, 23, 24, 25, 38, 39]
 
 
 def test_null_images_are_named_with_their_row(tmp_path: Path) -> None:
