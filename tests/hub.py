@@ -25,6 +25,7 @@ class Hub:
 
     Attributes:
         revisions: the content of each file, by revision and path.
+        headers: of an answer that a fault is.
         token: that which a private repository wants, or None.
         fault: what a request (method, path) gets: a status, "hang", "short" (an answer of one byte less), or None.
         requests: all that came, in order.
@@ -33,6 +34,7 @@ class Hub:
 
     def __init__(self, files: dict[str, bytes]):
         self.revisions = {"main": files}
+        self.headers: dict[str, str] = {}
         self.token: str | None = None
         self.fault: Callable[[str, str], int | str | None] = lambda method, path: None
         self.requests: list[str] = []
@@ -165,7 +167,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if fault == "hang":
                 hub.over.wait(30)
             if isinstance(fault, int):
-                status, headers, content = fault, {}, b""
+                status, headers, content = fault, hub.headers, b""
             else:
                 status, headers, content = hub.answer(self.command, self.path, self.headers, body)
             content = content[:-1] if fault == "short" else content

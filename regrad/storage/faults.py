@@ -7,7 +7,10 @@ the names of their classes, so that no back end has to be imported to judge anot
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from regrad.errors import RegradError
 from regrad.storage.redact import mask, reason
@@ -35,6 +38,9 @@ _TRANSIENT_CLASSES = {
     "HTTPClientError": "connection failed",
 }
 _PERMANENT_CLASSES = frozenset(("SSLError", "ClientConnectorCertificateError", "SSLCertVerificationError"))
+
+# Hugging Face's hub: none is left for so many seconds, as in `"resolvers";r=0;t=56`.
+_SPENT = re.compile(r";\s*r=0\s*;\s*t=(\d+)")
 
 _KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _REFUSED = ("AccessDenied", "AllAccessDisabled", "400", "401", "403", "RepositoryNotFoundError")
@@ -126,6 +132,39 @@ def remedy(uri: str, error: BaseException) -> str:
     allowed = _ALLOWED.get(uri.partition("://")[0], _ALLOWED_ELSEWHERE)
     remedies = _REMEDIES | dict.fromkeys(_REFUSED, allowed)
     return next((f"; {remedies[mark]}" for mark in _marks(error) if mark in remedies), "")
+
+
+def asked_to_wait(error: BaseException) -> float:
+    """Seconds that the store asks to wait before the next request (``Retry-After``, ``RateLimit``), or 0."""
+    for link in _chain(error):
+        headers = _headers(link)
+        if after := headers.get("retry-after"):
+            return _seconds_until(after)
+        if spent := _SPENT.search(headers.get("ratelimit", "")):
+            return float(spent[1])
+    return 0.0
+
+
+def _headers(error: BaseException) -> dict[str, str]:
+    """Of a store's answer, by their names in lower case."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore
+        told = response.get("ResponseMetadata", {}).get("HTTPHeaders")
+    else:
+        told = getattr(error if response is None else response, "headers", None)  # aiohttp's are the error's own
+    return {str(name).lower(): str(value) for name, value in told.items()} if isinstance(told, Mapping) else {}
+
+
+def _seconds_until(after: str) -> float:
+    """Of a ``Retry-After``: seconds, or a date."""
+    try:
+        return max(0.0, float(after))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(after) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):  # a date without its zone among them
+        return 0.0
 
 
 def is_precondition(error: BaseException) -> bool:

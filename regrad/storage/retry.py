@@ -1,8 +1,9 @@
 """Trying again where that may help: capped exponential backoff with full jitter, up to a total time.
 
-A request is repeated as long as there is patience for it (``REGRAD_STORAGE_PATIENCE`` seconds). Once one gave up, the
-others of this process that fail give up too, until one succeeds: an outage costs a run that time once, not once for
-each thing it still wanted to do.
+A request is repeated as long as there is patience for it (``REGRAD_STORAGE_PATIENCE`` seconds); what the store itself
+asks to wait, as the hub does of whoever asked too often, does not count. Once one gave up, the others of this process
+that fail give up too, until one succeeds: an outage costs a run that time once, not once for each thing it still wanted
+to do.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ PATIENCE_VARIABLE = "REGRAD_STORAGE_PATIENCE"
 # a run that a store leaves hanging ends in under a minute.
 DEFAULT_PATIENCE = 30.0
 _FIRST, _LONGEST = 0.2, 8.0  # seconds of the first and of any later wait, at most
+
+_MOST_ASKED = 600.0  # seconds that are waited at the store's own request, beside the patience
 
 _patience: contextvars.ContextVar[float | None] = contextvars.ContextVar("patience", default=None)
 _lock = threading.Lock()
@@ -92,10 +95,25 @@ def summary(counts: Mapping[str, int]) -> str:
 def _policy() -> dict[str, Any]:
     import tenacity
 
-    enough = tenacity.stop_before_delay(_seconds())
+    patience, backoff = _seconds(), tenacity.wait_random_exponential(multiplier=_FIRST, max=_LONGEST)
+    left = _MOST_ASKED if _patience.get() is None else 0.0  # whoever has little time has none for this
+    asked = 0.0
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        nonlocal asked
+        error = state.outcome.exception() if state.outcome else None
+        seconds = faults.asked_to_wait(error) if error else 0.0
+        if asked + seconds > left:
+            seconds = 0.0
+        asked += seconds
+        return seconds + backoff(state)
+
+    def enough(state: tenacity.RetryCallState) -> bool:
+        return (state.seconds_since_start or 0.0) + state.upcoming_sleep >= patience + asked
+
     return {
         "retry": tenacity.retry_if_exception(lambda error: faults.kind(error) is not None),
-        "wait": tenacity.wait_random_exponential(multiplier=_FIRST, max=_LONGEST),
+        "wait": wait,
         "stop": lambda state: _outage.is_set() or enough(state),
         "before_sleep": _count,
         "retry_error_callback": _give_up,

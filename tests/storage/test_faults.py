@@ -2,6 +2,8 @@
 
 import errno
 import types
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,43 @@ def test_whoever_is_refused_is_told_of_that_store_s_credentials(uri: str, told: 
     assert str(faults.failure(uri, "read", AnswerError(403))).startswith(f"{uri}: cannot read: 403 No; {told}")
     assert faults.remedy(uri, caused_by(FileNotFoundError(), AnswerError(401))).startswith(f"; {told}")
     assert faults.remedy(uri, AnswerError(404)) == ""
+
+
+def answer(status: int = 429, **headers: str) -> AnswerError:
+    error = AnswerError(status)
+    error.response.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return error
+
+
+def throttled(headers: dict[str, str]) -> ClientError:
+    error = ClientError(503, "SlowDown")
+    error.response["ResponseMetadata"]["HTTPHeaders"] = headers
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (answer(Retry_After="7"), 7),
+        (answer(Retry_After="-3"), 0),
+        (answer(Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), 0),
+        (answer(Retry_After="in a while"), 0),
+        (answer(RateLimit='"api";r=0;t=56'), 56),
+        (answer(ratelimit='"api"; r=0; t=56'), 56),
+        (answer(RateLimit='"api";r=12;t=56'), 0),
+        (caused_by(OSError("no"), throttled({"retry-after": "2.5"})), 2.5),
+        (ClientError(503, "SlowDown"), 0),
+        (HttpError(429), 0),
+        (ConnectionResetError(), 0),
+    ],
+)
+def test_how_long_the_store_asks_to_wait(error: BaseException, seconds: float) -> None:
+    assert faults.asked_to_wait(error) == seconds
+
+
+def test_a_store_may_name_the_time() -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    assert 85 < faults.asked_to_wait(answer(Retry_After=later)) <= 90
 
 
 def test_an_object_that_is_another_now_has_changed() -> None:

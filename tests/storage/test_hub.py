@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -169,6 +170,18 @@ def test_what_may_pass_is_tried_again_and_counted(hub: Hub) -> None:
     retry.take_counts()
     assert [source.rows for source in list_inputs([f"{DATASET}/data"]).sources] == [4, 4, 4]
     assert retry.take_counts() == {"429": 1, "503": 1, "timeout": 1, "500": 1}
+
+
+@pytest.mark.parametrize("headers", [{"RateLimit": '"resolvers";r=0;t=1'}, {"Retry-After": "1"}])
+def test_whoever_asked_too_often_waits_as_long_as_the_hub_says(
+    hub: Hub, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(retry.PATIENCE_VARIABLE, "0.5")
+    began = time.monotonic()
+    hub.headers = headers
+    hub.fault = lambda method, path: 429 if time.monotonic() - began < 0.9 else None
+    assert [source.rows for source in list_inputs([f"{DATASET}/data"]).sources] == [4, 4, 4]
+    assert retry.take_counts() == {"429": 1}
 
 
 def test_a_range_that_came_short_is_asked_for_again(hub: Hub) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -66,6 +67,37 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         retry.call(failing(10**6))
     assert time.monotonic() - started < 2
     assert retry.in_outage()
+
+
+class Throttled(ConnectionResetError):
+    """With an answer that asks to wait."""
+
+    seconds = "0.3"
+
+    @property
+    def response(self) -> Any:
+        return types.SimpleNamespace(headers={"retry-after": self.seconds})
+
+
+class LongThrottled(Throttled):
+    seconds = "20"
+
+
+def test_what_the_store_asks_to_wait_is_waited_beside_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(retry.PATIENCE_VARIABLE, "0.2")
+    started = time.monotonic()
+    assert retry.call(failing(2, Throttled)) == 3
+    assert time.monotonic() - started >= 0.6
+    monkeypatch.setattr(retry, "_MOST_ASKED", 0.5)
+    with pytest.raises(faults.Outage):
+        retry.call(failing(10**6, Throttled))
+
+
+def test_whoever_has_no_time_does_not_wait_for_what_the_store_asks() -> None:
+    started = time.monotonic()
+    with retry.patience(5):
+        assert retry.call(failing(1, LongThrottled)) == 2
+    assert time.monotonic() - started < 5
 
 
 def test_after_one_gave_up_the_next_is_tried_once_until_one_succeeds() -> None:
