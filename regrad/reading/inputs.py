@@ -261,9 +261,7 @@ def _find(pattern: str, output: str | None) -> _Part:
     if part.shards or part.folders:
         part.left_out |= {name: _why_stray(name) for name in strays}
     elif strays:
-        raise UsageError(
-            f"{storage.mask(strays[0])}: not a {_suffixes()} file; for single images give the folder that holds them"
-        )
+        raise UsageError(f"{storage.mask(strays[0])}: not a {_suffixes()} file; {leftovers.what_to_do(strays[0])}")
     else:
         told = f"; left out {leftovers.in_words(left)}" if (left := leftovers.by_reason(part.left_out.values())) else ""
         raise UsageError(f"{shown}: an empty input: no {_suffixes(', no ')} and no image under it{told}")

@@ -151,11 +151,13 @@ def test_identity_follows_the_content(tmp_path: Path) -> None:
         ("none-*.tar", r"none-\*.tar: no such file or folder"),
         ("empty", "empty: an empty input: no .tar, no .parquet and no image"),
         ("cat.jpg", "cat.jpg: not a .tar or .parquet file; for single images give the folder"),
+        ("a.zip", "a.zip: not a .tar or .parquet file; unpack it and give the folder"),
     ],
 )
 def test_what_is_no_input_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "cat.jpg").write_bytes(b"")
+    for file in ("cat.jpg", "a.zip"):
+        (tmp_path / file).write_bytes(b"")
     with pytest.raises(UsageError, match=message):
         list_sources([str(tmp_path / name)])
 

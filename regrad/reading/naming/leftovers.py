@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,16 @@ _TOOLS_FILES = frozenset((".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"
 _TOOLS_FOLDERS = frozenset(
     ("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information", ".appledouble")
 )
+_TO_DO = {
+    **dict.fromkeys((".zip", ".7z", ".rar"), "unpack it and give the folder"),
+    **dict.fromkeys((".arrow", ".feather", ".ipc", ".orc", ".avro"), "write the same rows as Parquet"),
+    **dict.fromkeys((".csv", ".tsv", ".json", ".jsonl", ".txt", ".xml"), "give the folder of its images"),
+    **dict.fromkeys(
+        (".tfrecord", ".tfrecords", ".h5", ".hdf5", ".npy", ".npz", ".mat", ".pkl", ".lmdb", ".mdb", ".rec", ".mds"),
+        "write its images into a tar or Parquet, or add a format (docs/extending.md)",
+    ),
+}
+_SINGLE = "for single images give the folder that holds them"
 # What tells that a folder is an output: a file in it, and what beneath it records its units.
 _OUTPUT_FILES, _LEDGER = ("run.json", "filter.json"), "ledger"
 _RECORDS = re.compile(r".*\.json|snapshot-\d{8}-\d{8}-\w+\.parquet")
@@ -65,6 +76,15 @@ def why_no_data(path: str) -> str:
     base = path.rpartition("/")[2]
     _, dot, ending = base.rpartition(".")
     return f"type not read: .{ending.lower()}" if dot and ending else NO_EXTENSION
+
+
+def what_to_do(path: str) -> str:
+    """What whoever gave a file as an input, though it is neither a shard nor a folder, can do.
+
+    >>> what_to_do("a/pictures.ZIP"), what_to_do("cat.jpg")
+    ('unpack it and give the folder', 'for single images give the folder that holds them')
+    """
+    return _TO_DO.get(posixpath.splitext(path.lower())[1], _SINGLE)
 
 
 def outputs(paths: Iterable[str]) -> list[str]:
