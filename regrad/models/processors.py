@@ -101,12 +101,12 @@ def _of_compose(compose: Any) -> tuple[Known, Preprocess | None, list[str]]:
     known: Known = {}
     for step in _steps(compose):
         read = next((_STEPS[kind] for kind in _kinds(step) if kind in _STEPS), None)
-        if read is None:
+        if read is None and not _makes_rgb(step):
             raise UsageError(
                 f"the factory's transforms have a step that is not understood: {step}; give those of a validation, "
                 f"which are {', '.join(_STEPS)}; what else there is belongs into a function (transform)"
             )
-        known |= read(step)
+        known |= read(step) if read else {}
 
     def call(picture: Image.Image) -> Tensor:
         return torch.as_tensor(compose(picture))
@@ -126,6 +126,18 @@ def _steps(compose: Any) -> Iterator[Any]:
             yield from _steps(step)
         else:
             yield step
+
+
+def _makes_rgb(step: Any) -> bool:
+    """Whether it is a ``Lambda`` that leaves an RGB picture as it is: most convert others to that."""
+    if "Lambda" not in _kinds(step):
+        return False
+    pixels = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+    try:
+        made = step(Image.fromarray(pixels))
+    except Exception:  # it takes tensors
+        return False
+    return isinstance(made, Image.Image) and np.array_equal(np.asarray(made), pixels)
 
 
 def _of_resize(step: Any) -> Known:
@@ -152,6 +164,7 @@ _STEPS: dict[str, Callable[[Any], Known]] = {
     "Resize": _of_resize,
     "CenterCrop": _of_crop,
     "Grayscale": _says_nothing,
+    "RGB": _says_nothing,
     "ToTensor": _says_nothing,
     "PILToTensor": _says_nothing,
     "ToImage": _says_nothing,

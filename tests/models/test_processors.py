@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torchvision.transforms import transforms as v1
 from torchvision.transforms import v2
@@ -182,6 +182,8 @@ COMPOSED = {
             v2.Normalize([0.5], [2]),
         ]
     ),
+    "made RGB": v1.Compose([v1.Lambda(lambda p: p.convert("RGB")), v1.Resize((32, 32)), v1.ToTensor(), NORMALIZE]),
+    "version 2, made RGB": v2.Compose([v2.RGB(), v2.Resize((32, 32)), v2.ToTensor()]),
     "timm's": of_timm(),
 }
 
@@ -204,6 +206,8 @@ def test_torchvisions_transforms_are_read(compose: Any) -> None:
     [
         ([v1.RandomResizedCrop(32), v1.ToTensor()], "a step that is not understood: RandomResizedCrop(size=(32, 32)"),
         ([v1.Resize(32), v1.Lambda(abs), v1.ToTensor()], "a step that is not understood: Lambda()"),
+        ([v1.Lambda(ImageOps.invert), v1.Resize(32), v1.ToTensor()], "a step that is not understood: Lambda()"),
+        ([v1.Lambda(lambda p: p.convert("L")), v1.ToTensor()], "a step that is not understood: Lambda()"),
         ([v1.Resize(32), v1.CenterCrop(32)], "no normalised tensor of a picture"),
     ],
 )
