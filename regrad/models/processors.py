@@ -100,13 +100,13 @@ def _of_compose(compose: Any) -> tuple[Known, Preprocess | None, list[str]]:
     """A ``Compose`` of steps that a validation has: what they say, checked on a black and a white picture."""
     known: Known = {}
     for step in _steps(compose):
-        read = next((_STEPS[kind] for kind in _kinds(step) if kind in _STEPS), None)
-        if read is None and not _makes_rgb(step):
+        said = next((_STEPS[kind](step) for kind in _kinds(step) if kind in _STEPS), None)
+        if said is None:
             raise UsageError(
                 f"the factory's transforms have a step that is not understood: {step}; give those of a validation, "
-                f"which are {', '.join(_STEPS)}; what else there is belongs into a function (transform)"
+                f"which are {', '.join(_STEPS)} to RGB; what else there is belongs into a function (transform)"
             )
-        known |= read(step) if read else {}
+        known |= said
 
     def call(picture: Image.Image) -> Tensor:
         return torch.as_tensor(compose(picture))
@@ -128,18 +128,6 @@ def _steps(compose: Any) -> Iterator[Any]:
             yield step
 
 
-def _makes_rgb(step: Any) -> bool:
-    """Whether it is a ``Lambda`` that leaves an RGB picture as it is: most convert others to that."""
-    if "Lambda" not in _kinds(step):
-        return False
-    pixels = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
-    try:
-        made = step(Image.fromarray(pixels))
-    except Exception:  # it takes tensors
-        return False
-    return isinstance(made, Image.Image) and np.array_equal(np.asarray(made), pixels)
-
-
 def _of_resize(step: Any) -> Known:
     sides = np.ravel(step.size).astype(int).tolist()
     known: Known = {"image_size": (sides[0], sides[-1]), "interpolation": settings.interpolation(step.interpolation)}
@@ -159,8 +147,18 @@ def _says_nothing(step: Any) -> Known:
     return {}
 
 
-# What is understood of a Compose; the rest of what these do shows where a picture is compared.
-_STEPS: dict[str, Callable[[Any], Known]] = {
+def _of_lambda(step: Any) -> Known | None:
+    """Nothing, where it leaves an RGB picture as it is: most convert others to that."""
+    pixels = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+    try:
+        made = step(Image.fromarray(pixels))
+    except Exception:  # it takes tensors
+        return None
+    return {} if isinstance(made, Image.Image) and np.array_equal(np.asarray(made), pixels) else None
+
+
+# What is understood of a Compose, None where a step is not; the rest of what they do shows where a picture is compared.
+_STEPS: dict[str, Callable[[Any], Known | None]] = {
     "Resize": _of_resize,
     "CenterCrop": _of_crop,
     "Grayscale": _says_nothing,
@@ -172,6 +170,7 @@ _STEPS: dict[str, Callable[[Any], Known]] = {
     "ConvertImageDtype": _says_nothing,
     "ToDtype": _says_nothing,
     "Normalize": lambda step: {"mean": np.ravel(step.mean), "std": np.ravel(step.std)},
+    "Lambda": _of_lambda,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,13 @@ def test_a_file_is_read_by_the_thread_that_asks(
     file = files.RowFile(storage.join(output, "scores", name), whole=False)
     assert file.read(group).num_rows
     assert {ident for each in opened for ident in each.readers} == {threading.get_ident()}
+
+
+def test_a_file_that_is_read_whole_lies_in_arrows_own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(str(tmp_path))
+    content = next((tmp_path / "scores").glob("*.parquet")).read_bytes()
+    monkeypatch.setattr(storage, "read_bytes", lambda uri: content)
+    held = sys.getrefcount(content)
+    file = files.RowFile("part.parquet", whole=True)
+    assert sys.getrefcount(content) == held
+    assert file.read().num_rows

@@ -183,7 +183,7 @@ COMPOSED = {
         ]
     ),
     "made RGB": v1.Compose([v1.Lambda(lambda p: p.convert("RGB")), v1.Resize((32, 32)), v1.ToTensor(), NORMALIZE]),
-    "version 2, made RGB": v2.Compose([v2.RGB(), v2.Resize((32, 32)), v2.ToTensor()]),
+    "version 2, made RGB": v2.Compose([v2.RGB(), v2.Resize((32, 32)), v2.ToImage(), v2.ToDtype(torch.float32, True)]),
     "timm's": of_timm(),
 }
 
