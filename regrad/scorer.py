@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from regrad.scores import Inputs, Norms, Predictions, Score, find_scores
 from regrad.scores.draws import predictions
 from regrad.scores.draws.posterior import PosteriorDraws
 from regrad.scores.entropy import nll
+from regrad.scores.registry import EXPONENT
 from regrad.scores.sets import loss_bound, prediction_sets
 from regrad.scores.state import State, fingerprint
 from regrad.scores.statistics import FeatureStatistics
@@ -58,8 +59,9 @@ class Scorer:
         seed: of the noise, and of the sketch engine's directions.
         engine: ``auto``, ``exact``, ``sketch`` (random directions: an estimate, whose cost does not depend on the
             number of classes), or ``reference`` (float64, one class at a time: slow, for checks).
-        tolerance: the share of the squared gradient that may be left out upstream, where layers weigh little; the
-            relative error of a score is about half of it. 0 differentiates every layer.
+        tolerance: the share of the squared gradient that may be left out upstream, where layers weigh little, and half
+            of what may be left out in all, with layers of classes that weigh little; the relative error of a score is
+            about half of it. 0 differentiates every layer for every class.
         noise_space: ``normalized`` adds noise to what the network receives, ``pixel`` to the [0, 1] image.
         layers: ``modules`` (each module with parameters is a layer) or ``stages`` (each top-level child is one).
         directions: of the sketch engine; more are more precise and cost more.
@@ -148,7 +150,7 @@ class Scorer:
         self._network = forward_copy(network, inputs)
         self._head = self._head_input(inputs[:2])
         self._fitted = self._statistics(statistics)
-        kinds = list(dict.fromkeys(_kind(item, samples) for item in self.scores if item.norms is not None))
+        kinds = list(dict.fromkeys(self._kind(item) for item in self.scores if item.norms is not None))
         if kinds:
             coarse = torch.bfloat16 if precision == "bfloat16" else self._dtype
             self._passes = Passes(classifier.network, kinds, inputs, settings, coarse, plan)
@@ -238,7 +240,7 @@ class Scorer:
             inputs = self._inputs(item, shared)
             columns[item.name] = item.compute(inputs).masked_fill(broken, math.nan)
             for name in self._error_names(item):
-                without = shared.norms[_kind(item, self.samples)].norms_without_each()
+                without = shared.norms[self._kind(item)].norms_without_each()
                 columns[name] = item.standard_error(inputs, without).masked_fill(broken, math.nan)
         return columns | self._several(logits, shared.features)
 
@@ -255,7 +257,7 @@ class Scorer:
         """Of what the scores share, what one of them asked for."""
         return Inputs(
             shared.logits,
-            item.own(shared.norms[_kind(item, self.samples)].norms[0]) if item.norms else None,
+            item.own(shared.norms[self._kind(item)].norms[0]) if item.norms else None,
             shared.draws[item.predictions.source] if item.predictions else None,
             shared.features if item.features else None,
             self._head.layer if item.features and self._head else None,
@@ -299,6 +301,12 @@ class Scorer:
         self._step = images // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _kind(self, item: Score) -> Norms:
+        """The norms a score needs; without copies, smoothed norms are the clean ones."""
+        assert item.norms is not None
+        smoothed, power = item.norms.smoothed and self.samples > 0, item.norms.power
+        return replace(item.norms, smoothed=smoothed, power=self.exponent if power == EXPONENT else power)
 
     def _error_names(self, item: Score) -> list[str]:
         return [f"{item.name}{STANDARD_ERROR}"] if self.standard_errors and item.norms else []
@@ -369,9 +377,9 @@ class Scorer:
             sources["laplace"] = PosteriorDraws(network, posterior, settings.draws, settings.seed, probe)
         return sources
 
-    def _copies(self, images: Tensor, ids: Sequence[str], smoothed: bool, part: slice) -> Tensor:
+    def _copies(self, images: Tensor, ids: Sequence[str], smoothed: bool, part: slice | list[int]) -> Tensor:
         """What the network receives of some images: (B, N+1, channels, H, W), the clean image first."""
-        images, ids = images[part], ids[part]
+        images, ids = images[part], _part(ids, part)
         samples = self.samples if smoothed else 0
         if self.noise_space == "pixel":
             noisy = perturb.noisy_copies(images, ids, samples, self.sigma, self.seed)
@@ -410,7 +418,5 @@ def _are_pixels(images: Tensor) -> bool:
     return images.is_floating_point() or images.dtype == torch.uint8
 
 
-def _kind(item: Score, samples: int) -> Norms:
-    """The norms a score needs; without copies, smoothed norms are the clean ones."""
-    assert item.norms is not None
-    return item.norms if samples else Norms(False, item.norms.decayed, item.norms.target)
+def _part(ids: Sequence[str], part: slice | list[int]) -> Sequence[str]:
+    return ids[part] if isinstance(part, slice) else [ids[i] for i in part]

@@ -123,7 +123,7 @@ def _failing(
 
 def _norms(use: Use, classes: int, gradients: Sequence[Tensor | None], probe: Tensor) -> list[float]:
     use.prepare(classes)
-    addends = use.take(gradients)
+    addends = use.take(dict(enumerate(gradients)))
     return [0.0] * len(probe) if addends is None else Sums(1, probe.device)([(0, addends)])[:, 0].tolist()
 
 

@@ -7,13 +7,15 @@ behind its first counted layer (T multiplications a copy from there on, of which
     sketch:  1 + k (T + W') / F,
 
 Q target distributions (the C classes, or others that scores ask for), n positions in all copies, and
-W' = W without the layers whose rows share signs, which need one product for all directions. A pass over the clean image
+W' = W without the layers whose rows share signs, which need one product for all directions. Where classes are
+differentiated to several depths (:mod:`regrad.gradients.depths`), T and G are each class's own, in the mean over the
+probe images. A pass over the clean image
 alone counts 1 / (N+1) of that. ``regrad benchmark engine`` shows these estimates beside the times they stand for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,14 +23,17 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients import cut
+from regrad.gradients.depths import Depth, Depths, rounded, worthwhile
 from regrad.gradients.directions import SHARED_ROWS
 from regrad.gradients.layers import Layer
 from regrad.gradients.rules import Outer, find_rule
+from regrad.network import head
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked
 from regrad.network.operations import Multiplications
 
 WORTH = 2.0  # an estimate must be so many times as fast as the exact number
+A_PASS = 0.01  # of a forward pass: what a backward one costs without any product, on the last layers of a ResNet-20
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,17 @@ class Pass:
         weights: a_l, (S, layers), before the cut.
         targets: how many targets beside those that are as many as classes.
         classes: how many times there are as many as classes.
+        powers: every gamma such that some score is sum_c p_c^gamma ||a g_c||; none where a score needs each norm by
+            itself.
+        depths: to which the classes themselves are differentiated, once resolved; None: as deep as there is.
     """
 
     copies: int
     weights: Tensor
     targets: int = 0
     classes: int = 1
+    powers: tuple[float, ...] = ()
+    depths: Depths | None = None
 
 
 def resolve(
@@ -66,16 +76,18 @@ def resolve(
         decayed: a_l, (layers,), for which the cut is made.
         passes: what has to be run.
         inputs: what the network receives for the probe images.
-        tolerance: the share of sum_c p_c ||a g_c||^2 that may be left out; 0 differentiates every layer.
+        tolerance: the share of sum_c p_c ||a g_c||^2 that the cut may leave out, and half of what cut and depths may
+            together; 0 differentiates every layer.
         directions: k of the sketch.
 
     Returns:
         ``engine``, ``layers`` (L), ``first_layer``, ``left_out``, ``cost`` (of either engine, in forward passes),
-        ``why`` in words, and ``directions`` if they matter.
+        ``why`` in words, and ``depths`` and ``directions`` if they matter.
     """
     last = max(layer.index for layer in layers)
     plan: dict[str, Any] = {"engine": engine, "layers": last, "first_layer": 1, "left_out": 0.0}
     why = ["every layer is differentiated"]
+    sizes = _measure(network, layers, inputs)
     if engine != "reference" and tolerance > 0:
         shares = cut.layer_shares(network, layers, decayed, inputs)
         plan["first_layer"], plan["left_out"] = cut.first_kept(layers, shares, tolerance)
@@ -83,8 +95,14 @@ def resolve(
             f"layers before {plan['first_layer']} of {last} hold {plan['left_out']:.1e} of the squared gradient, "
             f"at most {tolerance:g}"
         ]
+        passes = kept(layers, passes, plan)
+        dearest = max(passes, key=lambda item: item.copies)
+        depths = _depths(layers, shares, plan["first_layer"], sizes, dearest)
+        if len(depths) > 1 and any(_several_depths(item) for item in passes):
+            plan["depths"] = Depths(depths, (), rounded(2 * tolerance - plan["left_out"])).in_plan()
+            passes = kept(layers, passes, plan)
     if engine != "reference":
-        plan["cost"] = estimate(network, layers, kept(layers, passes, plan["first_layer"]), inputs, directions)
+        plan["cost"] = _estimate(sizes, len(layers), passes, directions)
     if engine == "auto":
         cost = plan["cost"]
         plan["engine"] = "sketch" if cost["exact"] > WORTH * cost["sketch"] else "exact"
@@ -94,16 +112,50 @@ def resolve(
         )
     if plan["engine"] == "sketch":
         plan["directions"] = directions
+    if plan["engine"] != "exact":
+        plan.pop("depths", None)
+    elif "depths" in plan:
+        why.insert(1, f"of the less probable classes fewer, which leaves out {plan['depths']['most']:.1e} more at most")
     return plan | {"why": "; ".join(why)}
 
 
-def kept(layers: list[Layer], passes: Sequence[Pass], first_layer: int) -> list[Pass]:
-    """``passes`` with weight 0 for what the cut leaves out; rows that weigh all layers alike are never cut."""
-    counted = torch.tensor([float(layer.index >= first_layer) for layer in layers], dtype=torch.float64)
+def kept(layers: list[Layer], passes: Sequence[Pass], plan: Mapping[str, Any]) -> list[Pass]:
+    """``passes`` as the ``plan`` has them: weight 0 for what the cut leaves out, and the depths of the classes.
+
+    Rows that weigh all layers alike are never cut.
+    """
+    counted = torch.tensor([float(layer.index >= plan["first_layer"]) for layer in layers], dtype=torch.float64)
     return [
-        replace(item, weights=torch.stack([row if bool((row == 1).all()) else row * counted for row in item.weights]))
+        replace(
+            item,
+            weights=torch.stack([row if _alike(row) else row * counted for row in item.weights]),
+            depths=Depths.of_plan(plan, item.powers) if _several_depths(item) else None,
+        )
         for item in passes
     ]
+
+
+def _alike(weights: Tensor) -> bool:
+    return bool((weights == 1).all())
+
+
+def _several_depths(item: Pass) -> bool:
+    """Whether scores add up the norms of all classes, by one weighting of the layers, which may be cut."""
+    return bool(item.powers) and len(item.weights) == 1 and not _alike(item.weights[0])
+
+
+def _depths(layers: list[Layer], shares: Tensor, first_layer: int, sizes: _Sizes, item: Pass) -> tuple[Depth, ...]:
+    """From which layers on classes may be differentiated in the pass ``item``."""
+    targets = item.targets + item.classes * sizes.classes
+    candidates = []
+    for first in sorted({layer.index for layer in layers if layer.index >= first_layer}):
+        left_out = sum(
+            float(share) for layer, share in zip(layers, shares, strict=True) if first_layer <= layer.index < first
+        )
+        counted = [i for i, layer in enumerate(layers) if layer.index >= first and float(item.weights[:, i].max()) > 0]
+        cost = sizes.backward(counted, item.copies, targets) / sizes.total
+        candidates.append(Depth(first, rounded(left_out), rounded(cost)))
+    return tuple(worthwhile(candidates))
 
 
 def estimate(
@@ -113,18 +165,21 @@ def estimate(
 
     Where there is a pass over the clean images too, ``exact_clean`` and ``sketch_clean`` are its part of that.
     """
-    sizes = _measure(network, layers, inputs[:1])
+    return _estimate(_measure(network, layers, inputs), len(layers), passes, directions)
+
+
+def _estimate(sizes: _Sizes, layers: int, passes: Sequence[Pass], directions: int) -> dict[str, float]:
     most = max(item.copies for item in passes)
     total = {"exact": 0.0, "sketch": 0.0}
     for item in passes:
-        counted = [i for i in range(len(layers)) if float(item.weights[:, i].max()) > 0]
-        before = min((sizes.before[i] for i in counted if i in sizes.before), default=sizes.total)
-        tail = sizes.total - before
+        counted = [i for i in range(layers) if float(item.weights[:, i].max()) > 0]
         targets = item.targets + item.classes * sizes.classes
-        grams = sum(sizes.products(i, item.copies, targets) for i in counted)
+        deepest = sizes.backward(counted, item.copies, targets) / sizes.total
         own = sum(sizes.own.get(i, 0) for i in counted if not sizes.shared(i))
-        exact = 1 + targets * (tail + grams) / sizes.total
-        sketch = 1 + directions * len(item.weights) * (tail + own) / sizes.total
+        exact = 1 + targets * deepest
+        if item.depths:
+            exact += float(item.depths.cost(sizes.log_p).mean()) - sizes.classes * deepest
+        sketch = 1 + directions * len(item.weights) * (sizes.tail(counted) + own) / sizes.total
         for name, cost in (("exact", exact), ("sketch", sketch)):
             total[name] += cost * item.copies / most
             if item.copies < most:
@@ -134,13 +189,37 @@ def estimate(
 
 @dataclass
 class _Sizes:
-    """Multiplications of one input: in all, before each layer is entered, and in each layer; and the Outer shapes."""
+    """Multiplications of one input: in all, before each layer is entered, and in each layer; and the Outer shapes.
+
+    ``log_p`` is of all that were measured, (B, C), and ``head`` the layer that has a closed form, if any.
+    """
 
     total: float
-    classes: int
+    log_p: Tensor
     before: dict[int, float]
     own: dict[int, float]
     outer: dict[int, list[tuple[int, int, int, int]]]
+    head: int | None
+
+    @property
+    def classes(self) -> int:
+        return self.log_p.shape[1]
+
+    def tail(self, counted: Sequence[int]) -> float:
+        """From where the first of the layers ``counted`` is entered."""
+        return self.total - min((self.before[i] for i in counted if i in self.before), default=self.total)
+
+    def backward(self, counted: Sequence[int], copies: int, targets: int) -> float:
+        """Of a backward pass that differentiates ``counted``, and their norms, for one of the ``targets``, a copy.
+
+        The head takes none, and the first of the others need not give the gradient of its input.
+        """
+        others = [i for i in counted if i != self.head and i in self.before]
+        if not others:
+            return 0.0
+        first = min(others, key=lambda i: self.before[i])
+        products = sum(self.products(i, copies, targets) for i in others)
+        return max(0.0, self.tail(others) - self.own.get(first, 0.0)) + products + A_PASS * self.total
 
     def shared(self, i: int) -> bool:
         return any(shape[3] * shape[0] >= SHARED_ROWS for shape in self.outer.get(i, ()))
@@ -154,8 +233,8 @@ class _Sizes:
         return cost
 
 
-def _measure(network: nn.Module, layers: list[Layer], probe: Tensor) -> _Sizes:
-    """Count the multiplications of one forward pass over ``probe`` (1, channels, H, W)."""
+def _measure(network: nn.Module, layers: list[Layer], inputs: Tensor) -> _Sizes:
+    """Count the multiplications of a forward pass over the first of ``inputs`` (B, channels, H, W)."""
     counter = Multiplications()
     before: dict[int, float] = {}
     own: dict[int, float] = {}
@@ -171,9 +250,13 @@ def _measure(network: nn.Module, layers: list[Layer], probe: Tensor) -> _Sizes:
         own[i] = own.get(i, 0.0) + counter.total - before[i] if not list(module.children()) else 0.0
         outer.setdefault(i, []).extend(_shapes(module, call))
 
-    with hooked(watched, enter, leave), counter, torch.no_grad(), plain_attention():
-        logits = network(probe)
-    return _Sizes(max(counter.total, 1.0), logits.shape[1], before, own, outer)
+    with torch.no_grad(), plain_attention():
+        with hooked(watched, enter, leave), counter:
+            network(inputs[:1])
+        log_p = network(inputs).double().log_softmax(1)
+    last = head.find_head(network, inputs[:1])
+    place = next((i for i, layer in enumerate(layers) if layer.name == last), None)
+    return _Sizes(max(counter.total, 1.0), log_p.cpu(), before, own, outer, place)
 
 
 def _shapes(module: nn.Module, call: Call) -> list[tuple[int, int, int, int]]:

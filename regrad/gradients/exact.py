@@ -5,14 +5,16 @@ For an image with copies x_0..x_N and a target distribution q (a class is its on
     g_q = 1/(N+1) sum_i J_i^T (q - p_i),      ||a * g_q||^2 = sum_l a_l^2 ||g_q^(l)||^2.
 
 One backward pass a target brings the output gradients of all layers, from which the norms of their parameters'
-gradients follow by rules (:mod:`regrad.gradients.recording`). Layers that weigh nothing are run without a graph.
+gradients follow by rules (:mod:`regrad.gradients.recording`). Layers that weigh nothing are run without a graph, and a
+class that weighs little is differentiated as far as it has to be (:mod:`regrad.gradients.depths`).
 Where launches would dominate, one pass is for several targets: what is done for one is mapped over them.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients import check
+from regrad.gradients.depths import Depths
 from regrad.gradients.layers import Layer, layer_parameters
 from regrad.gradients.norms import ClassNorms, norms_of_runs
 from regrad.gradients.recording import Addends, Recording, Sums, Watched
@@ -49,6 +52,7 @@ class ExactEngine:
         copies: how many an image will have, for the estimate of its memory.
         targets: how many target distributions it will have, likewise; None: as many as there are classes.
         together: whether targets may go at once; None: where operations are launched, which is not on a CPU.
+        depths: to which classes may be differentiated, with one row of weights; None: each as deep as there is.
 
     Attributes:
         bytes_per_input: memory one copy of one image takes, estimated on the probe; fixes how many go at once.
@@ -68,8 +72,10 @@ class ExactEngine:
         copies: int = 1,
         targets: int | None = None,
         together: bool | None = None,
+        depths: Depths | None = None,
     ) -> None:
         self.network = network
+        self._depths = depths
         self.layers = layers
         weights = weights.double().cpu().reshape(-1, len(layers))
         kept = [i for i in range(len(layers)) if float(weights[:, i].max()) > 0]
@@ -162,44 +168,67 @@ class ExactEngine:
         exact_logits = logits.detach().double().reshape(images, number, -1)
         log_p = exact_logits.log_softmax(-1)
         p = log_p.exp()
-        classes = p.shape[-1]
-        extra = targets(log_p[:, 0]) if targets is not None else p.new_zeros(images, 0, classes)
-        wanted = range(0 if with_classes else classes, classes + extra.shape[1])
-        per_layer = p.new_zeros(len(self.layers), images, len(wanted))
+        extra = targets(log_p[:, 0]) if targets is not None else p.new_zeros(images, 0, p.shape[-1])
+        order = _Order.of(self._depths, log_p[:, 0]) if with_classes else _Order(p.new_zeros(images, 0).long())
+        classes, count = order.classes, order.classes + extra.shape[1]
+        per_layer = p.new_zeros(len(self.layers), images, count)
+        if logits.requires_grad:
+            recording.prepare(count)
+            sums = Sums(len(self.layers), logits.device)
+            for places, depth in (*order.passes(), (range(classes, count), 0)):
+                of_target = self._squares(logits, recording, sums, depth)
+                if of_target is None or not places:
+                    continue
+                for part in slices(len(places), -(-len(places) // at_once)):
+                    cotangents = ((order.distributions(places[part], extra, p) - p) / number).flatten(1, 2)
+                    if cotangents.device.type == "cpu" and not cotangents.any():
+                        continue  # NEGrad's on the clean image; to ask would make a GPU's host wait
+                    of_layers = for_each(of_target, cotangents.to(logits.dtype))
+                    per_layer[:, :, places[part].start : places[part].stop] = of_layers.permute(2, 1, 0)
+            per_layer[:, :, :classes] = order.by_class(per_layer[:, :, :classes])
         if features is not None:
             weight, bias = self._head_names()
             squares = head.squared_norms(features.reshape(images, number, -1), p, extra, bias=bias is not None)
-            per_layer[self._place[weight]] += squares[:, wanted.start :]
-        if logits.requires_grad:
-            recording.prepare(len(wanted))
-            of_target = self._squares(logits, recording)
-            for part in slices(len(wanted), -(-len(wanted) // at_once)):
-                cotangents = ((_distributions(extra, wanted[part], p) - p) / number).flatten(1, 2)
-                if cotangents.device.type == "cpu" and not cotangents.any():
-                    continue  # NEGrad's on the clean image; to ask would make a GPU's host wait
-                of_layers = for_each(of_target, cotangents.to(logits.dtype))
-                per_layer[:, :, part] += of_layers.permute(2, 1, 0)
-        return ClassNorms(torch.einsum("sl,lbt->sbt", self.weights.square(), per_layer), exact_logits)
+            per_layer[self._place[weight]] += squares[:, squares.shape[1] - count :]
+        return ClassNorms(self._weighed(per_layer, order), exact_logits)
 
-    def _squares(self, logits: Tensor, recording: Recording) -> Callable[[Tensor], Tensor]:
-        """||block of J^T v||^2 of every layer as a function of v, (M, C): float64 (B, layers)."""
-        inputs: list[Any] = [*recording.edges, *self._plain.values()]
-        sums = Sums(len(self.layers), logits.device)
+    def _weighed(self, per_layer: Tensor, order: _Order) -> Tensor:
+        """||a g_q||^2, (S, B, T), of the squares of the layers (layers, B, T)."""
+        squared = torch.einsum("sl,lbt->sbt", self.weights.square(), per_layer)
+        if order.depths is None or order.chosen is None:
+            return squared
+        index = torch.tensor([layer.index for layer in self.layers])
+        counted = torch.stack([(index >= depth.first_layer).to(self.weights) for depth in order.depths.each])
+        from_each = torch.einsum("sl,lbt->sbt", counted * self.weights.square(), per_layer[:, :, : order.classes])
+        return torch.cat([order.depths.whole(from_each, order.chosen), squared[0, :, order.classes :]], 1)[None]
+
+    def _squares(
+        self, logits: Tensor, recording: Recording, sums: Sums, depth: int = 0
+    ) -> Callable[[Tensor], Tensor] | None:
+        """||block of J^T v||^2 of every layer as a function of v, (M, C): float64 (B, layers), 0 before ``depth``.
+
+        None where that differentiates nothing.
+        """
+        first = self._depths.each[depth].first_layer if self._depths else 0
+        names = [name for name, place in self._place.items() if self.layers[place].index >= first]
+        outputs = recording.outputs(names)
+        plain = [name for name in self._plain if name in names]
+        inputs: list[Any] = [*(recording.edges[output] for output in outputs), *(self._plain[name] for name in plain)]
         held: list[Tensor | None] = []
 
         def squares(cotangent: Tensor) -> Tensor:
             gradients = torch.autograd.grad(logits, inputs, cotangent, retain_graph=True, allow_unused=True)
             if logits.device.type == "cpu":
                 held[:] = gradients[:1]  # as a rule the largest: a system that got it back would clear it for the next
-            addends = recording.addends(gradients)
-            for name, gradient in zip(self._plain, gradients[len(recording.edges) :], strict=True):
+            addends = recording.addends(dict(zip(outputs, gradients, strict=False)), names)
+            for name, gradient in zip(plain, gradients[len(outputs) :], strict=True):
                 if gradient is not None:  # of the one image that there is
                     addends[name] = Addends(norms_of_runs(gradient.reshape(1, -1)), to_square=True)
             if not addends:
                 return cotangent.new_zeros(recording.images, len(self.layers), dtype=torch.float64)
             return sums([(self._place[name], each) for name, each in addends.items()])
 
-        return squares
+        return squares if inputs else None
 
     def _record(self, x: Tensor, images: int, together: bool = False) -> tuple[Tensor, Recording, Tensor | None]:
         """Logits, what the watched modules left behind, and the head's input if the head is taken in closed form."""
@@ -271,7 +300,9 @@ class ExactEngine:
                 if not logits.requires_grad:
                     return ""  # the head alone counts
                 recording.prepare(self._costs.targets)
-                functions.append(self._squares(logits, recording))
+                of_target = self._squares(logits, recording, Sums(len(self.layers), logits.device))
+                assert of_target is not None, "the logits require a gradient"
+                functions.append(of_target)
             one, mapped = functions
             return check.apart(one, partial(for_each, mapped), logits.detach())
 
@@ -318,14 +349,52 @@ def _find_rule(module: nn.Module) -> Rule | None:
     return None if module._forward_hooks else find_rule(module)
 
 
-def _distributions(extra: Tensor, wanted: range, p: Tensor) -> Tensor:
-    """Target distributions ``wanted`` of every image, broadcast over copies: (T, B, 1, C)."""
-    images, _, classes = p.shape
-    first, behind = min(wanted.start, classes), min(wanted.stop, classes)
-    one_hot = p.new_zeros(behind - first, classes)
-    one_hot.diagonal(first).fill_(1)
-    further = extra[:, max(0, wanted.start - classes) : max(0, wanted.stop - classes)]
-    return torch.cat([one_hot[:, None].expand(-1, images, -1), further.transpose(0, 1)])[:, :, None]
+@dataclass(frozen=True)
+class _Order:
+    """In which order the classes of each image are differentiated, (B, classes): those that go deepest first.
+
+    ``chosen`` are their depths, by class, where there are several ``depths``.
+    """
+
+    order: Tensor
+    depths: Depths | None = None
+    chosen: Tensor | None = None
+
+    @classmethod
+    def of(cls, depths: Depths | None, log_p: Tensor) -> _Order:
+        """Of clean log-probabilities (B, C)."""
+        if depths is None:
+            return cls(torch.arange(log_p.shape[1], device=log_p.device).expand(log_p.shape))
+        chosen = depths.choose(log_p)
+        return cls(chosen.argsort(dim=1, stable=True), depths, chosen)
+
+    @property
+    def classes(self) -> int:
+        return self.order.shape[1]
+
+    def passes(self) -> Iterator[tuple[range, int]]:
+        """Places in the order, and how deep the image that goes deepest there does."""
+        if self.chosen is None:
+            yield range(self.classes), 0
+            return
+        start = 0
+        for depth, together in itertools.groupby(self.chosen.gather(1, self.order).amin(0).tolist()):
+            stop = start + len(list(together))
+            yield range(start, stop), depth
+            start = stop
+
+    def distributions(self, places: range, extra: Tensor, p: Tensor) -> Tensor:
+        """The classes at these places or, behind them, ``extra`` ones, broadcast over copies: (T, B, 1, C)."""
+        if places.start >= self.classes:
+            wanted = extra[:, places.start - self.classes : places.stop - self.classes].transpose(0, 1)
+        else:
+            at = self.order[:, places.start : places.stop].T[..., None]
+            wanted = p.new_zeros(*at.shape[:2], p.shape[-1]).scatter(2, at, 1)
+        return wanted[:, :, None]
+
+    def by_class(self, per_layer: Tensor) -> Tensor:
+        """What came in this order, (layers, B, classes), in the order of the classes."""
+        return per_layer if self.chosen is None else per_layer.gather(2, self.order.argsort(1).expand_as(per_layer))
 
 
 def for_each(function: Callable[[Tensor], Tensor], cotangents: Tensor) -> Tensor:

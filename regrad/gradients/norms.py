@@ -54,6 +54,11 @@ class ClassNorms:
         parts = [None if part is None else part[..., s : s + 1, :, targets] for part in (self.roots, self.draws)]
         return ClassNorms(self.squared[s : s + 1, :, targets], self.logits, *parts)
 
+    def of_images(self, order: Tensor) -> ClassNorms:
+        """Those of the images ``order``, (B,)."""
+        parts = [None if part is None else part[..., order, :] for part in (self.roots, self.draws)]
+        return ClassNorms(self.squared[:, order], self.logits[order], *parts)
+
     @classmethod
     def of_parts(cls, parts: Sequence[ClassNorms]) -> ClassNorms:
         """The images of all ``parts``, in order."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from regrad.errors import UsageError
 from regrad.gradients import choose
+from regrad.gradients.depths import Depths
 from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import Layer, find_layers, layer_weights
 from regrad.gradients.norms import ClassNorms, Engine
@@ -56,14 +57,15 @@ TARGETS = {
     "uniform": Target(lambda log_p: torch.full_like(log_p, 1 / log_p.shape[1])[:, None]),
     "contrast": Target(contrasts, of_each_class=True),
 }
-Copies = Callable[[bool, slice], Tensor]  # with noise or not, of some images: (B, copies, channels, H, W)
+Copies = Callable[[bool, slice | list[int]], Tensor]  # with noise or not, of some images: (B, copies, channels, H, W)
 LIKELY, OTHERS = 5, 5  # classes of an image on which the error is measured: the most probable, and some at random
 
 
 class Kind(Protocol):
     """Which norms: over the perturbed copies or on the clean image, layers weighed by Eq. 12 or all alike.
 
-    ``target`` None stands for all classes, a name of :data:`TARGETS` for what is said there.
+    ``target`` None stands for all classes, a name of :data:`TARGETS` for what is said there. ``power`` is the gamma of
+    whoever needs no more of all classes than sum_c p_c^gamma ||a g_c||.
     """
 
     @property
@@ -74,6 +76,9 @@ class Kind(Protocol):
 
     @property
     def target(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def power(self) -> float | str | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ Build = Callable[[nn.Module, list[Layer], choose.Pass, Tensor, GradientSettings]
 
 
 def _exact(network: nn.Module, layers: list[Layer], cut: choose.Pass, probe: Tensor, _: GradientSettings) -> Engine:
-    return ExactEngine(network, layers, cut.weights, probe, cut.copies, None if cut.classes else cut.targets)
+    targets = None if cut.classes else cut.targets
+    return ExactEngine(network, layers, cut.weights, probe, cut.copies, targets, depths=cut.depths)
 
 
 def _sketch(
@@ -113,8 +119,8 @@ ENGINES: dict[str, Build] = {"exact": _exact, "sketch": _sketch, "reference": _r
 class _Run:
     """One engine over one set of copies, and which of its weightings and targets each kind takes.
 
-    ``step`` is how many images go at once, where memory has been planned, and ``twins`` are further engines that are
-    the same, for pieces side by side.
+    ``depths`` are those of the classes, if there are several, ``step`` is how many images go at once, where memory has
+    been planned, and ``twins`` are further engines that are the same, for pieces side by side.
     """
 
     smoothed: bool
@@ -122,6 +128,7 @@ class _Run:
     decays: list[bool]
     targets: list[str]
     engine: Engine
+    depths: Depths | None = None
     step: int | None = None
     twins: Sequence[Engine] = ()
 
@@ -129,21 +136,33 @@ class _Run:
         return (engine or self.engine)(copies, _distributions(self.targets), self.classes)
 
     def pieces(self, copies: Copies, images: int, dtype: torch.dtype, together: SideBySide) -> ClassNorms:
-        """Of all ``images``, piece by piece or several side by side."""
+        """Of all ``images``, piece by piece or several side by side.
+
+        A piece is differentiated as deep as one of its images needs, so that those of about one cost go together.
+        """
         free = SimpleQueue[Engine]()
         for engine in (self.engine, *self.twins):
             free.put(engine)
 
-        def piece(part: slice) -> ClassNorms:
+        def piece(part: slice | list[int]) -> ClassNorms:
             engine = free.get()
             try:
                 return self(copies(self.smoothed, part).to(dtype), engine)
             finally:
                 free.put(engine)
 
-        slices = even_slices(images, self.step, 1 + len(self.twins))
-        functions = [partial(piece, part) for part in slices]
-        return ClassNorms.of_parts(together(functions) if self.twins else [function() for function in functions])
+        parts = even_slices(images, self.step, 1 + len(self.twins))
+        order = self._dearest_first(copies, parts, dtype) if self.depths and len(parts) > 1 else None
+        functions = [partial(piece, part if order is None else order[part].tolist()) for part in parts]
+        norms = ClassNorms.of_parts(together(functions) if self.twins else [function() for function in functions])
+        return norms if order is None else norms.of_images(order.argsort())
+
+    @torch.no_grad()
+    def _dearest_first(self, copies: Copies, parts: Sequence[slice], dtype: torch.dtype) -> Tensor:
+        """The images by the cost of their classes, found from the clean ones: int64 (B,)."""
+        assert self.depths is not None
+        logits = [self.engine.network(copies(False, part)[:, 0].to(dtype)).double() for part in parts]
+        return self.depths.cost(torch.cat(logits).log_softmax(1)).argsort(descending=True, stable=True)
 
     @property
     def classes(self) -> bool:
@@ -303,12 +322,12 @@ class Passes:
         settings = replace(self._settings, directions=self.plan.get("directions", self._settings.directions))
         runs = []
         for smoothed, kinds in self._groups.items():
-            (cut,) = choose.kept(self._layers, [self._pass(smoothed, kinds)], self.plan["first_layer"])
+            (cut,) = choose.kept(self._layers, [self._pass(smoothed, kinds)], self.plan)
             engine = build(self._copy(), self._layers, cut, self._inputs, settings)
             if self._dtype != self._inputs.dtype:
                 engine.convert(self._dtype)
                 self._rehearse(engine)
-            runs.append(_Run(smoothed, kinds, _decays(kinds), _targets(kinds), engine))
+            runs.append(_Run(smoothed, kinds, _decays(kinds), _targets(kinds), engine, cut.depths))
         return runs
 
     def _rehearse(self, engine: Engine) -> None:
@@ -326,7 +345,8 @@ class Passes:
     def _pass(self, smoothed: bool, kinds: Sequence[Kind]) -> choose.Pass:
         each = [TARGETS[name].of_each_class for name in _targets(kinds)]
         classes = _of_classes(kinds) + sum(each)
-        return choose.Pass(self._copies(smoothed), self._rows(_decays(kinds)), len(each) - sum(each), classes)
+        rows, powers = self._rows(_decays(kinds)), _powers(kinds)
+        return choose.Pass(self._copies(smoothed), rows, len(each) - sum(each), classes, powers)
 
     def _rows(self, decays: Sequence[bool]) -> Tensor:
         """a_l by Eq. 12 or 1, for each of ``decays``: (S, layers), before the cut."""
@@ -352,6 +372,12 @@ def _targets(kinds: Sequence[Kind]) -> list[str]:
 
 def _of_classes(kinds: Sequence[Kind]) -> bool:
     return any(kind.target is None for kind in kinds)
+
+
+def _powers(kinds: Sequence[Kind]) -> tuple[float, ...]:
+    """Of those of all classes, each once; none if one of them needs more than a weighed sum."""
+    powers = dict.fromkeys(kind.power for kind in kinds if kind.target is None)
+    return () if None in powers else tuple(float(power) for power in powers if power is not None)
 
 
 def _distributions(targets: Sequence[str]) -> Callable[[Tensor], Tensor] | None:

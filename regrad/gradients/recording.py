@@ -161,8 +161,8 @@ class Use:
             return outer[0].shape[0] * (copies * sum(factor.shape[1] for factor in outer)) ** 2
         return sum(math.prod(factor.shape[:3]) * copies for factor in outer if factor.gradient is None)
 
-    def take(self, gradients: Sequence[Tensor | None]) -> Addends | None:
-        """Of the ``gradients`` of all outputs; None if none of those that count here is there."""
+    def take(self, gradients: Mapping[int, Tensor | None]) -> Addends | None:
+        """Of the ``gradients`` of its outputs, by their places; None if none of them is there."""
         own = [gradients[output] for output in self.outputs]
         there = [(call, d) for call, d in enumerate(own) if d is not None]
         if not there:
@@ -223,9 +223,13 @@ class Recording:
         for use in self.uses.values():
             use.prepare(targets)
 
-    def addends(self, gradients: Sequence[Tensor | None]) -> dict[str, Addends]:
-        """Of each parameter, from the ``gradients`` at :attr:`edges`; none where no gradient came."""
-        taken = {name: use.take(gradients) for name, use in self.uses.items()}
+    def outputs(self, names: Collection[str]) -> list[int]:
+        """Which of :attr:`edges` the parameters ``names`` need, in order."""
+        return sorted({output for name in names if name in self.uses for output in self.uses[name].outputs})
+
+    def addends(self, gradients: Mapping[int, Tensor | None], names: Collection[str]) -> dict[str, Addends]:
+        """Of each parameter of ``names``, from the ``gradients`` at :attr:`edges`; none where no gradient came."""
+        taken = {name: use.take(gradients) for name, use in self.uses.items() if name in names}
         return {name: addends for name, addends in taken.items() if addends is not None}
 
     def bytes_held(self, targets: int, copies: int, element_size: int) -> int:

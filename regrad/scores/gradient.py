@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from regrad.scores.registry import Inputs, Norms, score
+from regrad.scores.registry import EXPONENT, Inputs, Norms, score
 
 
-@score(Norms(smoothed=True, decayed=True))
+@score(Norms(smoothed=True, decayed=True, power=EXPONENT))
 def regrad(inputs: Inputs) -> Tensor:
     """sum_c sqrt(p_c) ||a * g_c||, gradients smoothed over N noisy copies, layers weighed towards the last.
 
@@ -21,7 +21,7 @@ def regrad(inputs: Inputs) -> Tensor:
     return _weighed_sum(inputs)
 
 
-@score(Norms(smoothed=False, decayed=True))
+@score(Norms(smoothed=False, decayed=True, power=EXPONENT))
 def regrad_layers(inputs: Inputs) -> Tensor:
     """sum_c sqrt(p_c) ||a * g_c|| on the clean image: REGrad without perturbation.
 
@@ -48,7 +48,7 @@ def exgrad(inputs: Inputs) -> Tensor:
     return _expected(inputs)
 
 
-@score(Norms(smoothed=False, decayed=True))
+@score(Norms(smoothed=False, decayed=True, power=1.0))
 def exgrad_layers(inputs: Inputs) -> Tensor:
     """sum_c p_c ||a * g_c|| on the clean image: ExGrad with the layer weights of Eq. 12.
 
@@ -57,7 +57,7 @@ def exgrad_layers(inputs: Inputs) -> Tensor:
     return _expected(inputs)
 
 
-@score(Norms(smoothed=True, decayed=True))
+@score(Norms(smoothed=True, decayed=True, power=1.0))
 def exgrad_smoothed(inputs: Inputs) -> Tensor:
     """sum_c p_c ||a * g_c||, smoothed and weighed like ``regrad``, with p_c in place of sqrt(p_c).
 

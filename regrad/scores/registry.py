@@ -29,6 +29,7 @@ from regrad.settings.columns import FIXED, SEVERAL
 if TYPE_CHECKING:
     from regrad.scores.statistics import FeatureStatistics
 
+EXPONENT = "exponent"  # as a power: Scorer's own
 FAMILIES = ("gradient", "perturbation", "entropy", "features", "fitted")
 ENTRY_POINTS = "regrad.scores"
 
@@ -42,11 +43,15 @@ class Norms:
         decayed: layers weighed by a_l = exp(lambda (l - L)) (Eq. 12), or all alike.
         target: None: ||g_c|| for every class, (B, C). ``predicted`` or ``uniform``: ||sum_c q_c g_c|| with q = p or
             q = 1 / C, (B,). ``contrast``: ||g_c - g_y||, y the most probable class on the clean image, (B, C).
+        power: gamma, where the score is sum_c p_c^gamma ||a g_c||, or :data:`EXPONENT`, the gamma of ``--exponent``: of
+            classes that weigh little in that sum the first layers may be estimated, as ``--tolerance`` allows. None
+            where it makes anything else of the norms: then each class is as precise as any.
     """
 
     smoothed: bool
     decayed: bool
     target: str | None = None
+    power: float | str | None = None
 
     @property
     def of_each_class(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -38,8 +39,10 @@ def test_costs_are_those_counted_by_hand() -> None:
     total = sum(sizes)
     pairs = ((12, 20), (20, WIDE), (WIDE, 7))
     grams = sum(min(11 * 11 * (d_out + d_in / 7), 11 * d_in * d_out) / 11 for d_in, d_out in pairs)
+    # The head has a closed form, and nobody asks for the gradient of the image.
+    products = grams - min(11 * 11 * (7 + WIDE / 7), 11 * WIDE * 7) / 11
     cost = choose.estimate(network, layers, wanted, inputs, directions=16)
-    assert cost["exact"] == pytest.approx(1 + 7 * (total + grams) / total, abs=0.01)
+    assert cost["exact"] == pytest.approx(1 + 7 * ((total - sizes[0] + products) / total + choose.A_PASS), abs=0.01)
     unshared = sizes[0] + sizes[2]
     assert cost["sketch"] == pytest.approx(1 + 16 * (total + unshared) / total, abs=0.01)
 
@@ -93,5 +96,34 @@ def test_the_engine_asked_for_is_taken() -> None:
 def test_rows_without_decay_are_not_cut() -> None:
     layers, _, _ = passes(perceptron(5))
     weights = torch.stack([layer_weights(layers, 0.3), torch.ones(3, dtype=torch.float64)])
-    (kept,) = choose.kept(layers, [choose.Pass(1, weights)], 3)
+    (kept,) = choose.kept(layers, [choose.Pass(1, weights)], {"first_layer": 3})
     assert (kept.weights > 0).tolist() == [[False, False, True], [True, True, True]]
+
+
+def test_classes_have_several_depths_where_scores_add_them_up() -> None:
+    network = build("ResNet", torch.float32)
+    layers, (item,), inputs = passes(network)
+    several, alone = replace(item, powers=(0.5,)), replace(item, powers=())
+    plan = choose.resolve(network, "exact", layers, item.weights[0], [several], inputs, 2e-3, 8)
+    first = [depth["first_layer"] for depth in plan["depths"]["each"]]
+    assert first == sorted(set(first))
+    assert first[0] == plan["first_layer"]
+    assert plan["depths"]["most"] == pytest.approx(4e-3 - plan["left_out"], rel=1e-3)
+    assert "of the less probable classes fewer" in plan["why"]
+    assert json.loads(json.dumps(plan)) == plan
+    one = choose.resolve(network, "exact", layers, item.weights[0], [alone], inputs, 2e-3, 8)
+    assert "depths" not in one
+    assert plan["cost"]["exact"] < one["cost"]["exact"]
+    (kept,) = choose.kept(layers, [several], plan)
+    assert kept.depths is not None
+    assert float(kept.depths.cost(network(inputs).double().log_softmax(1)).mean()) == pytest.approx(
+        plan["cost"]["exact"] - 1, abs=0.01
+    )
+    for other in (
+        alone,
+        replace(several, weights=torch.cat([several.weights, several.weights])),
+        replace(several, weights=torch.ones_like(several.weights)),
+    ):
+        assert choose.kept(layers, [other], plan)[0].depths is None
+    for engine, tolerance in (("sketch", 2e-3), ("reference", 2e-3), ("exact", 0.0)):
+        assert "depths" not in choose.resolve(network, engine, layers, item.weights[0], [several], inputs, tolerance, 8)

@@ -58,14 +58,17 @@ def test_norms_are_those_of_autograd_for_a_layer_called_twice(targets: int, toge
     sums = Sums(len(wanted), x.device)
 
     def squares(d: Tensor) -> Tensor:
-        addends = recording.addends(torch.autograd.grad(y, recording.edges, d, retain_graph=True))
+        addends = recording.addends(
+            dict(enumerate(torch.autograd.grad(y, recording.edges, d, retain_graph=True))), wanted
+        )
         assert addends.keys() == wanted.keys()
         return sums([(column, addends[name]) for column, name in enumerate(wanted)])
 
     torch.testing.assert_close(squares(d[0]), torch.stack([*wanted.values()], 1), rtol=1e-9, atol=0)
     one_by_one = torch.stack([squares(each) for each in d])
     torch.testing.assert_close(torch.vmap(squares)(d), one_by_one, rtol=1e-9, atol=0)
-    assert recording.addends([None] * 4) == {}
+    assert recording.addends(dict.fromkeys(range(4)), wanted) == {}
+    assert recording.outputs(["5.weight", "0.weight", "none"]) == [0, 2, 3]
 
 
 def test_what_comes_before_the_first_watched_module_builds_no_graph() -> None:

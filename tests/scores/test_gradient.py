@@ -7,6 +7,7 @@ import math
 import torch
 
 from regrad.scores import SCORES, Inputs, Norms
+from regrad.scores.registry import EXPONENT
 
 
 def _inputs() -> Inputs:
@@ -48,5 +49,6 @@ def test_the_chain_of_inequalities() -> None:
 
 
 def test_what_is_smoothed_and_what_is_weighed() -> None:
-    assert SCORES["regrad"].norms == Norms(smoothed=True, decayed=True)
+    assert SCORES["regrad"].norms == Norms(smoothed=True, decayed=True, power=EXPONENT)
+    assert SCORES["exgrad_smoothed"].norms == Norms(smoothed=True, decayed=True, power=1.0)
     assert SCORES["exgrad"].norms == Norms(smoothed=False, decayed=False)
