@@ -379,7 +379,7 @@ class Scorer:
 
     def _copies(self, images: Tensor, ids: Sequence[str], smoothed: bool, part: slice | list[int]) -> Tensor:
         """What the network receives of some images: (B, N+1, channels, H, W), the clean image first."""
-        images, ids = images[part], _part(ids, part)
+        images, ids = images[part], ids[part] if isinstance(part, slice) else [ids[i] for i in part]
         samples = self.samples if smoothed else 0
         if self.noise_space == "pixel":
             noisy = perturb.noisy_copies(images, ids, samples, self.sigma, self.seed)
@@ -416,7 +416,3 @@ class _Shared:
 
 def _are_pixels(images: Tensor) -> bool:
     return images.is_floating_point() or images.dtype == torch.uint8
-
-
-def _part(ids: Sequence[str], part: slice | list[int]) -> Sequence[str]:
-    return ids[part] if isinstance(part, slice) else [ids[i] for i in part]

@@ -15,7 +15,8 @@ from tests.data import ROOT
 
 RAY = {"a cluster": ("ray_cluster", "tests.faults.kills"), "Ray": ("ray_session", "start_local", "own_run")}
 LONG = (
-    *("tests/commands/clone/test_reproduce.py", "tests/commands/test_demo.py", "tests/gradients/test_sketch.py"),
+    *("tests/commands/clone/test_reproduce.py", "tests/commands/test_demo.py"),
+    "tests/gradients/sketching/test_sketch.py",
     *("tests/faults/test_nights.py", "tests/test_real_images.py", "tests/test_scorer.py"),
     *("tests/experiments/sweep/test_trial.py", "tests/models/test_hubs.py", "tests/report/test_browser.py"),
 )

@@ -15,7 +15,7 @@ from regrad.errors import RegradError
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.passes import Passes
 from regrad.gradients.reference import ReferenceEngine
-from regrad.gradients.sketch import SketchEngine
+from regrad.gradients.sketching.sketch import SketchEngine
 from regrad.network.copies import private_copy
 from regrad.scores import SCORES
 from tests.networks import NETWORKS, SIZE, WITHOUT_RULE, SmallResNet, build
@@ -343,11 +343,11 @@ def test_auto_takes_exact_where_the_sketch_cannot() -> None:
     class NoForwardMode(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.embed = nn.Linear(3 * SIZE * SIZE, 4)
+            self.embed, self.mix = nn.Linear(3 * SIZE * SIZE, 4), nn.Linear(4, 4)
             self.fc = nn.Linear(4, 400)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.fc(_Same.apply(self.embed(x.flatten(1))))
+            return self.fc(torch.tanh(self.mix(_Same.apply(self.embed(x.flatten(1))))))
 
     scorer = Scorer(Classifier(NoForwardMode().eval(), SIZE, mean=0.4, std=0.3), samples=1, depth_decay=0)
     assert scorer.plan["engine"] == "exact"

@@ -116,7 +116,7 @@ def _failing(
             squares = [0.0] * len(probe)
         else:
             squares = _attempt(partial(_norms, use, classes, gradients, probe))
-        if squares is None or not all(map(_agree, squares, truth[name], total)):
+        if squares is None or not all(map(agree, squares, truth[name], total)):
             failed.add(name)
     return failed
 
@@ -157,13 +157,19 @@ def apart(one: Callable[[Tensor], Tensor], together: Callable[[Tensor], Tensor],
         return "PyTorch has " + loops[0].partition("implemented ")[2].partition(".")[0].replace("the", "no", 1)
     pairs = zip(at_once.flatten().tolist(), alone.flatten().tolist(), strict=True)
     total = float(alone.sum())
-    return "" if all(_agree(*pair, total) for pair in pairs) else "several at once give other numbers"
+    return "" if all(agree(*pair, total) for pair in pairs) else "several at once give other numbers"
 
 
-def _agree(squared: float, wanted: float, total: float) -> bool:
+def agree(squared: float, wanted: float, total: float) -> bool:
     """Whether they are two roundings of one number; where it is zero but for rounding, of zero."""
     larger = max(wanted, squared)
     return abs(squared - wanted) <= 1e-3 * larger or larger <= NOTHING * total
+
+
+def some_distributions(log_p: Tensor) -> Tensor:
+    """Target distributions to try, (B, TRIED, C), of log-probabilities (B, C)."""
+    steps = torch.linspace(0, 2, log_p.shape[1], dtype=log_p.dtype, device=log_p.device).softmax(0)
+    return torch.stack([steps.roll(places) for places in range(TRIED)]).expand(len(log_p), -1, -1)
 
 
 def _cotangent(logits: Tensor) -> Tensor:

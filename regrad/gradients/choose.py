@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients import cut
-from regrad.gradients.depths import Depth, Depths, rounded, worthwhile
-from regrad.gradients.directions import SHARED_ROWS
+from regrad.gradients.channelwise import find_channelwise, pays
+from regrad.gradients.depths import Depth, Depths, to_digits, worthwhile
 from regrad.gradients.layers import Layer
 from regrad.gradients.rules import Outer, find_rule
+from regrad.gradients.sketching.directions import SHARED_ROWS
 from regrad.network import head
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked
@@ -99,7 +100,7 @@ def resolve(
         dearest = max(passes, key=lambda item: item.copies)
         depths = _depths(layers, shares, plan["first_layer"], sizes, dearest)
         if len(depths) > 1 and any(_several_depths(item) for item in passes):
-            plan["depths"] = Depths(depths, (), rounded(2 * tolerance - plan["left_out"])).in_plan()
+            plan["depths"] = Depths(depths, (), to_digits(2 * tolerance - plan["left_out"])).in_plan()
             passes = kept(layers, passes, plan)
     if engine != "reference":
         plan["cost"] = _estimate(sizes, len(layers), passes, directions)
@@ -154,7 +155,7 @@ def _depths(layers: list[Layer], shares: Tensor, first_layer: int, sizes: _Sizes
         )
         counted = [i for i, layer in enumerate(layers) if layer.index >= first and float(item.weights[:, i].max()) > 0]
         cost = sizes.backward(counted, item.copies, targets) / sizes.total
-        candidates.append(Depth(first, rounded(left_out), rounded(cost)))
+        candidates.append(Depth(first, to_digits(left_out), to_digits(cost)))
     return tuple(worthwhile(candidates))
 
 
@@ -191,7 +192,8 @@ def _estimate(sizes: _Sizes, layers: int, passes: Sequence[Pass], directions: in
 class _Sizes:
     """Multiplications of one input: in all, before each layer is entered, and in each layer; and the Outer shapes.
 
-    ``log_p`` is of all that were measured, (B, C), and ``head`` the layer that has a closed form, if any.
+    ``log_p`` is of all that were measured, (B, C). The norms of ``head``, of ``width`` inputs, and of layers that are
+    ``channelwise`` follow without a backward pass, where that pays.
     """
 
     total: float
@@ -199,11 +201,17 @@ class _Sizes:
     before: dict[int, float]
     own: dict[int, float]
     outer: dict[int, list[tuple[int, int, int, int]]]
+    width: int
+    channelwise: set[int]
     head: int | None
 
     @property
     def classes(self) -> int:
         return self.log_p.shape[1]
+
+    def _is_closed(self, i: int, copies: int, targets: int) -> bool:
+        shapes = self.outer.get(i, [])
+        return i == self.head or (i in self.channelwise and all(pays(shape, self.width, copies) for shape in shapes))
 
     def tail(self, counted: Sequence[int]) -> float:
         """From where the first of the layers ``counted`` is entered."""
@@ -212,9 +220,9 @@ class _Sizes:
     def backward(self, counted: Sequence[int], copies: int, targets: int) -> float:
         """Of a backward pass that differentiates ``counted``, and their norms, for one of the ``targets``, a copy.
 
-        The head takes none, and the first of the others need not give the gradient of its input.
+        Closed forms take none, and the first of the others need not give the gradient of its input.
         """
-        others = [i for i in counted if i != self.head and i in self.before]
+        others = [i for i in counted if i in self.before and not self._is_closed(i, copies, targets)]
         if not others:
             return 0.0
         first = min(others, key=lambda i: self.before[i])
@@ -255,8 +263,11 @@ def _measure(network: nn.Module, layers: list[Layer], inputs: Tensor) -> _Sizes:
             network(inputs[:1])
         log_p = network(inputs).double().log_softmax(1)
     last = head.find_head(network, inputs[:1])
+    names = find_channelwise(network, last, inputs[:1])
+    width = modules[last].weight.shape[1] if last else 0
+    channelwise = {i for i, layer in enumerate(layers) if layer.name in names}
     place = next((i for i, layer in enumerate(layers) if layer.name == last), None)
-    return _Sizes(max(counter.total, 1.0), log_p.cpu(), before, own, outer, place)
+    return _Sizes(max(counter.total, 1.0), log_p.cpu(), before, own, outer, width, channelwise, place)
 
 
 def _shapes(module: nn.Module, call: Call) -> list[tuple[int, int, int, int]]:

@@ -13,7 +13,8 @@ differentiated deeper; the class with the largest share is differentiated as dee
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -125,6 +126,55 @@ class Depths:
         return whole
 
 
+@dataclass(frozen=True)
+class Order:
+    """In which order the classes of each image are differentiated, (B, classes): those that go deepest first.
+
+    ``chosen`` are their depths, by class, where there are several ``depths``.
+    """
+
+    order: Tensor
+    depths: Depths | None = None
+    chosen: Tensor | None = None
+
+    @classmethod
+    def of(cls, depths: Depths | None, log_p: Tensor) -> Order:
+        """Of clean log-probabilities (B, C)."""
+        if depths is None:
+            return cls(torch.arange(log_p.shape[1], device=log_p.device).expand(log_p.shape))
+        chosen = depths.choose(log_p)
+        return cls(chosen.argsort(dim=1, stable=True), depths, chosen)
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return self.order.shape[1]
+
+    def passes(self) -> Iterator[tuple[range, int]]:
+        """Places in the order, and how deep the image that goes deepest there does."""
+        if self.chosen is None:
+            yield range(self.classes), 0
+            return
+        start = 0
+        for depth, together in itertools.groupby(self.chosen.gather(1, self.order).amin(0).tolist()):
+            stop = start + len(list(together))
+            yield range(start, stop), depth
+            start = stop
+
+    def distributions(self, places: range, extra: Tensor, p: Tensor) -> Tensor:
+        """The classes at these places or, behind them, ``extra`` ones, broadcast over copies: (T, B, 1, C)."""
+        if places.start >= self.classes:
+            wanted = extra[:, places.start - self.classes : places.stop - self.classes].transpose(0, 1)
+        else:
+            at = self.order[:, places.start : places.stop].T[..., None]
+            wanted = p.new_zeros(*at.shape[:2], p.shape[-1]).scatter(2, at, 1)
+        return wanted[:, :, None]
+
+    def by_class(self, per_layer: Tensor) -> Tensor:
+        """What came in this order, (layers, B, classes), in the order of the classes."""
+        return per_layer if self.chosen is None else per_layer.gather(2, self.order.argsort(1).expand_as(per_layer))
+
+
 def class_shares(log_p: Tensor, powers: Sequence[float]) -> Tensor:
     """The share of each class in a score, (B, C): the largest over ``powers``."""
     p = log_p.exp()
@@ -137,10 +187,10 @@ def class_shares(log_p: Tensor, powers: Sequence[float]) -> Tensor:
     return torch.stack([each / each.sum(1, keepdim=True).clamp_min(1e-300) for each in weighed]).amax(0)
 
 
-def rounded(number: float) -> float:
+def to_digits(number: float) -> float:
     """To as many digits as a plan has.
 
-    >>> rounded(0.123456)
+    >>> to_digits(0.123456)
     0.1235
     """
     return float(f"{number:.{_DIGITS}g}")

@@ -13,9 +13,8 @@ Where launches would dominate, one pass is for several targets: what is done for
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,11 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients import check
-from regrad.gradients.depths import Depths
+from regrad.gradients.channelwise import FEW, Tail, find_channelwise, pays
+from regrad.gradients.depths import Depths, Order
 from regrad.gradients.layers import Layer, layer_parameters
 from regrad.gradients.norms import ClassNorms, norms_of_runs
-from regrad.gradients.recording import Addends, Recording, Sums, Watched
-from regrad.gradients.rules import Rule, find_rule
+from regrad.gradients.recording import Addends, Recording, Sums, find_watched
+from regrad.gradients.rules import Outer
 from regrad.network import head
 from regrad.network.copies import plain_attention, private_copy
 from regrad.network.fold import convolution_format, fold_batch_norms
@@ -89,14 +89,18 @@ class ExactEngine:
                 name = f"{layers[i].name}.{own}".lstrip(".")
                 self._parameters[name], self._place[name] = parameter, i
         last = head.find_head(network, probe[:1])
-        self._watched = check.trusted(network, self._parameters, self._find_watched(), probe)
+        watched = find_watched(network, layers, self._parameters)
+        self._watched = check.trusted(network, self._parameters, watched, probe)
         ruled = {name for item in self._watched for name in item.parameters.values()}
         self._plain = {name: parameter for name, parameter in self._parameters.items() if name not in ruled}
         self._head: nn.Linear | None = None
+        self._channelwise: set[int] = set()  # places of the watched modules that have a closed form as the head has
+        self._memory, self._together = 0, False
         self._costs = self._estimate(probe[:1], copies, targets)
-        self.bytes_per_input = self._costs.least
         self._head = self._take_head(last)
-        self._memory = 0
+        self._channelwise = self._find_channelwise(last, probe, copies)
+        self._costs = replace(self._costs, least=self._costs.least + self._bytes_of_tail(probe[:1], copies))
+        self.bytes_per_input = self._costs.least
         wanted = probe.device.type != "cpu" if together is None else together
         self._alone = self._try_together(probe) if wanted else ""  # why targets go one at a time where they need not
         self._together = wanted and not self._alone
@@ -162,37 +166,68 @@ class ExactEngine:
             return self._norms(copies, targets, classes)
 
     def _norms(self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None, with_classes: bool) -> ClassNorms:
-        images, number = copies.shape[:2]
-        at_once = self.targets_at_once(images * number)
-        logits, recording, features = self._record(copies.flatten(0, 1), images, at_once > 1)
-        exact_logits = logits.detach().double().reshape(images, number, -1)
+        per_layer, order, logits = self._of_layers(copies, targets, with_classes)
+        return ClassNorms(self._weighed(per_layer, order), logits)
+
+    def _of_layers(
+        self, copies: Tensor, targets: Callable[[Tensor], Tensor] | None, with_classes: bool
+    ) -> tuple[Tensor, Order, Tensor]:
+        """||block of g_q||^2 of each layer, (layers, B, T), how deep it was formed, and the logits (B, N+1, C)."""
+        logits, recording, tail = self._record(copies.flatten(0, 1), len(copies), self._at_once(copies) > 1)
+        exact_logits = logits.detach().double().unflatten(0, copies.shape[:2])
         log_p = exact_logits.log_softmax(-1)
         p = log_p.exp()
-        extra = targets(log_p[:, 0]) if targets is not None else p.new_zeros(images, 0, p.shape[-1])
-        order = _Order.of(self._depths, log_p[:, 0]) if with_classes else _Order(p.new_zeros(images, 0).long())
-        classes, count = order.classes, order.classes + extra.shape[1]
-        per_layer = p.new_zeros(len(self.layers), images, count)
+        extra = targets(log_p[:, 0]) if targets is not None else p.new_zeros(len(p), 0, p.shape[-1])
+        order = Order.of(self._depths, log_p[:, 0]) if with_classes else Order(p.new_zeros(len(p), 0).long())
+        per_layer = p.new_zeros(len(self.layers), len(p), order.classes + extra.shape[1])
         if logits.requires_grad:
-            recording.prepare(count)
-            sums = Sums(len(self.layers), logits.device)
-            for places, depth in (*order.passes(), (range(classes, count), 0)):
-                of_target = self._squares(logits, recording, sums, depth)
-                if of_target is None or not places:
-                    continue
-                for part in slices(len(places), -(-len(places) // at_once)):
-                    cotangents = ((order.distributions(places[part], extra, p) - p) / number).flatten(1, 2)
-                    if cotangents.device.type == "cpu" and not cotangents.any():
-                        continue  # NEGrad's on the clean image; to ask would make a GPU's host wait
-                    of_layers = for_each(of_target, cotangents.to(logits.dtype))
-                    per_layer[:, :, places[part].start : places[part].stop] = of_layers.permute(2, 1, 0)
-            per_layer[:, :, :classes] = order.by_class(per_layer[:, :, :classes])
-        if features is not None:
-            weight, bias = self._head_names()
-            squares = head.squared_norms(features.reshape(images, number, -1), p, extra, bias=bias is not None)
-            per_layer[self._place[weight]] += squares[:, squares.shape[1] - count :]
-        return ClassNorms(self._weighed(per_layer, order), exact_logits)
+            self._differentiate(logits, recording, order, p, extra, self._at_once(copies), per_layer)
+        for name, squares in self._closed_forms(tail, p, extra, with_classes):
+            per_layer[self._place[name]] += squares
+        return per_layer, order, exact_logits
 
-    def _weighed(self, per_layer: Tensor, order: _Order) -> Tensor:
+    def _at_once(self, copies: Tensor) -> int:
+        return self.targets_at_once(copies.shape[0] * copies.shape[1])
+
+    def _differentiate(
+        self,
+        logits: Tensor,
+        recording: Recording,
+        order: Order,
+        p: Tensor,
+        extra: Tensor,
+        at_once: int,
+        per_layer: Tensor,
+    ) -> None:
+        """Put into ``per_layer`` (layers, B, T) what backward passes give: of the classes, then of the ``extra``."""
+        classes, count = order.classes, per_layer.shape[2]
+        recording.prepare(count)
+        sums = Sums(len(self.layers), logits.device)
+        for places, depth in (*order.passes(), (range(classes, count), 0)):
+            of_target = self._squares(logits, recording, sums, depth)
+            if of_target is None or not places:
+                continue
+            for part in slices(len(places), -(-len(places) // at_once)):
+                own = places[part]
+                cotangents = ((order.distributions(own, extra, p) - p) / p.shape[1]).flatten(1, 2)
+                if cotangents.device.type == "cpu" and not cotangents.any():
+                    continue  # NEGrad's on the clean image; to ask would make a GPU's host wait
+                of_layers = for_each(of_target, cotangents.to(logits.dtype))
+                per_layer[:, :, own.start : own.stop] = of_layers.permute(2, 1, 0)
+        per_layer[:, :, :classes] = order.by_class(per_layer[:, :, :classes])
+
+    def _closed_forms(self, tail: Tail, p: Tensor, extra: Tensor, with_classes: bool) -> Iterator[tuple[str, Tensor]]:
+        """Squared norms, (B, T), of the parameters that need no backward pass for each target."""
+        if tail.features is None or self._head is None:
+            return
+        weight, bias = self._head_names()
+        h = tail.features.detach().unflatten(0, p.shape[:2])
+        squares = head.squared_norms(h, p, extra, bias=bias is not None)
+        yield weight, squares if with_classes else squares[:, p.shape[2] :]
+        if tail.watched:
+            yield from tail.squares(self._head, p, extra, with_classes)
+
+    def _weighed(self, per_layer: Tensor, order: Order) -> Tensor:
         """||a g_q||^2, (S, B, T), of the squares of the layers (layers, B, T)."""
         squared = torch.einsum("sl,lbt->sbt", self.weights.square(), per_layer)
         if order.depths is None or order.chosen is None:
@@ -230,41 +265,23 @@ class ExactEngine:
 
         return squares if inputs else None
 
-    def _record(self, x: Tensor, images: int, together: bool = False) -> tuple[Tensor, Recording, Tensor | None]:
-        """Logits, what the watched modules left behind, and the head's input if the head is taken in closed form."""
-        recording = Recording(images, together)
-        features: list[Tensor] = []
+    def _record(self, x: Tensor, images: int, together: bool = False) -> tuple[Tensor, Recording, Tail]:
+        """Logits, what the watched modules left behind, and what the closed forms need."""
+        recording, tail = Recording(images, together), Tail(Recording(images))
 
         def note(i: int, call: Call) -> Tensor | None:
-            if self._watched[i].module is self._head:
-                features.append(call.input.detach())
+            item = self._watched[i]
+            if item.module is self._head:
+                tail.features = call.input
                 return None
-            return recording.note(self._watched[i], call)
+            return tail.note(item, call) if i in self._channelwise else recording.note(item, call)
 
         modules = {i: item.module for i, item in enumerate(self._watched)}
         with hooked(modules, leave=note), torch.enable_grad(), plain_attention():
             logits = self.network(x)
-        return logits, recording, features[0] if features else None
+        return logits, recording, tail
 
     # -- what is watched -------------------------------------------------------------------------------------------
-
-    def _find_watched(self) -> list[Watched]:
-        """The modules that use a counted parameter and have a rule for it, as the layer that owns it has."""
-        modules = dict(self.network.named_modules(remove_duplicate=False))
-        rules = {module: _find_rule(module) for module in dict.fromkeys(modules.values())}
-        ruled = {
-            id(parameter)
-            for layer in self.layers
-            if layer.batch_major and layer.calls and rules[modules[layer.name]] is not None
-            for parameter in modules[layer.name].parameters(recurse=False)
-        }
-        names = {id(parameter): name for name, parameter in self._parameters.items() if id(parameter) in ruled}
-        watched = []
-        for module, rule in rules.items():
-            own = {key: names[id(value)] for key, value in module.named_parameters(recurse=False) if id(value) in names}
-            if own and rule is not None:
-                watched.append(Watched(module, rule, own))
-        return watched
 
     def _take_head(self, name: str | None) -> nn.Linear | None:
         """The head, to be taken in closed form, if its weight is counted and its rules stood the check."""
@@ -274,6 +291,44 @@ class ExactEngine:
         plain = {id(parameter) for parameter in self._plain.values()}
         taken = isinstance(module, nn.Linear) and id(module.weight) in counted and not own & plain
         return module if taken else None  # type: ignore[return-value]
+
+    def _find_channelwise(self, last: str | None, probe: Tensor, copies: int) -> set[int]:
+        """Places of the watched modules that have a closed form, if it gives what backward passes give on the probe."""
+        wanted = self._head and self._costs.targets > FEW
+        channelwise = find_channelwise(self.network, last, probe[:1]) if wanted else set()
+        names = {module: name for name, module in self.network.named_modules()}
+        uses = self._record(probe[:1], 1)[1].uses if channelwise else {}
+
+        def fits(name: str) -> bool:
+            factors = uses[name].factors
+            shapes = [factor.shape for factor in factors if isinstance(factor, Outer)]
+            return len(factors) == 1 and all(pays(shape, self._head_width, copies) for shape in shapes)
+
+        found = {
+            i
+            for i, item in enumerate(self._watched)
+            if names[item.module] in channelwise and all(map(fits, item.parameters.values()))
+        }
+        return found if found and self._closed_forms_agree(found, probe) else set()
+
+    def _closed_forms_agree(self, channelwise: set[int], probe: Tensor) -> bool:
+        x = probe[: 1 if self._plain else check.IMAGES, None]
+        found = []
+        with requiring_grad(self._plain.values()):
+            for self._channelwise in (set(), channelwise):
+                found.append(self._of_layers(x, check.some_distributions, False)[0].flatten().tolist())
+        self._channelwise = set()
+        passes, closed = found
+        return all(check.agree(one, other, sum(passes)) for one, other in zip(passes, closed, strict=True))
+
+    def _bytes_of_tail(self, image: Tensor, copies: int) -> int:
+        if not self._channelwise:
+            return 0
+        return self._record(image, 1)[2].bytes_held(copies, image.element_size())
+
+    @property
+    def _head_width(self) -> int:
+        return self._head.weight.shape[1] if self._head else 0
 
     def _head_names(self) -> tuple[str, str | None]:
         """What the network calls the head's weight and, where that counts, its bias."""
@@ -342,59 +397,6 @@ def _users(network: nn.Module, layers: list[Layer]) -> set[str]:
         for name, module in network.named_modules(remove_duplicate=False)
         if any(id(parameter) in counted for parameter in module.parameters(recurse=False))
     }
-
-
-def _find_rule(module: nn.Module) -> Rule | None:
-    # A forward hook of the network's own may change the output, so that the rule's output gradient is not the layer's.
-    return None if module._forward_hooks else find_rule(module)
-
-
-@dataclass(frozen=True)
-class _Order:
-    """In which order the classes of each image are differentiated, (B, classes): those that go deepest first.
-
-    ``chosen`` are their depths, by class, where there are several ``depths``.
-    """
-
-    order: Tensor
-    depths: Depths | None = None
-    chosen: Tensor | None = None
-
-    @classmethod
-    def of(cls, depths: Depths | None, log_p: Tensor) -> _Order:
-        """Of clean log-probabilities (B, C)."""
-        if depths is None:
-            return cls(torch.arange(log_p.shape[1], device=log_p.device).expand(log_p.shape))
-        chosen = depths.choose(log_p)
-        return cls(chosen.argsort(dim=1, stable=True), depths, chosen)
-
-    @property
-    def classes(self) -> int:
-        return self.order.shape[1]
-
-    def passes(self) -> Iterator[tuple[range, int]]:
-        """Places in the order, and how deep the image that goes deepest there does."""
-        if self.chosen is None:
-            yield range(self.classes), 0
-            return
-        start = 0
-        for depth, together in itertools.groupby(self.chosen.gather(1, self.order).amin(0).tolist()):
-            stop = start + len(list(together))
-            yield range(start, stop), depth
-            start = stop
-
-    def distributions(self, places: range, extra: Tensor, p: Tensor) -> Tensor:
-        """The classes at these places or, behind them, ``extra`` ones, broadcast over copies: (T, B, 1, C)."""
-        if places.start >= self.classes:
-            wanted = extra[:, places.start - self.classes : places.stop - self.classes].transpose(0, 1)
-        else:
-            at = self.order[:, places.start : places.stop].T[..., None]
-            wanted = p.new_zeros(*at.shape[:2], p.shape[-1]).scatter(2, at, 1)
-        return wanted[:, :, None]
-
-    def by_class(self, per_layer: Tensor) -> Tensor:
-        """What came in this order, (layers, B, classes), in the order of the classes."""
-        return per_layer if self.chosen is None else per_layer.gather(2, self.order.argsort(1).expand_as(per_layer))
 
 
 def for_each(function: Callable[[Tensor], Tensor], cotangents: Tensor) -> Tensor:

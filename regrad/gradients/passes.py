@@ -18,7 +18,7 @@ from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import Layer, find_layers, layer_weights
 from regrad.gradients.norms import ClassNorms, Engine
 from regrad.gradients.reference import ReferenceEngine
-from regrad.gradients.sketch import SketchEngine
+from regrad.gradients.sketching.sketch import SketchEngine
 from regrad.network.copies import computes_in, floating_type, plain_attention, private_copy
 from regrad.network.memory import FEWEST, even_slices, out_of_memory
 from regrad.network.threads import SideBySide

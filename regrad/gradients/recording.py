@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from regrad.gradients.layers import Layer
 from regrad.gradients.norms import norms_of_runs
-from regrad.gradients.rules import REMADE, Direct, Outer, Rule
+from regrad.gradients.rules import REMADE, Direct, Outer, Rule, find_rule
 from regrad.network.hooks import Call
 
 
@@ -40,6 +41,30 @@ class Watched:
     def without(self, names: Collection[str]) -> Watched:
         """The same, with the parameters that the network calls ``names`` left to others."""
         return replace(self, parameters={own: name for own, name in self.parameters.items() if name not in names})
+
+
+def find_watched(network: nn.Module, layers: Sequence[Layer], parameters: Mapping[str, nn.Parameter]) -> list[Watched]:
+    """The modules that use one of the ``parameters`` and have a rule for it, as the layer that owns it has."""
+    modules = dict(network.named_modules(remove_duplicate=False))
+    rules = {module: _find_rule(module) for module in dict.fromkeys(modules.values())}
+    ruled = {
+        id(parameter)
+        for layer in layers
+        if layer.batch_major and layer.calls and rules[modules[layer.name]] is not None
+        for parameter in modules[layer.name].parameters(recurse=False)
+    }
+    names = {id(parameter): name for name, parameter in parameters.items() if id(parameter) in ruled}
+    watched = []
+    for module, rule in rules.items():
+        own = {key: names[id(value)] for key, value in module.named_parameters(recurse=False) if id(value) in names}
+        if own and rule is not None:
+            watched.append(Watched(module, rule, own))
+    return watched
+
+
+def _find_rule(module: nn.Module) -> Rule | None:
+    # A forward hook of the network's own may change the output, so that the rule's output gradient is not the layer's.
+    return None if module._forward_hooks else find_rule(module)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Outer:
     Attributes:
         shape: (G, n, d_in, d_out), n positions over all copies of an image.
         inputs: makes the positions' inputs A, (B, G, n, d_in).
+        columns: which of A's d_in columns each of the parameter's own is, (d_in,); None: in their order.
         gram: makes A A^T, (B, G, n, n), where there is a cheaper way than from A.
         rows: maps the output gradient D to (B, G, n, d_out).
         gradient: maps D to the gradient itself, (B, number of entries), where there is a cheaper way than from A.
@@ -41,6 +42,7 @@ class Outer:
     shape: tuple[int, int, int, int]
     inputs: Callable[[], Tensor]
     rows: Callable[[Tensor], Tensor]
+    columns: Tensor | None = None
     gram: Callable[[], Tensor] | None = None
     gradient: Callable[[Tensor], Tensor] | None = None
 
@@ -126,16 +128,28 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[
     positions = len(x) // images * height * width
     d_in = x.shape[1] // groups * size[0] * size[1]
 
+    # Pixels of one channel after another, or in the order of the memory, which is copied 25 times as fast on a CPU.
+    pixels_first = x.stride(1) == 1 < x.stride(3)
+    columns = torch.arange(d_in, device=x.device).view(*size, -1).movedim(2, 0).flatten() if pixels_first else None
+
     def inputs() -> Tensor:
         # A view of the pixels, so that reshaping it is one copy: F.unfold makes two, and on a GPU a launch an image.
         own = x.unflatten(0, (images, -1)).unflatten(2, (groups, -1))
         image, number, group, channel, down, right = own.stride()
-        steps = (image, group, number, down * stride[0], right * stride[1])
         patches = own.as_strided(
             (images, groups, own.shape[1], height, width, own.shape[3], *size),
-            (*steps, channel, down * dilation[0], right * dilation[1]),
+            (
+                image,
+                group,
+                number,
+                down * stride[0],
+                right * stride[1],
+                channel,
+                down * dilation[0],
+                right * dilation[1],
+            ),
         )
-        return patches.reshape(images, groups, positions, d_in)
+        return (patches.movedim(5, -1) if pixels_first else patches).reshape(images, groups, positions, d_in)
 
     def rows(d: Tensor) -> Tensor:
         return _channels_last(d, images).unflatten(2, (groups, out // groups)).transpose(1, 2)
@@ -155,6 +169,7 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[
             (groups, positions, d_in, out // groups),
             inputs,
             rows,
+            columns,
             _pixel_gram(x, images, (height, width), size, stride, dilation) if groups == 1 else None,
             gradient if by_image else None,
         ),

@@ -209,11 +209,12 @@ def _ways(factor: Outer | Direct, d: Tensor) -> dict[str, Callable[[Tensor], Ten
     groups, positions, d_in, d_out = factor.shape
     assert inputs.shape == (IMAGES, groups, positions, d_in)
     assert rows.shape == (IMAGES, groups, positions, d_out)
+    own = inputs if factor.columns is None else inputs[..., factor.columns]
     if factor.gram is not None:
         torch.testing.assert_close(factor.gram(), inputs @ inputs.mT, rtol=1e-9, atol=1e-11)
     ways: dict[str, Callable[[Tensor], Tensor]] = {
-        "as outer products": lambda d: outer_sum(factor.rows(d), inputs).flatten(1),
-        "as outer products of all": lambda d: OuterSums.apply(factor.rows(d), inputs).flatten(1),
+        "as outer products": lambda d: outer_sum(factor.rows(d), own).flatten(1),
+        "as outer products of all": lambda d: OuterSums.apply(factor.rows(d), own).flatten(1),
     }
     return ways if factor.gradient is None else ways | {"as a whole": factor.gradient}
 
@@ -245,6 +246,10 @@ def test_every_way_of_a_factor_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
         if isinstance(factor, Outer)
     ]
     assert {factor.gram is None for factor in outer} == {True, False}
+    assert {factor.columns is None for factor in outer} == {True}
+    last = [*_factors(nn.Conv2d(3, 4, 2), torch.zeros(2, 3, 5, 5).to(memory_format=torch.channels_last), 2).values()]
+    assert isinstance(last[0], Outer)
+    assert last[0].columns is not None
     assert {factor.gradient is None for factor in outer} == {True, False}
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from regrad.gradients.directions import Block
+from regrad.gradients.sketching.directions import Block
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked
 from regrad.network.memory import out_of_memory

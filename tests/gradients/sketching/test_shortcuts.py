@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
-from regrad.gradients.directions import draw_block
-from regrad.gradients.shortcuts import AddDerivative, record_calls, row_axis
+from regrad.gradients.sketching.directions import draw_block
+from regrad.gradients.sketching.shortcuts import AddDerivative, record_calls, row_axis
 
 ROWS = 256  # directions.SHARED_ROWS: fewer share no signs
 

@@ -7,8 +7,8 @@ i's logits along a v, all C classes at once:
 
 A Linear last layer is left out of v and added in closed form A_c (:mod:`regrad.network.head`): A + X is unbiased too.
 
-The root: given the signs that directions share (:mod:`regrad.gradients.directions`), X is E X chi^2_k / k, so that
-sqrt(A + X) is too small in the mean. With T = A + X and r = X / T the engine's norm is
+The root: given the signs that directions share (:mod:`regrad.gradients.sketching.directions`), X is E X chi^2_k / k, so
+that sqrt(A + X) is too small in the mean. With T = A + X and r = X / T the engine's norm is
 
     sqrt(T) (1 + r^2 (1 / b_k - 1)),      b_k = sqrt(2/k) Gamma((k+1)/2) / Gamma(k/2) = 1 - 1/(4k) + O(1/k^2).
 
@@ -35,10 +35,10 @@ from torch.func import functional_call, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from regrad.errors import UsageError
-from regrad.gradients.directions import Block, corrected_root, draw_block
 from regrad.gradients.layers import Layer
 from regrad.gradients.norms import ClassNorms
-from regrad.gradients.shortcuts import AddDerivative, along_axis, close, record_calls, row_axis
+from regrad.gradients.sketching.directions import Block, corrected_root, draw_block
+from regrad.gradients.sketching.shortcuts import AddDerivative, along_axis, close, record_calls, row_axis
 from regrad.network import head
 from regrad.network.copies import plain_attention
 from regrad.network.fold import convolution_format, fold_batch_norms

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from regrad import Classifier, Scorer
 from regrad.errors import UsageError
-from regrad.gradients import directions
-from regrad.gradients.directions import corrected_root, root_bias
 from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.reference import ReferenceEngine
-from regrad.gradients.sketch import SketchEngine
+from regrad.gradients.sketching import directions
+from regrad.gradients.sketching.directions import corrected_root, root_bias
+from regrad.gradients.sketching.sketch import SketchEngine
 from regrad.network.copies import private_copy
 from regrad.reading.decode import to_tensor
 from regrad.reading.formats import fetch_images

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from regrad.gradients import directions
-from regrad.gradients.directions import corrected_root
+from regrad.gradients.sketching import directions
+from regrad.gradients.sketching.directions import corrected_root
 
 
 def test_directions_are_uncorrelated_with_unit_variance() -> None:
