@@ -77,8 +77,8 @@ def resolve(
         decayed: a_l, (layers,), for which the cut is made.
         passes: what has to be run.
         inputs: what the network receives for the probe images.
-        tolerance: the share of sum_c p_c ||a g_c||^2 that the cut may leave out, and half of what cut and depths may
-            together; 0 differentiates every layer.
+        tolerance: the share of sum_c p_c ||a g_c||^2 that the cut may leave out, and as much again the depths; 0
+            differentiates every layer for every class.
         directions: k of the sketch.
 
     Returns:
@@ -88,8 +88,10 @@ def resolve(
     last = max(layer.index for layer in layers)
     plan: dict[str, Any] = {"engine": engine, "layers": last, "first_layer": 1, "left_out": 0.0}
     why = ["every layer is differentiated"]
+    if engine == "reference":
+        return plan | {"why": why[0]}
     sizes = _measure(network, layers, inputs)
-    if engine != "reference" and tolerance > 0:
+    if tolerance > 0:
         shares = cut.layer_shares(network, layers, decayed, inputs)
         plan["first_layer"], plan["left_out"] = cut.first_kept(layers, shares, tolerance)
         why = [
@@ -97,13 +99,11 @@ def resolve(
             f"at most {tolerance:g}"
         ]
         passes = kept(layers, passes, plan)
-        dearest = max(passes, key=lambda item: item.copies)
-        depths = _depths(layers, shares, plan["first_layer"], sizes, dearest)
-        if len(depths) > 1 and any(_several_depths(item) for item in passes):
-            plan["depths"] = Depths(depths, (), to_digits(2 * tolerance - plan["left_out"])).in_plan()
+        depths = _depths(network, layers, decayed, inputs, sizes, passes)
+        if len(depths) > 1:
+            plan["depths"] = Depths(depths, (), tolerance).in_plan()
             passes = kept(layers, passes, plan)
-    if engine != "reference":
-        plan["cost"] = _estimate(sizes, len(layers), passes, directions)
+    plan["cost"] = _estimate(sizes, len(layers), passes, directions)
     if engine == "auto":
         cost = plan["cost"]
         plan["engine"] = "sketch" if cost["exact"] > WORTH * cost["sketch"] else "exact"
@@ -116,7 +116,7 @@ def resolve(
     if plan["engine"] != "exact":
         plan.pop("depths", None)
     elif "depths" in plan:
-        why.insert(1, f"of the less probable classes fewer, which leaves out {plan['depths']['most']:.1e} more at most")
+        why.insert(1, "of less probable classes fewer are differentiated, which leaves out as much again at most")
     return plan | {"why": "; ".join(why)}
 
 
@@ -145,16 +145,22 @@ def _several_depths(item: Pass) -> bool:
     return bool(item.powers) and len(item.weights) == 1 and not _alike(item.weights[0])
 
 
-def _depths(layers: list[Layer], shares: Tensor, first_layer: int, sizes: _Sizes, item: Pass) -> tuple[Depth, ...]:
-    """From which layers on classes may be differentiated in the pass ``item``."""
+def _depths(
+    network: nn.Module, layers: list[Layer], decayed: Tensor, inputs: Tensor, sizes: _Sizes, passes: Sequence[Pass]
+) -> tuple[Depth, ...]:
+    """From which layers on classes may be differentiated, by the dearest of ``passes``; none where all are alike."""
+    item = max(passes, key=lambda item: item.copies)
+    counted = [i for i in range(len(layers)) if float(item.weights[:, i].max()) > 0]
+    if not any(_several_depths(each) for each in passes) or len({layers[i].index for i in counted}) < 2:
+        return ()
+    # The classes that do not go deep are the improbable ones, so that all count alike here.
+    shares = cut.layer_shares(network, [layers[i] for i in counted], decayed[counted], inputs, power=0).tolist()
     targets = item.targets + item.classes * sizes.classes
     candidates = []
-    for first in sorted({layer.index for layer in layers if layer.index >= first_layer}):
-        left_out = sum(
-            float(share) for layer, share in zip(layers, shares, strict=True) if first_layer <= layer.index < first
-        )
-        counted = [i for i, layer in enumerate(layers) if layer.index >= first and float(item.weights[:, i].max()) > 0]
-        cost = sizes.backward(counted, item.copies, targets) / sizes.total
+    for first in sorted({layers[i].index for i in counted}):
+        left_out = sum(share for i, share in zip(counted, shares, strict=True) if layers[i].index < first)
+        behind = [i for i in counted if layers[i].index >= first]
+        cost = sizes.backward(behind, item.copies, targets) / sizes.total
         candidates.append(Depth(first, to_digits(left_out), to_digits(cost)))
     return tuple(worthwhile(candidates))
 
@@ -261,7 +267,7 @@ def _measure(network: nn.Module, layers: list[Layer], inputs: Tensor) -> _Sizes:
     with torch.no_grad(), plain_attention():
         with hooked(watched, enter, leave), counter:
             network(inputs[:1])
-        log_p = network(inputs).double().log_softmax(1)
+        log_p = torch.cat([network(image[None]) for image in inputs]).double().log_softmax(1)
     last = head.find_head(network, inputs[:1])
     names = find_channelwise(network, last, inputs[:1])
     width = modules[last].weight.shape[1] if last else 0

@@ -22,13 +22,16 @@ from regrad.network.hooks import requiring_grad
 PROBES, DRAWS = 8, 2
 
 
-def layer_shares(network: nn.Module, layers: list[Layer], weights: Tensor, inputs: Tensor) -> Tensor:
-    """Each layer's mean share of sum_c p_c ||a g_c||^2 over ``inputs``: float64 (len(layers),), sums to 1.
+def layer_shares(
+    network: nn.Module, layers: list[Layer], weights: Tensor, inputs: Tensor, power: float = 1.0
+) -> Tensor:
+    """Each layer's mean share of sum_c p_c^power ||a g_c||^2 over ``inputs``: float64 (len(layers),), sums to 1.
 
     Args:
         network: a private copy; its parameters are asked for gradients in between.
         layers, weights: the layers and their a_l, (len(layers),).
         inputs: what the network receives, (B, channels, H, W).
+        power: 0 for the mean over all classes alike.
     """
     groups = layer_parameters(network, layers)
     parameters = [parameter for group in groups for parameter in group]
@@ -40,8 +43,8 @@ def layer_shares(network: nn.Module, layers: list[Layer], weights: Tensor, input
             p = logits.detach().double().softmax(1)
             contributions = torch.zeros(len(layers), dtype=torch.float64)
             for draw in range(DRAWS):
-                s = torch.randint(0, 2, p.shape, generator=signs).to(p) * 2 - 1
-                v = s * p.sqrt() - (s * p.sqrt()).sum(1, keepdim=True) * p
+                s = (torch.randint(0, 2, p.shape, generator=signs).to(p) * 2 - 1) * p.pow(power / 2)
+                v = s - s.sum(1, keepdim=True) * p
                 gradients = iter(
                     torch.autograd.grad(
                         logits, parameters, v.to(logits.dtype), retain_graph=draw + 1 < DRAWS, allow_unused=True

@@ -33,18 +33,18 @@ class Outer:
     Attributes:
         shape: (G, n, d_in, d_out), n positions over all copies of an image.
         inputs: makes the positions' inputs A, (B, G, n, d_in).
-        columns: which of A's d_in columns each of the parameter's own is, (d_in,); None: in their order.
         gram: makes A A^T, (B, G, n, n), where there is a cheaper way than from A.
         rows: maps the output gradient D to (B, G, n, d_out).
         gradient: maps D to the gradient itself, (B, number of entries), where there is a cheaper way than from A.
+        columns: which of A's columns the parameter's own d_in are, (d_in,); None: they are in their order.
     """
 
     shape: tuple[int, int, int, int]
     inputs: Callable[[], Tensor]
     rows: Callable[[Tensor], Tensor]
-    columns: Tensor | None = None
     gram: Callable[[], Tensor] | None = None
     gradient: Callable[[Tensor], Tensor] | None = None
+    columns: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,9 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[
             (groups, positions, d_in, out // groups),
             inputs,
             rows,
-            columns,
             _pixel_gram(x, images, (height, width), size, stride, dilation) if groups == 1 else None,
             gradient if by_image else None,
+            columns,
         ),
         "bias": Direct(lambda d: _channels_last(d, images).sum(1)),
     }

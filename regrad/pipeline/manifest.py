@@ -124,7 +124,9 @@ def salt(fingerprint: str, config: Mapping[str, Any], plan: Mapping[str, Any]) -
 
 def choices(plan: Mapping[str, Any]) -> dict[str, Any]:
     """What the engine chose that scores depend on: the rest of its plan explains."""
-    return {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
+    chosen = {name: value for name, value in plan.items() if isinstance(value, int | str) and name != "why"}
+    depths = {"depths": [each["first_layer"] for each in plan["depths"]["each"]]} if "depths" in plan else {}
+    return chosen | depths
 
 
 def versions() -> dict[str, str]:
