@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients import cut
-from regrad.gradients.channelwise import find_channelwise, pays
+from regrad.gradients.channelwise import FEW, find_channelwise, pays
 from regrad.gradients.depths import Depth, Depths, to_digits, worthwhile
 from regrad.gradients.layers import Layer
 from regrad.gradients.rules import Outer, find_rule
@@ -216,8 +216,10 @@ class _Sizes:
         return self.log_p.shape[1]
 
     def _is_closed(self, i: int, copies: int, targets: int) -> bool:
+        if i == self.head:
+            return True
         shapes = self.outer.get(i, [])
-        return i == self.head or (i in self.channelwise and all(pays(shape, self.width, copies) for shape in shapes))
+        return targets > FEW and i in self.channelwise and all(pays(shape, self.width, copies) for shape in shapes)
 
     def tail(self, counted: Sequence[int]) -> float:
         """From where the first of the layers ``counted`` is entered."""

@@ -60,8 +60,8 @@ class Twice(Pooled):
     """Its last convolution is called twice."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(F.relu(self.stem(x)))
-        return self.fc(F.silu(self.norm(self.conv(x))).mean((2, 3)))
+        x = F.relu(self.stem(x))
+        return self.fc(F.silu(self.norm(self.conv(x) + self.conv(x.flip(3)))).mean((2, 3)))
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from regrad.gradients import choose
+from regrad.gradients import choose, cut
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.network.copies import private_copy
 from regrad.network.probe import probe_images
@@ -52,6 +52,9 @@ def test_targets_alone_cost_a_backward_pass_each() -> None:
     (of_one,) = passes(network, copies=1)[1]
     of_one = replace(of_one, targets=1, classes=0)
     cost = choose.estimate(network, layers, [of_one], inputs, 16)
+    sizes = [12 * 20, 20 * WIDE, WIDE * 1000]
+    products = sum(min(d_out + d_in, d_in * d_out) for d_in, d_out in ((12, 20), (20, WIDE)))  # no closed form for one
+    assert cost["exact"] == pytest.approx(2 + (products - sizes[0]) / sum(sizes) + choose.A_PASS, abs=0.01)
     assert cost["exact"] < 4 < choose.estimate(network, layers, [classes], inputs, 16)["exact"] / 100
     plan = choose.resolve(network, "auto", layers, of_one.weights[0], [of_one], inputs, 0.0, 16)
     assert plan["engine"] == "exact"
@@ -109,6 +112,12 @@ def test_classes_have_several_depths_where_scores_add_them_up() -> None:
     assert first == sorted(set(first))
     assert first[0] == plan["first_layer"]
     assert plan["depths"]["most"] == 2e-3
+    behind = [i for i, layer in enumerate(layers) if layer.index >= plan["first_layer"]]
+    decayed = item.weights[0, behind]
+    shares = cut.layer_shares(private_copy(network), [layers[i] for i in behind], decayed, inputs, power=0)
+    for depth in plan["depths"]["each"]:
+        left_out = sum(float(s) for i, s in zip(behind, shares, strict=True) if layers[i].index < depth["first_layer"])
+        assert depth["left_out"] == pytest.approx(left_out, rel=1e-3)
     assert "of less probable classes fewer" in plan["why"]
     assert json.loads(json.dumps(plan)) == plan
     one = choose.resolve(network, "exact", layers, item.weights[0], [alone], inputs, 2e-3, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from regrad.gradients.cut import first_kept, layer_shares
@@ -11,16 +12,17 @@ from regrad.network.copies import private_copy
 from tests.networks import build, copies
 
 
-def test_shares_estimate_the_layers_part_of_the_weighted_trace() -> None:
+@pytest.mark.parametrize("power", [1.0, 0.0])
+def test_shares_estimate_the_layers_part_of_the_weighted_trace(power: float) -> None:
     network = private_copy(build("BatchNorm CNN"))
     x = copies(images=30)[:, 0]
     layers = find_layers(network, x[:3])
     weights = layer_weights(layers, 0.3)
     engine = ReferenceEngine(private_copy(network), layers, torch.diag(weights))
     found = engine(x[:, None])
-    traces = torch.einsum("bc,lbc->bl", found.logits[:, 0].softmax(1), found.squared)
+    traces = torch.einsum("bc,lbc->bl", found.logits[:, 0].softmax(1) ** power, found.squared)
     wanted = (traces / traces.sum(1, keepdim=True)).mean(0)
-    got = layer_shares(network, layers, weights, x)
+    got = layer_shares(network, layers, weights, x, power)
     torch.testing.assert_close(got.sum(), torch.tensor(1.0, dtype=torch.float64))
     torch.testing.assert_close(got, wanted, rtol=0.25, atol=0.005)
 

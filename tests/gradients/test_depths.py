@@ -16,6 +16,7 @@ from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.network.copies import private_copy
 from regrad.network.probe import probe_images
+from regrad.scores import SCORES, Inputs, Norms, score
 from tests.networks import SmallResNet, build, copies
 
 EACH = (Depth(3, 0.0, 0.9), Depth(5, 0.02, 0.5), Depth(6, 0.1, 0.3), Depth(8, 0.7, 0.0))
@@ -212,6 +213,32 @@ def test_scores_are_within_the_tolerance_of_all_layers_of_all_classes(
         assert not torch.equal(found[name], deep[name])
     for name in OTHERS:
         torch.testing.assert_close(found[name], deep[name], rtol=1e-9, atol=0)
+
+
+def test_depths_are_of_the_powers_asked_for_and_none_where_a_score_needs_each_norm(
+    scored: tuple[Classifier, Tensor, list[str]],
+) -> None:
+    def powers(names: tuple[str, ...], **settings: float) -> tuple[float, ...] | None:
+        scorer = Scorer(scored[0], names, samples=2, depth_decay=0.1, tolerance=0.02, engine="exact", **settings)  # type: ignore[arg-type]
+        assert scorer._passes is not None
+        depths = {run.depths for run in scorer._passes._runs if run.smoothed}
+        return next(each.powers if each else None for each in depths)
+
+    assert powers(("regrad",), exponent=0.2) == (0.2,)
+    assert powers(("regrad", "exgrad_smoothed")) == (0.5, 1.0)
+    registered = dict(SCORES)
+    try:
+
+        @score(Norms(smoothed=True, decayed=True))
+        def largest_of_all(inputs: Inputs) -> Tensor:
+            """max_c ||a g_c||."""
+            assert inputs.norms is not None
+            return inputs.norms.amax(1)
+
+        assert powers(("regrad", "largest_of_all")) is None
+    finally:
+        SCORES.clear()
+        SCORES.update(registered)
 
 
 def test_a_score_does_not_depend_on_what_it_is_scored_with(scored: tuple[Classifier, Tensor, list[str]]) -> None:

@@ -107,6 +107,7 @@ def test_a_units_key_depends_on_what_decides_and_on_nothing_else() -> None:
         salt("--scores", "entropy"),
         salt(first_layer=4),
         salt(engine="sketch"),
+        salt(depths={"most": 2e-3, "each": [{"first_layer": 3, "left_out": 0.0, "cost": 1.0}]}),
     ):
         assert other != same
 
