@@ -52,14 +52,24 @@ def test_targets_alone_cost_a_backward_pass_each() -> None:
     (of_one,) = passes(network, copies=1)[1]
     of_one = replace(of_one, targets=1, classes=0)
     cost = choose.estimate(network, layers, [of_one], inputs, 16)
-    sizes = [12 * 20, 20 * WIDE, WIDE * 1000]
-    products = sum(min(d_out + d_in, d_in * d_out) for d_in, d_out in ((12, 20), (20, WIDE)))  # no closed form for one
-    assert cost["exact"] == pytest.approx(2 + (products - sizes[0]) / sum(sizes) + choose.A_PASS, abs=0.01)
     assert cost["exact"] < 4 < choose.estimate(network, layers, [classes], inputs, 16)["exact"] / 100
     plan = choose.resolve(network, "auto", layers, of_one.weights[0], [of_one], inputs, 0.0, 16)
     assert plan["engine"] == "exact"
     twice = choose.estimate(network, layers, [replace(classes, classes=2)], inputs, 16)["exact"]
     assert twice == pytest.approx(2 * choose.estimate(network, layers, [classes], inputs, 16)["exact"], rel=0.01)
+
+
+def test_few_targets_are_counted_without_closed_forms() -> None:
+    network = perceptron(5)
+    layers, (item,), inputs = passes(network, copies=1)
+    sizes = [12 * 20, 20 * WIDE, WIDE * 5]
+    products = [
+        min(d_out + d_in / targets, d_in * d_out) for targets in (1, 3) for d_in, d_out in ((12, 20), (20, WIDE))
+    ]
+    for targets, own in ((1, sum(products[:2])), (3, products[2])):
+        cost = choose.estimate(network, layers, [replace(item, targets=targets, classes=0)], inputs, 16)
+        backward = (sum(sizes) - sizes[0] + own) / sum(sizes) + choose.A_PASS
+        assert cost["exact"] == pytest.approx(1 + targets * backward, abs=0.006)
 
 
 def test_what_is_left_out_costs_nothing_and_a_clean_pass_a_copys_share() -> None:
