@@ -26,7 +26,7 @@ from regrad.network.hooks import Call, hooked
 
 AS_MUCH = 2  # products of a class's size: so many may the products of a layer's positions be, which are of all classes
 FEW = 2  # targets that cost no more by a backward pass each
-_CLOSE = 1e-4
+_CLOSE = 1e-5  # of what rounding makes different: a gate that mixes channels a little must show
 
 
 def find_channelwise(network: nn.Module, head: str | None, probe: Tensor) -> set[str]:
@@ -75,7 +75,8 @@ def find_channelwise(network: nn.Module, head: str | None, probe: Tensor) -> set
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    return float((one - other).norm()) <= _CLOSE * float(other.norm())
+    """Whether they are two roundings of one gradient; one of zero shows nothing."""
+    return float((one - other).norm()) <= _CLOSE * float(other.norm()) > 0
 
 
 def pays(shape: tuple[int, int, int, int], width: int, copies: int = 1) -> bool:
@@ -119,9 +120,15 @@ class Tail:
         images, number = p.shape[:2]
         assert self.features is not None
         gradients = torch.autograd.grad(
-            self.features, list(self.recording.edges), torch.ones_like(self.features), retain_graph=True
+            self.features,
+            list(self.recording.edges),
+            torch.ones_like(self.features),
+            retain_graph=True,
+            allow_unused=True,
         )
         for watched, x, gradient in zip(self.watched, self.inputs, gradients, strict=True):
+            if gradient is None:
+                continue
             alone = watched.rule(watched.module, x, images * number)
             for own, name in watched.parameters.items():
                 (factor,) = self.recording.uses[name].factors

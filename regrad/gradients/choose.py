@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from regrad.gradients import cut
 from regrad.gradients.channelwise import FEW, find_channelwise, pays
+from regrad.gradients.check import IMAGES
 from regrad.gradients.depths import Depth, Depths, to_digits, worthwhile
 from regrad.gradients.layers import Layer
 from regrad.gradients.rules import Outer, find_rule
@@ -271,7 +272,7 @@ def _measure(network: nn.Module, layers: list[Layer], inputs: Tensor) -> _Sizes:
             network(inputs[:1])
         log_p = torch.cat([network(image[None]) for image in inputs]).double().log_softmax(1)
     last = head.find_head(network, inputs[:1])
-    names = find_channelwise(network, last, inputs[:1])
+    names = find_channelwise(network, last, inputs[:IMAGES])
     width = modules[last].weight.shape[1] if last else 0
     channelwise = {i for i, layer in enumerate(layers) if layer.name in names}
     place = next((i for i, layer in enumerate(layers) if layer.name == last), None)

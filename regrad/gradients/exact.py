@@ -295,7 +295,7 @@ class ExactEngine:
     def _find_channelwise(self, last: str | None, probe: Tensor, copies: int) -> set[int]:
         """Places of the watched modules that have a closed form, if it gives what backward passes give on the probe."""
         wanted = self._head and self._costs.targets > FEW
-        channelwise = find_channelwise(self.network, last, probe[:1]) if wanted else set()
+        channelwise = find_channelwise(self.network, last, probe[: check.IMAGES]) if wanted else set()
         names = {module: name for name, module in self.network.named_modules()}
         uses = self._record(probe[:1], 1)[1].uses if channelwise else {}
 

@@ -64,6 +64,27 @@ class Twice(Pooled):
         return self.fc(F.silu(self.norm(self.conv(x) + self.conv(x.flip(3)))).mean((2, 3)))
 
 
+class Gated(Pooled):
+    """A gate that is nearly shut for changes mixes the channels behind the convolution, a little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(WIDTH, WIDTH)
+        nn.init.normal_(self.gate.weight, 0, 1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(F.relu(self.stem(x))))
+        return self.fc((x * self.gate(x.mean((2, 3))).sigmoid()[..., None, None]).mean((2, 3)))
+
+
+class Dead(Pooled):
+    """Nothing of its convolution comes through, on what it was tried on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        return self.fc(self.norm(F.relu(self.conv(x) - 1000).flip(1) + x).mean((2, 3)))
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "pooled": (Pooled, {"conv", "norm"}),
     "in groups": (lambda: Pooled(groups=5), {"conv", "norm"}),
@@ -72,6 +93,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "in another order": (Turned, set()),
     "dense": (Dense, {"second"}),
     "called twice": (Twice, {"norm"}),
+    "gated": (Gated, {"gate"}),
+    "dead": (Dead, {"norm", "stem"}),
 }
 
 
