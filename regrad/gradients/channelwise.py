@@ -191,18 +191,19 @@ def squares_of_targets(products: Tensor, weight: Tensor, p: Tensor, targets: Ten
         p: of every copy, float64 (B, N+1, C).
         targets: distributions q, float64 (B, T, C); None: each of the C classes.
     """
-    weight, number = weight.double(), p.shape[1]
+    # Products an image: one of all of them would round otherwise in other batches.
+    weight, number = weight.double().expand(len(p), -1, -1), p.shape[1]
     if targets is not None:
         u = (targets @ weight)[:, :, None] - (p @ weight)[:, None]
         return torch.einsum("btio,btio->bt", u, torch.einsum("bijo,btjo->btio", products, u)) / number**2
     # u = (w_c - w_y) - (sum_k p_k w_k - w_y) with y the most probable class, whose own u is small where it is sure.
     predicted = p[:, 0].argmax(1)
-    own = weight[predicted]
+    own = weight[0, predicted]
     copies = p @ weight - own[:, None]
     rows = products.sum(2)
     squares, mixed = rows.sum(1), (rows * copies).sum(1)
     constant = torch.einsum("bio,bijo,bjo->b", copies, products, copies)
     linear = own * squares + mixed
-    all_classes = squares @ weight.square().T - 2 * linear @ weight.T
+    all_classes = (weight.square() @ squares[..., None] - 2 * weight @ linear[..., None])[..., 0]
     all_classes += (own.square() * squares + 2 * own * mixed).sum(1, keepdim=True) + constant[:, None]
     return all_classes.scatter(1, predicted[:, None], constant[:, None]).clamp_min(0) / number**2

@@ -20,6 +20,7 @@ from regrad import table
 from regrad.cluster import actors, decoders, score_on_ray
 from regrad.cluster.decoders import DecodingActors
 from regrad.network.pictures import Preprocessing
+from regrad.pipeline import prepare as prepared
 from regrad.pipeline.options import parse
 from regrad.pipeline.prepare import prepare
 from regrad.pipeline.run import RunOutcome, execute, score_here
@@ -58,6 +59,17 @@ def outcome(
     return ended, sorted(rows, key=lambda row: (row["source"], row["row"]))
 
 
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As a worker beside a decoder has here: threads share the images of a batch, which decides the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(prepared, "cores", lambda: 1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_rows_and_quarantine_are_those_of_a_worker_that_decodes_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -260,7 +260,7 @@ def test_images_of_about_one_cost_go_together(scored: tuple[Classifier, Tensor, 
     scorer = Scorer(classifier, samples=2, depth_decay=0.1, tolerance=0.02, engine="exact")
     assert scorer._passes is not None
     (run,) = scorer._passes._runs
-    run.step, seen = 3, []
+    run.step, run.twins, seen = 3, (), []
     call = run.engine.__class__.__call__
     depths = run.depths
     assert depths is not None
