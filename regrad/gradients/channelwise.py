@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from regrad.gradients.recording import Recording, Watched, outer_sum
+from regrad.gradients.recording import Recording, Watched, in_graph, outer_sum
 from regrad.gradients.rules import Direct, Outer, find_rule
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked
@@ -50,8 +50,7 @@ def find_channelwise(network: nn.Module, head: str | None, probe: Tensor) -> set
         output = call.output
         if not isinstance(output, Tensor) or output.dim() < 2 or output.shape[1] != width:
             return None
-        if not output.requires_grad:
-            output = output.detach().requires_grad_(True).clone()
+        output = in_graph(output)
         edges.setdefault(name, []).append(get_gradient_edge(output))
         return output
 

@@ -228,11 +228,8 @@ class Recording:
         """Take down a call of a module; returns the output that goes on, whose gradient will be asked for."""
         factors = watched.rule(watched.module, call.input.detach(), self.images)
         chosen = {name: factors[own] for own, name in watched.parameters.items()}
-        output: Tensor = call.output
-        if not output.requires_grad:
-            # The graph begins here. A copy goes on: the network may change it in place, which a leaf does not allow.
-            output = output.detach().requires_grad_(True).clone()
-        elif self.together and watched.rule in REMADE and not _differentiated(watched.module):
+        output = in_graph(call.output)
+        if output is call.output and self.together and watched.rule in REMADE and not _differentiated(watched.module):
             output = REMADE[watched.rule](watched.module, call.input, output)
         edge = get_gradient_edge(output)  # now: a change in place would move the output away from it
         for name, factor in chosen.items():
@@ -268,6 +265,14 @@ class Recording:
     def bytes_per_output(self) -> int:
         """Of one of the gradients, in the mean."""
         return self.arriving // max(1, len(self.uses))
+
+
+def in_graph(output: Tensor) -> Tensor:
+    """``output`` as part of a graph, which begins here if there is none yet.
+
+    Then a copy goes on: the network may change it in place, which a leaf does not allow.
+    """
+    return output if output.requires_grad else output.detach().requires_grad_(True).clone()
 
 
 def _differentiated(module: nn.Module) -> bool:

@@ -36,7 +36,7 @@ class Outer:
         gram: makes A A^T, (B, G, n, n), where there is a cheaper way than from A.
         rows: maps the output gradient D to (B, G, n, d_out).
         gradient: maps D to the gradient itself, (B, number of entries), where there is a cheaper way than from A.
-        columns: which of A's columns the parameter's own d_in are, (d_in,); None: they are in their order.
+        columns: gives which of A's columns the parameter's own d_in are, (d_in,); None: they are in their order.
     """
 
     shape: tuple[int, int, int, int]
@@ -44,7 +44,7 @@ class Outer:
     rows: Callable[[Tensor], Tensor]
     gram: Callable[[], Tensor] | None = None
     gradient: Callable[[Tensor], Tensor] | None = None
-    columns: Tensor | None = None
+    columns: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,9 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[
 
     # Pixels of one channel after another, or in the order of the memory, which is copied 25 times as fast on a CPU.
     pixels_first = x.stride(1) == 1 < x.stride(3)
-    columns = torch.arange(d_in, device=x.device).view(*size, -1).movedim(2, 0).flatten() if pixels_first else None
+
+    def columns() -> Tensor:
+        return torch.arange(d_in, device=x.device).view(*size, -1).movedim(2, 0).flatten()
 
     def inputs() -> Tensor:
         # A view of the pixels, so that reshaping it is one copy: F.unfold makes two, and on a GPU a launch an image.
@@ -171,7 +173,7 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[
             rows,
             _pixel_gram(x, images, (height, width), size, stride, dilation) if groups == 1 else None,
             gradient if by_image else None,
-            columns,
+            columns if pixels_first else None,
         ),
         "bias": Direct(lambda d: _channels_last(d, images).sum(1)),
     }

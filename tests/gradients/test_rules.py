@@ -209,7 +209,7 @@ def _ways(factor: Outer | Direct, d: Tensor) -> dict[str, Callable[[Tensor], Ten
     groups, positions, d_in, d_out = factor.shape
     assert inputs.shape == (IMAGES, groups, positions, d_in)
     assert rows.shape == (IMAGES, groups, positions, d_out)
-    own = inputs if factor.columns is None else inputs[..., factor.columns]
+    own = inputs if factor.columns is None else inputs[..., factor.columns()]
     if factor.gram is not None:
         torch.testing.assert_close(factor.gram(), inputs @ inputs.mT, rtol=1e-9, atol=1e-11)
     ways: dict[str, Callable[[Tensor], Tensor]] = {
