@@ -59,8 +59,8 @@ class Scorer:
         seed: of the noise, and of the sketch engine's directions.
         engine: ``auto``, ``exact``, ``sketch`` (random directions: an estimate, whose cost does not depend on the
             number of classes), or ``reference`` (float64, one class at a time: slow, for checks).
-        tolerance: the share of the squared gradient that may be left out upstream, where layers weigh little, and as
-            much again with layers of classes that weigh little, which is estimated; the relative error of a score is
+        tolerance: the share of the squared gradient that may be left out upstream, where layers weigh little; twice as
+            much together with layers of classes that weigh little, which is estimated. The relative error of a score is
             about half of it. 0 differentiates every layer for every class.
         noise_space: ``normalized`` adds noise to what the network receives, ``pixel`` to the [0, 1] image.
         layers: ``modules`` (each module with parameters is a layer) or ``stages`` (each top-level child is one).

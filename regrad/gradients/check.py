@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from regrad.errors import UsageError
 from regrad.gradients.norms import squared_norm
-from regrad.gradients.recording import Recording, Sums, Use, Watched
+from regrad.gradients.recorded.recording import Recording, Watched
+from regrad.gradients.recorded.uses import Sums, Use
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked, requiring_grad
 from regrad.network.memory import out_of_memory
@@ -123,8 +124,12 @@ def _failing(
 
 def _norms(use: Use, classes: int, gradients: Sequence[Tensor | None], probe: Tensor) -> list[float]:
     use.prepare(classes)
-    addends = use.take(dict(enumerate(gradients)))
-    return [0.0] * len(probe) if addends is None else Sums(1, probe.device)([(0, addends)])[:, 0].tolist()
+    taken = use.take([dict(enumerate(gradients))])
+    return (
+        Sums(1, probe.device)([(0, addends) for addends in taken.values()])[0, :, 0].tolist()
+        if taken
+        else [0.0] * len(probe)
+    )
 
 
 def _attempt(call: Callable[[], Any]) -> Any:
@@ -164,6 +169,12 @@ def agree(squared: float, wanted: float, total: float) -> bool:
     """Whether they are two roundings of one number; where it is zero but for rounding, of zero."""
     larger = max(wanted, squared)
     return abs(squared - wanted) <= 1e-3 * larger or larger <= NOTHING * total
+
+
+def all_agree(squares: Sequence[float], wanted: Sequence[float]) -> bool:
+    """Whether all of them do."""
+    total = sum(wanted)
+    return all(agree(one, other, total) for one, other in zip(squares, wanted, strict=True))
 
 
 def some_distributions(log_p: Tensor) -> Tensor:

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients import cut
-from regrad.gradients.channelwise import FEW, find_channelwise, pays
 from regrad.gradients.check import IMAGES
 from regrad.gradients.depths import Depth, Depths, to_digits, worthwhile
 from regrad.gradients.layers import Layer
+from regrad.gradients.recorded.channelwise import FEW, find_channelwise, pays
 from regrad.gradients.rules import Outer, find_rule
 from regrad.gradients.sketching.directions import SHARED_ROWS
 from regrad.network import head
@@ -78,8 +78,8 @@ def resolve(
         decayed: a_l, (layers,), for which the cut is made.
         passes: what has to be run.
         inputs: what the network receives for the probe images.
-        tolerance: the share of sum_c p_c ||a g_c||^2 that the cut may leave out, and as much again the depths; 0
-            differentiates every layer for every class.
+        tolerance: the share of sum_c p_c ||a g_c||^2 that the cut may leave out; the cut and the depths together may
+            leave out twice as much. 0 differentiates every layer for every class.
         directions: k of the sketch.
 
     Returns:
@@ -102,7 +102,7 @@ def resolve(
         passes = kept(layers, passes, plan)
         depths = _depths(network, layers, decayed, inputs, sizes, passes)
         if len(depths) > 1:
-            plan["depths"] = Depths(depths, (), tolerance).in_plan()
+            plan["depths"] = Depths(depths, (), to_digits(2 * tolerance - plan["left_out"])).in_plan()
             passes = kept(layers, passes, plan)
     plan["cost"] = _estimate(sizes, len(layers), passes, directions)
     if engine == "auto":
@@ -117,7 +117,8 @@ def resolve(
     if plan["engine"] != "exact":
         plan.pop("depths", None)
     elif "depths" in plan:
-        why.insert(1, "of less probable classes fewer are differentiated, which leaves out as much again at most")
+        most = plan["depths"]["most"]
+        why.insert(1, f"of less probable classes fewer are differentiated, which leaves out {most:.1e} more at most")
     return plan | {"why": "; ".join(why)}
 
 

@@ -161,6 +161,18 @@ class Order:
             yield range(start, stop), depth
             start = stop
 
+    def first_layers(self, count: int) -> Tensor | None:
+        """From which layer on each class counts, in this order, and from the first there is those behind: (B, count).
+
+        None where all do from the same.
+        """
+        if self.depths is None or self.chosen is None:
+            return None
+        firsts = self.order.new_tensor([each.first_layer for each in self.depths.each])
+        first = firsts[0].expand(len(self.order), count).clone()
+        first[:, : self.classes] = firsts[self.chosen.gather(1, self.order)]
+        return first
+
     def distributions(self, places: range, extra: Tensor, p: Tensor) -> Tensor:
         """The classes at these places or, behind them, ``extra`` ones, broadcast over copies: (T, B, 1, C)."""
         if places.start >= self.classes:

@@ -5,16 +5,17 @@ For an image with copies x_0..x_N and a target distribution q (a class is its on
     g_q = 1/(N+1) sum_i J_i^T (q - p_i),      ||a * g_q||^2 = sum_l a_l^2 ||g_q^(l)||^2.
 
 One backward pass a target brings the output gradients of all layers, from which the norms of their parameters'
-gradients follow by rules (:mod:`regrad.gradients.recording`). Layers that weigh nothing are run without a graph, and a
+gradients follow by rules (:mod:`regrad.gradients.recorded`). Layers that weigh nothing are run without a graph, and a
 class that weighs little is differentiated as far as it has to be (:mod:`regrad.gradients.depths`).
-Where launches would dominate, one pass is for several targets: what is done for one is mapped over them.
+Where launches would dominate, one pass is for several targets: what is done for one is mapped over them. Elsewhere
+passes go one after another, and the products that norms are formed from are of several of them.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,11 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients import check
-from regrad.gradients.channelwise import FEW, Tail, find_channelwise, pays
+from regrad.gradients.costs import JOINED, Costs
 from regrad.gradients.depths import Depths, Order
 from regrad.gradients.layers import Layer, layer_parameters
-from regrad.gradients.norms import ClassNorms, norms_of_runs
-from regrad.gradients.recording import Addends, Recording, Sums, find_watched
+from regrad.gradients.norms import ClassNorms
+from regrad.gradients.recorded.channelwise import FEW, Tail, find_channelwise, pays
+from regrad.gradients.recorded.differentiated import Derivative, Differentiated, Squares, Waiting
+from regrad.gradients.recorded.merged import merge_norms
+from regrad.gradients.recorded.recording import Recording, find_watched
 from regrad.gradients.rules import Outer
 from regrad.network import head
 from regrad.network.copies import plain_attention, private_copy
@@ -35,7 +39,6 @@ from regrad.network.hooks import Call, hooked, requiring_grad
 from regrad.network.memory import forward_bytes, saved_for_backward, slices
 
 _SHOWN = 3  # names of parameters
-ENOUGH = 256 << 20  # bytes of an operation that takes far longer than its launch: 0.1 ms of an H100's memory
 
 
 class ExactEngine:
@@ -99,6 +102,8 @@ class ExactEngine:
         self._costs = self._estimate(probe[:1], copies, targets)
         self._head = self._take_head(last)
         self._channelwise = self._find_channelwise(last, probe, copies)
+        if self._merge(probe, copies):
+            self._costs = self._estimate(probe[:1], copies, targets)
         self._costs = replace(self._costs, least=self._costs.least + self._bytes_of_tail(probe[:1], copies))
         self.bytes_per_input = self._costs.least
         wanted = probe.device.type != "cpu" if together is None else together
@@ -202,18 +207,23 @@ class ExactEngine:
         """Put into ``per_layer`` (layers, B, T) what backward passes give: of the classes, then of the ``extra``."""
         classes, count = order.classes, per_layer.shape[2]
         recording.prepare(count)
-        sums = Sums(len(self.layers), logits.device)
+        squares = self._squares(recording, logits.device)
+        waiting = Waiting(squares, order, per_layer, self._costs.joined)
         for places, depth in (*order.passes(), (range(classes, count), 0)):
-            of_target = self._squares(logits, recording, sums, depth)
-            if of_target is None or not places:
+            derivative = self._derivative(logits, recording, depth)
+            if derivative is None or not places:
                 continue
             for part in slices(len(places), -(-len(places) // at_once)):
                 own = places[part]
-                cotangents = ((order.distributions(own, extra, p) - p) / p.shape[1]).flatten(1, 2)
+                cotangents = ((order.distributions(own, extra, p) - p) / p.shape[1]).flatten(1, 2).to(logits.dtype)
                 if cotangents.device.type == "cpu" and not cotangents.any():
                     continue  # NEGrad's on the clean image; to ask would make a GPU's host wait
-                of_layers = for_each(of_target, cotangents.to(logits.dtype))
-                per_layer[:, :, own.start : own.stop] = of_layers.permute(2, 1, 0)
+                if at_once > 1:
+                    of_layers = for_each(partial(squares.of_one, derivative), cotangents)
+                    per_layer[:, :, own.start : own.stop] = of_layers.permute(2, 1, 0)
+                else:
+                    waiting.add(own.start, derivative(cotangents[0]))
+        waiting.form()
         per_layer[:, :, :classes] = order.by_class(per_layer[:, :, :classes])
 
     def _closed_forms(self, tail: Tail, p: Tensor, extra: Tensor, with_classes: bool) -> Iterator[tuple[str, Tensor]]:
@@ -237,33 +247,26 @@ class ExactEngine:
         from_each = torch.einsum("sl,lbt->sbt", counted * self.weights.square(), per_layer[:, :, : order.classes])
         return torch.cat([order.depths.whole(from_each, order.chosen), squared[0, :, order.classes :]], 1)[None]
 
-    def _squares(
-        self, logits: Tensor, recording: Recording, sums: Sums, depth: int = 0
-    ) -> Callable[[Tensor], Tensor] | None:
-        """||block of J^T v||^2 of every layer as a function of v, (M, C): float64 (B, layers), 0 before ``depth``.
-
-        None where that differentiates nothing.
-        """
+    def _derivative(self, logits: Tensor, recording: Recording, depth: int = 0) -> Derivative | None:
+        """J^T v of the layers from ``depth`` on as a function of v, (M, C); None where that differentiates nothing."""
         first = self._depths.each[depth].first_layer if self._depths else 0
-        names = [name for name, place in self._place.items() if self.layers[place].index >= first]
+        names = {name for name, place in self._place.items() if self.layers[place].index >= first}
         outputs = recording.outputs(names)
-        plain = [name for name in self._plain if name in names]
-        inputs: list[Any] = [*(recording.edges[output] for output in outputs), *(self._plain[name] for name in plain)]
+        plain = {name: parameter for name, parameter in self._plain.items() if name in names}
+        inputs: list[Any] = [*(recording.edges[output] for output in outputs), *plain.values()]
         held: list[Tensor | None] = []
 
-        def squares(cotangent: Tensor) -> Tensor:
+        def of_cotangent(cotangent: Tensor) -> Differentiated:
             gradients = torch.autograd.grad(logits, inputs, cotangent, retain_graph=True, allow_unused=True)
             if logits.device.type == "cpu":
                 held[:] = gradients[:1]  # as a rule the largest: a system that got it back would clear it for the next
-            addends = recording.addends(dict(zip(outputs, gradients, strict=False)), names)
-            for name, gradient in zip(plain, gradients[len(outputs) :], strict=True):
-                if gradient is not None:  # of the one image that there is
-                    addends[name] = Addends(norms_of_runs(gradient.reshape(1, -1)), to_square=True)
-            if not addends:
-                return cotangent.new_zeros(recording.images, len(self.layers), dtype=torch.float64)
-            return sums([(self._place[name], each) for name, each in addends.items()])
+            of_outputs = dict(zip(outputs, gradients, strict=False))
+            return Differentiated(names, of_outputs, dict(zip(plain, gradients[len(outputs) :], strict=True)))
 
-        return squares if inputs else None
+        return of_cotangent if inputs else None
+
+    def _squares(self, recording: Recording, device: torch.device) -> Squares:
+        return Squares(recording, self._place, [layer.index for layer in self.layers], device)
 
     def _record(self, x: Tensor, images: int, together: bool = False) -> tuple[Tensor, Recording, Tail]:
         """Logits, what the watched modules left behind, and what the closed forms need."""
@@ -309,17 +312,32 @@ class ExactEngine:
             for i, item in enumerate(self._watched)
             if names[item.module] in channelwise and all(map(fits, item.parameters.values()))
         }
-        return found if found and self._closed_forms_agree(found, probe) else set()
+        if not found:
+            return found
+        before = self._squares_of(probe)
+        self._channelwise = found
+        return found if check.all_agree(before, self._squares_of(probe)) else set()
 
-    def _closed_forms_agree(self, channelwise: set[int], probe: Tensor) -> bool:
+    def _merge(self, probe: Tensor, copies: int) -> bool:
+        """Whether convolutions and BatchNorms were merged, which gave what they give by themselves on the probe."""
+        before, watched, channelwise = self._squares_of(probe), self._watched, self._channelwise
+        closed = [watched[i] for i in channelwise]
+        others = [item for i, item in enumerate(watched) if i not in channelwise]
+        merged, undo = merge_norms(self.network, others, probe[:1], copies, self._costs.targets)
+        if len(merged) == len(others):
+            return False
+        self._watched, self._channelwise = closed + merged, set(range(len(closed)))
+        if check.all_agree(before, self._squares_of(probe)):
+            return True
+        undo()
+        self._watched, self._channelwise = watched, channelwise
+        return False
+
+    def _squares_of(self, probe: Tensor) -> list[float]:
+        """||block of g_q||^2 of each layer for some q, to compare ways to it."""
         x = probe[: 1 if self._plain else check.IMAGES, None]
-        found = []
         with requiring_grad(self._plain.values()):
-            for self._channelwise in (set(), channelwise):
-                found.append(self._of_layers(x, check.some_distributions, False)[0].flatten().tolist())
-        self._channelwise = set()
-        passes, closed = found
-        return all(check.agree(one, other, sum(passes)) for one, other in zip(passes, closed, strict=True))
+            return self._of_layers(x, check.some_distributions, False)[0].flatten().tolist()
 
     def _bytes_of_tail(self, image: Tensor, copies: int) -> int:
         if not self._channelwise:
@@ -340,10 +358,16 @@ class ExactEngine:
         with requiring_grad(self._parameters.values()), saved_for_backward(self.network) as saved:
             logits, recording, _ = self._record(image, 1)
         targets = targets or logits.shape[1]
-        held = recording.bytes_held(targets, copies, image.element_size())
+        size = image.element_size()
+        held, further = recording.bytes_held(targets, copies, size), recording.bytes_per_target(copies, size)
         plain = sum(parameter.numel() * parameter.element_size() for parameter in self._plain.values())
-        least = forward_bytes(self.network, image) + sum(saved.values()) + held + recording.bytes_per_target()
-        return Costs(targets, least, recording.bytes_per_target() + plain // copies, recording.bytes_per_output())
+        least = forward_bytes(self.network, image) + sum(saved.values()) + held + further
+        joined = 1
+        if inputs := recording.bytes_side_by_side(targets, copies, size):
+            most = min(JOINED, 1 + least // recording.arrived)
+            joined = -(-targets // -(-targets // most))  # all groups of about the same size
+            least += inputs + (joined - 1) * recording.arrived
+        return Costs(targets, least, further + plain // copies, recording.bytes_per_output(), joined)
 
     def _try_together(self, probe: Tensor) -> str:
         """Why several targets cannot go at once; nothing if they can."""
@@ -355,38 +379,11 @@ class ExactEngine:
                 if not logits.requires_grad:
                     return ""  # the head alone counts
                 recording.prepare(self._costs.targets)
-                of_target = self._squares(logits, recording, Sums(len(self.layers), logits.device))
-                assert of_target is not None, "the logits require a gradient"
-                functions.append(of_target)
+                derivative = self._derivative(logits, recording)
+                assert derivative is not None, "the logits require a gradient"
+                functions.append(partial(self._squares(recording, logits.device).of_one, derivative))
             one, mapped = functions
             return check.apart(one, partial(for_each, mapped), logits.detach())
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Bytes of one copy of an image, and how many targets go at once for them.
-
-    Attributes:
-        targets: all that there are.
-        least: for one target at a time.
-        further: for each target that goes at the same time.
-        output: of one layer's output gradient, in the mean.
-    """
-
-    targets: int
-    least: int
-    further: int
-    output: int
-
-    def targets_at_once(self, bytes_per_input: int, inputs: int) -> int:
-        """As many as there is memory for, and as save launches: none where an operation on one is large already.
-
-        They come in passes of about the same size.
-        """
-        fitting = 1 + max(0, bytes_per_input - self.least) // max(1, self.further)
-        worth = -(-ENOUGH // max(1, inputs * self.output))
-        most = min(self.targets, fitting, worth)
-        return -(-self.targets // -(-self.targets // most))
 
 
 def _users(network: nn.Module, layers: list[Layer]) -> set[str]:

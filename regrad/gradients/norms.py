@@ -15,6 +15,12 @@ _SHORT_RUN = 16  # shorter ones are slow
 _FEW = 512  # entries that are not worth a sum of their own
 
 
+def run_of(entries: int) -> int:
+    """How many entries of so many are summed in float32 at once: a divisor."""
+    run = math.gcd(entries, _RUN)
+    return entries if entries <= _RUN or run < _SHORT_RUN else run
+
+
 def norms_of_runs(rows: Tensor) -> Tensor:
     """Norms of runs of the entries of ``rows`` (B, P), as they are and without a copy; few entries are their own."""
     if rows.shape[1] <= _FEW:

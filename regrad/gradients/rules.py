@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
 
 from regrad.network.alike import SAME, keeps_methods, qualified_name
 
@@ -32,19 +31,24 @@ class Outer:
 
     Attributes:
         shape: (G, n, d_in, d_out), n positions over all copies of an image.
-        inputs: makes the positions' inputs A, (B, G, n, d_in).
-        gram: makes A A^T, (B, G, n, n), where there is a cheaper way than from A.
+        inputs: makes the positions' inputs A of some images, (B, G, n, d_in).
         rows: maps the output gradient D to (B, G, n, d_out).
-        gradient: maps D to the gradient itself, (B, number of entries), where there is a cheaper way than from A.
+        gram: makes A A^T, (B, G, n, n), where there is a cheaper way than from A.
         columns: gives which of A's columns the parameter's own d_in are, (d_in,); None: they are in their order.
+        by_image: whether a product for each image takes no longer than one of all, if it is large: then A need not be
+            held.
+        derived: maps sum_n rows(D)_n (x) inputs_n, (T, G d_out, d_in), and sum_n rows(D)_n, (T, G d_out), of T targets
+            to numbers, (T, k), whose squares add up to the squared norm of the gradient of each of the module's
+            parameters, by their own names; None: the products are the one parameter's gradient.
     """
 
     shape: tuple[int, int, int, int]
-    inputs: Callable[[], Tensor]
+    inputs: Callable[[slice], Tensor]
     rows: Callable[[Tensor], Tensor]
     gram: Callable[[], Tensor] | None = None
-    gradient: Callable[[Tensor], Tensor] | None = None
     columns: Callable[[], Tensor] | None = None
+    by_image: bool = False
+    derived: Callable[[Tensor, Tensor], dict[str, Tensor]] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,6 @@ class Direct:
 
     gradient: Callable[[Tensor], Tensor]
 
-
-_WORTH_A_CALL = 10_000_000  # multiplications
 
 Rule = Callable[[Any, Tensor, int], dict[str, "Outer | Direct"]]
 RULES: dict[type[nn.Module] | str, Rule] = {}
@@ -94,7 +96,7 @@ def linear(module: nn.Linear, x: Tensor, images: int) -> dict[str, Outer | Direc
     inputs = x.reshape(images, 1, -1, module.in_features)
     shape = (1, inputs.shape[2], module.in_features, module.out_features)
     return {
-        "weight": Outer(shape, lambda: inputs, lambda d: d.reshape(images, 1, -1, module.out_features)),
+        "weight": Outer(shape, lambda part: inputs[part], lambda d: d.reshape(images, 1, -1, module.out_features)),
         "bias": Direct(lambda d: d.reshape(images, -1, module.out_features).sum(1)),
     }
 
@@ -134,12 +136,12 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[
     def columns() -> Tensor:
         return torch.arange(d_in, device=x.device).view(*size, -1).movedim(2, 0).flatten()
 
-    def inputs() -> Tensor:
+    def inputs(part: slice) -> Tensor:
         # A view of the pixels, so that reshaping it is one copy: F.unfold makes two, and on a GPU a launch an image.
-        own = x.unflatten(0, (images, -1)).unflatten(2, (groups, -1))
+        own = x.unflatten(0, (images, -1))[part].unflatten(2, (groups, -1))
         image, number, group, channel, down, right = own.stride()
         patches = own.as_strided(
-            (images, groups, own.shape[1], height, width, own.shape[3], *size),
+            (len(own), groups, own.shape[1], height, width, own.shape[3], *size),
             (
                 image,
                 group,
@@ -150,30 +152,21 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[
                 down * dilation[0],
                 right * dilation[1],
             ),
+            own.storage_offset(),
         )
-        return (patches.movedim(5, -1) if pixels_first else patches).reshape(images, groups, positions, d_in)
+        return (patches.movedim(5, -1) if pixels_first else patches).reshape(len(own), groups, positions, d_in)
 
     def rows(d: Tensor) -> Tensor:
         return _channels_last(d, images).unflatten(2, (groups, out // groups)).transpose(1, 2)
 
-    def gradient(d: Tensor) -> Tensor:
-        pairs = zip(x.unflatten(0, (images, -1)), d.unflatten(0, (images, -1)), strict=True)
-        shape = module.weight.shape
-        blocks = [conv2d_weight(own, shape, its, stride, 0, dilation, groups).flatten() for own, its in pairs]
-        return torch.stack(blocks)
-
-    # On a CPU a call an image takes half as long as unfolding and one product for all, unless it has little to do.
-    # A GPU wants few large calls.
-    much = positions * d_in * out // groups >= _WORTH_A_CALL
-    by_image = much and isinstance(module, nn.Conv2d) and x.device.type == "cpu"
     return {
         "weight": Outer(
             (groups, positions, d_in, out // groups),
             inputs,
             rows,
             _pixel_gram(x, images, (height, width), size, stride, dilation) if groups == 1 else None,
-            gradient if by_image else None,
             columns if pixels_first else None,
+            by_image=x.device.type == "cpu",  # a GPU wants few large calls
         ),
         "bias": Direct(lambda d: _channels_last(d, images).sum(1)),
     }

@@ -6,6 +6,9 @@ s (b - mean) + t. Where the two follow each other is seen from one forward pass,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -46,21 +49,20 @@ def fold_batch_norms(network: nn.Module, keep: set[str], example: Tensor) -> int
         example: inputs to trace and to check with, (B, channels, H, W).
     """
     with plain_attention():
-        pairs = _adjacent(network, keep, example)
+        pairs = normed_convolutions(network, keep, example)
         if not pairs:
             return 0
         before = network(example)
-        undo = [_fold(network, conv, norm) for conv, norm in pairs]
+        undo = [fold_pair(network, conv, norm) for conv, norm in pairs]
         after = network(example)
     if float((after - before).abs().max()) <= 1e-4 * float(before.abs().max().clamp_min(1e-6)):
         return len(pairs)
     for restore in undo:  # a convolution's output is also used without its BatchNorm
-        for module, name, value in restore:
-            setattr(module, name, value)
+        restore()
     return 0
 
 
-def _adjacent(network: nn.Module, keep: set[str], example: Tensor) -> list[tuple[str, str]]:
+def normed_convolutions(network: nn.Module, keep: set[str], example: Tensor) -> list[tuple[str, str]]:
     """Names of (convolution, BatchNorm) where the one's output is the other's input, each called once."""
     produced: dict[int, tuple[str, Tensor]] = {}
     called: list[str] = []
@@ -91,27 +93,62 @@ def _foldable(module: nn.Module) -> bool:
     return any(computes_as(module, kind) for kind in CONVOLUTIONS)
 
 
-def _fold(network: nn.Module, conv_name: str, norm_name: str) -> list[tuple[nn.Module, str, nn.Module | Tensor | None]]:
-    """Fold one pair; returns what to set back to undo it."""
+@dataclass(frozen=True)
+class Affine:
+    """What a BatchNorm makes of the product z = W x of the convolution before it: g r (z + o) + t, for each channel.
+
+    Attributes:
+        weight: g.
+        inverse: r = 1 / sqrt(var + eps).
+        offset: o = b - mean.
+        bias: t.
+    """
+
+    weight: Tensor
+    inverse: Tensor
+    offset: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, conv: nn.Module, norm: nn.Module) -> Affine:
+        """In float64."""
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        inverse = (norm.running_var.detach().double() + norm.eps).rsqrt()
+        own = (norm.weight, norm.bias) if norm.affine else (torch.ones_like(inverse), torch.zeros_like(inverse))
+        offset = -norm.running_mean.detach().double()
+        if isinstance(conv.bias, Tensor):
+            offset = offset + conv.bias.detach().double()
+        return cls(own[0].detach().double(), inverse, offset, own[1].detach().double())
+
+    @property
+    def scale(self) -> Tensor:
+        """s = g r."""
+        return self.weight * self.inverse
+
+
+@torch.no_grad()
+def fold_pair(network: nn.Module, conv_name: str, norm_name: str) -> Callable[[], None]:
+    """Fold one pair; returns what undoes it."""
     conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
     assert isinstance(conv, CONVOLUTIONS)
-    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
     parent_name, _, own = norm_name.rpartition(".")
     parent = network.get_submodule(parent_name)
-    undo: list[tuple[nn.Module, str, nn.Module | Tensor | None]] = [
+    before: list[tuple[nn.Module, str, nn.Module | Tensor | None]] = [
         (conv, "weight", conv.weight),
         (conv, "bias", conv.bias),
         (parent, own, norm),
     ]
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.affine:
-        scale = scale * norm.weight.double()
-    shift = norm.bias.double() if norm.affine else 0.0
-    offset = (0.0 if conv.bias is None else conv.bias.double()) - norm.running_mean.double()
-    weight = conv.weight.double() * scale.view(-1, *[1] * (conv.weight.dim() - 1))
+    affine = Affine.of(conv, norm)
+    weight = conv.weight.double() * affine.scale.view(-1, *[1] * (conv.weight.dim() - 1))
+    bias = affine.offset * affine.scale + affine.bias
     conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
-    conv.bias = nn.Parameter((offset * scale + shift).to(conv.weight.dtype), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
     setattr(parent, own, nn.Identity())
+
+    def undo() -> None:
+        for module, name, value in before:
+            setattr(module, name, value)
+
     return undo

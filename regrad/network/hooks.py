@@ -96,3 +96,11 @@ def with_own_hooks(network: nn.Module) -> nn.Module:
     for name in _HOOKS:
         setattr(shallow, name, copy.copy(getattr(network, name)))
     return shallow
+
+
+def in_graph(output: Tensor) -> Tensor:
+    """``output`` as part of a graph, which begins here if there is none yet.
+
+    Then a copy goes on: the network may change it in place, which a leaf does not allow.
+    """
+    return output if output.requires_grad else output.detach().requires_grad_(True).clone()

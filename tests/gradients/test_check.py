@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from regrad.errors import UsageError
 from regrad.gradients import rules
 from regrad.gradients.check import trusted
-from regrad.gradients.recording import Watched
+from regrad.gradients.recorded.recording import Watched
 from regrad.gradients.rules import RULES
 from tests.networks import SIZE, build
 

@@ -16,8 +16,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
 from regrad.gradients import rules
-from regrad.gradients.exact import ENOUGH, Costs, ExactEngine
+from regrad.gradients.costs import ENOUGH, Costs
+from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import find_layers, layer_weights
+from regrad.gradients.recorded import uses
 from regrad.gradients.reference import ReferenceEngine
 from regrad.network.copies import private_copy
 from regrad.network.operations import Operations
@@ -357,16 +359,21 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("at_once", "worth_a_call"), [(1, 1 << 60), (2, 1 << 60), (5, 1 << 60), (1, 0)], ids=["1", "2", "5", "side by side"]
+)
 @pytest.mark.parametrize("name", ["ResNet", "BatchNorm CNN", "grouped and dilated"])
-def test_what_is_held_at_once_was_planned(name: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "_WORTH_A_CALL", 1 << 60)  # as on a GPU
+def test_what_is_held_at_once_was_planned(
+    name: str, at_once: int, worth_a_call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uses, "_WORTH_A_CALL", worth_a_call)  # never, as on a GPU, or always
     network, x = build(name), copies(images=4)
     engine = _at_once(network, x, 5)
     inputs = x.shape[0] * x.shape[1]
     engine.afford(inputs * (engine.bytes_per_input + (at_once - 1) * engine._costs.further))
     planned = engine.bytes_of(inputs)
     assert engine.targets_at_once(inputs) == {1: 1, 2: 2, 5: 5}[at_once]
+    assert engine._costs.joined == (1 if worth_a_call else 5)  # for as many classes
     with Held() as held:
         engine(x)
     assert planned / 8 < held.most < planned
@@ -408,7 +415,7 @@ def test_a_class_costs_few_operations_a_parameter() -> None:
 
 def test_ten_classes_at_once_cost_little_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a ResNet-18 226 operations a class, one after another; at once an eighth of that."""
-    monkeypatch.setattr(rules, "_WORTH_A_CALL", 1 << 60)  # as on a GPU
+    monkeypatch.setattr(uses, "_WORTH_A_CALL", 1 << 60)  # as on a GPU
     torch.manual_seed(0)
     network, x = torchvision.models.resnet18(num_classes=10).eval(), copies(2, 2, torch.float32)
     alone, together = (_per_target(network, x, 10, 20, at_once) for at_once in (1, 10))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.models import convnext
 
 from regrad.gradients import rules
-from regrad.gradients.recording import OuterSums, outer_sum
+from regrad.gradients.recorded.uses import OuterSums, outer_sum
 from regrad.gradients.rules import REMADE, RULES, Direct, Outer, find_rule
 from regrad.network.alike import SAME, qualified_name
 
@@ -151,12 +151,8 @@ def test_every_rule_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("copies", [1, 4])
-@pytest.mark.parametrize("worth_a_call", [10**9, 0], ids=["one product", "a call an image"])
 @pytest.mark.parametrize("kind", CASES, ids=qualified_name)
-def test_a_rule_is_what_autograd_gives(
-    kind: type[nn.Module], worth_a_call: int, copies: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rules, "_WORTH_A_CALL", worth_a_call)
+def test_a_rule_is_what_autograd_gives(kind: type[nn.Module], copies: int) -> None:
     for label, module, make in CASES[kind]:
         torch.manual_seed(0)
         module = module.double().eval()
@@ -205,18 +201,18 @@ def _ways(factor: Outer | Direct, d: Tensor) -> dict[str, Callable[[Tensor], Ten
     """Every way of a factor from D to the gradient, (images, entries); what must agree inside it is compared."""
     if isinstance(factor, Direct):
         return {"directly": factor.gradient}
-    inputs, rows = factor.inputs(), factor.rows(d)
+    inputs, rows = factor.inputs(slice(None)), factor.rows(d)
     groups, positions, d_in, d_out = factor.shape
     assert inputs.shape == (IMAGES, groups, positions, d_in)
     assert rows.shape == (IMAGES, groups, positions, d_out)
+    assert factor.inputs(slice(1, 3)).equal(inputs[1:3])
     own = inputs if factor.columns is None else inputs[..., factor.columns()]
     if factor.gram is not None:
         torch.testing.assert_close(factor.gram(), inputs @ inputs.mT, rtol=1e-9, atol=1e-11)
-    ways: dict[str, Callable[[Tensor], Tensor]] = {
+    return {
         "as outer products": lambda d: outer_sum(factor.rows(d), own).flatten(1),
         "as outer products of all": lambda d: OuterSums.apply(factor.rows(d), own).flatten(1),
     }
-    return ways if factor.gradient is None else ways | {"as a whole": factor.gradient}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CASES if RULES.get(kind) in REMADE], ids=qualified_name)
@@ -235,9 +231,8 @@ def test_an_output_made_anew_is_the_same_and_has_the_same_derivative(kind: type[
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_every_way_of_a_factor_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gram matrices from pixels, and gradients of a call an image, are in the cases, and so compared."""
-    monkeypatch.setattr(rules, "_WORTH_A_CALL", 0)
+def test_every_way_of_a_factor_is_met() -> None:
+    """Gram matrices from pixels, and inputs of images by themselves, are in the cases, and so compared."""
     outer = [
         factor
         for cases in CASES.values()
@@ -250,7 +245,7 @@ def test_every_way_of_a_factor_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
     last = [*_factors(nn.Conv2d(3, 4, 2), torch.zeros(2, 3, 5, 5).to(memory_format=torch.channels_last), 2).values()]
     assert isinstance(last[0], Outer)
     assert last[0].columns is not None
-    assert {factor.gradient is None for factor in outer} == {True, False}
+    assert {factor.by_image for factor in outer} == {True, False}
 
 
 # -- whom a rule is for ------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regrad.gradients.recording import Recording, Sums, Watched
+from regrad.gradients.recorded.recording import Recording, Watched
+from regrad.gradients.recorded.uses import Sums
 from regrad.gradients.rules import RULES
 from regrad.network.hooks import hooked
 
@@ -58,16 +59,15 @@ def test_norms_are_those_of_autograd_for_a_layer_called_twice(targets: int, toge
     sums = Sums(len(wanted), x.device)
 
     def squares(d: Tensor) -> Tensor:
-        addends = recording.addends(
-            dict(enumerate(torch.autograd.grad(y, recording.edges, d, retain_graph=True))), wanted
-        )
+        gradients = dict(enumerate(torch.autograd.grad(y, recording.edges, d, retain_graph=True)))
+        addends = recording.addends([gradients], [wanted])
         assert addends.keys() == wanted.keys()
-        return sums([(column, addends[name]) for column, name in enumerate(wanted)])
+        return sums([(column, addends[name]) for column, name in enumerate(wanted)])[0]
 
     torch.testing.assert_close(squares(d[0]), torch.stack([*wanted.values()], 1), rtol=1e-9, atol=0)
     one_by_one = torch.stack([squares(each) for each in d])
     torch.testing.assert_close(torch.vmap(squares)(d), one_by_one, rtol=1e-9, atol=0)
-    assert recording.addends(dict.fromkeys(range(4)), wanted) == {}
+    assert recording.addends([dict.fromkeys(range(4))], [wanted]) == {}
     assert recording.outputs(["5.weight", "0.weight", "none"]) == [0, 2, 3]
 
 
@@ -86,6 +86,6 @@ def test_bytes_are_the_output_gradients_twice_and_what_is_formed() -> None:
     with hooked({0: network[0]}, leave=lambda _, call: recording.note(watched, call)):
         network(torch.rand(1, 6))
     # Of weight and bias each, 4 numbers of 4 bytes; and for 3 copies a Gram matrix of 3 by 3.
-    assert recording.bytes_per_target() == 2 * 2 * 4 * 4
+    assert recording.bytes_per_target(3, 4) == 2 * 2 * 4 * 4
     assert recording.bytes_per_output() == 4 * 4
     assert recording.bytes_held(10, 3, 4) == 9 * 4 // 3

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from regrad.gradients.recording import Recording, Watched, in_graph, outer_sum
+from regrad.gradients.recorded.recording import Recording, Watched
+from regrad.gradients.recorded.uses import outer_sum
 from regrad.gradients.rules import Direct, Outer, find_rule
 from regrad.network.copies import plain_attention
-from regrad.network.hooks import Call, hooked
+from regrad.network.hooks import Call, hooked, in_graph
 
 AS_MUCH = 2  # products of a class's size: so many may the products of a layer's positions be, which are of all classes
 FEW = 2  # targets that cost no more by a backward pass each
@@ -165,15 +166,20 @@ def row_products(factor: Outer | Direct, alone: Outer | Direct, gradient: Tensor
 
 
 def _by_rows(alone: Outer, gradient: Tensor, images: int) -> Tensor:
-    """From T itself, of each copy."""
-    rows = outer_sum(alone.rows(gradient), alone.inputs()).flatten(1, 2).unflatten(0, (images, -1))  # (B, N+1, d, d_in)
-    products = [own.transpose(0, 1) @ own.permute(1, 2, 0) for own in rows]  # of all at once it would be copied first
-    return torch.stack(products).movedim(1, 3).double()
+    """From T itself, of each copy; image by image, since those of all are as large as many activations."""
+    rows, number = alone.rows(gradient), len(gradient) // images
+
+    def of_image(image: int) -> Tensor:
+        part = slice(image * number, (image + 1) * number)
+        own = outer_sum(rows[part], alone.inputs(part)).flatten(1, 2)  # (N+1, d, d_in)
+        return own.transpose(0, 1) @ own.permute(1, 2, 0)
+
+    return torch.stack([of_image(image) for image in range(images)]).movedim(1, 3).double()
 
 
 def _by_positions(factor: Outer, gradient: Tensor, images: int) -> Tensor:
     """T_io . T_jo = sum_st M_ios M_jot (A_is . A_jt), without T: there are few positions."""
-    inputs = factor.inputs()
+    inputs = factor.inputs(slice(None))
     rows = factor.rows(gradient).unflatten(2, (len(gradient) // images, -1))  # (B, G, N+1, positions, d / G)
     between = (inputs @ inputs.transpose(2, 3)).unflatten(3, rows.shape[2:4]).movedim(3, 2)  # (B, G, j, all, positions)
     summed = (between @ rows).unflatten(3, rows.shape[2:4])  # (B, G, j, i, positions, d / G)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regrad.gradients import channelwise
-from regrad.gradients.channelwise import find_channelwise, pays, row_products, squares_of_targets
 from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import find_layers, layer_weights
+from regrad.gradients.recorded import channelwise
+from regrad.gradients.recorded.channelwise import find_channelwise, pays, row_products, squares_of_targets
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.rules import Outer
 from regrad.network.copies import private_copy

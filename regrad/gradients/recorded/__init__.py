@@ -1,0 +1,1 @@
+"""What a forward pass leaves behind, and the norms that follow from it."""
