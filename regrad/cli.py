@@ -124,7 +124,7 @@ def run_job(action: Callable[[], int], verbose: bool = False) -> int:
     0 done, 1 failed, 2 wrong usage or configuration, 130 and 143 stopped by a signal; 3 and 4 are the action's own.
     The first signal lets the action say what it has done; a second one ends the process at once.
     """
-    threads_sleep_while_they_wait()
+    set_for_torch()
     previous = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with warnings.catch_warnings():
@@ -144,11 +144,16 @@ def run_job(action: Callable[[], int], verbose: bool = False) -> int:
             signal.signal(number, handler)
 
 
-def threads_sleep_while_they_wait() -> None:
-    """Before PyTorch is imported, which then reads it: by default its threads spin at the end of every operation, and
-    wait many times as long as they compute for one of them whose core, or share of a core, something else has.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+#: What PyTorch reads when it is imported. By default its threads spin at the end of every operation, and wait many times
+#: as long as they compute for one of them whose core, or share of a core, something else has; and what takes 2 MB or more
+#: comes in pages of 4 KB, each of which the system clears by itself.
+FOR_TORCH = {"OMP_WAIT_POLICY": "PASSIVE", "THP_MEM_ALLOC_ENABLE": "1"}
+
+
+def set_for_torch() -> None:
+    """Before PyTorch is imported: :data:`FOR_TORCH`, where nothing else is set."""
+    for name, value in FOR_TORCH.items():
+        os.environ.setdefault(name, value)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from regrad.cli import Parser, run_command, run_job
+from regrad.cli import FOR_TORCH, Parser, run_command, run_job
 from regrad.errors import UsageError
 
 PROGRAM = """
@@ -110,11 +110,14 @@ def test_verbose_behind_dashes_is_anothers_too(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("begins", ["regrad.cli; regrad.cli.run_job(lambda: 0)", "regrad.cluster"])
-@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_sleep_while_they_wait_unless_told_otherwise(begins: str, given: str | None, policy: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    program = f"import sys, os, {begins}; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
-    if given:
-        environment["OMP_WAIT_POLICY"] = given
-    ended = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True, check=True)
-    assert ended.stdout == f"False {policy}\n"
+@pytest.mark.parametrize(("name", "given"), [(None, ""), ("OMP_WAIT_POLICY", "ACTIVE"), ("THP_MEM_ALLOC_ENABLE", "0")])
+def test_what_torch_reads_is_set_before_it_is_imported_unless_it_was(begins: str, name: str | None, given: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in FOR_TORCH}
+    own = {name: given} if name else {}
+    program = (
+        f"import sys, os, {begins}; print('torch' in sys.modules, [os.environ[name] for name in {list(FOR_TORCH)}])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment | own, text=True, capture_output=True, check=True
+    )
+    assert ended.stdout == f"False {list((FOR_TORCH | own).values())}\n"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from regrad.cli import say, threads_sleep_while_they_wait
+from regrad.cli import say, set_for_torch
 from regrad.settings.places import NO_CLUSTER
 
 if TYPE_CHECKING:
     from regrad.pipeline.prepare import Job
     from regrad.pipeline.results import UnitResult
 
-threads_sleep_while_they_wait()  # in a worker nothing is imported earlier
+set_for_torch()  # in a worker nothing is imported earlier
 
 
 def score_on_ray(job: Job) -> Iterator[UnitResult]:

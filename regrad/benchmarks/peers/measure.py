@@ -27,6 +27,7 @@ from regrad.benchmarks.peers.known import PEERS, SCRIPTS, Peer, python_of
 from regrad.benchmarks.peers.material import Material, write_material
 from regrad.benchmarks.peers.watch import Kill, Ran, kill_all, kill_worker, run_watched
 from regrad.benchmarks.steady import Work
+from regrad.cli import FOR_TORCH
 from regrad.errors import UsageError
 
 Say = Callable[[str], None]
@@ -34,9 +35,9 @@ RACES = {
     name: replace(steady.WORKS[name], images=images, batch=batch)
     for name, images, batch in (("entropy-resnet18", 384, 32), ("regrad-resnet20", 192, 16))
 }
-# For all alike: threads that sleep where they wait, Ray's workers at the niceness of their command as regrad has them,
-# and a Ray of one's own.
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "RAY_worker_niceness": "0", "RAY_ADDRESS": ""}
+# For all alike: what regrad sets for PyTorch, Ray's workers at the niceness of their command as regrad has them, and a
+# Ray of one's own.
+ENVIRONMENT = FOR_TORCH | {"RAY_worker_niceness": "0", "RAY_ADDRESS": ""}
 FAULTY, FAULTY_BATCH = 192, 16  # images, and how many at once, of what is broken: whether it is fast is not asked
 # A first run, what ends it or None, and whether the same command is then given again.
 FAULTS: dict[str, tuple[Kill | None, bool]] = {
