@@ -144,9 +144,9 @@ def run_job(action: Callable[[], int], verbose: bool = False) -> int:
             signal.signal(number, handler)
 
 
-#: What PyTorch reads when it is imported. By default its threads spin at the end of every operation, and wait many times
-#: as long as they compute for one of them whose core, or share of a core, something else has; and what takes 2 MB or more
-#: comes in pages of 4 KB, each of which the system clears by itself.
+#: What PyTorch reads when it is imported. By default its threads spin at the end of every operation, and wait many
+#: times as long as they compute for one of them whose core, or share of a core, something else has; and what takes 2 MB
+#: or more comes in pages of 4 KB, each of which the system clears by itself.
 FOR_TORCH = {"OMP_WAIT_POLICY": "PASSIVE", "THP_MEM_ALLOC_ENABLE": "1"}
 
 
