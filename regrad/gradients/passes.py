@@ -58,6 +58,9 @@ TARGETS = {
     "contrast": Target(contrasts, of_each_class=True),
 }
 Copies = Callable[[bool, slice | list[int]], Tensor]  # with noise or not, of some images: (B, copies, channels, H, W)
+MOST_TOGETHER = (
+    64  # copies in a piece where classes have several depths: more wait longer for the deepest than they save
+)
 LIKELY, OTHERS = 5, 5  # classes of an image on which the error is measured: the most probable, and some at random
 
 
@@ -249,10 +252,12 @@ class Passes:
     def plan_memory(self, memory: int, most_inputs: int) -> None:
         """Keep each pass within ``memory`` bytes: so many images at once or, where one is too much, copies.
 
-        On a CPU pieces of the batch go side by side, as many as there are threads and as have some images each.
-        Elsewhere the memory that is left beside the images is for classes at once.
+        On a CPU pieces of the batch go side by side, as many as there are threads and as have some images each; they
+        are small where an image is differentiated as deep as any of its piece. Elsewhere the memory that is left beside
+        the images is for classes at once.
         """
-        threads = torch.get_num_threads() if self._inputs.device.type == "cpu" else 1
+        on_cpu = self._inputs.device.type == "cpu"
+        threads = torch.get_num_threads() if on_cpu else 1
         for run in self._runs:
             copies, left = self._copies(run.smoothed), max(0, memory - run.engine.bytes_beside)
             fitting = min(most_inputs, left // run.engine.bytes_per_input)
@@ -260,7 +265,7 @@ class Passes:
             fitting //= 1 + len(run.twins)
             if fitting < FEWEST * copies:
                 run.engine.most_inputs = max(2, fitting)
-            run.step = max(1, fitting // copies)
+            run.step = max(1, (min(fitting, MOST_TOGETHER) if on_cpu and run.depths else fitting) // copies)
             for engine in (run.engine, *run.twins):
                 engine.afford(left // (1 + len(run.twins)))
         self._together = SideBySide(threads)

@@ -31,7 +31,7 @@ class Outer:
 
     Attributes:
         shape: (G, n, d_in, d_out), n positions over all copies of an image.
-        inputs: makes the positions' inputs A of some images, (B, G, n, d_in).
+        patches: gives what the positions' inputs A of some images are, (B, G, n, d_in), once it is reshaped: a view.
         rows: maps the output gradient D to (B, G, n, d_out).
         gram: makes A A^T, (B, G, n, n), where there is a cheaper way than from A.
         columns: gives which of A's columns the parameter's own d_in are, (d_in,); None: they are in their order.
@@ -43,12 +43,17 @@ class Outer:
     """
 
     shape: tuple[int, int, int, int]
-    inputs: Callable[[slice], Tensor]
+    patches: Callable[[slice], Tensor]
     rows: Callable[[Tensor], Tensor]
     gram: Callable[[], Tensor] | None = None
     columns: Callable[[], Tensor] | None = None
     by_image: bool = False
     derived: Callable[[Tensor, Tensor], dict[str, Tensor]] | None = None
+
+    def inputs(self, part: slice = slice(None)) -> Tensor:
+        """A of some images."""
+        patches = self.patches(part)
+        return patches.reshape(len(patches), *self.shape[:3])
 
 
 @dataclass(frozen=True)
@@ -136,11 +141,11 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[
     def columns() -> Tensor:
         return torch.arange(d_in, device=x.device).view(*size, -1).movedim(2, 0).flatten()
 
-    def inputs(part: slice) -> Tensor:
+    def patches(part: slice) -> Tensor:
         # A view of the pixels, so that reshaping it is one copy: F.unfold makes two, and on a GPU a launch an image.
         own = x.unflatten(0, (images, -1))[part].unflatten(2, (groups, -1))
         image, number, group, channel, down, right = own.stride()
-        patches = own.as_strided(
+        windows = own.as_strided(
             (len(own), groups, own.shape[1], height, width, own.shape[3], *size),
             (
                 image,
@@ -154,7 +159,7 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[
             ),
             own.storage_offset(),
         )
-        return (patches.movedim(5, -1) if pixels_first else patches).reshape(len(own), groups, positions, d_in)
+        return windows.movedim(5, -1) if pixels_first else windows
 
     def rows(d: Tensor) -> Tensor:
         return _channels_last(d, images).unflatten(2, (groups, out // groups)).transpose(1, 2)
@@ -162,7 +167,7 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, x: Tensor, images: int) -> dict[
     return {
         "weight": Outer(
             (groups, positions, d_in, out // groups),
-            inputs,
+            patches,
             rows,
             _pixel_gram(x, images, (height, width), size, stride, dilation) if groups == 1 else None,
             columns if pixels_first else None,

@@ -132,10 +132,37 @@ def squared_norms(h: Tensor, p: Tensor, extra: Tensor, bias: bool = True) -> Ten
     """
     h = h.double()
     kernel = (h @ h.transpose(1, 2) + float(bias)) / h.shape[1] ** 2
-    # (q - p_i) . (q - p_j) = q.q - q.p_i - q.p_j + p_i.p_j; for a class q.q = 1 and q.p_i = p_i[c].
-    base = (kernel * (p @ p.transpose(1, 2))).sum((1, 2))
+    # q - p_i = w + v_i with w = q - p_0 and v_i = p_0 - p_i, both from a = p_0 - e_y for the most probable class y, so
+    # that what is small where the network is sure of y is no difference of what is not. For a class w = e_c - e_y - a.
+    y = p[:, 0].argmax(1)
+    apart = _from_class(p, y)
+    a, v = apart[:, :1], apart[:, :1] - apart
+    base = (kernel * (v @ v.transpose(1, 2))).sum((1, 2))
     total, rows = kernel.sum((1, 2)), kernel.sum(2)
-    overlap = torch.cat([p, p @ extra.transpose(1, 2)], dim=2)
-    own = torch.cat([p.new_ones(len(p), p.shape[2]), extra.square().sum(2)], dim=1)
-    squared = own * total[:, None] - 2 * torch.einsum("bi,bit->bt", rows, overlap) + base[:, None]
+    w = _from_class(extra, y) - a
+    own = 2.0 * _other_than(a, y) - 2 * _beside_class(a, y) + a.square().sum(2, keepdim=True)
+    own = torch.cat([own[:, 0], w.square().sum(2)], dim=1)
+    overlap = torch.cat([_beside_class(v, y) - v @ a.transpose(1, 2), v @ w.transpose(1, 2)], dim=2)
+    squared = own * total[:, None] + 2 * torch.einsum("bi,bit->bt", rows, overlap) + base[:, None]
     return squared.clamp_min_(0)
+
+
+def _from_class(q: Tensor, y: Tensor) -> Tensor:
+    """q - e_y of distributions (B, T, C), each of whose entries is as exact as those of q."""
+    index = _index(q, y)
+    others = q.scatter(2, index, 0)
+    return others.scatter(2, index, -others.sum(2, keepdim=True))
+
+
+def _beside_class(values: Tensor, y: Tensor) -> Tensor:
+    """(e_c - e_y) . values for every class c, (B, T, C)."""
+    return values - values.gather(2, _index(values, y))
+
+
+def _other_than(values: Tensor, y: Tensor) -> Tensor:
+    """1 for every class but y, (B, T, C)."""
+    return torch.ones_like(values).scatter(2, _index(values, y), 0)
+
+
+def _index(values: Tensor, y: Tensor) -> Tensor:
+    return y[:, None, None].expand(-1, values.shape[1], 1)

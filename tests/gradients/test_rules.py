@@ -201,7 +201,7 @@ def _ways(factor: Outer | Direct, d: Tensor) -> dict[str, Callable[[Tensor], Ten
     """Every way of a factor from D to the gradient, (images, entries); what must agree inside it is compared."""
     if isinstance(factor, Direct):
         return {"directly": factor.gradient}
-    inputs, rows = factor.inputs(slice(None)), factor.rows(d)
+    inputs, rows = factor.inputs(), factor.rows(d)
     groups, positions, d_in, d_out = factor.shape
     assert inputs.shape == (IMAGES, groups, positions, d_in)
     assert rows.shape == (IMAGES, groups, positions, d_out)

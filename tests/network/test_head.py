@@ -46,6 +46,29 @@ def test_its_class_gradients_follow_from_its_input(bias: bool) -> None:
             torch.testing.assert_close(found[b, target], wanted, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("gap", [5.0, 30.0, 60.0])
+def test_its_norms_are_as_exact_where_the_network_is_sure(gap: float) -> None:
+    """That of the class it is sure of, and of its own prediction, against sums in which nothing large cancels."""
+    torch.manual_seed(0)
+    h = 3 * torch.randn(2, 4, 6, dtype=torch.float64)
+    logits = torch.randn(2, 4, 5, dtype=torch.float64)
+    logits[..., 2] += gap
+    p = logits.softmax(2)
+    others = p.scatter(2, torch.full((2, 4, 1), 2), 0)
+    small = -others  # e_2 - p_i, without 1 - p
+    small[..., 2] = others.sum(2)
+    rows = torch.cat([h, torch.ones(2, 4, 1, dtype=torch.float64)], 2)
+
+    def squares(differences: Tensor) -> Tensor:
+        return torch.einsum("bic,bid->bcd", differences, rows).div(4).square().sum((1, 2))
+
+    units = torch.eye(5, dtype=torch.float64)
+    wanted = [squares(small + (units[c] - units[2])) for c in range(5)]
+    found = head.squared_norms(h, p, p[:, :1])
+    torch.testing.assert_close(found[:, :5], torch.stack(wanted, 1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found[:, 5], squares(small - small[:, :1]), rtol=1e-9, atol=0)
+
+
 def test_logits_and_what_the_head_makes_them_of_come_from_one_pass() -> None:
     network, x = private_copy(build("ResNet")), copies()[:, 0]
     read = head.HeadInput(network, "fc")

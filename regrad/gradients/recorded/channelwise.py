@@ -179,7 +179,7 @@ def _by_rows(alone: Outer, gradient: Tensor, images: int) -> Tensor:
 
 def _by_positions(factor: Outer, gradient: Tensor, images: int) -> Tensor:
     """T_io . T_jo = sum_st M_ios M_jot (A_is . A_jt), without T: there are few positions."""
-    inputs = factor.inputs(slice(None))
+    inputs = factor.inputs()
     rows = factor.rows(gradient).unflatten(2, (len(gradient) // images, -1))  # (B, G, N+1, positions, d / G)
     between = (inputs @ inputs.transpose(2, 3)).unflatten(3, rows.shape[2:4]).movedim(3, 2)  # (B, G, j, all, positions)
     summed = (between @ rows).unflatten(3, rows.shape[2:4])  # (B, G, j, i, positions, d / G)

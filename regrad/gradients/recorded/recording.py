@@ -74,6 +74,7 @@ class Recording:
     edges: list[GradientEdge] = field(default_factory=list)
     arriving: int = 0
     arrived: int = 0
+    _scratch: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
     def note(self, watched: Watched, call: Call) -> Tensor:
         """Take down a call of a module; returns the output that goes on, whose gradient will be asked for."""
@@ -87,7 +88,7 @@ class Recording:
             if not names:
                 continue
             known = self.uses.get(next(iter(names.values())))
-            use = known or Use(names, OuterSums.apply if self.together else outer_sum)
+            use = known or Use(names, OuterSums.apply if self.together else outer_sum, scratch=self._scratch)
             use.add(factor, len(self.edges))
             self.uses |= dict.fromkeys(names.values(), use)
             self.arriving += len(names) * output.numel() * output.element_size()

@@ -126,6 +126,8 @@ class Use:
         outputs: which of the outputs that gradients are asked for is that of each call.
         gram: A A^T over the positions of all calls, where the Gram form is the cheaper one.
         inputs: A, likewise, where the direct form is and all images go together.
+        scratch: what is made for one image at a time lies in the same memory for every image, of the uses that share
+            this: new memory is given page by page, which takes as long as to fill it.
     """
 
     names: Mapping[str, str]
@@ -134,6 +136,7 @@ class Use:
     outputs: list[int] = field(default_factory=list)
     gram: Tensor | None = None
     inputs: list[Tensor] = field(default_factory=list)
+    scratch: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
     def add(self, factor: Outer | Direct, output: int) -> None:
         """Note one more call."""
@@ -158,7 +161,7 @@ class Use:
         """
         outer = self._outer
         much = all(factor.by_image and math.prod(factor.shape) * copies >= _WORTH_A_CALL for factor in outer)
-        return bool(outer) and much
+        return bool(outer) and much and self.product is outer_sum
 
     @property
     def _outer(self) -> list[Outer]:
@@ -229,12 +232,23 @@ class Use:
             if not own:
                 continue
             side_by_side = [torch.cat([its[k][image, None] for k in own], 3) for its in rows]
-            inputs = [factor.inputs(slice(image, image + 1)) for factor in factors]
+            inputs = [self._copied(factor, slice(image, image + 1), call) for call, factor in enumerate(factors)]
             for name, its in self._of_products(side_by_side, inputs, len(own)).items():
                 if name not in numbers:
                     numbers[name] = its.new_zeros(targets, images, its.shape[2])
                 numbers[name][own, image] = its[:, 0]
         return numbers
+
+    def _copied(self, factor: Outer, part: slice, call: int) -> Tensor:
+        """A of some images, without new memory."""
+        patches = factor.patches(part)
+        if patches.is_contiguous():
+            return factor.inputs(part)
+        key = (call, patches.numel(), patches.dtype)
+        if key not in self.scratch:
+            self.scratch[key] = patches.new_empty(patches.numel())
+        copied = self.scratch[key].view(patches.shape).copy_(patches)
+        return copied.view(len(patches), *factor.shape[:3])
 
     def _of_all(
         self, factors: Sequence[Any], arrived: Sequence[Sequence[Tensor]], inputs: Sequence[Tensor]
@@ -289,7 +303,7 @@ def _joined(rows: Sequence[Tensor], dim: int = 2) -> Tensor:
 
 def _inputs(factor: Outer | Direct) -> Tensor:
     """A of all images; nothing of a gradient that is formed without it."""
-    return factor.inputs(slice(None)) if isinstance(factor, Outer) else torch.empty(0)
+    return factor.inputs() if isinstance(factor, Outer) else torch.empty(0)
 
 
 def gram_is_cheaper(calls: Sequence[Outer], targets: int, copies: int = 1) -> bool:
