@@ -58,9 +58,7 @@ TARGETS = {
     "contrast": Target(contrasts, of_each_class=True),
 }
 Copies = Callable[[bool, slice | list[int]], Tensor]  # with noise or not, of some images: (B, copies, channels, H, W)
-MOST_TOGETHER = (
-    64  # copies in a piece where classes have several depths: more wait longer for the deepest than they save
-)
+MOST_TOGETHER = 64  # copies in a piece where classes have depths: more images wait longer for the deepest of them
 LIKELY, OTHERS = 5, 5  # classes of an image on which the error is measured: the most probable, and some at random
 
 

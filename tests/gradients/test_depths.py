@@ -14,6 +14,7 @@ from regrad.gradients import exact
 from regrad.gradients.depths import Depth, Depths, class_shares, worthwhile
 from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import find_layers, layer_weights
+from regrad.gradients.passes import MOST_TOGETHER
 from regrad.network.copies import private_copy
 from regrad.network.probe import probe_images
 from regrad.scores import SCORES, Inputs, Norms, score
@@ -253,6 +254,22 @@ def test_a_score_does_not_depend_on_what_it_is_scored_with(scored: tuple[Classif
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1)).tolist()
     turned = scorer(images[order], [ids[i] for i in order])["regrad"]
     torch.testing.assert_close(turned, whole[order], rtol=1e-9, atol=0)
+
+
+def test_few_images_are_in_a_piece_where_classes_have_depths(scored: tuple[Classifier, Tensor, list[str]]) -> None:
+    classifier, _, _ = scored
+    scorer = Scorer(classifier, samples=2, depth_decay=0.1, tolerance=0.02, engine="exact")
+    plan = {name: value for name, value in scorer.plan.items() if name != "depths"}
+    whole = Scorer(classifier, samples=2, depth_decay=0.1, tolerance=0.02, engine="exact", plan=plan)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for each, most in ((scorer, MOST_TOGETHER), (whole, 128)):
+            assert each._passes is not None
+            each._passes.plan_memory(1 << 40, 128)
+            assert [run.step for run in each._passes._runs] == [most // 3]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_images_of_about_one_cost_go_together(scored: tuple[Classifier, Tensor, list[str]]) -> None:
