@@ -125,11 +125,9 @@ def _failing(
 def _norms(use: Use, classes: int, gradients: Sequence[Tensor | None], probe: Tensor) -> list[float]:
     use.prepare(classes)
     taken = use.take([dict(enumerate(gradients))])
-    return (
-        Sums(1, probe.device)([(0, addends) for addends in taken.values()])[0, :, 0].tolist()
-        if taken
-        else [0.0] * len(probe)
-    )
+    if not taken:
+        return [0.0] * len(probe)
+    return Sums(1, probe.device)([(0, addends) for addends in taken.values()])[0, :, 0].tolist()
 
 
 def _attempt(call: Callable[[], Any]) -> Any:

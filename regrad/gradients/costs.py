@@ -33,5 +33,13 @@ class Costs:
         """
         fitting = 1 + max(0, bytes_per_input - self.least) // max(1, self.further)
         worth = -(-ENOUGH // max(1, inputs * self.output))
-        most = min(self.targets, fitting, worth)
-        return -(-self.targets // -(-self.targets // most))
+        return evenly(self.targets, min(self.targets, fitting, worth))
+
+
+def evenly(total: int, most: int) -> int:
+    """How many go together, at the most, in as few groups of about the same size as ``most`` allows.
+
+    >>> evenly(10, 7)
+    5
+    """
+    return -(-total // -(-total // most))

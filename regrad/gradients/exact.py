@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from regrad.gradients import check
-from regrad.gradients.costs import JOINED, Costs
+from regrad.gradients.costs import JOINED, Costs, evenly
 from regrad.gradients.depths import Depths, Order
 from regrad.gradients.layers import Layer, layer_parameters
 from regrad.gradients.norms import ClassNorms
@@ -31,7 +31,7 @@ from regrad.gradients.recorded.channelwise import FEW, Tail, find_channelwise, p
 from regrad.gradients.recorded.differentiated import Derivative, Differentiated, Squares, Waiting
 from regrad.gradients.recorded.merged import merge_norms
 from regrad.gradients.recorded.recording import Recording, find_watched
-from regrad.gradients.rules import Outer
+from regrad.gradients.rules import Outer, batch_norm
 from regrad.network import head
 from regrad.network.copies import plain_attention, private_copy
 from regrad.network.fold import convolution_format, fold_batch_norms
@@ -320,6 +320,8 @@ class ExactEngine:
 
     def _merge(self, probe: Tensor, copies: int) -> bool:
         """Whether convolutions and BatchNorms were merged, which gave what they give by themselves on the probe."""
+        if not any(item.rule is batch_norm for item in self._watched):
+            return False
         before, watched, channelwise = self._squares_of(probe), self._watched, self._channelwise
         closed = [watched[i] for i in channelwise]
         others = [item for i, item in enumerate(watched) if i not in channelwise]
@@ -364,8 +366,7 @@ class ExactEngine:
         least = forward_bytes(self.network, image) + sum(saved.values()) + held + further
         joined = 1
         if inputs := recording.bytes_side_by_side(targets, copies, size):
-            most = min(JOINED, 1 + least // recording.arrived)
-            joined = -(-targets // -(-targets // most))  # all groups of about the same size
+            joined = evenly(targets, min(JOINED, 1 + least // recording.arrived))
             least += inputs + (joined - 1) * recording.arrived
         return Costs(targets, least, further + plain // copies, recording.bytes_per_output(), joined)
 
