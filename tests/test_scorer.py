@@ -97,7 +97,7 @@ def test_a_score_does_not_depend_on_the_batch(name: str) -> None:
 
 
 def test_a_score_does_not_depend_on_threads_or_memory() -> None:
-    classifier = _classifier("ResNet")
+    classifier = _classifier("narrow ResNet")
     images, ids = _images()
     wanted = Scorer(classifier, ALL, samples=2)(images, ids)
     threads = torch.get_num_threads()
@@ -113,8 +113,8 @@ def test_a_score_does_not_depend_on_threads_or_memory() -> None:
 
 def test_a_small_budget_splits_even_the_copies_of_an_image_for_the_sketch() -> None:
     images, ids = _images()
-    wanted = Scorer(_classifier("ResNet"), ALL, engine="sketch", samples=4)(images, ids)
-    small = Scorer(_classifier("ResNet"), ALL, engine="sketch", samples=4, memory_budget=1)
+    wanted = Scorer(_classifier("narrow ResNet"), ALL, engine="sketch", samples=4)(images, ids)
+    small = Scorer(_classifier("narrow ResNet"), ALL, engine="sketch", samples=4, memory_budget=1)
     assert small._passes is not None
     assert [run.engine.most_inputs for run in small._passes._runs] == [2, 2]
     _assert_same(small(images, ids), wanted, rtol=1e-5)
@@ -123,7 +123,7 @@ def test_a_small_budget_splits_even_the_copies_of_an_image_for_the_sketch() -> N
 def test_a_budget_for_less_than_two_images_holds_for_the_two_that_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
     images, ids = _images()
     settings: dict[str, Any] = {"engine": "sketch", "samples": 4}
-    wanted = Scorer(_classifier("ResNet"), ["regrad"], **settings)
+    wanted = Scorer(_classifier("narrow ResNet"), ["regrad"], **settings)
     assert wanted._passes is not None
     engine = wanted._passes._runs[0].engine
     sizes: list[int] = []
@@ -135,7 +135,7 @@ def test_a_budget_for_less_than_two_images_holds_for_the_two_that_go_together(mo
 
     monkeypatch.setattr(SketchEngine, "_piece", watched)
     budget = engine.bytes_beside + 7 * engine.bytes_per_input
-    found = Scorer(_classifier("ResNet"), ["regrad"], memory_budget=budget, **settings)(images, ids)
+    found = Scorer(_classifier("narrow ResNet"), ["regrad"], memory_budget=budget, **settings)(images, ids)
     assert max(sizes) == 7
     assert sum(sizes) == 5 * len(images)
     _assert_same(found, wanted(images, ids), rtol=1e-5)
@@ -367,18 +367,18 @@ class _Same(torch.autograd.Function):
 def test_standard_errors_are_columns_beside_the_scores() -> None:
     images, ids = _images(4)
     settings: dict[str, Any] = {"engine": "sketch", "samples": 1, "standard_errors": True}
-    scorer = Scorer(_classifier("ResNet"), ALL, **settings)
+    scorer = Scorer(_classifier("narrow ResNet"), ALL, **settings)
     assert scorer.names == ["regrad", "regrad_se", "exgrad", "exgrad_se", "entropy", "max_probability"]
     few = scorer(images, ids)
-    many = Scorer(_classifier("ResNet"), ALL, directions=64, **settings)(images, ids)
+    many = Scorer(_classifier("narrow ResNet"), ALL, directions=64, **settings)(images, ids)
     assert float((few["regrad_se"] / many["regrad_se"]).mean()) == pytest.approx(4**0.5, rel=0.5)
-    exact = Scorer(_classifier("ResNet"), ALL, engine="exact", samples=1, standard_errors=True)(images, ids)
+    exact = Scorer(_classifier("narrow ResNet"), ALL, engine="exact", samples=1, standard_errors=True)(images, ids)
     assert exact["regrad_se"].tolist() == [0.0] * 4
     assert float(((many["regrad"] - exact["regrad"]) / many["regrad_se"]).abs().max()) < 5
 
 
 @pytest.mark.parametrize("engine", ["exact", "sketch"])
-@pytest.mark.parametrize("name", ["ResNet", "torchvision ViT"])
+@pytest.mark.parametrize("name", ["narrow ResNet", "torchvision ViT"])
 def test_bfloat16_is_coarser_and_still_the_same_score(name: str, engine: str) -> None:
     images, ids = _images()
     names = [score for score, item in SCORES.items() if not item.fitted and score != "negrad"]

@@ -185,7 +185,7 @@ def test_passes_end_where_no_image_goes_deeper(monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture(scope="module")
 def scored() -> tuple[Classifier, Tensor, list[str]]:
     torch.manual_seed(0)
-    network = SmallResNet(classes=40).double().eval()
+    network = SmallResNet(classes=40, width=16).double().eval()
     with torch.no_grad():
         for parameter in network.fc.parameters():  # type: ignore[union-attr]
             parameter *= 12  # so that some classes are far more probable than others
@@ -200,7 +200,7 @@ OTHERS = ("displacement", "ungrad")  # which make something else of the norms, o
 def test_scores_are_within_the_tolerance_of_all_layers_of_all_classes(
     scored: tuple[Classifier, Tensor, list[str]],
 ) -> None:
-    classifier, images, ids = scored
+    classifier, images, ids = scored[0], scored[1][:6], scored[2][:6]
     whole = Scorer(classifier, ADDED_UP + OTHERS, samples=2, depth_decay=0.1, engine="reference")(images, ids)
     scorer = Scorer(classifier, ADDED_UP + OTHERS, samples=2, depth_decay=0.1, tolerance=0.02, engine="exact")
     assert len(scorer.plan["depths"]["each"]) > 2
