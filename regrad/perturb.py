@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -51,12 +51,8 @@ def philox(key: Tensor, counter: Sequence[Tensor]) -> list[Tensor]:
     for i in range(_ROUNDS):
         # The 64-bit product wraps to the same bits as an unsigned one; the mask undoes the sign of the shift.
         first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
-        a, b, c, d = (
-            ((second >> 32) & _WORD) ^ b ^ low,
-            second & _WORD,
-            ((first >> 32) & _WORD) ^ d ^ high,
-            first & _WORD,
-        )
+        a, c = ((second >> 32).bitwise_and_(_WORD) ^ b) ^ low, ((first >> 32).bitwise_and_(_WORD) ^ d) ^ high
+        b, d = second.bitwise_and_(_WORD), first.bitwise_and_(_WORD)
         if i + 1 < _ROUNDS:
             low, high = (low + _WEYL[0]) & _WORD, (high + _WEYL[1]) & _WORD
     return [a, b, c, d]
@@ -70,7 +66,8 @@ def uniform(key: Tensor, copies: int, count: int) -> Tensor:
         copies: how many independent copies each image gets.
         count: numbers per copy.
     """
-    return _uniform_words(key, copies, math.ceil(count / 4)).flatten(-2)[..., :count]
+    blocks = math.ceil(count / 4)
+    return _uniform_words(key, range(copies), range(blocks)).flatten(-2)[..., :count]
 
 
 def normal(key: Tensor, copies: int, count: int) -> Tensor:
@@ -80,18 +77,28 @@ def normal(key: Tensor, copies: int, count: int) -> Tensor:
     Shapes as :func:`uniform`.
     """
     blocks = math.ceil(count / 4)
-    # On a CPU, pieces that stay in the cache are more than twice as fast as one pass over everything.
-    piece = len(key) if key.is_cuda else max(1, _CACHE_BLOCKS // max(1, copies * blocks))
-    return torch.cat([_box_muller(_uniform_words(part, copies, blocks)) for part in key.split(max(1, piece))])[
-        ..., :count
-    ]
+    found = torch.empty(len(key), copies, 4, blocks, device=key.device)
+    for images, some, counters in _pieces(len(key), copies, blocks, found.numel() if key.is_cuda else _CACHE_BLOCKS):
+        words = _uniform_words(key[images], range(copies)[some], range(blocks)[counters])
+        found[images, some, :, counters] = _box_muller(words)
+    return found.flatten(-2)[..., :count]
+
+
+def _pieces(images: int, copies: int, blocks: int, most: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Cut to at most so many blocks: on a CPU, what stays in the cache is more than twice as fast as all at once."""
+    wide = max(1, min(blocks, most))
+    high = max(1, min(copies, most // wide))
+    deep = max(1, most // (wide * high))
+    for image in range(0, images, deep):
+        for copy in range(0, copies, high):
+            for block in range(0, blocks, wide):
+                yield slice(image, image + deep), slice(copy, copy + high), slice(block, block + wide)
 
 
 def _box_muller(u: Tensor) -> Tensor:
-    """Normals, float32 (B, copies, 4 * blocks), from uniforms (B, copies, 4, blocks), which are overwritten."""
+    """Normals, float64, from uniforms of the same shape (B, copies, 4, blocks), which are overwritten."""
     radius, angle = u[..., :2, :].log_().mul_(-2).sqrt_(), u[..., 2:, :].mul_(2 * math.pi)
-    pairs = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=-2)
-    return pairs.flatten(-2).float()
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=-2)
 
 
 def noisy_copies(images: Tensor, ids: Sequence[str], samples: int, sigma: float, seed: int) -> Tensor:
@@ -112,10 +119,10 @@ def noisy_copies(images: Tensor, ids: Sequence[str], samples: int, sigma: float,
     return copies
 
 
-def _uniform_words(key: Tensor, copies: int, blocks: int) -> Tensor:
+def _uniform_words(key: Tensor, copies: range, blocks: range) -> Tensor:
     """Uniforms as float64 (B, copies, 4, blocks): one row for each of the four words of a Philox block."""
-    block = torch.arange(blocks, dtype=torch.int64, device=key.device)
-    copy = torch.arange(copies, dtype=torch.int64, device=key.device)[:, None]
+    block = torch.arange(blocks.start, blocks.stop, dtype=torch.int64, device=key.device)
+    copy = torch.arange(copies.start, copies.stop, dtype=torch.int64, device=key.device)[:, None]
     zero = torch.zeros((), dtype=torch.int64, device=key.device)
     words = philox(key[:, None, None, :], (block, copy, zero, zero))
     return torch.stack(words, dim=-2).to(torch.float64).add_(0.5).mul_(2.0**-32)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,8 +21,8 @@ from regrad.errors import RegradError
 from regrad.ledger import contents, snapshots
 from regrad.ledger.contents import KINDS, Held, look, part_uri, record_uri, retirement_uri
 from regrad.ledger.rows import read_ids
+from regrad.storage import at_once
 
-_THREADS = 32
 WRITTEN = ("", *KINDS, "ledger")  # the folders of an output that a run writes units to
 FOLDERS = (*WRITTEN, "lease", "retired", "provenance")
 SOURCE_DIGITS = 12  # a key begins with its source's hash: the ledger's names alone tell which units a source has
@@ -163,13 +162,11 @@ def retire(output: str, keys: Iterable[str]) -> None:
         return
     held = look(output)
     emptied = [storage.join(output, kind, file) for kind in KINDS for file in _emptied(held, kind, keys)]
-    with ThreadPoolExecutor(_THREADS, "regrad-retire") as pool:
-        spare = [record_uri(output, key) for key in keys if key in held.loose and key in held.folded]
-        list(pool.map(storage.remove, spare))
-        list(pool.map(lambda key: storage.write_atomically(retirement_uri(output, key), b""), keys))
-        list(pool.map(storage.remove, [record_uri(output, key) for key in keys]))
-        list(pool.map(storage.remove, [part_uri(output, kind, key) for kind in KINDS for key in keys]))
-        list(pool.map(storage.remove, emptied))
+    at_once.run(storage.remove, (record_uri(output, key) for key in keys if key in held.loose and key in held.folded))
+    at_once.run(lambda key: storage.write_atomically(retirement_uri(output, key), b""), keys)
+    at_once.run(storage.remove, (record_uri(output, key) for key in keys))
+    at_once.run(storage.remove, (part_uri(output, kind, key) for kind in KINDS for key in keys))
+    at_once.run(storage.remove, emptied)
 
 
 def _emptied(held: Held, kind: str, keys: Collection[str]) -> set[str]:
@@ -207,6 +204,5 @@ def unit_of(part: str) -> str:
 def sweep(output: str, keep: Collection[str], folders: Sequence[str] = FOLDERS) -> int:
     """Remove what is :func:`left_over`, where ``keep`` are the committed and the planned units; returns how many."""
     stray = left_over(output, keep, folders)
-    with ThreadPoolExecutor(_THREADS, "regrad-sweep") as pool:
-        list(pool.map(storage.remove, stray))
+    at_once.run(storage.remove, stray)
     return len(stray)

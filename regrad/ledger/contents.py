@@ -11,7 +11,6 @@ import itertools
 import json
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +21,9 @@ from regrad import storage
 from regrad.errors import RegradError
 from regrad.ledger import snapshots
 from regrad.ledger.snapshots import Snapshot
+from regrad.storage import at_once
 
 _LOOKS = 8  # at a ledger that is folded while it is read
-_THREADS = 32  # requests to a store at the same time; they wait far more than they compute
 ONCE = ("scores", "quarantine")  # every row that was read is in one of them
 KINDS = (*ONCE, "embeddings")
 #: What a record calls its rows of a kind.
@@ -229,8 +228,7 @@ def _rows_of(held: Held, keys: Iterable[str]) -> pa.Table:
 
 def _read_own(output: str, keys: Sequence[str]) -> list[dict[str, Any] | None]:
     """The records of their own that ``keys`` have."""
-    with ThreadPoolExecutor(_THREADS, "regrad-ledger") as pool:
-        return list(pool.map(lambda key: read_record(output, key), keys))
+    return list(at_once.each(lambda key: read_record(output, key), keys))
 
 
 def read_record(output: str, key: str) -> dict[str, Any] | None:

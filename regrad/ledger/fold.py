@@ -10,8 +10,7 @@ short has left is taken in by the next one. The record of a unit whose rows were
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -20,11 +19,11 @@ import pyarrow.compute as pc
 from regrad import storage
 from regrad.errors import RegradError
 from regrad.ledger import contents, snapshots
+from regrad.storage import at_once
 
 AT_LEAST = 512  # records, of less there is nothing to gain
 _AT_ONCE = 50_000  # records in memory
 _GROWTH = 2  # a snapshot of at most so many times the rows of what is newer is merged with it
-_THREADS = 32
 
 
 def fold(output: str, allowed: Callable[[], None], at_least: int | None = None) -> int:
@@ -63,10 +62,10 @@ def _fold_some(output: str, held: contents.Held, keys: list[str], allowed: Calla
     new = snapshots.newest([snapshots.gone(gone), bundled, own])
     merged = add_snapshot(output, held, new, allowed) if len(new) else []
     allowed()
-    remove_all(storage.join(output, "ledger", bundle) for bundle in held.bundles)
-    remove_all(storage.join(output, "ledger", note) for key in retired for note in held.notes[key])
-    remove_all(contents.record_uri(output, key) for key in [*records, *spare])
-    remove_all(merged)
+    at_once.run(storage.remove, (storage.join(output, "ledger", bundle) for bundle in held.bundles))
+    at_once.run(storage.remove, (storage.join(output, "ledger", note) for key in retired for note in held.notes[key]))
+    at_once.run(storage.remove, (contents.record_uri(output, key) for key in [*records, *spare]))
+    at_once.run(storage.remove, merged)
     return len(new) + len(spare)
 
 
@@ -98,12 +97,5 @@ def _records(output: str, keys: list[str]) -> dict[str, Mapping[str, Any]]:
             return record if record and record["unit"] == key else None
         return None
 
-    with ThreadPoolExecutor(_THREADS, "regrad-fold") as pool:
-        records = [record for record in pool.map(one, keys) if record]
+    records = [record for record in at_once.each(one, keys) if record]
     return {record["unit"]: record for record in snapshots.foldable(records)}
-
-
-def remove_all(uris: Iterable[str]) -> None:
-    """Remove these files, many at a time."""
-    with ThreadPoolExecutor(_THREADS, "regrad-fold") as pool:
-        list(pool.map(storage.remove, uris))

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from regrad import storage, table
 from regrad.ledger import contents, files, fold, snapshots
 from regrad.ledger.rows import Place, Rows
+from regrad.storage import at_once
 
 AT_LEAST = 64  # parts; of less there is nothing to gain
 _PARTS = 8  # as many as a file counts for of units that were committed together, and that is still small
@@ -204,8 +205,8 @@ def _move(output: str, kind: str, name: str, places: Sequence[Place], allowed: C
     rows = snapshots.take(held.rows, [held.movable[unit] for unit in there])
     spare = fold.add_snapshot(output, held, snapshots.moved(rows, kind, name, [*there.values()]), allowed)
     allowed()
-    fold.remove_all(spare)
-    fold.remove_all(_left_behind(output, kind, places, there))
+    at_once.run(storage.remove, spare)
+    at_once.run(storage.remove, _left_behind(output, kind, places, there))
     return len(there)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +18,8 @@ from regrad import storage
 from regrad.errors import RegradError
 from regrad.ledger import contents, snapshots
 from regrad.ledger.files import DAMAGE, RowFile, UnitRows
+from regrad.storage import at_once
 
-_THREADS = 8
 _AHEAD, _AHEAD_ROWS = 256, 2**16  # parts that are read before they are wanted, and about their rows
 
 
@@ -120,25 +119,24 @@ class Rows:
         opened: dict[str, RowFile] = {}
         now: dict[str, Place] = {}
         lost: set[str | None] = set()  # files that the ledger names, and that are not there
-        with ThreadPoolExecutor(_THREADS, "regrad-rows") as pool:
-            for window in _windows(self.places):
-                parts = [place for place in window if place.file is None]
-                read = dict(zip(parts, pool.map(lambda place: self._try(place, columns), parts), strict=True))
-                lost.discard(None)  # of a window's parts: all of them were asked for before the ledger
-                for place in window:
-                    unit = read.pop(place, None) or self._try(place, columns, opened)
-                    while isinstance(unit, FileNotFoundError):  # moved since, or gone
-                        if now.get(place.unit, place) == place and place.file not in lost:
-                            now = {item.unit: item for item in self._look({item.unit for item in self.places})}
-                            last = {item.file: item.unit for item in now.values()}
-                            lost.update([place.file] if now.get(place.unit) == place else [None])
-                        if now.get(place.unit, place) == place:
-                            break
-                        place = now[place.unit]
-                        unit = self._try(place, columns, opened)
-                    yield place, unit
-                    if place.file and last.get(place.file, "") <= place.unit:
-                        opened.pop(place.file, None)
+        for window in _windows(self.places):
+            parts = [place for place in window if place.file is None]
+            read = dict(zip(parts, at_once.each(lambda place: self._try(place, columns), parts), strict=True))
+            lost.discard(None)  # of a window's parts: all of them were asked for before the ledger
+            for place in window:
+                unit = read.pop(place, None) or self._try(place, columns, opened)
+                while isinstance(unit, FileNotFoundError):  # moved since, or gone
+                    if now.get(place.unit, place) == place and place.file not in lost:
+                        now = {item.unit: item for item in self._look({item.unit for item in self.places})}
+                        last = {item.file: item.unit for item in now.values()}
+                        lost.update([place.file] if now.get(place.unit) == place else [None])
+                    if now.get(place.unit, place) == place:
+                        break
+                    place = now[place.unit]
+                    unit = self._try(place, columns, opened)
+                yield place, unit
+                if place.file and last.get(place.file, "") <= place.unit:
+                    opened.pop(place.file, None)
 
     def _look(self, units: Collection[str] | None, held: contents.Held | None = None) -> list[Place]:
         rows = contents.read_table(self.output, units, held)
@@ -183,16 +181,15 @@ class Rows:
 
     def _stream(self, places: Sequence[Place], columns: Sequence[str] | None) -> Iterator[tuple[list[Place], pa.Table]]:
         """Rows, and of which of the ``places`` they are."""
-        with ThreadPoolExecutor(_THREADS, "regrad-rows") as pool:
-            for file, some in itertools.groupby(places, key=lambda place: place.file):
-                own = list(some)
-                if file is not None:
-                    yield from _live(self._open(own[0]), own, columns)
-                    continue
-                for window in _windows(own):
-                    read = pool.map(lambda place: self._open(place).read(None, columns), window)
-                    for place, rows in zip(window, read, strict=True):
-                        yield [place], rows
+        for file, some in itertools.groupby(places, key=lambda place: place.file):
+            own = list(some)
+            if file is not None:
+                yield from _live(self._open(own[0]), own, columns)
+                continue
+            for window in _windows(own):
+                read = at_once.each(lambda place: self._open(place).read(None, columns), window)
+                for place, rows in zip(window, read, strict=True):
+                    yield [place], rows
 
     def _unreadable(self, error: Exception) -> RegradError:
         return RegradError(f"{storage.mask(self.output)}/{self.kind}: cannot read: {storage.reason(error)}")

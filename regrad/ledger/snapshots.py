@@ -18,7 +18,6 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +29,8 @@ import pyarrow.parquet
 
 from regrad import storage, table
 from regrad.errors import RegradError
+from regrad.storage import at_once
 
-_THREADS = 32
 _NUMBERS = ("start", "stop", "rows_in", "rows_scored", "rows_quarantined", "labelled", "correct", "labels_outside")
 _TEXTS = ("unit", "source", "identity", "finished")
 #: A column for each value that all records have; what else a record holds is JSON in ``rest``.
@@ -112,8 +111,7 @@ def read_bundles(output: str, names: Sequence[str]) -> list[pa.Table]:
         FileNotFoundError: one was folded meanwhile.
         RegradError: one is damaged, or the storage failed.
     """
-    with ThreadPoolExecutor(_THREADS, "regrad-bundles") as pool:
-        return list(pool.map(lambda name: _read_bundle(storage.join(output, "ledger", name)), names))
+    return list(at_once.each(lambda name: _read_bundle(storage.join(output, "ledger", name)), names))
 
 
 def row_count(output: str, snapshot: Snapshot) -> int:

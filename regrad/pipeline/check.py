@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,8 +27,8 @@ from regrad.reading.formats import format_of
 from regrad.reading.inputs import Listing, list_inputs
 from regrad.reading.naming import leftovers
 from regrad.reading.samples import Columns
+from regrad.storage import at_once
 
-_THREADS = 16
 _SHOWN = 3  # repeated ids named in one line
 
 
@@ -143,8 +142,7 @@ def _records(ledger: commit.Ledger, keys: list[str]) -> list[dict[str, Any] | Re
     try:
         return [*ledger.records(keys)]
     except RegradError:
-        with ThreadPoolExecutor(_THREADS, "regrad-check") as pool:
-            return list(pool.map(one, keys))
+        return list(at_once.each(one, keys))
 
 
 def _judged(key: str, record: dict[str, Any] | RegradError, salt: str) -> dict[str, Any] | Problem:

@@ -15,8 +15,8 @@ from regrad.ledger.commit import NewUnit
 from regrad.ledger.lease import Lease
 from regrad.pipeline.account import Account
 from regrad.pipeline.results import Committed, SourceChanged
+from regrad.storage import at_once
 
-_ASKED_AT_ONCE = 16  # shards, whether they are still what was planned
 Outcome = Committed | SourceChanged
 
 
@@ -96,8 +96,7 @@ class Commits:
         if self._failed:
             raise self._failed  # where the store hangs, each further try would take a timeout
         try:
-            with ThreadPoolExecutor(_ASKED_AT_ONCE, "regrad-asked") as pool:
-                units = [*pool.map(lambda one: self._new_unit(*one), some)]
+            units = list(at_once.each(lambda one: self._new_unit(*one), some))
             bundles.write_units(self._output, [unit for unit in units if unit], self._allowed)
         except BaseException as error:
             self._failed = error

@@ -28,6 +28,7 @@ from regrad.reading.samples import (
     check_file,
     file_problem,
 )
+from regrad.storage import at_once
 
 COPIED_FILES = 4096  # of a folder, in one tar
 _REQUESTS = 16  # files asked for at the same time; a store's latency hides behind it
@@ -287,8 +288,7 @@ def _identities(fs: Any, infos: Sequence[dict[str, Any]]) -> list[str]:
     identities = [storage.identify(info) for info in infos]
     if all(map(storage.tells_change, identities)):
         return identities
-    with concurrent.futures.ThreadPoolExecutor(_REQUESTS, "regrad-identities") as pool:
-        return list(pool.map(lambda info: storage.identity_in(fs, info), infos))
+    return list(at_once.each(lambda info: storage.identity_in(fs, info), infos))
 
 
 def list_folder(uri: str, columns: Columns = DEFAULT_COLUMNS) -> Source:

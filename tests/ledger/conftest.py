@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from regrad import storage
-from regrad.ledger import fold
+from regrad.storage import at_once
 
 
 @pytest.fixture
@@ -24,5 +24,5 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]
             real(*arguments)
 
         monkeypatch.setattr(storage, name, stepping)
-    monkeypatch.setattr(fold, "_THREADS", 1)  # one step after the other
+    monkeypatch.setattr(at_once, "each", map)  # one step after the other
     return called

@@ -1,0 +1,86 @@
+"""Requests side by side: in order, none left behind where one fails, and none that waits for itself."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from regrad.storage import at_once
+
+
+def test_results_come_in_order_and_side_by_side() -> None:
+    met = threading.Barrier(3, timeout=30)
+
+    def call(item: int) -> int:
+        if item < 3:
+            met.wait()  # which one after the other would wait for ever
+        time.sleep(0.02 * (item % 3))
+        return item * item
+
+    assert list(at_once.each(call, iter(range(100)))) == [item * item for item in range(100)]
+
+
+def test_a_failure_leaves_nothing_running_and_the_rest_undone() -> None:
+    begun, ended = list[int](), list[int]()
+
+    def call(item: int) -> None:
+        begun.append(item)
+        if item == 1:
+            raise ValueError("one")
+        time.sleep(0.1)
+        ended.append(item)
+
+    with pytest.raises(ValueError, match="one"):
+        at_once.run(call, range(10 * at_once.MOST))
+    assert sorted(begun) == sorted([1, *ended])
+    assert len(begun) < 5 * at_once.MOST
+
+
+def test_whoever_takes_no_more_results_leaves_nothing_running() -> None:
+    ended = list[int]()
+
+    def call(item: int) -> int:
+        time.sleep(0.02)
+        ended.append(item)
+        return item
+
+    results = at_once.each(call, range(100))
+    assert isinstance(results, Iterator)
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    count = len(ended)
+    time.sleep(0.1)
+    assert count == len(ended) < 100
+
+
+def test_one_item_needs_no_thread() -> None:
+    assert list(at_once.each(lambda _: threading.current_thread(), [0])) == [threading.current_thread()]
+    assert list(at_once.each(str, [])) == []
+
+
+def test_threads_are_started_once() -> None:
+    def call(item: int) -> str:
+        return threading.current_thread().name
+
+    names = {name for _ in range(20) for name in at_once.each(call, range(4))}
+    assert len(names) <= at_once.MOST
+    assert all(name.startswith("regrad-at-once") for name in names)
+
+
+def test_what_is_asked_for_inside_of_a_call_does_not_wait_for_the_others() -> None:
+    def inner(item: int) -> int:
+        return sum(at_once.each(int, [item, 1]))
+
+    assert list(at_once.each(inner, range(2 * at_once.MOST))) == [item + 1 for item in range(2 * at_once.MOST)]
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    at_once.run(int, range(4))
+    child = multiprocessing.get_context("fork").Process(target=at_once.run, args=(int, range(4)))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
