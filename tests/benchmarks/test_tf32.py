@@ -56,7 +56,7 @@ def test_float64_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("engine", ["exact", "sketch"])
-@pytest.mark.parametrize("name", ["ResNet", "torchvision ViT"])
+@pytest.mark.parametrize("name", ["narrow ResNet", "torchvision ViT"])
 def test_scores_lie_between_those_of_float32_and_bfloat16(name: str, engine: str) -> None:
     classifier = Classifier(build(name, torch.float32), SIZE, mean=0.4, std=0.3)
     images = torch.rand(6, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
