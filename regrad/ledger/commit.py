@@ -162,11 +162,11 @@ def retire(output: str, keys: Iterable[str]) -> None:
         return
     held = look(output)
     emptied = [storage.join(output, kind, file) for kind in KINDS for file in _emptied(held, kind, keys)]
-    at_once.run(storage.remove, (record_uri(output, key) for key in keys if key in held.loose and key in held.folded))
-    at_once.run(lambda key: storage.write_atomically(retirement_uri(output, key), b""), keys)
-    at_once.run(storage.remove, (record_uri(output, key) for key in keys))
-    at_once.run(storage.remove, (part_uri(output, kind, key) for kind in KINDS for key in keys))
-    at_once.run(storage.remove, emptied)
+    at_once.perform(storage.remove, (record_uri(output, key) for key in keys if key in held.loose and key in held.folded))
+    at_once.perform(lambda key: storage.write_atomically(retirement_uri(output, key), b""), keys)
+    at_once.perform(storage.remove, (record_uri(output, key) for key in keys))
+    at_once.perform(storage.remove, (part_uri(output, kind, key) for kind in KINDS for key in keys))
+    at_once.perform(storage.remove, emptied)
 
 
 def _emptied(held: Held, kind: str, keys: Collection[str]) -> set[str]:
@@ -204,5 +204,5 @@ def unit_of(part: str) -> str:
 def sweep(output: str, keep: Collection[str], folders: Sequence[str] = FOLDERS) -> int:
     """Remove what is :func:`left_over`, where ``keep`` are the committed and the planned units; returns how many."""
     stray = left_over(output, keep, folders)
-    at_once.run(storage.remove, stray)
+    at_once.perform(storage.remove, stray)
     return len(stray)

@@ -62,10 +62,10 @@ def _fold_some(output: str, held: contents.Held, keys: list[str], allowed: Calla
     new = snapshots.newest([snapshots.gone(gone), bundled, own])
     merged = add_snapshot(output, held, new, allowed) if len(new) else []
     allowed()
-    at_once.run(storage.remove, (storage.join(output, "ledger", bundle) for bundle in held.bundles))
-    at_once.run(storage.remove, (storage.join(output, "ledger", note) for key in retired for note in held.notes[key]))
-    at_once.run(storage.remove, (contents.record_uri(output, key) for key in [*records, *spare]))
-    at_once.run(storage.remove, merged)
+    at_once.perform(storage.remove, (storage.join(output, "ledger", bundle) for bundle in held.bundles))
+    at_once.perform(storage.remove, (storage.join(output, "ledger", note) for key in retired for note in held.notes[key]))
+    at_once.perform(storage.remove, (contents.record_uri(output, key) for key in [*records, *spare]))
+    at_once.perform(storage.remove, merged)
     return len(new) + len(spare)
 
 

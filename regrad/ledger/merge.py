@@ -205,8 +205,8 @@ def _move(output: str, kind: str, name: str, places: Sequence[Place], allowed: C
     rows = snapshots.take(held.rows, [held.movable[unit] for unit in there])
     spare = fold.add_snapshot(output, held, snapshots.moved(rows, kind, name, [*there.values()]), allowed)
     allowed()
-    at_once.run(storage.remove, spare)
-    at_once.run(storage.remove, _left_behind(output, kind, places, there))
+    at_once.perform(storage.remove, spare)
+    at_once.perform(storage.remove, _left_behind(output, kind, places, there))
     return len(there)
 
 

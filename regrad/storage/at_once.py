@@ -36,7 +36,7 @@ def each(call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Resu
         yield from _results(_lasting(), call, items)
 
 
-def run(call: Callable[[Item], object], items: Iterable[Item]) -> None:
+def perform(call: Callable[[Item], object], items: Iterable[Item]) -> None:
     """As :func:`each`, for what it does."""
     for _ in each(call, items):
         pass

@@ -35,7 +35,7 @@ def test_a_failure_leaves_nothing_running_and_the_rest_undone() -> None:
         ended.append(item)
 
     with pytest.raises(ValueError, match="one"):
-        at_once.run(call, range(10 * at_once.MOST))
+        at_once.perform(call, range(10 * at_once.MOST))
     assert sorted(begun) == sorted([1, *ended])
     assert len(begun) < 5 * at_once.MOST
 
@@ -79,8 +79,8 @@ def test_what_is_asked_for_inside_of_a_call_does_not_wait_for_the_others() -> No
 
 
 def test_a_forked_process_has_threads_of_its_own() -> None:
-    at_once.run(int, range(4))
-    child = multiprocessing.get_context("fork").Process(target=at_once.run, args=(int, range(4)))
+    at_once.perform(int, range(4))
+    child = multiprocessing.get_context("fork").Process(target=at_once.perform, args=(int, range(4)))
     child.start()
     child.join(30)
     assert child.exitcode == 0

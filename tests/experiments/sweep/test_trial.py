@@ -32,7 +32,7 @@ FAMILIES = {
 }
 #: Which of them may have fewer blocks, and how: each kind of layer is in one.
 FEWER = {
-    **dict.fromkeys(("test_convnext", "convnextv2_atto", "edgenext_xx_small"), {"depths": (1, 1, 1, 1)}),
+    **{name: {"depths": (1, 1, 1, 1)} for name in ("test_convnext", "convnextv2_atto", "edgenext_xx_small")},
     "efficientvit_m0": {"depth": (1, 1, 1)},
     "test_vit": {"depth": 2},
 }
