@@ -162,7 +162,8 @@ def retire(output: str, keys: Iterable[str]) -> None:
         return
     held = look(output)
     emptied = [storage.join(output, kind, file) for kind in KINDS for file in _emptied(held, kind, keys)]
-    at_once.perform(storage.remove, (record_uri(output, key) for key in keys if key in held.loose and key in held.folded))
+    spare = [record_uri(output, key) for key in keys if key in held.loose and key in held.folded]
+    at_once.perform(storage.remove, spare)
     at_once.perform(lambda key: storage.write_atomically(retirement_uri(output, key), b""), keys)
     at_once.perform(storage.remove, (record_uri(output, key) for key in keys))
     at_once.perform(storage.remove, (part_uri(output, kind, key) for kind in KINDS for key in keys))

@@ -228,7 +228,7 @@ def _rows_of(held: Held, keys: Iterable[str]) -> pa.Table:
 
 def _read_own(output: str, keys: Sequence[str]) -> list[dict[str, Any] | None]:
     """The records of their own that ``keys`` have."""
-    return list(at_once.each(lambda key: read_record(output, key), keys))
+    return list(at_once.answers(lambda key: read_record(output, key), keys))
 
 
 def read_record(output: str, key: str) -> dict[str, Any] | None:

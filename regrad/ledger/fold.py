@@ -62,8 +62,9 @@ def _fold_some(output: str, held: contents.Held, keys: list[str], allowed: Calla
     new = snapshots.newest([snapshots.gone(gone), bundled, own])
     merged = add_snapshot(output, held, new, allowed) if len(new) else []
     allowed()
-    at_once.perform(storage.remove, (storage.join(output, "ledger", bundle) for bundle in held.bundles))
-    at_once.perform(storage.remove, (storage.join(output, "ledger", note) for key in retired for note in held.notes[key]))
+    notes = [note for key in retired for note in held.notes[key]]
+    for names in (held.bundles, notes):
+        at_once.perform(storage.remove, (storage.join(output, "ledger", name) for name in names))
     at_once.perform(storage.remove, (contents.record_uri(output, key) for key in [*records, *spare]))
     at_once.perform(storage.remove, merged)
     return len(new) + len(spare)
@@ -97,5 +98,5 @@ def _records(output: str, keys: list[str]) -> dict[str, Mapping[str, Any]]:
             return record if record and record["unit"] == key else None
         return None
 
-    records = [record for record in at_once.each(one, keys) if record]
+    records = [record for record in at_once.answers(one, keys) if record]
     return {record["unit"]: record for record in snapshots.foldable(records)}

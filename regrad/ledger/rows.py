@@ -121,7 +121,7 @@ class Rows:
         lost: set[str | None] = set()  # files that the ledger names, and that are not there
         for window in _windows(self.places):
             parts = [place for place in window if place.file is None]
-            read = dict(zip(parts, at_once.each(lambda place: self._try(place, columns), parts), strict=True))
+            read = dict(zip(parts, at_once.answers(lambda place: self._try(place, columns), parts), strict=True))
             lost.discard(None)  # of a window's parts: all of them were asked for before the ledger
             for place in window:
                 unit = read.pop(place, None) or self._try(place, columns, opened)
@@ -187,7 +187,7 @@ class Rows:
                 yield from _live(self._open(own[0]), own, columns)
                 continue
             for window in _windows(own):
-                read = at_once.each(lambda place: self._open(place).read(None, columns), window)
+                read = at_once.answers(lambda place: self._open(place).read(None, columns), window)
                 for place, rows in zip(window, read, strict=True):
                     yield [place], rows
 

@@ -111,7 +111,7 @@ def read_bundles(output: str, names: Sequence[str]) -> list[pa.Table]:
         FileNotFoundError: one was folded meanwhile.
         RegradError: one is damaged, or the storage failed.
     """
-    return list(at_once.each(lambda name: _read_bundle(storage.join(output, "ledger", name)), names))
+    return list(at_once.answers(lambda name: _read_bundle(storage.join(output, "ledger", name)), names))
 
 
 def row_count(output: str, snapshot: Snapshot) -> int:

@@ -142,7 +142,7 @@ def _records(ledger: commit.Ledger, keys: list[str]) -> list[dict[str, Any] | Re
     try:
         return [*ledger.records(keys)]
     except RegradError:
-        return list(at_once.each(one, keys))
+        return list(at_once.answers(one, keys))
 
 
 def _judged(key: str, record: dict[str, Any] | RegradError, salt: str) -> dict[str, Any] | Problem:

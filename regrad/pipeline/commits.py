@@ -96,7 +96,7 @@ class Commits:
         if self._failed:
             raise self._failed  # where the store hangs, each further try would take a timeout
         try:
-            units = list(at_once.each(lambda one: self._new_unit(*one), some))
+            units = list(at_once.answers(lambda one: self._new_unit(*one), some))
             bundles.write_units(self._output, [unit for unit in units if unit], self._allowed)
         except BaseException as error:
             self._failed = error

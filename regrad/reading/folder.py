@@ -288,7 +288,7 @@ def _identities(fs: Any, infos: Sequence[dict[str, Any]]) -> list[str]:
     identities = [storage.identify(info) for info in infos]
     if all(map(storage.tells_change, identities)):
         return identities
-    return list(at_once.each(lambda info: storage.identity_in(fs, info), infos))
+    return list(at_once.answers(lambda info: storage.identity_in(fs, info), infos))
 
 
 def list_folder(uri: str, columns: Columns = DEFAULT_COLUMNS) -> Source:

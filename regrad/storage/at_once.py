@@ -17,7 +17,7 @@ _making = threading.Lock()
 _thread = threading.local()
 
 
-def each(call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def answers(call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """``call`` of every item, in their order, up to :data:`MOST` at a time.
 
     The threads stay: to read a few small files costs no start of any. A single item is done by the thread that asks for
@@ -37,8 +37,8 @@ def each(call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Resu
 
 
 def perform(call: Callable[[Item], object], items: Iterable[Item]) -> None:
-    """As :func:`each`, for what it does."""
-    for _ in each(call, items):
+    """As :func:`answers`, for what it does."""
+    for _ in answers(call, items):
         pass
 
 

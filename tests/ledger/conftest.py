@@ -24,5 +24,5 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]
             real(*arguments)
 
         monkeypatch.setattr(storage, name, stepping)
-    monkeypatch.setattr(at_once, "each", map)  # one step after the other
+    monkeypatch.setattr(at_once, "answers", map)  # one step after the other
     return called

@@ -21,7 +21,7 @@ def test_results_come_in_order_and_side_by_side() -> None:
         time.sleep(0.02 * (item % 3))
         return item * item
 
-    assert list(at_once.each(call, iter(range(100)))) == [item * item for item in range(100)]
+    assert list(at_once.answers(call, iter(range(100)))) == [item * item for item in range(100)]
 
 
 def test_a_failure_leaves_nothing_running_and_the_rest_undone() -> None:
@@ -48,7 +48,7 @@ def test_whoever_takes_no_more_results_leaves_nothing_running() -> None:
         ended.append(item)
         return item
 
-    results = at_once.each(call, range(100))
+    results = at_once.answers(call, range(100))
     assert isinstance(results, Iterator)
     assert next(results) == 0
     results.close()  # type: ignore[attr-defined]
@@ -58,24 +58,24 @@ def test_whoever_takes_no_more_results_leaves_nothing_running() -> None:
 
 
 def test_one_item_needs_no_thread() -> None:
-    assert list(at_once.each(lambda _: threading.current_thread(), [0])) == [threading.current_thread()]
-    assert list(at_once.each(str, [])) == []
+    assert list(at_once.answers(lambda _: threading.current_thread(), [0])) == [threading.current_thread()]
+    assert list(at_once.answers(str, [])) == []
 
 
 def test_threads_are_started_once() -> None:
     def call(item: int) -> str:
         return threading.current_thread().name
 
-    names = {name for _ in range(20) for name in at_once.each(call, range(4))}
+    names = {name for _ in range(20) for name in at_once.answers(call, range(4))}
     assert len(names) <= at_once.MOST
     assert all(name.startswith("regrad-at-once") for name in names)
 
 
 def test_what_is_asked_for_inside_of_a_call_does_not_wait_for_the_others() -> None:
     def inner(item: int) -> int:
-        return sum(at_once.each(int, [item, 1]))
+        return sum(at_once.answers(int, [item, 1]))
 
-    assert list(at_once.each(inner, range(2 * at_once.MOST))) == [item + 1 for item in range(2 * at_once.MOST)]
+    assert list(at_once.answers(inner, range(2 * at_once.MOST))) == [item + 1 for item in range(2 * at_once.MOST)]
 
 
 def test_a_forked_process_has_threads_of_its_own() -> None:
