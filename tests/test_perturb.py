@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from regrad import perturb
@@ -52,6 +53,22 @@ def test_an_image_has_the_same_noise_in_any_batch() -> None:
         torch.testing.assert_close(alone[0], together[i], rtol=0, atol=0)
     fewer = perturb.noisy_copies(images, ids, 2, 0.1, seed=7)
     torch.testing.assert_close(fewer, together[:, :3], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("images", "copies", "count"), [(1, 1, 1003), (3, 4, 41), (7, 2, 4), (2, 0, 5), (2, 3, 0)])
+def test_numbers_do_not_depend_on_the_pieces_they_are_drawn_in(
+    images: int, copies: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = perturb.keys(0, [str(image) for image in range(images)])
+    u = perturb.uniform(key, copies, 4 * math.ceil(count / 4)).unflatten(-1, (4, -1))
+    radius, angle = (-2 * u[..., :2, :].log()).sqrt(), 2 * math.pi * u[..., 2:, :]
+    wanted = torch.cat([radius * angle.cos(), radius * angle.sin()], -2).flatten(-2)[..., :count].float()
+    for most in (1, 3, 16, 1 << 15):
+        monkeypatch.setattr(perturb, "_CACHE_BLOCKS", most)
+        torch.testing.assert_close(perturb.normal(key, copies, count), wanted, rtol=1e-6, atol=1e-9)
+        pieces = [*perturb._pieces(images, copies, math.ceil(count / 4), most)]
+        sizes = [math.prod(part.stop - part.start for part in piece) for piece in pieces]
+        assert max(sizes, default=0) <= most
 
 
 def test_the_clean_image_comes_first_and_sigma_scales_the_noise() -> None:
