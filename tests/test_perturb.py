@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from regrad import perturb
 
@@ -60,15 +61,21 @@ def test_numbers_do_not_depend_on_the_pieces_they_are_drawn_in(
     images: int, copies: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = perturb.keys(0, [str(image) for image in range(images)])
+    words = perturb._uniform_words
     u = perturb.uniform(key, copies, 4 * math.ceil(count / 4)).unflatten(-1, (4, -1))
     radius, angle = (-2 * u[..., :2, :].log()).sqrt(), 2 * math.pi * u[..., 2:, :]
     wanted = torch.cat([radius * angle.cos(), radius * angle.sin()], -2).flatten(-2)[..., :count].float()
     for most in (1, 3, 16, 1 << 15):
+        sizes = [0]
+
+        def watched(key: Tensor, some: range, blocks: range, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(len(key) * len(some) * len(blocks))
+            return words(key, some, blocks)
+
         monkeypatch.setattr(perturb, "_CACHE_BLOCKS", most)
+        monkeypatch.setattr(perturb, "_uniform_words", watched)
         torch.testing.assert_close(perturb.normal(key, copies, count), wanted, rtol=1e-6, atol=1e-9)
-        pieces = [*perturb._pieces(images, copies, math.ceil(count / 4), most)]
-        sizes = [math.prod(part.stop - part.start for part in piece) for piece in pieces]
-        assert max(sizes, default=0) <= most
+        assert max(sizes) <= most
 
 
 def test_the_clean_image_comes_first_and_sigma_scales_the_noise() -> None:

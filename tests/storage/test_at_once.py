@@ -63,7 +63,13 @@ def test_one_item_needs_no_thread() -> None:
 
 
 def test_threads_are_started_once() -> None:
-    threads = {thread for _ in range(20) for thread in at_once.answers(lambda _: threading.current_thread(), range(4))}
+    met = threading.Barrier(4, timeout=30)
+
+    def call(_: int) -> threading.Thread:
+        met.wait()
+        return threading.current_thread()
+
+    threads = {thread for _ in range(20) for thread in at_once.answers(call, range(4))}
     assert len(threads) <= at_once.MOST
 
 
