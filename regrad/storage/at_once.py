@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -12,9 +13,8 @@ MOST = 32
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_pools: list[ThreadPoolExecutor] = []  # the one that stays, once it is needed
-_making = threading.Lock()
 _thread = threading.local()
+_pool: ThreadPoolExecutor
 
 
 def answers(call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -33,7 +33,7 @@ def answers(call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[R
         with ThreadPoolExecutor(MOST, "regrad-inner") as pool:
             yield from _results(pool, call, items)
     else:
-        yield from _results(_lasting(), call, items)
+        yield from _results(_pool, call, items)
 
 
 def perform(call: Callable[[Item], object], items: Iterable[Item]) -> None:
@@ -43,12 +43,14 @@ def perform(call: Callable[[Item], object], items: Iterable[Item]) -> None:
 
 
 def _results(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    results = [pool.submit(_busy, call, item) for item in items]
+    left = deque(pool.submit(_busy, call, item) for item in items)
     try:
-        for result in results:
-            yield result.result()
+        while left:
+            answer = left[0].result()
+            left.popleft()  # so that what was taken is not held
+            yield answer
     finally:
-        wait([result for result in results if not result.cancel()])
+        wait([result for result in left if not result.cancel()])
 
 
 def _busy(call: Callable[[Item], Result], item: Item) -> Result:
@@ -56,11 +58,10 @@ def _busy(call: Callable[[Item], Result], item: Item) -> Result:
     return call(item)
 
 
-def _lasting() -> ThreadPoolExecutor:
-    with _making:
-        if not _pools:
-            _pools.append(ThreadPoolExecutor(MOST, "regrad-at-once"))
-        return _pools[0]
+def _renew() -> None:
+    global _pool
+    _pool = ThreadPoolExecutor(MOST, "regrad-at-once")  # which starts no thread before it needs one
 
 
-os.register_at_fork(after_in_child=_pools.clear)  # a child has none of the threads
+_renew()
+os.register_at_fork(after_in_child=_renew)  # a child has none of the threads

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -55,6 +57,17 @@ def test_whoever_takes_no_more_results_leaves_nothing_running() -> None:
     count = len(ended)
     time.sleep(0.1)
     assert count == len(ended) < 100
+
+
+def test_what_was_taken_is_not_held() -> None:
+    class Rows:
+        pass
+
+    results = at_once.answers(lambda _: Rows(), range(8))
+    taken = weakref.ref(next(results))
+    next(results)
+    gc.collect()
+    assert taken() is None
 
 
 def test_one_item_needs_no_thread() -> None:
