@@ -48,7 +48,8 @@ class ParquetFields:
                 continue  # rows do without
             if name is not None and name not in schema.names:
                 raise fault(str(no_column(schema, flag, name, uri)))
-        for name in (columns.image or "image", columns.label or "label", columns.id or "id"):
+        label = columns.label or _default_label(schema)
+        for name in (columns.image or "image", label, columns.id or "id"):
             if schema.names.count(name) > 1:
                 raise UsageError(f"{storage.mask(uri)}: more than one column {name!r}; {there}")
         image = columns.image or ("image" if "image" in schema.names else None)
@@ -65,7 +66,6 @@ class ParquetFields:
                 f"or a struct with a binary field `bytes`); {there}; name another with --image-column"
             )
         identifier = columns.id or ("id" if "id" in schema.names else None)
-        label = columns.label or "label"
         if label not in schema.names:
             return cls(image, None, identifier)
         return cls(image, label, identifier, _class_names(schema, label))
@@ -93,6 +93,11 @@ class ParquetFields:
         if self.id in batch.schema.names:
             return batch.column(batch.schema.get_field_index(self.id))
         return split_images(batch.column(batch.schema.get_field_index(self.image)))[1]
+
+
+def _default_label(schema: pa.Schema) -> str:
+    """``label``; a WebDataset that was made into a table has ``cls``, as its tars had, beside their ``__key__``."""
+    return "cls" if "label" not in schema.names and "__key__" in schema.names else "label"
 
 
 def no_column(schema: pa.Schema, flag: str, name: str, uri: str) -> UsageError:

@@ -68,6 +68,18 @@ def test_rows_do_without_a_label_or_with_their_numbers() -> None:
     assert not choose(named, id="row").numbers(named)  # a column of that name is meant
 
 
+def test_a_webdataset_that_became_a_table_has_its_labels() -> None:
+    """As Hugging Face's datasets library makes one of a tar."""
+    fields = [("jpg", HUGGING_FACE), ("cls", pa.int64()), ("__key__", pa.string()), ("__url__", pa.string())]
+    schema = pa.schema(fields)
+    chosen = choose(schema)
+    assert (chosen.image, chosen.label, chosen.id_leaf(schema)) == ("jpg", "cls", "jpg.path")
+    assert choose(pa.schema([*fields, ("label", pa.int64())])).label == "label"
+    assert choose(pa.schema(fields[:2])).label is None  # it may be anything
+    with pytest.raises(UsageError, match="more than one column 'cls'"):
+        choose(pa.schema([*fields, ("cls", pa.int64())]))
+
+
 @pytest.mark.parametrize(
     ("metadata", "names"),
     [
