@@ -85,7 +85,7 @@ def normal(key: Tensor, copies: int, count: int) -> Tensor:
 
 
 def _pieces(images: int, copies: int, blocks: int, most: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Cut to at most so many blocks: on a CPU, what stays in the cache is more than twice as fast as all at once."""
+    """Cut to at most so many blocks: on a CPU, what stays in the cache takes about half the time."""
     wide = max(1, min(blocks, most))
     high = max(1, min(copies, most // wide))
     deep = max(1, most // (wide * high))
