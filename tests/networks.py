@@ -143,7 +143,7 @@ NETWORKS = {
     "tokens": Tokens,
     "ResNet": SmallResNet,
 }
-#: The same layers in an eighth of the time, where their widths are not what is tested.
+#: The same layers, narrower: where their widths are not what is tested.
 NARROW = {"narrow ResNet" if name == "ResNet" else name: make for name, make in NETWORKS.items()}
 NARROW["narrow ResNet"] = partial(SmallResNet, width=8)
 #: The parameters of each that no rule differentiates, by name: another one would cost every user time, without a word.

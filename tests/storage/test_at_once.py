@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
+import signal
 import threading
 import time
 import weakref
@@ -57,6 +59,25 @@ def test_whoever_takes_no_more_results_leaves_nothing_running() -> None:
     count = len(ended)
     time.sleep(0.1)
     assert count == len(ended) < 100
+
+
+def test_an_interrupt_leaves_nothing_running() -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def call(item: int) -> None:
+        time.sleep(0.5)
+        ended.append(item)
+
+    ended = list[int]()
+    before = signal.signal(signal.SIGUSR1, interrupted)
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            at_once.perform(call, range(2))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert sorted(ended) == [0, 1]
 
 
 def test_what_was_taken_is_not_held() -> None:
