@@ -66,7 +66,7 @@ def test_an_interrupt_leaves_nothing_running() -> None:
         raise KeyboardInterrupt
 
     def call(item: int) -> None:
-        time.sleep(0.5)
+        time.sleep(0.05 if item else 0.6)
         ended.append(item)
 
     ended = list[int]()
