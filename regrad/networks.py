@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 Known = dict[str, Any]
@@ -215,9 +214,7 @@ def cifar100_cnn() -> tuple[nn.Module, Known]:
 
 def mnist_vit() -> tuple[nn.Module, Known]:
     """A small vision transformer for MNIST: 16 patches of 7x7, 4 blocks of 4 heads, 64 wide."""
-    network = torchvision.models.VisionTransformer(28, 7, 4, 4, 64, 128, num_classes=10)
-    network.conv_proj = nn.Conv2d(1, 64, 7, 7)
-    nn.init.trunc_normal_(network.heads.head.weight, std=0.02)
+    network = _vision_transformer(28, 7, blocks=4, heads=4, width=64, hidden=128, classes=10, channels=1)
     return network, {"image_size": 28, "channels": 1, "mean": 0.1307, "std": 0.3081, "class_names": DIGITS}
 
 
@@ -239,25 +236,25 @@ def resnet18_cifar100() -> tuple[nn.Module, Known]:
 
 def resnet50() -> tuple[nn.Module, Known]:
     """torchvision's ResNet-50 for ImageNet, to be filled with weights."""
+    import torchvision.models
+
     return torchvision.models.resnet50(), dict(_IMAGENET_INPUT)
 
 
 def vit_small() -> tuple[nn.Module, Known]:
     """ViT-S/16 for ImageNet: 12 blocks of 6 heads, 384 wide."""
-    network = torchvision.models.VisionTransformer(224, 16, 12, 6, 384, 1536)
-    nn.init.trunc_normal_(network.heads.head.weight, std=0.02)  # torchvision's zeros let no gradient through
-    return network, dict(_IMAGENET_INPUT)
+    return _vision_transformer(224, 16, blocks=12, heads=6, width=384, hidden=1536, classes=1000), dict(_IMAGENET_INPUT)
 
 
 def vit_small_cifar100() -> tuple[nn.Module, Known]:
     """ViT-S for CIFAR-100: as wide and deep as the one for ImageNet, with patches of 4x4."""
-    network = torchvision.models.VisionTransformer(32, 4, 12, 6, 384, 1536, num_classes=100)
-    nn.init.trunc_normal_(network.heads.head.weight, std=0.02)
-    return network, dict(_CIFAR_INPUT)
+    return _vision_transformer(32, 4, blocks=12, heads=6, width=384, hidden=1536, classes=100), dict(_CIFAR_INPUT)
 
 
 def cifar_resnet18(classes: int) -> nn.Module:
     """torchvision's ResNet-18 with the stem that is usual for 32x32 images."""
+    import torchvision.models
+
     network = torchvision.models.resnet18(num_classes=classes)
     network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     network.maxpool = nn.Identity()
@@ -287,6 +284,22 @@ def efficientnet_lite0() -> tuple[nn.Module, Known]:
     values = torch.load(file, map_location="cpu", weights_only=True).values()
     network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
     return network, {"image_size": 224, "resize_size": 256, "mean": 0.5, "std": 0.5, "interpolation": "bicubic"}
+
+
+def _vision_transformer(
+    size: int, patch: int, blocks: int, heads: int, width: int, hidden: int, classes: int, channels: int = 3
+) -> nn.Module:
+    """torchvision's, with a head that lets a gradient through: its own begins at zero.
+
+    torchvision is imported where it is used: it loads the compiler of torch, 1.5 s for every worker that starts.
+    """
+    import torchvision.models
+
+    network = torchvision.models.VisionTransformer(size, patch, blocks, heads, width, hidden, num_classes=classes)
+    if channels != 3:
+        network.conv_proj = nn.Conv2d(channels, width, patch, patch)
+    nn.init.trunc_normal_(network.heads.head.weight, std=0.02)
+    return network
 
 
 _IMAGENET_INPUT: Known = {"image_size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
