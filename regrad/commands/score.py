@@ -103,7 +103,7 @@ def summary(outcome: RunOutcome) -> str:
     lines += job.listing.notes
     lines += [f"warning: {note}" for note in outcome.notes]
     measured, tolerance = outcome.measured or {"max_relative_error": 0.0}, job.options.tolerance
-    if measured["max_relative_error"] > tolerance > 0 and job.scorer.plan["engine"] == "exact":
+    if measured["max_relative_error"] > tolerance > 0 and job.run["plan"]["engine"] == "exact":
         lines.append(
             f"warning: on {measured['images']} images the gradients are off by up to "
             f"{measured['max_relative_error']:.1e}, more than --tolerance {tolerance:g} allows; lower it"

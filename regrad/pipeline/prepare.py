@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 from regrad import __version__, storage, table
@@ -42,6 +43,7 @@ class Job:
         committed: the keys of the units in the output now.
         retired: all of them, where ``--replace`` makes room for another configuration.
         elsewhere: what another output holds, and this one need not.
+        make_scorer: builds what scores, once: where an output holds all there is, nobody needs it.
     """
 
     options: Options
@@ -53,8 +55,13 @@ class Job:
     retired: set[str]
     counts: dict[str, Any]
     classifier: Classifier
-    scorer: Scorer
+    make_scorer: Callable[[], Scorer]
     elsewhere: commit.Ledger | None = None
+
+    @property
+    def scorer(self) -> Scorer:
+        """What scores in this process."""
+        return self.make_scorer()
 
 
 def prepare(options: Options, elsewhere: commit.Ledger | None = None, laps: Laps | None = None) -> Job:
@@ -86,29 +93,31 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None, laps: Laps
         differences = _differences(held, options, classifier, {name: fingerprint(s)[:16] for name, s in fitted.items()})
     stored = held["plan"] if held and not differences else None
     settings |= {"memory_budget": options.memory_budget, **fitted}
-    scorer = Scorer(classifier, **settings, plan=stored)
+    make_scorer = cache(partial(Scorer, classifier, **settings, plan=stored))
+    resolved = stored or make_scorer().plan
     laps.end("engine")
     ledger = commit.Ledger.read(output)
     committed = set(ledger.keys)
     retired = committed if differences else set()
-    salt = manifest.salt(classifier.fingerprint, manifest.configuration(options), scorer.plan)
+    salt = manifest.salt(classifier.fingerprint, manifest.configuration(options), resolved)
     again = of_sources(listing.unidentified, committed - retired) if options.rescan else set()
     ledger = ledger.only(committed - retired - again)
     plan = make_plan(listing.sources, options.unit_rows, salt, ledger, options.limit, elsewhere)
     plan = replace(plan, obsolete=(*plan.obsolete, *sorted(again)))
     if not elsewhere:
         _refuse_empty(listing.sources, plan)
+    width = held["model"].get("embedding_width") if held and stored else make_scorer().embedding_width
     named = {
         "spec": options.model,
         "fingerprint": classifier.fingerprint,
         "network": classifier.network_fingerprint,
         "temperature": classifier.temperature,
         "classes": classifier.num_classes,
-        **({"embedding_width": scorer.embedding_width} if scorer.embedding_width else {}),
+        **({"embedding_width": width} if width else {}),
         "class_names": list(classifier.class_names) if classifier.class_names else None,
         "notes": list(classifier.notes),
     }
-    run = manifest.start(options, named, scorer.plan)
+    run = manifest.start(options, named, resolved)
     if elsewhere:
         run["elsewhere"] = storage.mask(elsewhere.output)
     if stored and held and "measured" in held:
@@ -124,7 +133,7 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None, laps: Laps
     task = Task(
         output=output,
         model=model,
-        scorer={**settings, "plan": scorer.plan},
+        scorer={**settings, "plan": resolved},
         fingerprint=classifier.fingerprint,
         provenance=provenance,
         score_modules=tuple(options.score_module),
@@ -136,14 +145,17 @@ def prepare(options: Options, elsewhere: commit.Ledger | None = None, laps: Laps
     )
     counts = manifest.held_totals(ledger.only(committed - retired), held)
     laps.end("plan")
-    return Job(options, task, listing, plan, run, committed, retired, counts, classifier, scorer, elsewhere)
+    if plan.pending:
+        make_scorer()  # what it refuses is told before any worker starts
+        laps.end("engine")
+    return Job(options, task, listing, plan, run, committed, retired, counts, classifier, make_scorer, elsewhere)
 
 
 def plan_again(job: Job, committed: set[str]) -> Job:
     """``job``, planned for its inputs as they are now, on an output that holds the units ``committed``."""
     output, options = job.task.output, job.options
     listing = list_inputs(options.inputs, job.task.columns, output, job.listing.looked)
-    salt = manifest.salt(job.task.fingerprint, manifest.configuration(options), job.scorer.plan)
+    salt = manifest.salt(job.task.fingerprint, manifest.configuration(options), job.run["plan"])
     ledger = commit.Ledger(output, committed)
     plan = make_plan(listing.sources, options.unit_rows, salt, ledger, options.limit, job.elsewhere)
     return replace(job, listing=listing, plan=plan)
@@ -233,7 +245,7 @@ def describe(job: Job) -> str:
         *(f"labels     {note}" for note in job.listing.notes),
         *(f"warning    {warning}" for warning in job.listing.warnings),
         f"scores     {', '.join(job.scorer.names)}",
-        f"engine     {job.scorer.plan['engine']}: {job.scorer.plan.get('why', '')}",
+        f"engine     {job.run['plan']['engine']}: {job.run['plan'].get('why', '')}",
         f"output     {storage.mask(job.task.output)}",
         f"units      {len(pending)} to score, {len(job.plan.done)} done, "
         f"{len(job.plan.obsolete) + len(job.retired)} to retire",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,29 @@ def test_a_plan_is_taken_over_from_the_output_and_made_again_for_what_has_change
     plan = plan_again(again, again.committed).plan
     assert [unit.rows for unit in plan.pending] == [22]
     assert set(plan.obsolete) == again.committed
+
+
+def test_where_nothing_is_left_to_score_no_engine_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_parquet(tmp_path / "in.parquet", digits(20))
+    arguments = options(source, "--output", tmp_path / "out", "--scores", "regrad", "--embeddings")
+    first = prepare(arguments)
+    execute(first, score_here)
+
+    def build_one(*_: Any, **__: Any) -> None:
+        raise UsageError("an engine is built")
+
+    with monkeypatch.context() as without:
+        without.setattr(module, "Scorer", build_one)
+        again = prepare(arguments)
+        assert execute(again, score_here).exit_code == 0
+        with pytest.raises(UsageError, match="an engine is built"):
+            prepare(replace(arguments, inputs=(*arguments.inputs, write_parquet(tmp_path / "b.parquet", digits(3)))))
+    assert again.run["plan"] == again.task.scorer["plan"] == first.scorer.plan
+    assert again.run["model"] == first.run["model"]
+    assert again.run["model"]["embedding_width"] == first.scorer.embedding_width
+    asked = prepare(arguments)
+    assert asked.scorer.plan == first.scorer.plan
+    assert asked.scorer is asked.scorer  # built once
 
 
 def test_units_that_another_output_holds_are_left_alone(tmp_path: Path) -> None:
