@@ -24,13 +24,15 @@ from PIL import Image
 
 from regrad import table
 from regrad.maps import layout
+from tests.browser import browser
 from tests.installed import installed
 from tests.outputs import commit_rows
 from tests.own_run import own_run
 from tests.services import bucket, end_lasting, ray_cluster, ray_session, s3_server
 from tests.side_by_side import SideBySide, group, rank
 
-__all__ = ["bucket", "installed", "own_run", "ray_cluster", "ray_session", "s3_server"]  # fixtures for every test
+# fixtures for every test
+__all__ = ["browser", "bucket", "installed", "own_run", "ray_cluster", "ray_session", "s3_server"]
 
 WriteRun = Callable[..., str]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from regrad.maps.chart import Chart, draw_map
 from regrad.runs.scored import load_run
 from regrad.runs.threshold import Threshold
 from tests.audit.test_run import Nights, noise
+from tests.browser import needs_chromium, opened
 from tests.shards import digits
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = '<script>document.title="owned"</script>'
 
 
@@ -76,34 +75,25 @@ def test_a_night_without_images_has_a_page(audited: Any) -> None:
 
 
 @pytest.mark.system
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
+@needs_chromium
 @pytest.mark.parametrize(
     "context",
     [{"viewport": {"width": 1280, "height": 900}}, {"viewport": {"width": 360, "height": 780}, "color_scheme": "dark"}],
 )
 @pytest.mark.parametrize("first", [False, True])
 def test_the_page_in_a_browser(
-    audited: Any, drawn: Chart, tmp_path: Path, context: dict[str, Any], first: bool
+    browser: Any, audited: Any, drawn: Chart, tmp_path: Path, context: dict[str, Any], first: bool
 ) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[dev]')")
     found, rows = alone(audited) if first else audited
     (tmp_path / "audit.html").write_text(page.render(found | {"map": drawn.numbers}, rows, None, drawn))
     problems: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--headless"])
-        tab = browser.new_context(**context).new_page()
-        tab.on("console", lambda message: problems.append(message.text))
-        tab.on("pageerror", lambda error: problems.append(str(error)))
-        tab.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
-        tab.goto((tmp_path / "audit.html").as_uri())
-        tab.wait_for_selector("html.drawn", timeout=60_000)
-        assert tab.locator(".plot .main-svg").count() >= (3 if first else 6)
-        drawn = '[data-plot="figures"] .barlayer .point' if first else '[data-plot="share"] .scatterlayer .point'
-        assert tab.locator(drawn).count() >= (5 if first else 2)
-        assert tab.evaluate("document.documentElement.scrollWidth") <= context["viewport"]["width"]
-        assert tab.title() == "regrad audit of n2"
-        assert tab.locator("#chart .legend button").all_text_contents() == ["baseline100", "this night100"]
-        browser.close()
+    tab = opened(browser, tmp_path / "audit.html", problems, **context)
+    assert tab.locator(".plot .main-svg").count() >= (3 if first else 6)
+    points = '[data-plot="figures"] .barlayer .point' if first else '[data-plot="share"] .scatterlayer .point'
+    assert tab.locator(points).count() >= (5 if first else 2)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= context["viewport"]["width"]
+    assert tab.title() == "regrad audit of n2"
+    assert tab.locator("#chart .legend button").all_text_contents() == ["baseline100", "this night100"]
     assert problems == []
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +21,15 @@ from regrad.metrics.wilson import share_interval
 from regrad.pages.thumbnails import Thumbnail, shrink
 from regrad.report import numbers, page
 from regrad.runs import scored
+from tests.browser import needs_chromium, opened
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[dev]')")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"),
-    pytest.mark.usefixtures("plain_maps"),
-]
+pytestmark = [pytest.mark.system, needs_chromium, pytest.mark.usefixtures("plain_maps")]
 
 RNG = np.random.default_rng(0)
 HOSTILE = ['<script>document.title="owned"</script>', '"><img onerror=alert(1) src=x>', "שלום 🙂", "x" * 10_000]
 CARD = "#sheet li:visible"
 AT_ONCE = 200
 POINTS = 600
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--headless"])
-        yield chromium
-        chromium.close()
 
 
 def picture(number: int) -> Thumbnail:
@@ -76,17 +62,6 @@ def write_report(write_run: Any, tmp_path: Path, top: int) -> Path:
     path.write_text(page.render(report, pictures, drawn, on_map))
     assert path.stat().st_size < 25_000_000
     return path
-
-
-def opened(browser: Any, path: Path, problems: list[str], **context: Any) -> Any:
-    tab = browser.new_context(**context).new_page()
-    tab.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
-    tab.on("pageerror", lambda error: problems.append(f"error: {error}"))
-    tab.on("dialog", lambda dialog: problems.append("a dialog opened"))
-    tab.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
-    tab.goto(path.as_uri())
-    tab.wait_for_selector("html.drawn", timeout=60_000)
-    return tab
 
 
 def test_the_page_in_a_browser(browser: Any, write_run: Any, tmp_path: Path) -> None:

@@ -84,7 +84,10 @@ def test_squares_have_the_right_mean(name: str, rows: int, monkeypatch: pytest.M
     monkeypatch.setattr(directions, "SHARED_ROWS", rows)
     network, x = build(name), copies(images=2, number=2)
     seeds, k = 12, 6
-    found = torch.stack([_engine(network, x, (0.3,), directions=k, seed=seed)(x).squared[0] for seed in range(seeds)])
+    layers = find_layers(private_copy(network), x[:, 0])
+    weights = layer_weights(layers, 0.3)[None]
+    engines = (SketchEngine(private_copy(network), layers, weights, x[:, 0], k, seed) for seed in range(seeds))
+    found = torch.stack([engine(x).squared[0] for engine in engines])
     wanted = _reference(network, x, (0.3,))[0]
     ratios = (found / wanted).mean((1, 2))
     assert abs(float(ratios.mean()) - 1) < 5 * float(ratios.std()) / seeds**0.5
