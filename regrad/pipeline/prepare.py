@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -197,8 +197,14 @@ def _refuse_empty(sources: Sequence[Source], plan: Plan) -> None:
     if plan.done or any(unit.rows is not None for unit in plan.pending):
         return
     by_name = {source.uri: source for source in sources}
-    if all(by_name[unit.source].open().is_empty() for unit in plan.pending):
-        raise UsageError(f"{', '.join(storage.mask(source.uri) for source in sources[:3])}: no image in the input")
+    left_out: Counter[str] = Counter()
+    for unit in plan.pending:
+        reader = by_name[unit.source].open()
+        if not reader.is_empty():
+            return
+        left_out += reader.skipped
+    named = ", ".join(storage.mask(source.uri) for source in sources[:3])
+    raise UsageError(f"{named}: no image in the input{leftovers.instead(left_out)}")
 
 
 def expected_images(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from regrad import storage
 from regrad.errors import UsageError
 from regrad.reading.samples import Columns, as_text
 
+_SHOWN = 20  # columns that a message names
 ROW_NUMBER = "row"  # `--id-column row` asks for row numbers where no column has that name
 
 
@@ -63,7 +65,7 @@ class ParquetFields:
         if not holds_images(schema.field(image).type):
             raise fault(
                 f"{storage.mask(uri)}: column {image!r} is {schema.field(image).type}, not encoded images (binary, "
-                f"or a struct with a binary field `bytes`); {there}; name another with --image-column"
+                f"or a struct with a binary field `bytes`); {there}; {_what_to_do(schema.field(image).type)}"
             )
         identifier = columns.id or ("id" if "id" in schema.names else None)
         if label not in schema.names:
@@ -106,7 +108,14 @@ def no_column(schema: pa.Schema, flag: str, name: str, uri: str) -> UsageError:
 
 
 def _there(schema: pa.Schema) -> str:
-    return f"the columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}"
+    shown = ", ".join(f"{field.name} ({field.type})" for field in itertools.islice(schema, _SHOWN))
+    return f"the columns are {shown}" + (f" and {len(schema) - _SHOWN:,} more" if len(schema) > _SHOWN else "")
+
+
+def _what_to_do(kind: pa.DataType) -> str:
+    """What can be done where a column of this type, which holds no encoded images, was to be read."""
+    kind = _storage_type(kind)
+    return next((told for fits, told in _TO_DO.items() if fits(kind)), "name another with --image-column")
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
@@ -143,6 +152,26 @@ def holds_images(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and holds_images(kind.field("bytes").type)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _has_paths(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+
+
+_TO_DO: dict[Callable[[pa.DataType], bool], str] = {
+    _is_text: "where it holds paths, give the folder of the images; where base64, write the decoded bytes",
+    _has_paths: "it holds paths alone: give the folder of the images, or write their bytes into `bytes`",
+    lambda kind: _is_list(kind) and holds_images(kind.value_type): "write one image a row",
+    _is_list: "it holds numbers: encode each image, as PNG, which loses none",
+}
 
 
 def split_images(column: Any) -> tuple[Any, Any]:

@@ -71,13 +71,19 @@ class Listing:
     @property
     def warnings(self) -> list[str]:
         """What the inputs do not tell, a line each."""
-        if not (some := self.unidentified):
-            return []
-        first = storage.mask(some[0].uri)
-        return [
-            f"{len(some):,} of {len(self.sources):,} sources (the first is {first}) have nothing but their size to "
-            "tell one content from another, so changes are not noticed; --rescan scores them again"
-        ]
+        told = []
+        if some := self.unidentified:
+            told.append(
+                f"{len(some):,} of {len(self.sources):,} sources (the first is {storage.mask(some[0].uri)}) have "
+                "nothing but their size to tell one content from another, so changes are not noticed; --rescan scores "
+                "them again"
+            )
+        if kind := leftovers.lake(self.left_out):
+            told.append(
+                f"{kind}'s log is among the inputs, and is not read: files that it has removed are scored as well; "
+                "give the files that the table consists of"
+            )
+        return told
 
     @property
     def whole(self) -> Counter[str]:
@@ -263,7 +269,7 @@ def _find(pattern: str, output: str | None) -> _Part:
     elif strays:
         raise UsageError(f"{storage.mask(strays[0])}: not a {_suffixes()} file; {leftovers.what_to_do(strays[0])}")
     else:
-        told = f"; left out {leftovers.in_words(left)}" if (left := leftovers.by_reason(part.left_out.values())) else ""
+        told = leftovers.instead(leftovers.by_reason(part.left_out.values()))
         raise UsageError(f"{shown}: an empty input: no {_suffixes(', no ')} and no image under it{told}")
     return part
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from regrad import storage
 from regrad.reading.formats import Extent, Format, register
+from regrad.reading.naming import leftovers
 from regrad.reading.naming.classes import whole_label
 from regrad.reading.samples import BadFile, Sample, Shard, as_text, is_row_id, labelled, reading, row_id
 from regrad.reading.tars.grouping import Grouping, TarRow, Unread
@@ -31,7 +32,7 @@ class TarReader(Format):
     """
 
     kind = "tar"
-    suffixes = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+    suffixes = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
         """The samples ``start <= row < stop``; what comes before ``start``, in their extent, is read over."""
@@ -66,7 +67,7 @@ class TarReader(Format):
             first = as_text(grouping.first_apart)
             yield Sample(None, None, error=f"{grouping.apart} members (the first is {first!r}) {_APART}")
         elif not number and stop != 0:
-            yield Sample(None, None, error=NO_SAMPLE, stage="list")
+            yield Sample(None, None, error=f"{NO_SAMPLE}{leftovers.instead(self.skipped)}", stage="list")
 
     def count(self, at_most: int | None = None) -> tuple[int, float]:
         """The number of samples, from the headers alone, and the bytes one takes; stops at ``at_most`` samples.
@@ -94,7 +95,7 @@ class TarReader(Format):
 
     def is_empty(self) -> bool:
         """Whether it is a sound tar without a single sample."""
-        return any(sample.error == NO_SAMPLE for sample in self.rows(0, 1))
+        return any((sample.error or "").startswith(NO_SAMPLE) for sample in self.rows(0, 1))
 
     def copy(self, rows: Collection[int], file: IO[bytes]) -> int:
         """Every member of these samples, header and content as they were, in their order.

@@ -43,6 +43,28 @@ def test_types_that_hold_none(kind: pa.DataType) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (pa.string(), "where it holds paths, give the folder"),
+        (pa.large_string(), "where base64, write the decoded bytes"),
+        (pa.list_(pa.list_(pa.uint8())), "it holds numbers: encode each image"),
+        (pa.list_(pa.binary()), "write one image a row"),
+        (pa.struct([("bytes", pa.null()), ("path", pa.string())]), "it holds paths alone"),
+        (pa.int64(), "name another with --image-column"),
+    ],
+    ids=str,
+)
+def test_what_holds_no_encoded_images_is_told_what_to_do(kind: pa.DataType, words: str) -> None:
+    with pytest.raises(NoImages, match=f"column 'image' is .*, not encoded images .*; {words}"):
+        choose(pa.schema([("image", kind)]))
+
+
+def test_of_very_many_columns_some_are_named() -> None:
+    with pytest.raises(NoImages, match=r"pixel18 \(uint8\) and 765 more; name one"):
+        choose(pa.schema([("label", pa.int8()), *((f"pixel{place}", pa.uint8()) for place in range(784))]))
+
+
+@pytest.mark.parametrize(
     ("fields", "columns", "words"),
     [
         ([("a", pa.binary()), ("b", pa.binary())], {}, "no image column: .* a .binary., b .binary.; name one"),

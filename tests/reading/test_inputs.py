@@ -332,7 +332,8 @@ def test_a_file_is_left_out_once_however_often_its_folder_is_named(tmp_path: Pat
 
 def test_an_empty_input_says_what_is_there(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "in", ".hidden/1.png", "a.txt")
-    with pytest.raises(UsageError, match=r"an empty input: .*; left out 2: 1 hidden, 1 type not read: \.txt$"):
+    told = r"an empty input: .*; left out 2: 1 hidden, 1 type not read: \.txt; give the folder of its images$"
+    with pytest.raises(UsageError, match=told):
         list_inputs([folder])
 
 
@@ -341,3 +342,12 @@ def test_a_folder_in_a_bucket_is_sorted_out_too(tmp_path: Path, bucket: Bucket) 
     listing = list_inputs([bucket.put(folder, "pictures")])
     assert listing.sources[0].files == ("cat/1.png",)
     assert listing.skipped == {"an output of regrad": 2, "hidden": 1, "type not read: .csv": 1}
+
+
+def test_the_log_of_a_table_is_no_news_of_what_it_has_removed(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "table/part-0.parquet", digits(3))
+    assert list_inputs([str(tmp_path / "table")]).warnings == []
+    (tmp_path / "table/_delta_log").mkdir()
+    (tmp_path / "table/_delta_log/00000000000000000000.json").write_text("{}")
+    (warning,) = list_inputs([str(tmp_path / "table")]).warnings
+    assert warning.startswith("Delta's log is among the inputs, and is not read: files that it has removed are scored")

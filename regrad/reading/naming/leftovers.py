@@ -14,22 +14,31 @@ HIDDEN = "hidden"
 OUTPUT = "an output of regrad"
 NO_EXTENSION = "no extension"
 OTHER = "other"
+_TYPE = "type not read: "
 _REASONS = 50  # of what was skipped in one place
 _TEMPORARY = "_tmp-"  # begins the names of files that are being written
 _TOOLS_FILES = frozenset((".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".localized"))
 _TOOLS_FOLDERS = frozenset(
     ("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information", ".appledouble")
 )
+# What can be done about a type: of several in one place, about the first of these.
 _TO_DO = {
-    **dict.fromkeys((".zip", ".7z", ".rar"), "unpack it and give the folder"),
+    **dict.fromkeys((".zip", ".7z", ".rar", ".tar"), "unpack it and give the folder"),
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".lz4", ".z", ".br"), "decompress it, and give what was in it"),
     **dict.fromkeys((".arrow", ".feather", ".ipc", ".orc", ".avro"), "write the same rows as Parquet"),
-    **dict.fromkeys((".csv", ".tsv", ".json", ".jsonl", ".txt", ".xml"), "give the folder of its images"),
     **dict.fromkeys(
         (".tfrecord", ".tfrecords", ".h5", ".hdf5", ".npy", ".npz", ".mat", ".pkl", ".lmdb", ".mdb", ".rec", ".mds"),
         "write its images into a tar or Parquet, or add a format (docs/extending.md)",
     ),
+    **dict.fromkeys((".csv", ".tsv", ".json", ".jsonl", ".txt", ".xml"), "give the folder of its images"),
 }
+_TO_DO_FIRST = [f"{_TYPE}{ending}" for ending in _TO_DO]
 _SINGLE = "for single images give the folder that holds them"
+_LOGS = {
+    "Delta": re.compile(r"(^|/)_delta_log/"),
+    "Iceberg": re.compile(r"(^|/)metadata/[^/]*\.metadata\.json$"),
+    "Hudi": re.compile(r"(^|/)\.hoodie/"),
+}
 # What tells that a folder is an output: a file in it, and what beneath it records its units.
 _OUTPUT_FILES, _LEDGER = ("run.json", "filter.json"), "ledger"
 _RECORDS = re.compile(r".*\.json|snapshot-\d{8}-\d{8}-\w+\.parquet")
@@ -75,7 +84,7 @@ def why_no_data(path: str) -> str:
     """Why a file is neither a shard nor a picture."""
     base = path.rpartition("/")[2]
     _, dot, ending = base.rpartition(".")
-    return f"type not read: .{ending.lower()}" if dot and ending else NO_EXTENSION
+    return f"{_TYPE}.{ending.lower()}" if dot and ending else NO_EXTENSION
 
 
 def what_to_do(path: str) -> str:
@@ -85,6 +94,29 @@ def what_to_do(path: str) -> str:
     ('unpack it and give the folder', 'for single images give the folder that holds them')
     """
     return _TO_DO.get(posixpath.splitext(path.lower())[1], _SINGLE)
+
+
+def instead(skipped: Counter[str]) -> str:
+    """What there is in place of images, and what can be done about it, to follow a message; nothing where it is empty.
+
+    >>> instead(Counter({"type not read: .tar": 1000}))
+    '; left out 1,000: 1,000 type not read: .tar; unpack it and give the folder'
+    """
+    if not skipped:
+        return ""
+    endings = (reason.removeprefix(_TYPE) for reason in _TO_DO_FIRST if reason in skipped)
+    to_do = next((f"; {_TO_DO[ending]}" for ending in endings), "")
+    return f"; left out {in_words(skipped)}{to_do}"
+
+
+def lake(paths: Iterable[str]) -> str | None:
+    """The kind of table whose log lies among ``paths``: not every file beside that is a part of it any more.
+
+    >>> lake(["t/_delta_log/0.json"]), lake(["t/metadata/v3.metadata.json"]), lake(["t/metadata/cats.json"])
+    ('Delta', 'Iceberg', None)
+    """
+    there = list(paths)
+    return next((kind for kind, log in _LOGS.items() if any(map(log.search, there))), None)
 
 
 def outputs(paths: Iterable[str]) -> list[str]:

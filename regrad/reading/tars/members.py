@@ -14,6 +14,8 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyarrow as pa
+
 from regrad.reading.samples import Shard
 
 STREAM_BYTES = 2**20  # read at a time
@@ -26,6 +28,7 @@ _COMPRESSIONS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,  # and then a digit and a block, see _unpacker: a member's name may begin so too
     b"\xfd7zXZ\0": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": lambda file: _Zstandard(file),
 }
 _BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # what follows the digit: a block, or the end of an empty file
 
@@ -102,6 +105,17 @@ class _StrictMember(tarfile.TarInfo):
             raise CorruptTar(f"damaged member header ({error})") from error
         finally:
             archive.extensions = depth  # type: ignore[attr-defined]
+
+
+class _Zstandard:
+    """A Zstandard file, by Arrow's library; Python's own comes with 3.14."""
+
+    def __init__(self, file: Any):
+        self._file = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
+
+    def read1(self, size: int) -> bytes:
+        """Up to ``size`` bytes, none at the end."""
+        return bytes(self._file.read(size))
 
 
 class _Unpacked:

@@ -23,6 +23,7 @@ from regrad.reading.tars.members import (
     members,
     open_archive,
 )
+from tests.bad_shards import zstandard
 
 NAMES = ["a.png", "b.cls", "c/d.json"]
 
@@ -53,7 +54,9 @@ def test_members_are_those_that_tarfile_reads(tmp_path: Path, seek: bool) -> Non
         assert read(tmp_path / "x.tar", content, seek) == archive.getnames() == NAMES
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, bz2.compress, lzma.compress, zstandard], ids=["gzip", "bzip2", "xz", "zstd"]
+)
 def test_a_compressed_tar_is_known_by_its_first_bytes(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     assert read(tmp_path / "x.tar", pack(tar(NAMES)), seek=True) == NAMES
     with Shard(str(tmp_path / "x.tar")) as shard:
