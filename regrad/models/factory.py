@@ -72,7 +72,8 @@ def unpack(built: Any) -> Loaded:
         elif other is not None:
             raise UsageError(
                 f"the factory returned a {type(other).__name__} beside the network: a dict of {', '.join(KEYS)} is "
-                "understood, a processor of transformers', torchvision's weights.transforms() or its Compose"
+                "understood, a processor of transformers', torchvision's weights.transforms(), its Compose, or its "
+                "transforms in a list or a Sequential"
             )
     _ask_network(loaded, told=bool(loaded.known))
     return loaded

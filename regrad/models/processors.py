@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from regrad import storage, transforms
 from regrad.errors import UsageError
@@ -28,7 +28,7 @@ _NEARLY = 1e-4
 
 def is_processor(value: Any) -> bool:
     """Whether ``value`` is a preprocessing that :func:`of_processor` reads."""
-    return _is_preset(value) or _is_compose(value) or _is_hugging_face(value) or hasattr(value, "image_processor")
+    return _is_preset(value) or _is_transform(value) or _is_hugging_face(value) or hasattr(value, "image_processor")
 
 
 def of_processor(value: Any) -> tuple[Known, Preprocess | None, list[str]]:
@@ -39,7 +39,7 @@ def of_processor(value: Any) -> tuple[Known, Preprocess | None, list[str]]:
         return of_timm(value.data_config), None, []
     if _is_preset(value):
         return of_preset(value), lambda picture: torch.as_tensor(value(picture)), []
-    return _of_compose(value) if _is_compose(value) else _of_hugging_face(value)
+    return _of_transform(value) if _is_transform(value) else _of_hugging_face(value)
 
 
 def of_preset(preset: Any) -> Known:
@@ -87,8 +87,10 @@ def _is_preset(value: Any) -> bool:
     return all(hasattr(value, name) for name in ("crop_size", "resize_size", "mean", "std", "interpolation"))
 
 
-def _is_compose(value: Any) -> bool:
-    return "Compose" in _kinds(value) and hasattr(value, "transforms")
+def _is_transform(value: Any) -> bool:
+    """One of torchvision's, a ``Compose``, or several in a list or, for TorchScript, in a ``Sequential``."""
+    steps = list(value) if isinstance(value, nn.Sequential | list) else [value]
+    return bool(steps) and all(map(_kinds, steps))
 
 
 def _kinds(step: Any) -> list[str]:
@@ -96,10 +98,11 @@ def _kinds(step: Any) -> list[str]:
     return [kind.__name__ for kind in type(step).__mro__ if kind.__module__.startswith("torchvision.transforms")]
 
 
-def _of_compose(compose: Any) -> tuple[Known, Preprocess | None, list[str]]:
-    """A ``Compose`` of steps that a validation has: what they say, checked on a black and a white picture."""
+def _of_transform(transform: Any) -> tuple[Known, Preprocess | None, list[str]]:
+    """Steps that a validation has: what they say, checked on a black and a white picture."""
     known: Known = {}
-    for step in _steps(compose):
+    steps = list(_steps(transform))
+    for step in steps:
         said = next((_STEPS[kind](step) for kind in _kinds(step) if kind in _STEPS), None)
         if said is None:
             raise UsageError(
@@ -109,7 +112,12 @@ def _of_compose(compose: Any) -> tuple[Known, Preprocess | None, list[str]]:
         known |= said
 
     def call(picture: Image.Image) -> Tensor:
-        return torch.as_tensor(compose(picture))
+        value: Any = picture
+        if isinstance(transform, nn.Sequential):  # which takes no pictures
+            value = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        for step in steps:
+            value = step(value)
+        return torch.as_tensor(value)
 
     try:
         return known | _scale_of(call, known.get("mean", [0.0]), known.get("std", [1.0])), call, []
@@ -120,12 +128,16 @@ def _of_compose(compose: Any) -> tuple[Known, Preprocess | None, list[str]]:
         ) from error
 
 
-def _steps(compose: Any) -> Iterator[Any]:
-    for step in compose.transforms:
-        if _is_compose(step):
-            yield from _steps(step)
-        else:
-            yield step
+def _steps(transform: Any) -> Iterator[Any]:
+    if isinstance(transform, nn.Sequential | list):
+        inner = list(transform)
+    elif "Compose" in _kinds(transform):
+        inner = transform.transforms
+    else:
+        yield transform
+        return
+    for step in inner:
+        yield from _steps(step)
 
 
 def _of_resize(step: Any) -> Known:

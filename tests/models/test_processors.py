@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -183,21 +183,32 @@ COMPOSED = {
         ]
     ),
     "made RGB": v1.Compose([v1.Lambda(lambda p: p.convert("RGB")), v1.Resize((32, 32)), v1.ToTensor(), NORMALIZE]),
+    "in a list": [v1.Resize(40), v1.Compose([v1.CenterCrop(32), v1.ToTensor()]), NORMALIZE],
+    "for TorchScript": nn.Sequential(
+        v1.Resize(40), v1.CenterCrop(32), v1.ConvertImageDtype(torch.float32), v1.Normalize(MEAN, STD)
+    ),
     "version 2, made RGB": v2.Compose([v2.RGB(), v2.Resize((32, 32)), v2.ToImage(), v2.ToDtype(torch.float32, True)]),
     "timm's": of_timm(),
 }
 
 
+def carried_out(compose: Any) -> torch.Tensor:
+    """What torchvision makes of a picture."""
+    if isinstance(compose, nn.Sequential):
+        return cast(torch.Tensor, compose(v2.functional.pil_to_tensor(picture())))
+    return torch.as_tensor((v1.Compose(compose) if isinstance(compose, list) else compose)(picture()))
+
+
 @pytest.mark.parametrize("compose", COMPOSED.values(), ids=COMPOSED.keys())
 def test_torchvisions_transforms_are_read(compose: Any) -> None:
-    wanted = torch.as_tensor(compose(picture()))
+    wanted = carried_out(compose)
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * len(wanted), 3))
     classifier = load((pooled, compose))
     assert not [note for note in classifier.notes if "processor" in note]
     got = classifier.normalize(classifier.preprocess(picture()))
     assert got.shape == wanted.shape
     assert float((got - wanted).abs().mean() * classifier.std[0]) < 1e-3
-    if NORMALIZE in compose.transforms:  # as told, to the last digit
+    if NORMALIZE in getattr(compose, "transforms", ()):  # as told, to the last digit
         assert (classifier.mean, classifier.std) == (MEAN, STD)
 
 
@@ -214,6 +225,15 @@ def test_torchvisions_transforms_are_read(compose: Any) -> None:
 def test_other_transforms_are_named(steps: list[Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         load((nn.Linear(3, 3), v1.Compose(steps)))
+
+
+def test_one_transform_alone_is_read_too() -> None:
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+    classifier = load((pooled, v1.ToTensor(), {"image_size": 32}))
+    wanted = v1.ToTensor()(Image.new("RGB", (32, 32), (0, 51, 255)))
+    torch.testing.assert_close(
+        classifier.normalize(classifier.preprocess(Image.new("RGB", (40, 40), (0, 51, 255)))), wanted
+    )
 
 
 def test_what_is_not_read_of_a_transform_is_said() -> None:
