@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from regrad.errors import UsageError
-from regrad.models.returned import Place, at, find_tensor
-from regrad.network.hooks import with_own_hooks
+from regrad.models.returned import Place, at, find_tensor, fits
+from regrad.network.hooks import hooked, with_own_hooks
 from regrad.network.operations import Operations
 
 OUTPUTS = ("logits", "probabilities", "log-probabilities")
@@ -35,6 +35,7 @@ _MADE = {
     **dict.fromkeys(("_softmax", "_safe_softmax", "sigmoid", "hardsigmoid"), "probabilities"),
     **dict.fromkeys(("_log_softmax", "log_sigmoid_forward"), "log-probabilities"),
 }
+_HEADS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _OPERATIONS = 64  # looked back at; their results are kept alive, so that no other tensor gets an id of theirs
 _SAME_NUMBERS = {
     *("view", "_unsafe_view", "_reshape_alias", "reshape", "squeeze", "unsqueeze", "clone", "_to_copy", "alias"),
@@ -136,7 +137,7 @@ def find_reading(
     """
     if outputs is not None and outputs not in OUTPUTS:
         raise UsageError(f"outputs {outputs!r}: one of {', '.join(OUTPUTS)}")
-    returned = find_tensor(network(images), len(images), names)
+    returned = find_tensor(*_called(network, images, names))
     rows = returned.rows.detach()
     alone = at(network(images[:1]), returned.place)
     if not isinstance(alone, Tensor) or alone.numel() != rows.shape[1]:
@@ -144,7 +145,7 @@ def find_reading(
     if not bool(rows.isfinite().all()):
         raise UsageError("returns NaN or infinity for plain pictures: are its weights, mean and std right?")
     if not _close(alone.reshape(1, -1), rows[:1]) and not _close(
-        find_tensor(network(images), len(images), names).rows, rows
+        find_tensor(*_called(network, images, names)).rows, rows
     ):
         raise UsageError(
             "returns other numbers each time: is a dropout or noise always on? A score has to be repeatable"
@@ -163,6 +164,18 @@ def find_reading(
     if reading.columns == 1:
         reading = replace(reading, notes=(*reading.notes, f"returns one number an image: {_OF_TWO[reading.outputs]}"))
     return reading
+
+
+def _called(
+    network: Callable[[Tensor], Any], images: Tensor, names: int | None
+) -> tuple[Any, int, int | None, list[Any]]:
+    """What :func:`find_tensor` takes: what the network returns and, of several tensors, what its layers gave."""
+    returned, given = network(images), list[Any]()
+    if not isinstance(returned, Tensor) and isinstance(network, nn.Module):
+        heads = dict(enumerate(module for module in network.modules() if isinstance(module, _HEADS)))
+        with hooked(heads, leave=lambda _, call: given.append(call.output) if fits(call.output, len(images)) else None):
+            returned = network(images)
+    return returned, len(images), names, given
 
 
 def _refuse_probabilities(call: Callable[[Tensor], Tensor], images: Tensor, rows: Tensor) -> None:

@@ -54,21 +54,17 @@ def of_preset(preset: Any) -> Known:
 
 
 def of_timm(config: Mapping[str, Any]) -> Known:
-    """What ``timm.data.resolve_model_data_config`` says."""
+    """What ``timm.data.resolve_model_data_config`` says, or as much of it as there is."""
     channels, height, width = config["input_size"]
-    share = config.get("crop_pct") or 1.0
-    mode = config.get("crop_mode") or "center"
-    if mode not in settings.CROP_MODES:
-        mode = "center"  # "border" differs where a picture is smaller than the crop
-    return {
-        "image_size": (height, width),
-        "resize_size": math.floor(min(height, width) / share),
-        "channels": channels,
-        "mean": tuple(config["mean"]),
-        "std": tuple(config["std"]),
-        "interpolation": settings.interpolation(config.get("interpolation") or "bilinear"),
-        "crop_mode": mode,
-    }
+    known: Known = {"image_size": (height, width), "channels": channels}
+    known |= {name: tuple(config[name]) for name in ("mean", "std") if config.get(name) is not None}
+    if share := config.get("crop_pct"):
+        known["resize_size"] = math.floor(min(height, width) / share)
+    if way := config.get("interpolation"):
+        known["interpolation"] = settings.interpolation(way)
+    if config.get("crop_mode") in settings.CROP_MODES:  # "border" differs where a picture is smaller than the crop
+        known["crop_mode"] = config["crop_mode"]
+    return known
 
 
 def levels_apart(mine: Tensor, wanted: Tensor, std: tuple[float, ...]) -> float:

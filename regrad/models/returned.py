@@ -37,11 +37,12 @@ def at(returned: Any, place: Place) -> Any:
     return returned
 
 
-def find_tensor(returned: Any, images: int, names: int | None = None) -> Found:
+def find_tensor(returned: Any, images: int, names: int | None = None, given: Sequence[Any] = ()) -> Found:
     """The logits in what a network returned for ``images`` images: what is called so, else what has their shape.
 
     Args:
         names: how many class names there are; of several tensors it tells which.
+        given: what its layers that may be a head gave on the way: features, which are returned as well, are none of it.
 
     Raises:
         UsageError: none fits, or it cannot be told which; without the network's name.
@@ -55,6 +56,8 @@ def find_tensor(returned: Any, images: int, names: int | None = None) -> Found:
     fitting = [place for place, tensor in tensors.items() if _misfit(tensor, images) is None]
     if len(fitting) > 1 and names:
         fitting = [place for place in fitting if tensors[place].numel() == images * names] or fitting
+    if len(fitting) > 1:
+        fitting = [place for place in fitting if any(_is_of(tensors[place], each) for each in given)] or fitting
     what = _described(returned, tensors)
     if not fitting:
         raise UsageError(f"returns {what} for {images} images, not logits of shape ({images}, C)")
@@ -73,6 +76,16 @@ def _found(place: Place, tensor: Tensor, images: int, notes: tuple[str, ...] = (
             f"returns {_shape(tensor)}{where} for {images} images, not logits of shape ({images}, C): {misfit}"
         )
     return Found(place, tensor.reshape(images, -1), tuple(tensor.shape), notes)
+
+
+def fits(value: Any, images: int) -> bool:
+    """Whether ``value`` can be the logits of so many images."""
+    return isinstance(value, Tensor) and _misfit(value, images) is None
+
+
+def _is_of(tensor: Tensor, given: Any) -> bool:
+    """Whether they are the same numbers, in another shape perhaps."""
+    return isinstance(given, Tensor) and (tensor.data_ptr(), tensor.numel()) == (given.data_ptr(), given.numel())
 
 
 def _misfit(tensor: Tensor, images: int) -> str | None:

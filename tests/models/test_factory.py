@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from regrad.classifier import Classifier
@@ -137,6 +138,17 @@ def test_timms_configuration_is_taken_where_the_factory_says_nothing() -> None:
         None,
         "bilinear",
     )
+
+
+def test_a_part_of_timms_configuration_says_as_much() -> None:
+    some = load((net(), {"input_size": (3, 8, 8)}))
+    assert (some.image_size, some.channels, some.mean) == ((8, 8), 3, (0.0, 0.0, 0.0))
+    more = load((net(), {"input_size": (3, 8, 8), "crop_pct": 0.8, "mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3)}))
+    assert (more.mean, more.std) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    edged = np.zeros((10, 10, 3), np.uint8)
+    edged[1:9, 1:9] = 255
+    assert float(more.preprocess(Image.fromarray(edged)).min()) == 1  # resized to 10, and the edge cropped off
+    assert float(some.preprocess(Image.fromarray(edged)).min()) < 1
 
 
 def test_keys_are_the_classifiers_arguments() -> None:

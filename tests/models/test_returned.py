@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from regrad.errors import UsageError
 from tests.models.test_outputs import Changed, ModelOutput, X, classifier, net
@@ -45,15 +45,51 @@ def test_logits_are_found_in_what_holds_them(change: Callable[[Tensor], Any], no
 
 
 def test_several_fitting_tensors_are_told_apart_by_the_class_names_or_refused() -> None:
-    two = Changed(lambda z: {"embedding": z.repeat(1, 3), "scores": z})
+    two = Changed(lambda z: {"embedding": z.repeat(1, 3), "scores": 2 * z})
     with pytest.raises(UsageError, match=r"which of embedding, scores are the logits\? Return them alone"):
         classifier(two)
     named = classifier(two, class_names=list("abcde"))
-    torch.testing.assert_close(named.network(X), net()(X))
-    features_first = Changed(lambda z: (z.repeat(1, 3), z))
+    torch.testing.assert_close(named.network(X), 2 * net()(X))
+    features_first = Changed(lambda z: (z.repeat(1, 3), 2 * z))
     assert classifier(features_first).num_classes == 15
     assert "[0] is taken for the logits" in classifier(features_first).notes[0]
     assert classifier(features_first, class_names=list("abcde")).num_classes == 5
+
+
+class WithFeatures(nn.Module):
+    """Returns what its head is given, too."""
+
+    def __init__(self, change: Callable[[Tensor, Tensor], Any], convolution: bool = False) -> None:
+        super().__init__()
+        self.stem, self.change = nn.Conv2d(1, 7, 3), change
+        self.head = nn.Conv2d(7, 5, 1) if convolution else nn.Linear(7, 5)
+
+    def forward(self, x: Tensor) -> Any:
+        features = self.stem(x).relu().mean((2, 3), keepdim=isinstance(self.head, nn.Conv2d))
+        return self.change(features, self.head(features))
+
+
+@pytest.mark.parametrize("convolution", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h, z: (h, z),
+        lambda h, z: (h.flatten(1), z.flatten(1)),
+        lambda h, z: {"embedding": h, "scores": z},
+        lambda h, z: (z, h),
+        lambda h, z: [h, {"loss": h.mean(), "z": z}],
+    ],
+)
+def test_of_features_and_what_the_head_gives_the_latter_are_logits(
+    change: Callable[[Tensor, Tensor], Any], convolution: bool
+) -> None:
+    torch.manual_seed(0)
+    network = WithFeatures(change, convolution)
+    found = classifier(network)
+    assert found.num_classes == 5
+    assert "taken for the logits" in found.notes[0]
+    network.change = lambda h, z: z.flatten(1)
+    torch.testing.assert_close(found.network(X), network(X))
 
 
 @pytest.mark.parametrize(

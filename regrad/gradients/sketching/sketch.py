@@ -236,7 +236,9 @@ class SketchEngine:
             for plain in (False, True):
                 mode = _Mode(together, plain)
                 try:
-                    self._along(probe, self._blocks, self._first_draws(), mode)
+                    with warnings.catch_warnings():  # PyTorch's first forward-mode derivative warns of its own code
+                        warnings.filterwarnings("ignore", "`torch.jit.script`", FutureWarning)
+                        self._along(probe, self._blocks, self._first_draws(), mode)
                 except Exception as error:
                     if out_of_memory(error):
                         raise
