@@ -62,7 +62,13 @@ def test_arguments_override_the_factory() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"spec": "nonsense"}, "give torchvision:NAME"),
+        ({"spec": "nonsense"}, "give torchvision:NAME.* or package.module:factory$"),
+        ({"spec": "resnet50"}, r"\(did you mean torchvision:resnet50\?\)"),
+        ({"spec": "resnet50.a1_in1k"}, r"\(did you mean timm:resnet50.a1_in1k\?\)"),
+        ({"spec": "nets.mine.build"}, r"\(did you mean nets.mine:build\?\)"),
+        ({"spec": "s3://bucket/model.PTH"}, "a file of weights is for --weights"),
+        ({"spec": "runs/model.safetensors"}, "a file of weights is for --weights"),
+        ({"spec": "microsoft/resnet-50"}, "a network of Hugging Face's hub takes a factory"),
         (
             {"spec": "torchvision:resnet1800"},
             r"no such classification model in torchvision.models \(did you mean resnet1\d+\?\)",

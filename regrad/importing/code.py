@@ -45,10 +45,16 @@ def users_code(what: str, name: str = "") -> Iterator[None]:
     except SyntaxError as error:
         raise UsageError(f"{what}: {shown(error.filename)}, line {error.lineno}: {storage.reason(error)}") from error
     except Exception as error:
-        raise UsageError(f"{what}: {_where(error)}: {storage.reason(error)}") from error
+        above = "; name it with its package, from the folder that holds that" if _leaves_package(error) else ""
+        raise UsageError(f"{what}: {_where(error)}: {storage.reason(error)}{above}") from error
     finally:
         sys.argv, (sys.stdout, sys.stderr) = argv, streams
         held.release()
+
+
+def _leaves_package(error: Exception) -> bool:
+    """Whether a module, named without its package, imports from that."""
+    return isinstance(error, ImportError) and "relative import" in str(error)
 
 
 class _Held:

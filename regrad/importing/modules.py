@@ -40,6 +40,13 @@ def import_module(name: str, what: str) -> ModuleType:
     Raises:
         UsageError: there is none, another module has its name already, or its own code fails.
     """
+
+    def no_module(missing: str | None) -> UsageError:
+        path = "it must be importable from the working directory or PYTHONPATH"
+        return UsageError(f"{what}: no module {missing}; {path}{_of_a_file(name)}")
+
+    if _of_a_file(name):
+        raise no_module(name)
     folders = on_path()
     make_room(name.partition(".")[0], folders, what)
     importlib.invalidate_caches()
@@ -47,6 +54,18 @@ def import_module(name: str, what: str) -> ModuleType:
         with users_code(what, name):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{what}: no module {error.name}; it must be importable from the working directory or PYTHONPATH"
-        ) from error
+        raise no_module(error.name) from error
+
+
+def _of_a_file(name: str) -> str:
+    """How the module is called that ``name`` names by its file, to follow a message; nothing if it does not.
+
+    >>> _of_a_file("./nets/mine.py"), _of_a_file("/home/me/mine.py"), _of_a_file("nets.mine")
+    ('; say nets.mine', '; in /home/me, say mine', '')
+    """
+    folder, slash, base = name.replace("\\", "/").removeprefix("./").removesuffix(".py").rpartition("/")
+    if not slash and not name.endswith(".py"):
+        return ""
+    if folder.startswith(("/", "..", "~")):
+        return f"; in {folder}, say {base}"
+    return f"; say {'.'.join(filter(None, [*folder.split('/'), base]))}"

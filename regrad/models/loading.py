@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +22,7 @@ from regrad.models.checkpoints import Stored, read_weights
 from regrad.models.factory import Loaded
 
 _SLOW_SECONDS = 20.0
+_FILES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".safetensors.index.json")  # of weights
 
 
 def load_network(
@@ -35,14 +38,35 @@ def load_network(
         UsageError: unknown spec, a factory that fails, weights that do not fit (the first names that differ are told).
     """
     scheme, _, name = spec.partition(":")
-    if not name or not scheme:
-        raise UsageError(f"model {spec!r}: give torchvision:NAME[@WEIGHTS], timm:NAME or package.module:factory")
+    if not name or not scheme or spec.lower().endswith(_FILES):
+        raise UsageError(
+            f"model {spec!r}: give torchvision:NAME[@WEIGHTS], timm:NAME or package.module:factory{_meant(spec)}"
+        )
     stored = read_weights(weights) if weights else None
     if scheme == "torchvision":
         return hubs.load_torchvision(name, stored, image_size)
     if scheme == "timm":
         return hubs.load_timm(name, stored, image_size, channels)
     return _load_own(spec, stored)
+
+
+def _meant(spec: str) -> str:
+    """What may have been meant by ``spec``, which names no model, to follow a message; nothing if that is not clear."""
+    if spec.lower().endswith(_FILES):
+        return "; a file of weights is for --weights, with the network here that it fills"
+    if re.fullmatch(r"[\w-]+/[\w.-]+", spec):
+        return "; a network of Hugging Face's hub takes a factory of two lines (docs/models.md)"
+    import torchvision.models
+
+    if spec in torchvision.models.list_models(module=torchvision.models):
+        return f" (did you mean torchvision:{spec}?)"
+    with contextlib.suppress(ImportError):
+        import timm
+
+        if timm.is_model(spec):
+            return f" (did you mean timm:{spec}?)"
+    module, dot, function = spec.rpartition(".")
+    return f" (did you mean {module}:{function}?)" if dot and function.isidentifier() else ""
 
 
 def _load_own(spec: str, stored: Stored | None) -> Loaded:

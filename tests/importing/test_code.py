@@ -88,10 +88,10 @@ def test_what_goes_wrong_in_it_is_told_with_file_and_line(text: str, message: st
     assert "\n" not in str(caught.value)
 
 
-def test_a_module_in_a_package_that_lacks_it_is_told(write: Write) -> None:
-    write("__init__", "", "package_of_mine")
-    with pytest.raises(UsageError, match=r"no module package_of_mine.net; it must be importable from the working"):
-        classes("package_of_mine.net:build")
+def test_a_module_named_without_its_package_is_told(write: Write) -> None:
+    write("mine", "from .layers import Head\n")
+    with pytest.raises(UsageError, match=r"relative import .*; name it with its package, from the folder that holds"):
+        classes("mine:build")
 
 
 def test_arguments_are_not_the_modules_and_what_it_prints_goes_to_stderr(
