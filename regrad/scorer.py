@@ -24,7 +24,7 @@ from regrad.gradients.passes import GradientSettings, Kind, Passes
 from regrad.network import head
 from regrad.network.copies import check_copy, floating_type, plain_attention, private_copy
 from regrad.network.fold import forward_copy
-from regrad.network.memory import FEWEST, even_slices, forward_bytes, out_of_memory
+from regrad.network.memory import FEWEST, LIVE, even_slices, in_pieces, kept_inputs, largest_outputs, out_of_memory
 from regrad.network.probe import probe_images
 from regrad.network.upload import Upload
 from regrad.precision import computing
@@ -162,7 +162,9 @@ class Scorer:
         needed = {item.fitted for item in self.scores}
         fitted = {name: state for name, state in (("posterior", posterior), ("statistics", statistics)) if state}
         self.plan = self.plan | {name: fingerprint(fitted[name])[:16] for name in fitted if name in needed}
-        self._planned_step = self._step = self._plan_memory(memory, inputs[:1])
+        largest = largest_outputs(self._network, inputs[:1])[0]
+        self._most = kept_inputs(largest) if self.device.type == "cpu" else None  # of a forward pass alone
+        self._planned_step = self._step = self._plan_memory(memory, largest)
 
     @torch.no_grad()
     def __call__(
@@ -321,14 +323,14 @@ class Scorer:
         with computing("float32"), plain_attention():
             features = None
             if self._head:
-                of_clean, features = self._head(copies(False, slice(None))[:, 0])
+                of_clean, features = self._head(copies(False, slice(None))[:, 0], self._most)
                 logits = logits or {False: of_clean[:, None]}
             if noisy not in logits and (noisy or not logits):
-                step = max(1, self._step // (self.samples + 1)) if noisy else None
-                parts = [copies(noisy, part) for part in even_slices(len(images), step)]
-                logits[noisy] = torch.cat(
-                    [self._network(x.flatten(0, 1)).double().unflatten(0, x.shape[:2]) for x in parts]
-                )
+                step = max(1, self._step // (self.samples * noisy + 1))
+                parts = (copies(noisy, part) for part in even_slices(len(images), step))
+                forward = partial(in_pieces, self._network, self._most)
+                of_parts = [forward(x.flatten(0, 1)).double().unflatten(0, x.shape[:2]) for x in parts]
+                logits[noisy] = torch.cat(of_parts)
             draws = {"noise": logits[True][:, 1:].log_softmax(2)} if noisy else {}
             if self._sources:
                 x = copies(False, slice(None))[:, 0]
@@ -390,12 +392,12 @@ class Scorer:
     def _default_memory(self) -> int:
         return torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else DEFAULT_MEMORY
 
-    def _plan_memory(self, memory: int, probe: Tensor) -> int:
+    def _plan_memory(self, memory: int, largest: int) -> int:
         """How many images go at once, each one copy: what fits into ``memory``, one or more."""
         most = MAX_INPUTS.get(self.device.type, MAX_INPUTS["cpu"])
         if self._passes:
             self._passes.plan_memory(memory, most)
-        return max(1, min(most, memory // forward_bytes(self._network, probe)))
+        return max(1, min(most, memory // (LIVE * largest)))
 
 
 @dataclass(frozen=True)

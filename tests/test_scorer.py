@@ -16,6 +16,7 @@ from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.passes import Passes
 from regrad.gradients.reference import ReferenceEngine
 from regrad.gradients.sketching.sketch import SketchEngine
+from regrad.network import memory
 from regrad.network.copies import private_copy
 from regrad.scores import SCORES
 from tests.networks import NETWORKS, SIZE, WITHOUT_RULE, SmallResNet, build
@@ -109,6 +110,22 @@ def test_a_score_does_not_depend_on_threads_or_memory() -> None:
     small = Scorer(classifier, ALL, samples=2, memory_budget=1)
     assert small._step == 1
     _assert_same(small(images, ids), wanted)
+
+
+def test_forward_passes_alone_go_in_pieces_that_memory_is_kept_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = _classifier("narrow ResNet")
+    images, ids = _images()
+    names = [name for name, item in SCORES.items() if not item.fitted and item.norms is None]
+    wanted = Scorer(classifier, names, samples=2, embeddings=True)(images, ids)
+    monkeypatch.setattr(memory, "KEPT_BYTES", 1)
+    scorer = Scorer(classifier, names, samples=2, embeddings=True)
+    sizes: list[int] = []
+    networks = [scorer._network, scorer._head._network, *(item._network for item in scorer._sources.values())]
+    for network in networks:
+        network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    _assert_same(scorer(images, ids), wanted)
+    assert len(networks) == 5
+    assert 2 <= min(sizes) <= max(sizes) == 3  # of seven images; none stands alone
 
 
 def test_a_small_budget_splits_even_the_copies_of_an_image_for_the_sketch() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from regrad.network.alike import computes_as
 from regrad.network.copies import plain_attention
 from regrad.network.hooks import Call, hooked, requiring_grad
+from regrad.network.memory import in_pieces
 
 
 def find_head(network: nn.Module, probe: Tensor) -> str | None:
@@ -85,12 +86,12 @@ class HeadInput:
         bias = None if module.bias is None else module.bias.detach().double()
         self.layer = Head(module.weight.detach().double(), bias)
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and h (B, d), float64, of inputs (B, channels, H, W)."""
+    def __call__(self, x: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and h (B, d), float64, of inputs (B, channels, H, W), of which ``most`` go at once."""
         seen: list[Tensor] = []
         with hooked({0: self._head}, leave=lambda _, call: seen.append(call.input)):
-            logits: Tensor = self._network(x)
-        return logits.double(), seen[0].double()
+            logits = in_pieces(self._network, most, x)
+        return logits.double(), torch.cat(seen).double()
 
 
 def _identity(input: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,41 @@ def test_only_set_up_changes_the_process(tmp_path: Path) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+
+
+FAULTS = """
+import ctypes, resource
+from regrad.pipeline import process
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+
+def cleared():
+    \"\"\"Pages that the system cleared for what is as large as what was freed before.\"\"\"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        held = [ctypes.c_void_p(libc.malloc(24 * 2**20)) for _ in range(5)]
+        for place in held:
+            libc.memset(place, 1, 24 * 2**20)
+        for place in held:
+            libc.free(place)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+cleared()
+before = cleared()
+process._keep_what_is_freed()
+cleared()
+print(before, cleared())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_what_a_layer_frees_the_next_one_gets() -> None:
+    """Without it, it depends on where the system puts a process's memory: of several some pay."""
+    for _ in range(2):
+        command, environment = [sys.executable, "-c", FAULTS], {**os.environ, "PYTHONPATH": str(ROOT)}
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert int(ended.stdout.split()[1]) < 1000
 
 
 @pytest.mark.parametrize(

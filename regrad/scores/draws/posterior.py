@@ -25,6 +25,7 @@ from regrad.errors import UsageError
 from regrad.network.copies import plain_attention, private_copy
 from regrad.network.fold import forward_copy
 from regrad.network.head import find_head, without_head
+from regrad.network.memory import in_pieces, inputs_kept
 from regrad.scores.state import State
 
 OTHER_NETWORK = "the posterior was fitted on another network; fit it again"
@@ -105,6 +106,7 @@ class _LastLayer:
 
     def __init__(self, network: nn.Module, state: State, probe: Tensor) -> None:
         self._network = forward_copy(network, probe)
+        self._most = inputs_kept(self._network, probe)
         name = find_head(self._network, probe)
         self._head = None if name is None else without_head(self._network, name)
         if self._head is None or len(state["mean"]) != sum(value.numel() for value in self._head.parameters()):
@@ -122,7 +124,7 @@ class _LastLayer:
         """f(x), (B, C), R, (C, 2 C), or (C, C) without a bias, and s, (B, 2 C), float64."""
         assert self._head is not None
         with plain_attention(), torch.no_grad():
-            h = self._network(x)
+            h = in_pieces(self._network, self._most, x)
             mean = F.linear(h, self._head.weight, self._head.bias).double()
         variance = (h.double() @ self._u).square() @ self._variances
         return mean, self._basis, torch.cat([variance, self._of_bias.expand(len(x), -1)], 1).sqrt()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from regrad.errors import UsageError, require
 from regrad.network.copies import plain_attention, private_copy
 from regrad.network.fold import convolution_format, forward_copy
 from regrad.network.hooks import Call, hooked
-from regrad.network.memory import even_slices, saved_for_backward
+from regrad.network.memory import even_slices, in_pieces, inputs_kept, saved_for_backward
 
 DROPOUT_PLACES = ("all", "last")
 PredictionSource = Callable[[Tensor, Sequence[str]], Tensor]
@@ -72,6 +73,7 @@ class ParameterDraws:
 
     def __init__(self, network: nn.Module, settings: DrawSettings, steps: Tensor, probe: Tensor) -> None:
         self._network, self._settings = convolution_format(private_copy(network)), settings
+        self._most = inputs_kept(self._network, probe)
         size = sum(value.numel() * value.element_size() for value in self._network.parameters())
         kept = settings.draws * size <= settings.memory
         self._kept = [self._draw(k) for k in range(settings.draws)] if kept else None
@@ -80,7 +82,10 @@ class ParameterDraws:
         """log p, float64 (B, K, C)."""
         draws = (self._kept[k] if self._kept else self._draw(k) for k in range(self._settings.draws))
         with plain_attention():
-            return torch.stack([_log_p(functional_call(self._network, draw, (x,))) for draw in draws], 1)
+            return torch.stack([in_pieces(partial(self._of, draw), self._most, x) for draw in draws], 1)
+
+    def _of(self, draw: dict[str, Tensor], x: Tensor) -> Tensor:
+        return _log_p(functional_call(self._network, draw, (x,)))
 
     def _draw(self, k: int) -> dict[str, Tensor]:
         drawn = {}
@@ -100,6 +105,7 @@ class DropoutDraws:
 
     def __init__(self, network: nn.Module, settings: DrawSettings, steps: Tensor, probe: Tensor) -> None:
         self._network, self._settings = forward_copy(network, probe), settings
+        self._most = inputs_kept(self._network, probe)
         called = self._called(probe)
         places = called[1:] if settings.dropout_at == "all" else called[1:][-1:]
         if not places:
@@ -111,9 +117,10 @@ class DropoutDraws:
     def __call__(self, x: Tensor, ids: Sequence[str]) -> Tensor:
         """log p, float64 (B, K, C)."""
         with plain_attention():
-            return torch.stack([self._predict(x, ids, draw) for draw in range(self._settings.draws)], 1)
+            draws = range(self._settings.draws)
+            return torch.stack([in_pieces(partial(self._predict, k), self._most, x, ids) for k in draws], 1)
 
-    def _predict(self, x: Tensor, ids: Sequence[str], draw: int) -> Tensor:
+    def _predict(self, draw: int, x: Tensor, ids: Sequence[str]) -> Tensor:
         def drop(name: str, call: Call) -> Call:
             return call.with_input(call.input * self._mask(name, call.input, ids, draw))
 
@@ -149,9 +156,11 @@ class AdversarialDraws:
 
     def __init__(self, network: nn.Module, settings: DrawSettings, steps: Tensor, probe: Tensor) -> None:
         self._network, self._steps = forward_copy(network, probe), steps
+        self._most = inputs_kept(self._network, probe)
         with plain_attention(), torch.enable_grad(), saved_for_backward(self._network) as saved:
             self._network(probe.detach().requires_grad_(True))
-        self._images = max(1, settings.memory * len(probe) // (2 * sum(saved.values()) + 1))
+        fitting = max(1, settings.memory * len(probe) // (2 * sum(saved.values()) + 1))
+        self._images = min(fitting, self._most or fitting)
         self._offsets = torch.linspace(-1, 1, settings.draws).tolist() if settings.draws > 1 else [1.0]
 
     def __call__(self, x: Tensor, ids: Sequence[str]) -> Tensor:
@@ -159,7 +168,10 @@ class AdversarialDraws:
         with plain_attention():
             gradient = torch.cat([self._gradient(x[part]) for part in even_slices(len(x), self._images)])
             step = self._steps.to(x) * gradient.sign()
-            return torch.stack([_log_p(self._network(x + offset * step)) for offset in self._offsets], 1)
+            return torch.stack([in_pieces(self._of, self._most, x + offset * step) for offset in self._offsets], 1)
+
+    def _of(self, x: Tensor) -> Tensor:
+        return _log_p(self._network(x))
 
     def _gradient(self, x: Tensor) -> Tensor:
         with torch.enable_grad():
