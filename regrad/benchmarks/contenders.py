@@ -22,6 +22,7 @@ from regrad.gradients.passes import GradientSettings, Passes
 from regrad.gradients.reference import ReferenceEngine
 from regrad.network.copies import private_copy
 from regrad.network.fold import convolution_format
+from regrad.network.memory import in_pieces, inputs_kept
 from regrad.precision import computing
 from regrad.scorer import DEFAULT_MEMORY, MAX_INPUTS
 from regrad.scores import Norms
@@ -78,12 +79,16 @@ class Contender:
 
 
 def forward(network: nn.Module, inputs: Tensor, samples: int) -> Run:
-    """The plain forward passes that everything is measured against, in the memory format that is fastest."""
+    """The plain forward passes that everything is measured against, in the memory format that is fastest.
+
+    At most so many inputs go at once as are fastest, too.
+    """
     network = convolution_format(private_copy(network))
+    most = inputs_kept(network, inputs[:1])
 
     @torch.no_grad()
     def run(copies: Tensor) -> Tensor:
-        return network(copies.flatten(0, 1))
+        return in_pieces(network, most, copies.flatten(0, 1))
 
     return run
 

@@ -201,8 +201,10 @@ def engines(args: argparse.Namespace) -> int:
 
     from regrad.benchmarks import render
     from regrad.benchmarks.timing import measure
+    from regrad.pipeline import process
 
     warnings.filterwarnings("ignore", category=FutureWarning)
+    process.set_up(torch.get_num_threads())  # as a worker
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     contenders = chosen(args.contenders)
     measured: dict[str, Any] = {"machine": render.machine(device), "rounds": args.rounds, "cases": [], "sweeps": {}}
