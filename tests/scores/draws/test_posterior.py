@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from regrad import Classifier, Scorer, UsageError
+from regrad.network import memory
 from regrad.network.copies import private_copy
 from regrad.scores.draws import posterior
 from regrad.scores.state import State, fingerprint
@@ -51,6 +52,18 @@ def test_the_variance_of_the_last_layer_from_scratch(name: str) -> None:
     mean, variance = draws.moments(data()[0][:3])
     torch.testing.assert_close(variance, wanted, rtol=1e-5, atol=1e-9)
     torch.testing.assert_close(mean, network(data()[0][:3]).detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_its_forward_passes_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, state = fitted("BatchNorm CNN")
+    x, ids = data(7)[0], list("abcdefg")
+    wanted = posterior.PosteriorDraws(network, state, 4, 0, x)(x, ids)
+    monkeypatch.setattr(memory, "KEPT_BYTES", 1)
+    draws = posterior.PosteriorDraws(network, state, 4, 0, x)
+    sizes: list[int] = []
+    draws._spread._network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    torch.testing.assert_close(draws(x, ids), wanted, rtol=1e-9, atol=1e-12)
+    assert sizes == [3, 2, 2]
 
 
 @pytest.mark.parametrize("bias", [True, False])
