@@ -24,7 +24,7 @@ from regrad.gradients.passes import GradientSettings, Kind, Passes
 from regrad.network import head
 from regrad.network.copies import check_copy, floating_type, plain_attention, private_copy
 from regrad.network.fold import forward_copy
-from regrad.network.memory import FEWEST, LIVE, even_slices, in_pieces, kept_inputs, largest_outputs, out_of_memory
+from regrad.network.memory import FEWEST, even_slices, forward_bytes, in_pieces, inputs_kept, out_of_memory
 from regrad.network.probe import probe_images
 from regrad.network.upload import Upload
 from regrad.precision import computing
@@ -162,9 +162,8 @@ class Scorer:
         needed = {item.fitted for item in self.scores}
         fitted = {name: state for name, state in (("posterior", posterior), ("statistics", statistics)) if state}
         self.plan = self.plan | {name: fingerprint(fitted[name])[:16] for name in fitted if name in needed}
-        largest = largest_outputs(self._network, inputs[:1])[0]
-        self._most = kept_inputs(largest) if self.device.type == "cpu" else None  # of a forward pass alone
-        self._planned_step = self._step = self._plan_memory(memory, largest)
+        self._most = inputs_kept(self._network, inputs[:1])  # that a forward pass by itself takes
+        self._planned_step = self._step = self._plan_memory(memory, inputs[:1])
 
     @torch.no_grad()
     def __call__(
@@ -392,12 +391,12 @@ class Scorer:
     def _default_memory(self) -> int:
         return torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else DEFAULT_MEMORY
 
-    def _plan_memory(self, memory: int, largest: int) -> int:
+    def _plan_memory(self, memory: int, probe: Tensor) -> int:
         """How many images go at once, each one copy: what fits into ``memory``, one or more."""
         most = MAX_INPUTS.get(self.device.type, MAX_INPUTS["cpu"])
         if self._passes:
             self._passes.plan_memory(memory, most)
-        return max(1, min(most, memory // (LIVE * largest)))
+        return max(1, min(most, memory // forward_bytes(self._network, probe)))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from regrad.errors import UsageError
 from regrad.importing.code import users_code
 from regrad.importing.folders import make_room, on_path, shown
 
+_IMPORTABLE = "it must be importable from the working directory or PYTHONPATH"
+
 
 def import_object(spec: str) -> Any:
     """What ``package.module:name`` names.
@@ -40,13 +42,8 @@ def import_module(name: str, what: str) -> ModuleType:
     Raises:
         UsageError: there is none, another module has its name already, or its own code fails.
     """
-
-    def no_module(missing: str | None) -> UsageError:
-        path = "it must be importable from the working directory or PYTHONPATH"
-        return UsageError(f"{what}: no module {missing}; {path}{_of_a_file(name)}")
-
-    if _of_a_file(name):
-        raise no_module(name)
+    if told := _of_a_file(name):
+        raise UsageError(f"{what}: no module {name}; {_IMPORTABLE}{told}")
     folders = on_path()
     make_room(name.partition(".")[0], folders, what)
     importlib.invalidate_caches()
@@ -54,7 +51,7 @@ def import_module(name: str, what: str) -> ModuleType:
         with users_code(what, name):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise no_module(error.name) from error
+        raise UsageError(f"{what}: no module {error.name}; {_IMPORTABLE}") from error
 
 
 def _of_a_file(name: str) -> str:

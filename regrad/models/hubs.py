@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator
@@ -30,6 +31,23 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")  # 
 _WEIGHTS_FILES = ("*/*.safetensors", "*/*.bin", "*/*.pth")
 
 
+def library_of(name: str) -> str | None:
+    """Which of the libraries has a network of this name, torchvision first; None: neither."""
+    if name in _of_torchvision():
+        return "torchvision"
+    with contextlib.suppress(ImportError):
+        import timm
+
+        return "timm" if timm.is_model(name) else None
+    return None
+
+
+def _of_torchvision() -> list[str]:
+    import torchvision.models
+
+    return torchvision.models.list_models(module=torchvision.models)
+
+
 def load_torchvision(name: str, stored: Stored | None, image_size: int | None = None) -> Loaded:
     """torchvision's ``NAME[@WEIGHTS]``, filled with ``stored`` if that is given.
 
@@ -39,11 +57,9 @@ def load_torchvision(name: str, stored: Stored | None, image_size: int | None = 
     Raises:
         UsageError: no such network or weights, no way to them, or ``stored`` does not fit.
     """
-    import torchvision.models
-
     spec = f"torchvision:{name}"
     name, _, version = name.partition("@")
-    known = torchvision.models.list_models(module=torchvision.models)
+    known = _of_torchvision()
     if name not in known:
         raise UsageError(f"{spec}: no such classification model in torchvision.models{nearest(name, known)}")
     if not version and stored is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import re
 import time
@@ -56,15 +55,8 @@ def _meant(spec: str) -> str:
         return "; a file of weights is for --weights, with the network here that it fills"
     if re.fullmatch(r"[\w-]+/[\w.-]+", spec):
         return "; a network of Hugging Face's hub takes a factory of two lines (docs/models.md)"
-    import torchvision.models
-
-    if spec in torchvision.models.list_models(module=torchvision.models):
-        return f" (did you mean torchvision:{spec}?)"
-    with contextlib.suppress(ImportError):
-        import timm
-
-        if timm.is_model(spec):
-            return f" (did you mean timm:{spec}?)"
+    if library := hubs.library_of(spec):
+        return f" (did you mean {library}:{spec}?)"
     module, dot, function = spec.rpartition(".")
     return f" (did you mean {module}:{function}?)" if dot and function.isidentifier() else ""
 

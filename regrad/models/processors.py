@@ -97,8 +97,7 @@ def _kinds(step: Any) -> list[str]:
 def _of_transform(transform: Any) -> tuple[Known, Preprocess | None, list[str]]:
     """Steps that a validation has: what they say, checked on a black and a white picture."""
     known: Known = {}
-    steps = list(_steps(transform))
-    for step in steps:
+    for step in _steps(transform):
         said = next((_STEPS[kind](step) for kind in _kinds(step) if kind in _STEPS), None)
         if said is None:
             raise UsageError(
@@ -111,7 +110,7 @@ def _of_transform(transform: Any) -> tuple[Known, Preprocess | None, list[str]]:
         value: Any = picture
         if isinstance(transform, nn.Sequential):  # which takes no pictures
             value = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        for step in steps:
+        for step in transform if isinstance(transform, list) else [transform]:
             value = step(value)
         return torch.as_tensor(value)
 

@@ -49,12 +49,9 @@ def inputs_kept(network: nn.Module, probe: Tensor) -> int | None:
 
     Larger ones the system gives anew in every layer, page by page and cleared: a fifth of a ResNet-50's time.
     """
-    return kept_inputs(largest_outputs(network, probe)[0]) if probe.device.type == "cpu" else None
-
-
-def kept_inputs(largest: int) -> int:
-    """The same, of the bytes of the ``largest`` output of an input."""
-    return max(FEWEST, KEPT_BYTES // max(largest, 1))
+    if probe.device.type != "cpu":
+        return None
+    return max(FEWEST, KEPT_BYTES // largest_outputs(network, probe)[0])
 
 
 def in_pieces(call: Callable[..., Tensor], most: int | None, *of_images: Any) -> Tensor:

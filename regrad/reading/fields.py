@@ -85,8 +85,7 @@ class ParquetFields:
         if self.id is not None and self.id in schema.names:
             return self.id
         kind = _storage_type(schema.field(self.image).type)
-        has_paths = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
-        return f"{self.image}.path" if has_paths and not self.numbers(schema) else None
+        return f"{self.image}.path" if _has_paths(kind) and not self.numbers(schema) else None
 
     def ids(self, batch: pa.RecordBatch) -> Any:
         """The ids in ``batch``, or the paths beside the images, also where only :meth:`id_leaf` was read."""

@@ -227,6 +227,19 @@ def test_other_transforms_are_named(steps: list[Any], message: str) -> None:
         load((nn.Linear(3, 3), v1.Compose(steps)))
 
 
+class Halved(v1.Compose):  # type: ignore[misc]
+    """With something of its own."""
+
+    def __call__(self, picture: Any) -> Any:
+        return super().__call__(picture) / 2
+
+
+@pytest.mark.parametrize("transform", [Halved([v1.ToTensor()]), [Halved([v1.ToTensor()])]])
+def test_what_a_compose_of_its_own_kind_does_is_seen(transform: Any) -> None:
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+    assert load((pooled, transform, {"image_size": 32})).std == pytest.approx((2, 2, 2))
+
+
 def test_one_transform_alone_is_read_too() -> None:
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
     classifier = load((pooled, v1.ToTensor(), {"image_size": 32}))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from regrad.network import memory
 from regrad.pipeline import process
 from tests.data import ROOT
 from tests.shards import digits, write_parquet
@@ -90,6 +91,7 @@ def test_what_a_layer_frees_the_next_one_gets() -> None:
     command, environment = [sys.executable, "-c", FAULTS], {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert int(ended.stdout) < 1000  # else 122,880
+    assert process._LARGEST == memory.KEPT_BYTES  # by which batches are cut
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,6 @@ _TO_DO = {
     ),
     **dict.fromkeys((".csv", ".tsv", ".json", ".jsonl", ".txt", ".xml"), "give the folder of its images"),
 }
-_TO_DO_FIRST = [f"{_TYPE}{ending}" for ending in _TO_DO]
 _SINGLE = "for single images give the folder that holds them"
 _LOGS = {
     "Delta": re.compile(r"(^|/)_delta_log/"),
@@ -104,8 +103,7 @@ def instead(skipped: Counter[str]) -> str:
     """
     if not skipped:
         return ""
-    endings = (reason.removeprefix(_TYPE) for reason in _TO_DO_FIRST if reason in skipped)
-    to_do = next((f"; {_TO_DO[ending]}" for ending in endings), "")
+    to_do = next((f"; {told}" for ending, told in _TO_DO.items() if f"{_TYPE}{ending}" in skipped), "")
     return f"; left out {in_words(skipped)}{to_do}"
 
 

@@ -115,7 +115,8 @@ class _Zstandard:
 
     def read1(self, size: int) -> bytes:
         """Up to ``size`` bytes, none at the end."""
-        return bytes(self._file.read(size))
+        content: bytes = self._file.read(size)
+        return content
 
 
 class _Unpacked:
