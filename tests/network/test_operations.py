@@ -18,7 +18,7 @@ SCORED = """
 import sys
 import torch
 from torch import nn
-from regrad import Classifier, Scorer
+from regrad import Classifier, Scorer, networks
 
 network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
 classifier = Classifier(network, image_size=8, channels=1, mean=0.5, std=0.5)
