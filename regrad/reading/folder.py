@@ -15,9 +15,9 @@ import numpy.typing as npt
 from regrad import storage
 from regrad.errors import RegradError, UsageError
 from regrad.reading.formats import Format, Part, ReadIds, Source, kind_of, listing_identity, register
+from regrad.reading.metadata import is_table, labels_of_folder
 from regrad.reading.naming import leftovers
 from regrad.reading.naming.pictures import is_decoded, is_image, why_unread
-from regrad.reading.naming.trees import labels_of
 from regrad.reading.samples import (
     DEFAULT_COLUMNS,
     MAX_IMAGE_BYTES,
@@ -280,6 +280,7 @@ def folder_source(fs: Any, path: str, files: Mapping[str, dict[str, Any]]) -> So
         tuple(name for name, _ in images),
         (None,) * len(images),
         tuple(_identities(fs, [info for _, info in images])),
+        tuple(sorted(name.removeprefix(prefix) for name in files if is_table(name))),
     )
 
 
@@ -301,7 +302,8 @@ def list_folder(uri: str, columns: Columns = DEFAULT_COLUMNS) -> Source:
     try:
         fs.invalidate_cache()
         source = folder_source(fs, path, files_under(fs, path).data)
-        return dataclasses.replace(source, labels=labels_of(source.files, columns.classes).of_files)
+        labels, _ = labels_of_folder(uri, source.files, source.tables, columns, columns.classes)
+        return dataclasses.replace(source, labels=labels.of_files)
     except RegradError:
         raise
     except Exception as error:

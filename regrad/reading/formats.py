@@ -81,6 +81,7 @@ class Format(abc.ABC):
         kind: its name.
         suffixes: how the names of its files end, in lower case.
         copied_as: the ending of what :meth:`copy` writes.
+        labelled_by_path: whether rows of a source without labels have what its path says (``label=3/``).
         skipped: what the rows read last, or counted, were not made of, by reason.
         label_names: what its labels are called, if it has names for its numbers; known once its :meth:`length` is.
         no_labels: what is said if no source has the labels that were asked for; known as these.
@@ -93,6 +94,7 @@ class Format(abc.ABC):
     kind: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     copied_as: ClassVar[str] = ".tar"
+    labelled_by_path: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -305,6 +307,7 @@ class Source:
         identity: changes when the content does (ETag, or size and time of change).
         rows: how many there are; None where only reading the shard tells (a tar).
         files, labels, identities: of a listing (a folder), one entry per image, in row order.
+        tables: of a listing, those beside the images that may hold labels.
         columns: what its rows are read by.
         label_names, no_labels, marks, whole: of :class:`Format`.
     """
@@ -317,6 +320,7 @@ class Source:
     files: tuple[str, ...] = ()
     labels: tuple[int | None, ...] = ()
     identities: tuple[str, ...] = field(default=(), repr=False)
+    tables: tuple[str, ...] = field(default=(), repr=False)
     columns: Columns = field(default=DEFAULT_COLUMNS, repr=False)
     label_names: tuple[str, ...] = field(default=(), repr=False)
     no_labels: UsageError | None = field(default=None, repr=False, compare=False)

@@ -18,10 +18,11 @@ from regrad.reading.fields import NoImages
 from regrad.reading.folder import files_under, folder_source, full_name, other_pictures
 from regrad.reading.formats import Source, formats, kind_of, stem
 from regrad.reading.looked import Look, Looked
+from regrad.reading.metadata import labels_of_folder
 from regrad.reading.naming import leftovers
 from regrad.reading.naming.classes import Classes, mapped_in_words
+from regrad.reading.naming.partitions import LABEL, partition_value
 from regrad.reading.naming.pictures import is_image
-from regrad.reading.naming.trees import labels_of
 from regrad.reading.samples import DEFAULT_COLUMNS, Columns, as_text
 
 _THREADS = 16
@@ -48,20 +49,25 @@ class Listing:
 
     def labelled(self, classes: Classes) -> Listing:
         """The same with the labels that they have for a model of these ``classes``."""
-        sources, notes = list[Source](), list[str]()
+        sources, notes, read = list[Source](), list[str](), set[str]()
         names: Counter[str] = Counter()
         for source in self.sources:
-            labels = labels_of(source.files, classes)
+            labels, tables = labels_of_folder(source.uri, source.files, source.tables, source.columns, classes)
+            read.update(storage.join(source.uri, table) for table in tables)
             notes += [f"{storage.mask(source.uri)}: {labels.told}"] if labels.told else []
             names.update(filter(None, [mapped_in_words(classes, source.label_names)]))
             columns = dataclasses.replace(source.columns, classes=classes)
             sources.append(dataclasses.replace(source, columns=columns, labels=labels.of_files))
         notes += [f"labels of {count:,} {'shard' if count == 1 else 'shards'}: {told}" for told, count in names.items()]
+        if by_path := sum(map(_is_labelled_by_path, sources)):
+            which = f"labels of {by_path:,} {'shard' if by_path == 1 else 'shards'}"
+            notes.append(f"{which}: what the path says, where there is no such column")
         without = sum(source.no_labels is not None for source in sources)
         if without:
             flag = f"--label-column {sources[0].columns.label}"
             notes.append(f"{flag}: {without:,} of {len(sources):,} sources have no such column, and no labels")
-        return dataclasses.replace(self, sources=sources, notes=tuple(notes))
+        left_out = {name: why for name, why in self.left_out.items() if name not in read}
+        return dataclasses.replace(self, sources=sources, notes=tuple(notes), left_out=left_out)
 
     @property
     def unidentified(self) -> list[Source]:
@@ -170,6 +176,11 @@ def list_inputs(
     if faults and faults[0] and all(faults):
         raise faults[0]
     return Listing(list(named.values()), left_out, looked=looked).labelled(columns.classes)
+
+
+def _is_labelled_by_path(source: Source) -> bool:
+    said = partition_value(source.uri, source.columns.label or LABEL)
+    return said is not None and formats()[source.kind].labelled_by_path
 
 
 def _tables(parts: Sequence[_Part], counted: Mapping[str, Look], usable: Collection[str]) -> set[str]:

@@ -19,6 +19,7 @@ from regrad.errors import RegradError, UsageError
 from regrad.reading.fields import ParquetFields, cell, no_column, split_images, texts
 from regrad.reading.formats import Format, register
 from regrad.reading.naming.classes import whole_label
+from regrad.reading.naming.partitions import LABEL, partition_value
 from regrad.reading.samples import (
     DEFAULT_COLUMNS,
     MAX_IMAGE_BYTES,
@@ -98,6 +99,7 @@ class ParquetReader(Format):
     kind = "parquet"
     suffixes = (".parquet", ".pq")
     copied_as = ".parquet"
+    labelled_by_path = True
 
     def __init__(self, uri: str, columns: Columns = DEFAULT_COLUMNS, *listing: Any):
         super().__init__(uri, columns, *listing)
@@ -105,6 +107,7 @@ class ParquetReader(Format):
         self._cursor = _Cursor(0)
         self._samples: Iterator[Sample] = iter(())
         self._mapping: tuple[int | None, ...] | None = None
+        self._of_path = partition_value(uri, columns.label or LABEL)  # the label of all rows, without such a column
         self._shared: frozenset[str] | None = None  # ids that several rows have; None: not looked for
 
     def length(self) -> int | None:
@@ -115,7 +118,7 @@ class ParquetReader(Format):
         except (BadFile, _BadFooter):
             return None
         self.label_names = fields.label_names
-        if self.columns.label is not None and fields.label is None:
+        if self.columns.label is not None and fields.label is None and self._of_path is None:
             self.no_labels = no_column(file.schema_arrow, "label", self.columns.label, self.uri)
         return file.metadata.num_rows
 
@@ -263,7 +266,9 @@ class ParquetReader(Format):
             return Sample(row, name, error=f"the image is null{followed}")
         if len(content) > MAX_IMAGE_BYTES:
             return Sample(row, name, error=f"the image has {len(content)} bytes, more than {MAX_IMAGE_BYTES}")
-        return self._labelled(Sample(row, name, content), cell(columns.labels, offset))
+        return self._labelled(
+            Sample(row, name, content), self._of_path if columns.labels is None else cell(columns.labels, offset)
+        )
 
     def _labelled(self, sample: Sample, value: Any) -> Sample:
         """With the class that the label means, by name where the file has names for its numbers."""

@@ -12,6 +12,8 @@ import pytest
 from s3fs.core import S3File
 
 from regrad.errors import UsageError
+from regrad.networks import CIFAR10_CLASSES
+from regrad.reading.inputs import list_inputs
 from regrad.reading.naming.classes import Classes
 from regrad.reading.parquet import ParquetReader, _open
 from regrad.reading.samples import Columns, Shard
@@ -296,6 +298,39 @@ def test_text_in_the_label_column_means_classes_by_name(tmp_path: Path, columns:
     known = dataclasses.replace(columns, classes=Classes(2, ("dog", "cat")))
     found = list(ParquetReader(str(tmp_path / "a.parquet"), known).rows())
     assert [(sample.label, sample.no_class) for sample in found] == [(1, False), (None, True)]
+
+
+@pytest.mark.parametrize(
+    ("place", "own", "labels"),
+    [
+        ("label=5", False, [5, 5]),
+        ("label=Dog/day=1", False, [5, 5]),
+        ("label=__HIVE_DEFAULT_PARTITION__", False, [None, None]),
+        ("label=cow", False, [None, None]),
+        ("y=5", False, [None, None]),
+        ("label=5", True, [0, None]),
+    ],
+)
+def test_without_such_a_column_the_label_is_what_the_path_says(
+    tmp_path: Path, place: str, own: bool, labels: list[int | None]
+) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    columns = {"image": [image for _, image, _ in digits(2)]} | ({"label": [0, None]} if own else {})
+    pa.parquet.write_table(pa.table(columns), tmp_path / place / "0.parquet")
+    listing = list_inputs([str(tmp_path)], Columns(classes=Classes(10, tuple(CIFAR10_CLASSES))))
+    samples = list(listing.sources[0].open().rows())
+    assert [sample.label for sample in samples] == labels
+    assert [sample.no_class for sample in samples] == [place == "label=cow"] * 2
+    told = "labels of 1 shard: what the path says, where there is no such column"
+    assert listing.notes == ((told,) if place.startswith("label=") else ())
+
+
+def test_a_path_may_have_the_column_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "y=7").mkdir()
+    pa.parquet.write_table(pa.table({"image": [image for _, image, _ in digits(2)]}), tmp_path / "y=7/0.parquet")
+    listing = list_inputs([str(tmp_path)], Columns(label="y"))
+    assert [sample.label for sample in listing.sources[0].open().rows()] == [7, 7]
+    assert listing.sources[0].no_labels is None
 
 
 def test_a_file_without_the_label_column_has_rows_without_labels(tmp_path: Path) -> None:
