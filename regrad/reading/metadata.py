@@ -84,12 +84,12 @@ def labels_of_folder(
 
 def _of_tables(files: Sequence[str], said: Mapping[str, Any], classes: Classes, where: str) -> Labels:
     values = [said.get(as_text(file), _ABSENT) for file in files]
-    labels = tuple(None if value is _ABSENT or value is _TWICE else classes.label(value) for value in values)
+    labels = tuple(map(classes.label, values))  # none of what is no value
     strange = sorted(
         {
             as_text(value)
             for value, label in zip(values, labels, strict=True)
-            if label is None and value is not _ABSENT and value is not _TWICE and not is_missing(value)
+            if label is None and value not in (_ABSENT, _TWICE) and not is_missing(value)
         }
     )
     counted = (("no row there", _ABSENT), ("several labels there, and none here,", _TWICE))

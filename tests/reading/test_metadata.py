@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from regrad.errors import RegradError
 from regrad.networks import CIFAR10_CLASSES
 from regrad.reading.folder import list_folder
 from regrad.reading.inputs import list_inputs
@@ -62,7 +63,7 @@ ROWS = [{"file_name": "train/a.png", "label": "cat"}, {"file_name": "train\\b.pn
         ("metadata.csv", "file_name,label\ntrain/a.png,cat\ntrain\\b.png,5\n"),
         ("metadata.csv", '\ufefflabel,"file_name"\r\nCat,"train/a.png"\r\n5.0,./train/b.png'),
         ("metadata.jsonl", jsonl(*ROWS)),
-        ("metadata.jsonl", "\r\n".join(map(json.dumps, ROWS)) + '\n\n{"text": "\u2028"}'),
+        ("metadata.jsonl", "\r\n".join(map(json.dumps, ROWS)) + '\n\n{"text": "\u2028"}\n{"file_name": 7, "label": 2}'),
         ("metadata.parquet", parquet(file_name=["train/a.png", "train/b.png"], label=["cat", "dog"], x=[1, 2])),
         ("train/metadata.csv", "file_name,label\na.png,3\nb.png,dog\n"),
     ],
@@ -144,6 +145,20 @@ def test_a_table_that_cannot_be_opened_ends_nothing(tmp_path: Path) -> None:
     gone = labels_of_folder(uri, ("dog/a.png",), ("metadata.csv",), Columns(), CIFAR)[0]
     assert gone.of_files == (5,)
     assert "metadata.csv cannot be read: the file is gone" in gone.told
+
+
+def test_a_store_that_fails_is_no_table_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(uri: str, read_ahead: int | None = None) -> io.BytesIO:
+        class File(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                raise TimeoutError("the store went away")
+
+        return File(b"file_name,label")
+
+    uri = folder(tmp_path / "a", {"metadata.csv": "file_name,label\n"})
+    monkeypatch.setattr("regrad.storage.open_file", failing)
+    with pytest.raises(RegradError, match=r"metadata\.csv: cannot read: TimeoutError: the store went away"):
+        labels_of_folder(uri, FILES, ("metadata.csv",), DEFAULT_COLUMNS, CIFAR)
 
 
 def test_folders_may_say_a_label(tmp_path: Path) -> None:
