@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from regrad import storage
-from regrad.reading.naming.classes import Classes, in_short, is_missing
+from regrad.errors import RegradError, UsageError
+from regrad.reading.naming.classes import Classes, in_short, is_missing, not_called
 from regrad.reading.naming.partitions import LABEL, labels_of_partitions
 from regrad.reading.naming.trees import Labels, labels_of
-from regrad.reading.samples import BadFile, Columns, Shard, as_text
+from regrad.reading.samples import BadFile, Columns, as_text, reading
 
 _FILE = "file_name"
 _LARGEST = 2**30  # bytes of a table
@@ -99,7 +100,7 @@ def _of_tables(files: Sequence[str], said: Mapping[str, Any], classes: Classes, 
         *(f"{what} for {number:,} of {len(files):,} images" for what, number in numbers.items() if number),
     ]
     if strange:
-        told.append(f"{in_short(strange)} {'is' if len(strange) == 1 else 'are'} no class of the model")
+        told.append(not_called(strange))
     return Labels(labels, "; ".join(told))
 
 
@@ -127,16 +128,14 @@ def _rows(uri: str, table: str, identifier: str | None, label: str) -> list[tupl
 
 def _content(uri: str) -> bytes:
     try:
-        with Shard(uri) as file:
+        with reading(uri) as file:
             if file.size > _LARGEST:
                 raise _NoTable(f"has {file.size:,} bytes, and is read up to {_LARGEST:,}")
-            try:
-                return file.read()
-            except Exception:
-                file.raise_if_storage_failed()
-                raise
-    except BadFile as error:
-        raise _NoTable(f"cannot be read: {error}") from error
+            return file.read()
+    except RegradError as error:  # a name that looks like a signature is refused as a usage
+        if isinstance(error, UsageError) or isinstance(error.__cause__, BadFile):
+            raise _NoTable(f"cannot be read: {error.__cause__ or error}") from error
+        raise
 
 
 def _of_csv(content: bytes) -> _Table:

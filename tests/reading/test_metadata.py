@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -92,7 +93,7 @@ def test_what_a_table_does_not_tell_is_said(tmp_path: Path) -> None:
     assert labels == {"a.png": None, "b.png": None, "c.png": None, "d.png": None, "e.png": 2, "f.png": None}
     assert told == (
         "labels are column 'label' of metadata.csv; no row there for 1 of 6 images; several labels there, and none "
-        "here, for 1 of 6 images; ant and cow are no class of the model"
+        "here, for 1 of 6 images; the model has no class called ant or cow"
     )
 
 
@@ -147,6 +148,17 @@ def test_a_table_that_cannot_be_opened_ends_nothing(tmp_path: Path) -> None:
     assert "metadata.csv cannot be read: the file is gone" in gone.told
 
 
+def test_a_folder_that_is_called_like_a_signature_ends_nothing(tmp_path: Path) -> None:
+    csv = "file_name,label\na.png,cat\n"
+    files = ("x/a.png", "y?token=abc&w=1/a.png")
+    here = folder(tmp_path / "a", {"x/metadata.csv": csv, "y?token=abc&w=1/metadata.csv": csv}, files)
+    assert list_inputs([here], Columns(classes=CIFAR)).sources[0].labels == (3, 3)
+    fsspec.filesystem("memory").put(here, "/signed", recursive=True)  # as of every store but those of S3 and the hub
+    listing = list_inputs(["memory://signed"], Columns(classes=CIFAR))
+    assert listing.sources[0].labels == (3, None)
+    assert "y?token=abc&w=1/metadata.csv cannot be read: " in listing.notes[0]
+
+
 def test_a_store_that_fails_is_no_table_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(uri: str, read_ahead: int | None = None) -> io.BytesIO:
         class File(io.BytesIO):
@@ -165,13 +177,14 @@ def test_folders_may_say_a_label(tmp_path: Path) -> None:
     files = ("label=3/a.png", "label=hot%20dog/b.png", "label=dog/c.png", "d.png")
     labels, told = labelled(folder(tmp_path / "a", {}, files))
     assert labels == {"label=3/a.png": 3, "label=hot%20dog/b.png": None, "label=dog/c.png": 5, "d.png": None}
-    assert told == "labels are what its sub-folders say of 'label'; hot dog is no class of the model"
+    assert told == "labels are what its sub-folders say of 'label'; the model has no class called hot dog"
     assert labelled(folder(tmp_path / "b", {}, ("y=3/a.png",)), Columns(label="y"))[0] == {"y=3/a.png": 3}
 
 
 def test_in_a_bucket(tmp_path: Path, bucket: Bucket) -> None:
     uri = bucket.put(folder(tmp_path / "a", {"metadata.jsonl": jsonl(*ROWS)}), "images")
     assert labelled(uri)[0] == {"c.png": None, "train/a.png": 3, "train/b.png": 5}
+    assert list_inputs([uri], Columns(classes=CIFAR)).left_out == {}
 
 
 def test_of_an_unknown_model_no_table_is_read() -> None:

@@ -149,16 +149,17 @@ def mapped_in_words(classes: Classes, names: Sequence[str]) -> str:
     mapping = classes.mapping(names)
     strange = [name for name in names if classes.index(name) is None] if classes.names else []
     if mapping is None:
-        return f"taken for the model's classes by number, though {_not_called(strange)}" if strange else ""
+        return f"taken for the model's classes by number, though {not_called(strange)}" if strange else ""
     if len(strange) == len(names):
-        return f"none, since {_not_called(strange)}"
+        return f"none, since {not_called(strange)}"
     if mapping == tuple(range(len(names))):
         return ""
-    left = f"; {_not_called(strange)}" if strange else ""
+    left = f"; {not_called(strange)}" if strange else ""
     return f"by the names of {len(names) - len(strange)} classes, which are in another order than the model's{left}"
 
 
-def _not_called(names: Sequence[str]) -> str:
+def not_called(names: Sequence[str]) -> str:
+    """That these are no names of classes."""
     return f"the model has no class called {in_short(names, last='or')}"
 
 

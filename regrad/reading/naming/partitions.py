@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import unquote
 
-from regrad.reading.naming.classes import Classes
+from regrad.reading.naming.classes import Classes, not_called
 from regrad.reading.naming.trees import Labels
 
 LABEL = "label"  # of what is called so, unless --label-column says otherwise
@@ -31,6 +31,4 @@ def labels_of_partitions(files: Sequence[str], column: str, classes: Classes) ->
     known = {value: None if value is None else classes.label(value) for value in values}
     without = sorted(value for value, label in known.items() if value and label is None)
     told = f"labels are what its sub-folders say of {column!r}"
-    if without:
-        told += f"; {', '.join(without[:5])} {'is' if len(without) == 1 else 'are'} no class of the model"
-    return Labels(tuple(known[value] for value in values), told)
+    return Labels(tuple(known[value] for value in values), f"{told}; {not_called(without)}" if without else told)
