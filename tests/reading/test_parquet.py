@@ -331,6 +331,7 @@ def test_a_path_may_have_the_column_that_was_asked_for(tmp_path: Path) -> None:
     listing = list_inputs([str(tmp_path)], Columns(label="y"))
     assert [sample.label for sample in listing.sources[0].open().rows()] == [7, 7]
     assert listing.sources[0].no_labels is None
+    assert listing.notes == ("labels of 1 shard: what the path says, where there is no such column",)
 
 
 def test_a_file_without_the_label_column_has_rows_without_labels(tmp_path: Path) -> None:
