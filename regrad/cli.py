@@ -10,8 +10,10 @@ which shtab writes when it is asked for (:mod:`regrad.__main__`).
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import difflib
+import gc
 import itertools
 import os
 import signal
@@ -154,6 +156,25 @@ def set_for_torch() -> None:
     """Before PyTorch is imported: :data:`FOR_TORCH`, where nothing else is set."""
     for name, value in FOR_TORCH.items():
         os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Around imports that take seconds, which wrong usage need not wait for.
+
+    What a library makes as it is imported stays. To look through all of it for garbage, again and again meanwhile and
+    several times at the end of the process, takes a third as long as the imports themselves, so that the collector
+    rests in this context, and looks once at the end.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    atexit.unregister(gc.disable)
+    atexit.register(gc.disable)
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

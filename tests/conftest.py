@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from regrad import table
+from regrad.cli import loading
 from regrad.maps import layout
 from tests.browser import browser
 from tests.installed import installed
@@ -73,8 +74,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (rank(file := item.nodeid.partition("::")[0]), group(file)))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """All that is imported and collected stays: the collector need not look at a million objects again and again."""
+    with loading():
+        return (yield)
+
+
 def pytest_collection_finish() -> None:
-    """All that was imported and collected stays: the collector need not look at a million objects again and again."""
+    """Nor later."""
     gc.collect()
     gc.freeze()
 

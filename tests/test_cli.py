@@ -121,3 +121,21 @@ def test_what_torch_reads_is_set_before_it_is_imported_unless_it_was(begins: str
         [sys.executable, "-c", program], env=environment | own, text=True, capture_output=True, check=True
     )
     assert ended.stdout == f"False {list((FOR_TORCH | own).values())}\n"
+
+
+def test_the_collector_rests_while_libraries_load_and_looks_once_at_the_end() -> None:
+    program = """
+import atexit, gc, regrad.cli
+atexit.register(lambda: print(gc.isenabled()))  # the first is called last
+for enabled in (True, False):
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with regrad.cli.loading():
+            print(gc.isenabled(), end=" ")
+            raise ImportError
+    except ImportError:
+        print(gc.isenabled())
+gc.enable()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, check=True)
+    assert ended.stdout == "False True\nFalse False\nFalse\n"

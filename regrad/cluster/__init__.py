@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from regrad.cli import say, set_for_torch
+from regrad.cli import loading, say, set_for_torch
 from regrad.settings.places import NO_CLUSTER
 
 if TYPE_CHECKING:
@@ -16,10 +16,9 @@ set_for_torch()  # in a worker nothing is imported earlier
 
 
 def score_on_ray(job: Job) -> Iterator[UnitResult]:
-    """:func:`regrad.cluster.actors.score_units`; Ray takes seconds to import, which a run with nothing to do need not
-    wait for.
-    """
-    from regrad.cluster.actors import score_units
+    """:func:`regrad.cluster.actors.score_units`, for which a run with nothing to do need not load Ray."""
+    with loading():
+        from regrad.cluster.actors import score_units
 
     return score_units(job)
 

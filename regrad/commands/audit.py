@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regrad.audit.options import FIRST, OPTIONS, check_options
-from regrad.cli import Parser, run_command
+from regrad.cli import Parser, loading, run_command
 from regrad.cluster import score_where_it_pays
 from regrad.pipeline import options
 
@@ -44,11 +44,12 @@ def audit(arguments: Sequence[str]) -> int:
     settings = options.parse(arguments, "audit", __doc__, OPTIONS, FIRST)
     checked = None if settings.list_scores else check_options(settings, os.environ)
 
-    from regrad.audit import run as audits  # seconds to import, which wrong usage need not wait for
-    from regrad.pipeline import process
-    from regrad.pipeline.prepare import describe
-    from regrad.pipeline.run import execute
-    from regrad.scores import listing
+    with loading():
+        from regrad.audit import run as audits
+        from regrad.pipeline import process
+        from regrad.pipeline.prepare import describe
+        from regrad.pipeline.run import execute
+        from regrad.scores import listing
 
     if checked is None:
         print(listing(settings.score_module))

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from regrad import storage
-from regrad.cli import Parser, add_common, run_command
+from regrad.cli import Parser, add_common, loading, run_command
 from regrad.errors import UsageError
 from regrad.formatting import percent
 
@@ -36,8 +36,9 @@ def carry_out(arguments: Sequence[str]) -> int:
     if not args.output.endswith(".json"):
         raise UsageError(f"--output {storage.mask(args.output)}: a file whose name ends in .json")
 
-    from regrad.runs.calibrate import fit_calibration  # seconds to import, which wrong usage need not wait for
-    from regrad.runs.scored import load_run
+    with loading():
+        from regrad.runs.calibrate import fit_calibration
+        from regrad.runs.scored import load_run
 
     made = fit_calibration(load_run("calibration", args.run))
     storage.write_atomically(args.output, made.to_json().encode())

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regrad import storage
-from regrad.cli import Parser, add_common, run_command
+from regrad.cli import Parser, add_common, loading, run_command
 
 if TYPE_CHECKING:
     from regrad.pipeline.check import Findings
@@ -31,8 +31,9 @@ def inspect(arguments: Sequence[str]) -> int:
     """Check, say what was found, and repair if asked."""
     args = parser().parse_args(arguments)
 
-    from regrad.pipeline.check import check, repair  # seconds to import, which wrong usage need not wait for
-    from regrad.reading.inputs import absolute
+    with loading():
+        from regrad.pipeline.check import check, repair
+        from regrad.reading.inputs import absolute
 
     output = absolute(args.output)
     findings = check(output)

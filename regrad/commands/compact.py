@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regrad import storage
-from regrad.cli import Parser, add_common, run_command, say
+from regrad.cli import Parser, add_common, loading, run_command, say
 from regrad.formatting import count
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ def carry_out(arguments: Sequence[str]) -> int:
     """Compact, or list."""
     args = parser().parse_args(arguments)
 
-    from regrad import table
-    from regrad.ledger.compact import compact, parts
-    from regrad.reading.inputs import absolute
+    with loading():
+        from regrad import table
+        from regrad.ledger.compact import compact, parts
+        from regrad.reading.inputs import absolute
 
     output = absolute(args.output)
     if args.list:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regrad.cli import Parser, add_common, run_command
+from regrad.cli import Parser, add_common, loading, run_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,8 +50,9 @@ def demonstrate(arguments: Sequence[str]) -> int:
     """Prepare model and shards, then score and report; the first exit code that is not 0, else 0."""
     folder, started = Path(parser().parse_args(arguments).folder), time.monotonic()
 
-    import numpy as np  # with torch below, seconds, which wrong usage need not wait for
-    from safetensors.torch import save_file
+    with loading():
+        import numpy as np
+        from safetensors.torch import save_file
 
     for name in ("data", "scores", "report"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regrad import storage
-from regrad.cli import Parser, add_cluster, add_common, run_command
+from regrad.cli import Parser, add_cluster, add_common, loading, run_command
 from regrad.formatting import count
 from regrad.handover import FORMATS
 from regrad.pages import thumbnails
@@ -47,11 +47,12 @@ def sort(arguments: Sequence[str]) -> int:
     """Read the run, make the rule, and carry it out or show it."""
     args = parse(arguments)
 
-    from regrad.filter import rules  # a second to import, which wrong usage need not wait for
-    from regrad.filter.carry_out import Wanted, carry_out
-    from regrad.filter.repeated import Repeated
-    from regrad.reading.inputs import absolute
-    from regrad.runs import scored
+    with loading():
+        from regrad.filter import rules
+        from regrad.filter.carry_out import Wanted, carry_out
+        from regrad.filter.repeated import Repeated
+        from regrad.reading.inputs import absolute
+        from regrad.runs import scored
 
     run = scored.load_run("run", absolute(args.run))
     score = rules.main_score(run, args.score)

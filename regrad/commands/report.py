@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from regrad import storage
-from regrad.cli import Parser, add_common, pair, run_command
+from regrad.cli import Parser, add_common, loading, pair, run_command
 from regrad.maps import size
 from regrad.pages import thumbnails
 from regrad.runs import rule
@@ -46,9 +46,10 @@ def report(arguments: Sequence[str]) -> int:
 
 def describe(args: argparse.Namespace, wanted: float | str) -> int:
     """One run, against out-of-distribution sets or a reference."""
-    from regrad.maps import chart
-    from regrad.report import numbers, page, tracking  # seconds to import, which wrong usage need not wait for
-    from regrad.runs import scored
+    with loading():
+        from regrad.maps import chart
+        from regrad.report import numbers, page, tracking
+        from regrad.runs import scored
 
     known = scored.load_run(scored.ID_NAME, args.id)
     unknown = [scored.load_run(name, output) for name, output in args.ood]

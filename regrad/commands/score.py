@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from regrad import storage
-from regrad.cli import Parser, run_command, say
+from regrad.cli import Parser, loading, run_command, say
 from regrad.cluster import score_where_it_pays
 from regrad.formatting import Laps, duration
 from regrad.pipeline import options
@@ -39,10 +39,11 @@ def score(arguments: Sequence[str]) -> int:
     laps = Laps(psutil.Process().create_time())
     settings = options.parse(arguments, "score", __doc__)
 
-    from regrad.pipeline import process  # with what follows seconds to import, which wrong usage need not wait for
-    from regrad.pipeline.prepare import describe, prepare
-    from regrad.pipeline.run import execute
-    from regrad.scores import listing
+    with loading():
+        from regrad.pipeline import process
+        from regrad.pipeline.prepare import describe, prepare
+        from regrad.pipeline.run import execute
+        from regrad.scores import listing
 
     if settings.list_scores:
         print(listing(settings.score_module))

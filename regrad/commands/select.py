@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regrad import storage
-from regrad.cli import Parser, add_cluster, add_common, run_command
+from regrad.cli import Parser, add_cluster, add_common, loading, run_command
 from regrad.errors import require
 from regrad.handover import FORMATS
 from regrad.select import DIVERSITIES, POOL
@@ -51,11 +51,12 @@ def rank(arguments: Sequence[str]) -> int:
     """Rank, leave out, spread, and write."""
     args = parse(arguments)
 
-    from regrad.filter import rules  # a second to import, which wrong usage need not wait for
-    from regrad.handover.labelled import Labelled
-    from regrad.reading.inputs import absolute
-    from regrad.runs import scored
-    from regrad.select import choose
+    with loading():
+        from regrad.filter import rules
+        from regrad.handover.labelled import Labelled
+        from regrad.reading.inputs import absolute
+        from regrad.runs import scored
+        from regrad.select import choose
 
     run = scored.load_run("run", absolute(args.run))
     score = LOSS if args.doubtful else rules.main_score(run, args.score)

@@ -18,7 +18,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 
-from regrad.cli import Parser, Stopped, add_common, run_command, say, signals_noted
+from regrad.cli import Parser, Stopped, add_common, loading, run_command, say, signals_noted
 from regrad.cluster import package
 from regrad.settings.kinds import MEMORY
 
@@ -32,7 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     """Submit and follow, or follow what was submitted before."""
     args = parse(arguments)
 
-    from regrad.cluster import submit  # Ray: a second, which wrong usage need not wait for
+    with loading():
+        from regrad.cluster import submit
 
     client = submit.job_client(args.address)
     job = args.follow

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from regrad import storage
-from regrad.cli import Parser, add_common, run_command
+from regrad.cli import Parser, add_common, loading, run_command
 from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1, POSITIVE
 
 
@@ -26,12 +26,13 @@ def train(arguments: Sequence[str]) -> int:
     """Read, fit, write."""
     args = parser().parse_args(arguments)
 
-    import safetensors.torch  # these take seconds, which wrong usage need not wait for
-    import torch
+    with loading():
+        import safetensors.torch
+        import torch
 
-    from regrad.classifier import Classifier
-    from regrad.models.training import progress, share_right, train_network
-    from regrad.reading.memory import load_labelled
+        from regrad.classifier import Classifier
+        from regrad.models.training import progress, share_right, train_network
+        from regrad.reading.memory import load_labelled
 
     torch.manual_seed(args.seed)  # the factory draws the initial weights
     classifier = Classifier.load(args.model)

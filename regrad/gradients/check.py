@@ -15,7 +15,7 @@ from regrad.gradients.norms import squared_norm
 from regrad.gradients.recorded.recording import Recording, Watched
 from regrad.gradients.recorded.uses import Sums, Use
 from regrad.network.copies import plain_attention
-from regrad.network.hooks import Call, hooked, requiring_grad
+from regrad.network.hooks import Call, hooked, pulled_back, requiring_grad
 from regrad.network.memory import out_of_memory
 from regrad.storage.redact import reason
 
@@ -63,9 +63,7 @@ def _autograd(network: nn.Module, parameters: Mapping[str, nn.Parameter], probe:
         with requiring_grad(parameters.values()), torch.enable_grad(), plain_attention():
             for image in probe:
                 logits = network(image[None])
-                gradients = torch.autograd.grad(
-                    logits, list(parameters.values()), _cotangent(logits), allow_unused=True
-                )
+                gradients = pulled_back(_cotangent(logits), logits, list(parameters.values()))
                 for name, gradient in zip(parameters, gradients, strict=True):
                     squares[name].append(float(squared_norm(gradient)))
     except Exception as error:
@@ -101,7 +99,7 @@ def _failing(
             logits = network(probe)
         if logits.requires_grad:
             inputs: list[Any] = [*recording.edges, *plain]
-            gradients.extend(torch.autograd.grad(logits, inputs, _cotangent(logits), allow_unused=True))
+            gradients.extend(pulled_back(_cotangent(logits), logits, inputs))
         return logits.shape[1]
 
     everything = {name for item in watched for name in item.parameters.values()}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from regrad.gradients.layers import Layer, layer_parameters
 from regrad.gradients.norms import squared_norm
 from regrad.network.copies import plain_attention
-from regrad.network.hooks import requiring_grad
+from regrad.network.hooks import pulled_back, requiring_grad
 
 PROBES, DRAWS = 8, 2
 
@@ -45,11 +45,7 @@ def layer_shares(
             for draw in range(DRAWS):
                 s = (torch.randint(0, 2, p.shape, generator=signs).to(p) * 2 - 1) * p.pow(power / 2)
                 v = s - s.sum(1, keepdim=True) * p
-                gradients = iter(
-                    torch.autograd.grad(
-                        logits, parameters, v.to(logits.dtype), retain_graph=draw + 1 < DRAWS, allow_unused=True
-                    )
-                )
+                gradients = iter(pulled_back(v.to(logits.dtype), logits, parameters, retain_graph=draw + 1 < DRAWS))
                 squared = [sum(float(squared_norm(next(gradients))) for _ in group) for group in groups]
                 contributions += torch.tensor(squared, dtype=torch.float64) * weights.cpu().double().square()
             shares += contributions / contributions.sum().clamp_min(1e-300)

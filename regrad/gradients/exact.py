@@ -35,7 +35,7 @@ from regrad.gradients.rules import Outer, batch_norm
 from regrad.network import head
 from regrad.network.copies import plain_attention, private_copy
 from regrad.network.fold import convolution_format, fold_batch_norms
-from regrad.network.hooks import Call, hooked, requiring_grad
+from regrad.network.hooks import Call, hooked, pulled_back, requiring_grad
 from regrad.network.memory import forward_bytes, saved_for_backward, slices
 
 _SHOWN = 3  # names of parameters
@@ -257,7 +257,7 @@ class ExactEngine:
         held: list[Tensor | None] = []
 
         def of_cotangent(cotangent: Tensor) -> Differentiated:
-            gradients = torch.autograd.grad(logits, inputs, cotangent, retain_graph=True, allow_unused=True)
+            gradients = pulled_back(cotangent, logits, inputs, retain_graph=True)
             if logits.device.type == "cpu":
                 held[:] = gradients[:1]  # as a rule the largest: a system that got it back would clear it for the next
             of_outputs = dict(zip(outputs, gradients, strict=False))

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regrad.network.alike import SAME, keeps_methods, qualified_name
+from regrad.network.hooks import pulled_back
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,9 @@ def batch_norm_and_activation(module: Any, x: Tensor, images: int) -> dict[str, 
 
     @lru_cache(maxsize=1)  # weight and bias ask for the same one
     def before(d: Tensor) -> Tensor:
-        return torch.autograd.grad(y, z, d, retain_graph=True)[0]
+        (gradient,) = pulled_back(d, y, [z], retain_graph=True)
+        assert gradient is not None
+        return gradient
 
     return {name: Direct(_after(before, factor)) for name, factor in inner.items() if isinstance(factor, Direct)}
 

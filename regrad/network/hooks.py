@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward
 
 from regrad.errors import UsageError
 
@@ -96,6 +97,20 @@ def with_own_hooks(network: nn.Module) -> nn.Module:
     for name in _HOOKS:
         setattr(shallow, name, copy.copy(getattr(network, name)))
     return shallow
+
+
+def pulled_back(
+    cotangent: Tensor, outputs: Tensor, inputs: Sequence[Any], retain_graph: bool = False
+) -> tuple[Tensor | None, ...]:
+    """J^T v, v = ``cotangent`` of the shape of ``outputs``, for each of ``inputs``: tensors, or edges of the graph.
+
+    None for an input that the outputs do not depend on. As ``torch.autograd.grad`` gives it, which imports a library of
+    symbolic shapes to compare two shapes: half a second of processor time of every process that scores.
+    """
+    gradients: tuple[Tensor | None, ...] = _engine_run_backward(
+        (outputs,), (cotangent,), retain_graph, False, tuple(inputs), True, accumulate_grad=False
+    )
+    return gradients
 
 
 def in_graph(output: Tensor) -> Tensor:

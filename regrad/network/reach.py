@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from regrad.errors import UsageError
 from regrad.network.copies import plain_attention
-from regrad.network.hooks import requiring_grad
+from regrad.network.hooks import pulled_back, requiring_grad
 from regrad.network.memory import out_of_memory
 from regrad.storage.redact import reason
 
@@ -58,7 +58,7 @@ def _with_gradient(network: nn.Module, parameters: Mapping[str, nn.Parameter], i
             if not logits.requires_grad:
                 return set()
             cotangent = torch.linspace(-1, 1, logits.shape[1]).to(logits).expand_as(logits)
-            gradients = torch.autograd.grad(logits, list(parameters.values()), cotangent, allow_unused=True)
+            gradients = pulled_back(cotangent, logits, list(parameters.values()))
     except Exception as error:
         if out_of_memory(error):
             raise

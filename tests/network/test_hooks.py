@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from regrad.network.hooks import Call, hooked, requiring_grad
+from regrad.network.hooks import Call, hooked, pulled_back, requiring_grad
 
 
 def _hooks(module: nn.Module) -> int:
@@ -79,3 +79,19 @@ def test_parameters_ask_for_gradients_inside_alone() -> None:
     assert inside == [True]
     assert network.weight.requires_grad
     assert not network.bias.requires_grad
+
+
+def test_what_is_pulled_back_is_what_autograd_gives() -> None:
+    torch.manual_seed(0)
+    network, unused = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4)), torch.ones(2, requires_grad=True)
+    x, inputs = torch.rand(6, 3), [*network.parameters(), unused]
+    logits = network(x)
+    for cotangent in (torch.rand(6, 4), torch.ones(1, 4).expand(6, 4)):
+        expected = torch.autograd.grad(logits, inputs, cotangent, retain_graph=True, allow_unused=True)
+        *gradients, none = pulled_back(cotangent, logits, inputs, retain_graph=True)
+        assert none is None
+        assert all(torch.equal(own, its) for own, its in zip(gradients, expected, strict=False))
+    assert all(parameter.grad is None for parameter in network.parameters())
+    pulled_back(cotangent, logits, inputs)
+    with pytest.raises(RuntimeError, match="second time"):
+        pulled_back(cotangent, logits, inputs)

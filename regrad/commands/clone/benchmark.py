@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regrad import UsageError, storage
-from regrad.cli import Parser, add_common, pair, run_command
+from regrad.cli import Parser, add_common, loading, pair, run_command
 from regrad.commands.clone import require_experiments
 from regrad.settings.kinds import AT_LEAST_0, AT_LEAST_1, POSITIVE
 
@@ -197,11 +197,12 @@ def gpus(args: argparse.Namespace) -> int:
 
 def engines(args: argparse.Namespace) -> int:
     """Measure every case, then the sweeps, and write what was found."""
-    import torch  # with what follows seconds, which wrong usage need not wait for
+    with loading():
+        import torch
 
-    from regrad.benchmarks import render
-    from regrad.benchmarks.timing import measure
-    from regrad.pipeline import process
+        from regrad.benchmarks import render
+        from regrad.benchmarks.timing import measure
+        from regrad.pipeline import process
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     process.set_up(torch.get_num_threads())  # as a worker

@@ -29,7 +29,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from regrad import storage
-from regrad.cli import Parser, add_common, run_command
+from regrad.cli import Parser, add_common, loading, run_command
 from regrad.commands.clone import require_experiments
 from regrad.formatting import aligned
 from regrad.settings.kinds import AT_LEAST_1
@@ -51,10 +51,11 @@ def reproduce(arguments: Sequence[str]) -> int:
     """Measure a table or all, and show every one that was measured so far."""
     args = parser().parse_args(arguments)
 
-    from regrad.cluster.sessions import connected  # seconds to import, which wrong usage need not wait for
-    from regrad.experiments.measured.scoring import Study
-    from regrad.experiments.reproduce import render
-    from regrad.experiments.reproduce.tables import TABLES
+    with loading():
+        from regrad.cluster.sessions import connected
+        from regrad.experiments.measured.scoring import Study
+        from regrad.experiments.reproduce import render
+        from regrad.experiments.reproduce.tables import TABLES
 
     images, seeds = (QUICK_IMAGES, 1) if args.quick else (args.images, args.seeds)
     output = args.output or ("reproduce-quick" if args.quick else "reproduce")

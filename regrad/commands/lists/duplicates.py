@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from regrad import storage
-from regrad.cli import Parser, add_cluster, add_common, run_command, say
+from regrad.cli import Parser, add_cluster, add_common, loading, run_command, say
 from regrad.cluster.carry import carrying_out
 from regrad.duplicates.clusters import COSINES
 from regrad.duplicates.means import Means
@@ -55,11 +55,12 @@ def carry_out(arguments: Sequence[str]) -> int:
     if args.exact and asked:
         raise UsageError(f"--exact: takes no --{asked[0]}, which is for others")
 
-    from regrad.duplicates.find import find_duplicates, why_not_near, write_duplicates
-    from regrad.duplicates.sheet import choose_clusters, picture_sheet
-    from regrad.reading.formats import fetcher
-    from regrad.reading.inputs import absolute
-    from regrad.runs.scored import load_run
+    with loading():
+        from regrad.duplicates.find import find_duplicates, why_not_near, write_duplicates
+        from regrad.duplicates.sheet import choose_clusters, picture_sheet
+        from regrad.reading.formats import fetcher
+        from regrad.reading.inputs import absolute
+        from regrad.runs.scored import load_run
 
     runs = [load_run(uri, absolute(uri)) for uri in args.runs]
     reason = None if args.exact else why_not_near(runs)

@@ -23,7 +23,7 @@ from regrad.gradients.recorded.recording import Recording, Watched
 from regrad.gradients.recorded.uses import outer_sum
 from regrad.gradients.rules import Direct, Outer, find_rule
 from regrad.network.copies import plain_attention
-from regrad.network.hooks import Call, hooked, in_graph
+from regrad.network.hooks import Call, hooked, in_graph, pulled_back
 
 AS_MUCH = 2  # products of a class's size: so many may the products of a layer's positions be, which are of all classes
 FEW = 2  # targets that cost no more by a backward pass each
@@ -64,7 +64,7 @@ def find_channelwise(network: nn.Module, head: str | None, probe: Tensor) -> set
         return set()
     signs = torch.linspace(-1, 1, width, dtype=h.dtype, device=h.device).sin() + 0.1
     ones, others = (
-        torch.autograd.grad(h, list(once.values()), each.expand_as(h), retain_graph=True, allow_unused=True)
+        pulled_back(each.expand_as(h), h, list(once.values()), retain_graph=True)
         for each in (torch.ones_like(signs), signs)
     )
     return {
@@ -119,12 +119,8 @@ class Tail:
         """
         images, number = p.shape[:2]
         assert self.features is not None
-        gradients = torch.autograd.grad(
-            self.features,
-            list(self.recording.edges),
-            torch.ones_like(self.features),
-            retain_graph=True,
-            allow_unused=True,
+        gradients = pulled_back(
+            torch.ones_like(self.features), self.features, list(self.recording.edges), retain_graph=True
         )
         for watched, x, gradient in zip(self.watched, self.inputs, gradients, strict=True):
             if gradient is None:
