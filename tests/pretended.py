@@ -9,7 +9,7 @@ in ``waits``. Tensors that PyTorch makes inside itself have no place until they 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regrad.benchmarks import tf32
+from regrad.network import hooks
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 COPIES = ("aten::copy_", "aten::_to_copy")
@@ -145,6 +146,12 @@ class _NoStream:
         """All happens at once."""
 
 
+def _inside(function: Callable[..., Any], *args: Any, **rest: Any) -> Any:
+    """What ``function`` of PyTorch's gives: what it makes on its way has no place of its own."""
+    with torch._C.DisableTorchFunction():
+        return function(*args, **rest)
+
+
 @contextlib.contextmanager
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """While it is open, ``device="cuda"`` can be used; gives the list of what made the host wait."""
@@ -154,6 +161,8 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 32, 1 << 32))
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(Tensor, "record_stream", lambda self, stream: None)
+    run = hooks._engine_run_backward
+    monkeypatch.setattr(hooks, "_engine_run_backward", lambda *args, **rest: _inside(run, *args, **rest))
     waits: list[str] = []
     places = _Places()
     with _Operations(places, waits), _Calls(places, waits):

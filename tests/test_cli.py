@@ -15,15 +15,19 @@ PROGRAM = """
 import sys, time
 from regrad.cli import run_job
 
+def wait():
+    while True:
+        time.sleep(0.05)  # a signal that comes right before a sleep does not end it
+
 def action():
     try:
         print("begun", flush=True)
-        time.sleep(600)
+        wait()
     except KeyboardInterrupt as stopped:
         stopped.add_note("OUT holds 7 scores")
         if "slow" in sys.argv:
             print("ending", flush=True)
-            time.sleep(600)
+            wait()
         raise
 
 sys.exit(run_job(action))

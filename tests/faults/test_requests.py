@@ -9,6 +9,7 @@ import math
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,9 @@ def _folder(path: str) -> str:
 def proxy(s3_server: S3Server, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     with Proxy(s3_server.port).listening() as listening:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listening.port}")
-        monkeypatch.setattr(lease, "SECONDS", 6000.0)  # its renewals come by the clock, on a busy machine too
+        monkeypatch.setattr(
+            lease, "hold", partial(lease.hold, seconds=6000.0)
+        )  # renewals come by the clock, not by work
         s3fs.S3FileSystem.clear_instance_cache()
         yield listening
 

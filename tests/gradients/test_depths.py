@@ -16,6 +16,7 @@ from regrad.gradients.exact import ExactEngine
 from regrad.gradients.layers import find_layers, layer_weights
 from regrad.gradients.passes import MOST_TOGETHER
 from regrad.network.copies import private_copy
+from regrad.network.hooks import pulled_back
 from regrad.network.probe import probe_images
 from regrad.scores import SCORES, Inputs, Norms, score
 from tests.networks import SmallResNet, build, copies
@@ -169,8 +170,9 @@ def test_passes_end_where_no_image_goes_deeper(monkeypatch: pytest.MonkeyPatch) 
     network = build("ResNet")
     depths = _depths_of(network, 0.03)
     engine, asked = _engine(network, depths), []
-    grad = torch.autograd.grad
-    monkeypatch.setattr(exact.torch.autograd, "grad", lambda y, x, *a, **k: asked.append((y, x)) or grad(y, x, *a, **k))
+    monkeypatch.setattr(
+        exact, "pulled_back", lambda v, y, x, *a, **k: asked.append((y, x)) or pulled_back(v, y, x, *a, **k)
+    )
     x = copies(images=3, number=2)
     chosen = depths.choose(engine(x).logits[:, 0].log_softmax(1)).sort(1).values.amin(0)
     layers_asked = [len(x) for y, x in asked if y.shape[1] == 5]  # of the logits, not of what the head is given
