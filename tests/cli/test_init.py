@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
-from regrad.cli import FOR_TORCH, Parser, run_command, run_job
+from regrad.cli import FOR_TORCH, Parser, loading, run_command, run_job
 from regrad.errors import UsageError
 
 PROGRAM = """
@@ -143,3 +144,27 @@ gc.enable()
 """
     ended = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, check=True)
     assert ended.stdout == "False True\nFalse False\nFalse\n"
+
+
+def test_a_working_directory_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    def action() -> int:
+        with loading():
+            return 0
+
+    assert run_job(action) == 2
+    assert capsys.readouterr().err == "error: the working directory is no more: change into one that is there\n"
+
+
+def test_pythons_own_interrupt_is_as_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    def action() -> int:
+        raise KeyboardInterrupt
+
+    assert run_job(action) == 130
+    assert capsys.readouterr().err == "stopped by SIGINT: what was committed stays; run the same command to go on\n"

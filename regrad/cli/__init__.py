@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from regrad import storage
+from regrad.cli import streams
 from regrad.errors import RegradError, UsageError
 from regrad.settings.kinds import AT_LEAST_0
 
@@ -123,27 +124,38 @@ def run_command(argv: Sequence[str] | None, action: Callable[[list[str]], int]) 
 def run_job(action: Callable[[], int], verbose: bool = False) -> int:
     """The exit code of ``action()``; an error becomes one line on stderr, with its traceback only if ``verbose``.
 
-    0 done, 1 failed, 2 wrong usage or configuration, 130 and 143 stopped by a signal; 3 and 4 are the action's own.
-    The first signal lets the action say what it has done; a second one ends the process at once.
+    0 done, 1 failed, 2 wrong usage or configuration, 130 and 143 stopped by a signal, 141 nobody reads what it says any
+    more; 3 and 4 are the action's own. The first signal lets the action say what it has done; a second one ends the
+    process at once.
     """
     set_for_torch()
     previous = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with warnings.catch_warnings():
+        with streams.that_take_all(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged images, which a job tells about in its own way
-            return action()
-    except Stopped as stopped:
+            return _ended(action, verbose)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _ended(action: Callable[[], int], verbose: bool) -> int:
+    """The exit code of ``action()``, having said why where it raised."""
+    try:
+        code = action()
+        streams.flush()
+        return code
+    except KeyboardInterrupt as stopped:  # as a rule Stopped; Python's own where something put its handler back
         known = "; ".join(getattr(stopped, "__notes__", ["what was committed stays"]))
-        print(f"stopped by {stopped}: {known}; run the same command to go on", file=sys.stderr)
-        return stopped.exit_code
+        print(f"stopped by {str(stopped) or 'SIGINT'}: {known}; run the same command to go on", file=sys.stderr)
+        return getattr(stopped, "exit_code", 128 + signal.SIGINT)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and streams.nobody_reads():
+            return streams.UNREAD
         if verbose:
             print(storage.mask(traceback.format_exc()), end="", file=sys.stderr)
         print(f"error: {line(error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, RegradError) else 1
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 #: What PyTorch reads when it is imported. By default its threads spin at the end of every operation, and wait many
@@ -165,7 +177,14 @@ def loading() -> Iterator[None]:
     What a library makes as it is imported stays. To look through all of it for garbage, again and again meanwhile and
     several times at the end of the process, takes a third as long as the imports themselves, so that the collector
     rests in this context, and looks once at the end.
+
+    Raises:
+        UsageError: the working directory is gone, of which PyTorch would say that a library of its own is missing.
     """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory is no more: change into one that is there") from None
     enabled = gc.isenabled()
     gc.disable()
     atexit.unregister(gc.disable)
