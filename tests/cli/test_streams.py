@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from regrad.cli import run_job
+
 PROGRAM = """
 import os, sys
 from regrad.cli import run_job
@@ -50,8 +52,9 @@ def test_a_closed_stream_goes_nowhere_and_not_into_the_next_file(closed: str, tm
 
 
 @pytest.mark.parametrize("command", ["PROGRAM 100000 own | head -1", "PROGRAM 100000 own err 2>&1 >own2 | head -1"])
-def test_a_reader_that_has_enough_ends_it_without_a_word(command: str, tmp_path: Path) -> None:
-    ended = shell(command, tmp_path)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_enough_ends_it_without_a_word(command: str, unbuffered: str, tmp_path: Path) -> None:
+    ended = shell(command, tmp_path, PYTHONUNBUFFERED=unbuffered)
     assert ended.returncode == 141
     assert ended.stdout.strip() in ("\u7d50\u679c", "0")
     assert ended.stderr == ""
@@ -81,9 +84,8 @@ def test_characters_that_the_encoding_lacks_are_escaped(tmp_path: Path) -> None:
     assert ended.stderr.startswith("\nerror: ValueError: no")
 
 
-def test_streams_are_the_callers_own_afterwards() -> None:
-    from regrad.cli import run_job
-
-    before = sys.stdout, sys.stderr
-    assert run_job(lambda: 7) == 7
-    assert (sys.stdout, sys.stderr) == before
+def test_streams_are_the_callers_own_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    before = sys.stdout
+    assert run_job(lambda: 7 if sys.stderr else 8) == 7
+    assert (sys.stdout, sys.stderr) == (before, None)
