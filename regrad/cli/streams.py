@@ -20,7 +20,7 @@ UNREAD = 128 + 13  # as a shell tells of SIGPIPE
 def that_take_all() -> Iterator[None]:
     """In this context both can be written to, whatever the locale's encoding lacks; a closed one goes nowhere."""
     while (unused := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # else the next file is opened as the closed stream, and takes what a C library has to say
+        os.set_inheritable(unused, True)  # else the next file, here or in a child, is opened as the closed stream
     os.close(unused)
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as nowhere:

@@ -23,7 +23,7 @@ def action():
     print(file=sys.stderr)
     if "fails" in sys.argv:
         raise ValueError("no")
-    return 4 if own > 2 else 5
+    return 4 if own > 2 and all(map(os.get_inheritable, range(3))) else 5
 
 sys.exit(run_job(action))
 """
