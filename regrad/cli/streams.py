@@ -23,15 +23,18 @@ def that_take_all() -> Iterator[None]:
         os.set_inheritable(unused, True)  # else the next file, here or in a child, is opened as the closed stream
     os.close(unused)
     before = sys.stdout, sys.stderr
+    errors = {stream: stream.errors for stream in before if isinstance(stream, io.TextIOWrapper)}
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+        for stream in errors:
+            stream.reconfigure(errors="backslashreplace")
         try:
             yield
         finally:
             sys.stdout, sys.stderr = before
+            for stream, usual in errors.items():
+                with contextlib.suppress(OSError):  # it writes first what it holds, which a full disk refuses
+                    stream.reconfigure(errors=usual)
 
 
 def flush() -> None:

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from regrad.cli import loading
 from regrad.settings.places import NO_CLUSTER
 
 _Item = dict[str, Any]
@@ -24,8 +25,9 @@ def carrying_out(address: str | None = None, workers: int | None = None, verbose
         yield lambda function, items: map(function, items)
         return
 
-    from regrad.cluster.sessions import connected
-    from regrad.cluster.tasks import each
+    with loading():
+        from regrad.cluster.sessions import connected
+        from regrad.cluster.tasks import each
 
     with connected(address, workers, verbose):
         yield functools.partial(each, address=address, workers=workers, verbose=verbose)

@@ -70,8 +70,9 @@ def describe(args: argparse.Namespace, wanted: float | str) -> int:
 
 def compare(args: argparse.Namespace, wanted: float | str) -> int:
     """Two runs on the same images, side by side."""
-    from regrad.compare import comparison
-    from regrad.compare import page as comparison_page
+    with loading():
+        from regrad.compare import comparison
+        from regrad.compare import page as comparison_page
 
     a, b, ood = comparison.load_pairs(args.compare, args.ood)
     summary = comparison.compare(a, b, ood, wanted, args.top)

@@ -97,10 +97,11 @@ def give(run: scored.Run, chosen: pa.Table, score: str, args: argparse.Namespace
 
 def look(run: scored.Run, rows: pa.Table, args: argparse.Namespace) -> tuple[pa.Table, choose.Floats]:
     """The candidates whose images can still be read, and their features."""
-    import pyarrow as pa
+    with loading():
+        import pyarrow as pa
 
-    from regrad.cluster.tasks import each
-    from regrad.select import choose, features
+        from regrad.cluster.tasks import each
+        from regrad.select import choose, features
 
     items = features.tasks(run.info, choose.order_of(rows))
     answers = list(each(features.compute, items, args.ray_address, args.num_workers, args.verbose))

@@ -89,3 +89,11 @@ def test_streams_are_the_callers_own_afterwards(monkeypatch: pytest.MonkeyPatch)
     before = sys.stdout
     assert run_job(lambda: 7 if sys.stderr else 8) == 7
     assert (sys.stdout, sys.stderr) == (before, None)
+
+
+def test_so_is_what_they_do_with_characters_that_they_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(tmp_path / "said", "w", encoding="ascii") as own:
+        monkeypatch.setattr(sys, "stdout", own)
+        assert run_job(lambda: print("\u7d50") or 7) == 7
+        assert own.errors == "strict"
+    assert (tmp_path / "said").read_text() == "\\u7d50\n"
